@@ -1,0 +1,22 @@
+"""Field types of specs: strict, since `true` is no number and "5" is a text.
+
+Numbers are finite, and whole ones stay where JSON readers, float64 columns and SQL keep them exact.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+MAX_INT = 2**53
+
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True, ge=-MAX_INT, le=MAX_INT)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+ParameterName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=100)
+]
+Text = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+]

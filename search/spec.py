@@ -1,0 +1,280 @@
+"""The spec of a study: everything a person says about a search, validated.
+
+`StudySpec` checks shapes and types; `parse_spec` also checks what one part says about another (a
+grid needs points, a parameter must be one the task has) and reports every problem by field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from search.fields import Flag, Real, Whole
+from search.space import ZERO_SUFFIX, Config, FloatParameter, Space
+from search.tasks.settings import MAX_EPOCHS, MAX_SEED, MlpSettings, TaskSettings
+
+MAX_TRIALS = 100_000
+MAX_REPLICATES = 100
+MAX_PARALLEL = 10_000
+MAX_SECONDS = 31_536_000
+
+StudyName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128),
+    Field(description="unique; letters, digits, '.', '_' and '-'", examples=["digits-tpe"]),
+]
+MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=100)]
+
+
+class InvalidSpec(ValueError):
+    """A spec or configuration that cannot be used; `problems` are (field path, reason) pairs."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{field}: {reason}" for field, reason in problems))
+        self.problems = problems
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SamplerSpec(_Part):
+    """How configurations are chosen; everything drawn follows from `seed`."""
+
+    name: Literal["grid", "random", "tpe"]
+    seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)] = 0
+
+
+class Objective(_Part):
+    """What makes one trial better than another."""
+
+    metric: MetricName = "validation_accuracy"
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+
+class Budget(_Part):
+    """When the search is over."""
+
+    trials: Annotated[
+        Whole | None,
+        Field(ge=1, le=MAX_TRIALS, description="left out: every cell of the grid"),
+    ] = None
+    epochs: Annotated[
+        Whole, Field(ge=1, le=MAX_EPOCHS, description="epochs a run trains at most")
+    ] = 20
+    seconds: Annotated[
+        Real | None,
+        Field(
+            gt=0,
+            le=MAX_SECONDS,
+            description="no new trials once this much time has passed since the first one began",
+        ),
+    ] = None
+    max_parallel: Annotated[
+        Whole | None,
+        Field(
+            ge=1,
+            le=MAX_PARALLEL,
+            description="trials in flight at once; left out: unlimited for grid and random, "
+            "a tenth of the trials for TPE",
+        ),
+    ] = None
+
+
+class EarlyStopping(_Part):
+    """Stop a run that no longer improves, and keep the weights of its best epoch."""
+
+    patience: Annotated[Whole, Field(ge=1, le=MAX_EPOCHS)]
+    min_delta: Annotated[Real, Field(ge=0, le=1e12)] = 0.0
+
+
+class Penalty(_Part):
+    """Conventions of the penalties l1 and l2."""
+
+    penalize: Literal["weights", "all"] = "weights"
+    lambda_convention: Literal["sum", "half_per_sample"] = "sum"
+    l1_update: Literal["subgradient", "proximal"] = "subgradient"
+
+
+class StudySpec(_Part):
+    """One search, as its author describes it."""
+
+    name: StudyName
+    task: TaskSettings
+    space: Space
+    sampler: SamplerSpec
+    objective: Objective = Objective()
+    budget: Budget = Budget()
+    replicates: Annotated[
+        Whole, Field(ge=1, le=MAX_REPLICATES, description="runs of each trial, one seed each")
+    ] = 1
+    early_stopping: EarlyStopping | None = None
+    penalty: Penalty = Penalty()
+    priority: Annotated[
+        Whole, Field(ge=-1_000, le=1_000, description="higher goes first; equal ones share")
+    ] = 0
+    reproducible: Annotated[
+        Flag,
+        Field(
+            description="the same trials whatever the number of workers, at some cost in waiting"
+        ),
+    ] = False
+
+    @property
+    def num_trials(self) -> int:
+        """The number of trials the study ends with."""
+        if self.budget.trials is not None:
+            return self.budget.trials
+        num_cells = self.space.num_cells
+        assert num_cells is not None, "parse_spec lets only grids leave budget.trials out"
+        return num_cells
+
+    @property
+    def max_parallel(self) -> int:
+        """Trials in flight at once: a tenth of a TPE budget, since its quality falls with more."""
+        if self.budget.max_parallel is not None:
+            return self.budget.max_parallel
+        return max(1, self.num_trials // 10) if self.sampler.name == "tpe" else MAX_PARALLEL
+
+    @property
+    def external(self) -> bool:
+        """Whether the trials are trained by somebody else's program."""
+        return self.task.name == "external"
+
+    @property
+    def dataset(self) -> str | None:
+        """The name of the data set that workers train on; None for an external study."""
+        return self.task.dataset if isinstance(self.task, MlpSettings) else None
+
+    def run_config(self, config: Config) -> Config:
+        """`config` completed with the task's defaults and the budget's epochs."""
+        if not isinstance(self.task, MlpSettings):
+            return dict(config)
+        return {**self.task.defaults.model_dump(), "epochs": self.budget.epochs, **config}
+
+
+def parse_spec(data: Mapping[str, Any]) -> StudySpec:
+    """A study's spec from plain JSON or YAML data.
+
+    Raises:
+        InvalidSpec: with every problem found and the field it is in.
+    """
+    try:
+        spec = StudySpec.model_validate(data)
+    except ValidationError as exc:
+        raise InvalidSpec(list(validation_problems(exc))) from exc
+    problems = list(_cross_problems(spec))
+    if problems:
+        raise InvalidSpec(problems)
+    return spec
+
+
+def validation_problems(exc: ValidationError) -> Iterator[tuple[str, str]]:
+    """pydantic's errors as (field path, reason) pairs, in words for people."""
+    return error_problems(exc.errors(include_url=False, include_context=True))
+
+
+def error_problems(errors: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The same for errors that are plain data already, as FastAPI hands them on."""
+    scalar: list[int | str] | None = None
+    last: list[int | str] = []
+    for error in errors:
+        path = list(error["loc"])
+        reason = error["msg"].removeprefix("Value error, ")
+        context = error.get("ctx", {})
+        if path[:-1] == scalar:
+            continue  # the other members of a union of scalars say no in their own words
+        if error["type"] == "bool_type" and path[-1:] == ["bool"]:
+            path = scalar = path[:-1]
+            reason = "must be a number, a text, true or false"
+        elif error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            path.append(str(context["discriminator"]).strip("'"))
+            if "tag" in context:
+                reason = f"{context['tag'][:100]!r} is not one of {context['expected_tags']}"
+            else:
+                reason = "is missing"
+        elif error["type"] == "extra_forbidden":
+            reason = "is not a field here"
+        elif error["type"] == "missing":
+            reason = "is missing"
+        elif error["type"] == "string_pattern_mismatch":
+            reason = f"must match {context['pattern']}"
+        elif error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            reason = "must be an object"
+        elif error["type"] == "tuple_type":
+            reason = "must be a list"
+        elif error["type"] == "string_unicode":
+            reason = "must be text that UTF-8 can hold"
+        elif error["type"] == "too_short":
+            if last[: len(path)] == path and len(last) > len(path):
+                continue  # its items are bad, and said so
+            reason = f"must have a length of at least {context['min_length']}"
+        last = path
+        reason = _SUBJECT.sub("must ", reason)
+        if path[-1:] == ["[key]"]:
+            path, reason = path[:-1], f"the name {reason}"
+        yield ".".join(str(part) for part in _without_tags(path)), reason
+
+
+_SUBJECT = re.compile("^(Input|String|List|Tuple|Dictionary) should ")
+_TAGS = {"float", "int", "values", "mlp", "external", "bool", "str"}
+
+
+def _without_tags(path: list[int | str]) -> Iterator[int | str]:
+    """The path as the author wrote it: pydantic puts the tag chosen in a union into it."""
+    for depth, part in enumerate(path):
+        is_union_tag = (depth == 2 and path[0] == "space") or (depth == 1 and path[0] == "task")
+        if not (is_union_tag and part in _TAGS):
+            yield part
+
+
+def _cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    num_cells = spec.space.num_cells
+    if spec.sampler.name == "grid":
+        for name, parameter in spec.space.items():
+            if parameter.grid_size is None:
+                yield f"space.{name}.points", "a grid needs points (or step) on a float range"
+        limit = spec.budget.trials
+        if num_cells is not None and limit is None and num_cells > MAX_TRIALS:
+            size = num_cells if num_cells < 10**9 else "over a billion"
+            yield "space", f"the grid has {size} cells; at most {MAX_TRIALS} can be tried"
+        if num_cells is not None and limit is not None and limit > num_cells:
+            yield "budget.trials", f"the grid has only {num_cells} cells"
+    elif spec.budget.trials is None:
+        yield "budget.trials", f"is needed with the sampler {spec.sampler.name}"
+    for name, parameter in spec.space.items():
+        has_zero = isinstance(parameter, FloatParameter) and parameter.zero
+        if has_zero and (taken := name + ZERO_SUFFIX) in spec.space:
+            yield f"space.{taken}", f"the name is taken: zero on {name} is recorded under it"
+    yield from _task_problems(spec)
+
+
+def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    task = spec.task
+    if not isinstance(task, MlpSettings):
+        if spec.replicates != 1:
+            yield "replicates", "an external study has one run a trial; repeat inside your program"
+        if spec.early_stopping is not None:
+            yield "early_stopping", "your own program decides when an external trial ends"
+        return
+    for name, parameter in spec.space.items():
+        domain = task.parameters.get(name)
+        if domain is None:
+            known = ", ".join(task.parameters)
+            yield f"space.{name}", f"is not a parameter of the task {task.name}; it has {known}"
+        elif (reason := domain.problem(parameter)) is not None:
+            yield f"space.{name}", reason
+    direction = task.metrics.get(spec.objective.metric)
+    if direction is None:
+        yield "objective.metric", f"must be one of {', '.join(task.metrics)}"
+    elif direction != spec.objective.direction:
+        yield "objective.direction", f"{spec.objective.metric} is to {direction}"

@@ -1,0 +1,62 @@
+"""What a task is: a named training procedure, installed on workers, never sent over HTTP.
+
+This module and the settings of tasks import neither torch nor scikit-learn, so that the api can
+validate and describe studies without them; `search.tasks.training` imports torch when it trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from search.space import FloatParameter, Parameter, ValuesParameter
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a task accepts for one parameter, whatever a study's space says.
+
+    `low` and `high` bound numbers; an open bound is not itself allowed.  `choices` lists the texts
+    a choice may take.  `listed` demands a finite list of values: each is a tensor shape of its own.
+    """
+
+    kind: Literal["float", "int", "choice"]
+    description: str
+    low: float = float("-inf")
+    high: float = float("inf")
+    open_low: bool = False
+    open_high: bool = False
+    choices: tuple[str, ...] = ()
+    listed: bool = False
+
+    def problem(self, parameter: Parameter) -> str | None:
+        """Why a study may not search this range, or None where it may."""
+        if isinstance(parameter, ValuesParameter):
+            reasons = (self._value_problem(value) for value in parameter.values)
+            return next((reason for reason in reasons if reason is not None), None)
+        if self.listed or self.kind == "choice":
+            return 'must be a finite list: {"type": "values", "values": [...]}'
+        if self.kind == "int" and isinstance(parameter, FloatParameter):
+            return 'must be whole numbers: use "type": "int"'
+        ends: list[float] = [parameter.low, parameter.high]
+        if isinstance(parameter, FloatParameter) and parameter.zero:
+            ends.append(0.0)
+        reasons = (self._value_problem(end) for end in ends)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def _value_problem(self, value: bool | int | float | str) -> str | None:
+        if self.kind == "choice":
+            if value in self.choices:
+                return None
+            return f"{value!r} is not one of {', '.join(self.choices)}"
+        if isinstance(value, bool | str):
+            return f"{value!r} is not a number"
+        if self.kind == "int" and not isinstance(value, int):
+            return f"{value!r} is not a whole number"
+        below = value <= self.low if self.open_low else value < self.low
+        above = value >= self.high if self.open_high else value > self.high
+        if below:
+            return f"{value:g} must be {'above' if self.open_low else 'at least'} {self.low:g}"
+        if above:
+            return f"{value:g} must be {'below' if self.open_high else 'at most'} {self.high:g}"
+        return None
