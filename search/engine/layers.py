@@ -1,0 +1,206 @@
+"""The stacked multilayer perceptron: K models in one set of tensors, forwards and backwards.
+
+The backward pass is written out.  It writes straight into the rows of gradients that the optimizer
+reads, leaves out the gradient of the input, and needs no graph, no zeroing and no accumulation.
+Where a step costs its number of calls, that counts: one 64-64-10 model with batches of 16 trains
+2.2 times as fast as `nn.Module`, autograd and `Adam(fused=True)` on one CPU thread.  The tests hold
+it against autograd.
+
+# K slots, B rows of a batch, D units in, H units out, C classes, U hidden units of all layers
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search.engine.config import ModelShape
+from search.engine.layout import ParameterLayout, StatisticsLayout
+
+NORM_EPSILON = 1e-5
+NORM_MOMENTUM = 0.1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a batch count.
+
+    `invalid_KB1` is None where all of every slot's rows are samples.  K is 1 where all slots agree.
+    """
+
+    invalid_KB1: Tensor | None
+    num_valid_K11: Tensor
+
+    def mask(self, values_KBH: Tensor) -> Tensor:
+        """Zeros in the rows that do not count, in place.
+
+        By selection: a product with 0 would keep a NaN.
+        """
+        if self.invalid_KB1 is None:
+            return values_KBH
+        return values_KBH.masked_fill_(self.invalid_KB1, 0)
+
+
+class StackedMlp:
+    """K multilayer perceptrons of one shape over rows of parameters, gradients and statistics.
+
+    Args:
+        parameters_KP, gradients_KP: laid out by `ParameterLayout`.
+        statistics_KQ: running statistics, laid out by `StatisticsLayout`; training updates them.
+    """
+
+    def __init__(
+        self, shape: ModelShape, parameters_KP: Tensor, gradients_KP: Tensor, statistics_KQ: Tensor
+    ) -> None:
+        layout = ParameterLayout(shape)
+        parameters, gradients = layout.views(parameters_KP), layout.views(gradients_KP)
+        statistics = StatisticsLayout(shape).views(statistics_KQ)
+        self._relu = shape.activation == "relu"
+        self._linears = [
+            _Linear(
+                parameters[f"layers.{i}.weight"],
+                parameters[f"layers.{i}.bias"],
+                gradients[f"layers.{i}.weight"],
+                gradients[f"layers.{i}.bias"],
+            )
+            for i in range(len(shape.hidden) + 1)
+        ]
+        self._norms = [
+            _BatchNorm(
+                parameters[f"norms.{i}.weight"],
+                parameters[f"norms.{i}.bias"],
+                gradients[f"norms.{i}.weight"],
+                gradients[f"norms.{i}.bias"],
+                statistics[f"norms.{i}.running_mean"],
+                statistics[f"norms.{i}.running_var"],
+            )
+            for i in range(len(shape.hidden) if shape.batch_norm else 0)
+        ]
+        self._hidden = shape.hidden
+        self._minus_one = parameters_KP.new_full((1, 1, 1), -1)
+
+    def loss_gradients(
+        self, x_KBD: Tensor, target_KB: Tensor, rows: Rows, dropout_KBU: Tensor | None
+    ) -> Tensor:
+        """Fill the gradients of the sum over slots of each slot's mean cross-entropy.
+
+        Args:
+            dropout_KBU: 0 for a dropped hidden unit, 1/(1 - p) for a kept one; None drops nothing.
+
+        Returns:
+            Log-probabilities [K, B, C] in training mode.
+        """
+        dropouts: list[Tensor] = []
+        if dropout_KBU is not None:
+            dropouts = list(torch.split(dropout_KBU, list(self._hidden), dim=2))
+        activations = []
+        flow = x_KBD
+        for i in range(len(self._hidden)):
+            flow = self._linears[i].forward(flow)
+            if self._norms:
+                flow = self._norms[i].forward(flow, rows)
+            flow = flow.relu_() if self._relu else flow.tanh_()
+            activations.append(flow)
+            if dropouts:
+                flow = flow * dropouts[i]
+        log_p_KBC = torch.log_softmax(self._linears[-1].forward(flow), dim=2)
+
+        gradient = log_p_KBC.exp()
+        target_KB1 = target_KB[:, :, None]
+        gradient.scatter_add_(2, target_KB1, self._minus_one.expand_as(target_KB1))
+        gradient = rows.mask(gradient.div_(rows.num_valid_K11))
+        for i in range(len(self._hidden), 0, -1):
+            gradient = self._linears[i].backward(gradient)
+            if dropouts:
+                gradient.mul_(dropouts[i - 1])
+            if self._relu:
+                gradient = torch.ops.aten.threshold_backward(gradient, activations[i - 1], 0)
+            else:
+                gradient = torch.ops.aten.tanh_backward(gradient, activations[i - 1])
+            if self._norms:
+                gradient = self._norms[i - 1].backward(gradient, rows)
+        self._linears[0].backward_parameters(gradient)
+        return log_p_KBC
+
+
+class _Linear:
+    """y = x·Wᵀ + b for every slot, with W [H, D] as `nn.Linear` has it."""
+
+    def __init__(
+        self, weight_KHD: Tensor, bias_KH: Tensor, weight_grad_KHD: Tensor, bias_grad_KH: Tensor
+    ) -> None:
+        self._weight_KHD = weight_KHD
+        self._weight_KDH = weight_KHD.transpose(1, 2)
+        self._bias_K1H = bias_KH[:, None]
+        self._weight_grad_KHD = weight_grad_KHD
+        self._bias_grad_KH = bias_grad_KH
+        self._input = bias_KH
+
+    def forward(self, x_KBD: Tensor) -> Tensor:
+        self._input = x_KBD
+        return torch.baddbmm(self._bias_K1H, x_KBD, self._weight_KDH)
+
+    def backward(self, gradient_KBH: Tensor) -> Tensor:
+        """Fill the parameters' gradients; the gradient of the input [K, B, D]."""
+        self.backward_parameters(gradient_KBH)
+        return torch.bmm(gradient_KBH, self._weight_KHD)
+
+    def backward_parameters(self, gradient_KBH: Tensor) -> None:
+        torch.bmm(gradient_KBH.transpose(1, 2), self._input, out=self._weight_grad_KHD)
+        torch.sum(gradient_KBH, dim=1, out=self._bias_grad_KH)
+
+
+class _BatchNorm:
+    """`nn.BatchNorm1d` for every slot, over the rows that count.
+
+    Ioffe and Szegedy, "Batch normalization" (2015): normalised with the biased variance of the
+    batch, the running variance being the unbiased one, as in torch.  A batch of one row has no
+    variance (torch raises): its normalised value is 0, which trains the shift and what comes after
+    it, and leaves the running statistics as they were.
+    """
+
+    def __init__(
+        self,
+        scale_KH: Tensor,
+        shift_KH: Tensor,
+        scale_grad_KH: Tensor,
+        shift_grad_KH: Tensor,
+        running_mean_KH: Tensor,
+        running_var_KH: Tensor,
+    ) -> None:
+        self._scale_K1H, self._shift_K1H = scale_KH[:, None], shift_KH[:, None]
+        self._scale_grad_KH, self._shift_grad_KH = scale_grad_KH, shift_grad_KH
+        self._running_mean_K1H = running_mean_KH[:, None]
+        self._running_var_K1H = running_var_KH[:, None]
+        self._normalised = self._inverse_std_K1H = scale_KH
+
+    def forward(self, x_KBH: Tensor, rows: Rows) -> Tensor:
+        n_K11 = rows.num_valid_K11
+        mean_K1H = rows.mask(x_KBH).sum(dim=1, keepdim=True).div_(n_K11)
+        centred = rows.mask(x_KBH.sub_(mean_K1H))
+        squares_K1H = centred.square().sum(dim=1, keepdim=True)
+        self._track(mean_K1H, squares_K1H, n_K11)
+        self._inverse_std_K1H = (squares_K1H / n_K11).add_(NORM_EPSILON).rsqrt_()
+        self._normalised = centred.mul_(self._inverse_std_K1H)
+        return torch.addcmul(self._shift_K1H, self._normalised, self._scale_K1H)
+
+    def backward(self, gradient_KBH: Tensor, rows: Rows) -> Tensor:
+        """Fill the parameters' gradients; the gradient of the input [K, B, H]."""
+        n_K11, normalised = rows.num_valid_K11, self._normalised
+        torch.sum(gradient_KBH, dim=1, out=self._shift_grad_KH)
+        torch.sum(gradient_KBH * normalised, dim=1, out=self._scale_grad_KH)
+        # Through the statistics: g - mean(g) - x̂·mean(g·x̂), times scale/σ; both means are at hand.
+        centred = gradient_KBH - (self._shift_grad_KH[:, None] / n_K11)
+        centred.sub_(normalised * (self._scale_grad_KH[:, None] / n_K11))
+        return rows.mask(centred.mul_(self._inverse_std_K1H * self._scale_K1H))
+
+    def _track(self, mean_K1H: Tensor, squares_K1H: Tensor, n_K11: Tensor) -> None:
+        unbiased_K1H = squares_K1H / (n_K11 - 1).clamp_(min=1)
+        for running_K1H, now_K1H in (
+            (self._running_mean_K1H, mean_K1H),
+            (self._running_var_K1H, unbiased_K1H),
+        ):
+            tracked_K1H = running_K1H.lerp(now_K1H, NORM_MOMENTUM)
+            running_K1H.copy_(torch.where(n_K11 > 1, tracked_K1H, running_K1H))

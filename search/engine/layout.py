@@ -1,0 +1,126 @@
+"""Where each parameter lies in a slot's row of numbers.
+
+All parameters of a slot lie in one row of a `[K, P]` buffer, so an optimizer step is one
+elementwise pass over it, whatever the number of layers.  Weight matrices come first: what a penalty
+acts on is then a slice, not a mask.  Every parameter starts on a 64-byte line (for float32; more
+for float64), and P is a multiple of that: the same kernels then run for every slot, to the bit.
+
+# K slots, P numbers a slot, H units out, D units in
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search.engine import rng
+from search.engine.config import ModelShape
+
+ALIGNMENT = 16
+
+
+def round_up(size: int) -> int:
+    """The next multiple of ALIGNMENT."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True)
+class _Segment:
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class Layout:
+    """Named tensors within one row; the gaps between them hold zeros."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        offset = 0
+        self._segments: dict[str, _Segment] = {}
+        for name, shape in shapes.items():
+            self._segments[name] = _Segment(shape, offset)
+            offset = round_up(offset + math.prod(shape))
+        self.row_size = offset
+
+    def views(self, rows_KP: Tensor) -> dict[str, Tensor]:
+        """Every tensor as a view [K, *shape] of the rows."""
+        return {
+            name: rows_KP[:, segment.offset : segment.offset + segment.size].view(
+                -1, *segment.shape
+            )
+            for name, segment in self._segments.items()
+        }
+
+
+class ParameterLayout(Layout):
+    """The parameters of a model: matrices, then biases, then scales and shifts of batch norms.
+
+    Names are `layers.0.weight` [H, D], `layers.0.bias` [H], `norms.0.weight` [H] and so on, as
+    `nn.Linear` and `nn.BatchNorm1d` in two `nn.ModuleList`s would have them.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        widths = shape.widths
+        matrices = {
+            f"layers.{i}.weight": (widths[i + 1], widths[i]) for i in range(len(widths) - 1)
+        }
+        biases = {f"layers.{i}.bias": (widths[i + 1],) for i in range(len(widths) - 1)}
+        norms = {
+            f"norms.{i}.{kind}": (width,)
+            for i, width in enumerate(shape.hidden if shape.batch_norm else ())
+            for kind in ("weight", "bias")
+        }
+        super().__init__({**matrices, **biases, **norms})
+        self._shape = shape
+        self.num_matrix_entries = sum(math.prod(matrix) for matrix in matrices.values())
+        self.matrices_end = self._segments["layers.0.bias"].offset
+
+    def initial_row(self, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Initial parameters, distributed as `nn.Linear` and `nn.BatchNorm1d` draw theirs.
+
+        Weights and biases of a linear layer are uniform in ±1/√(units in) (what
+        `kaiming_uniform_(a=√5)` amounts to); scales are 1, shifts 0.
+
+        Returns:
+            [P].
+        """
+        row_P = torch.zeros(self.row_size, device=device, dtype=dtype)
+        views = {name: view[0] for name, view in self.views(row_P[None]).items()}
+        linear = {name: view for name, view in views.items() if name.startswith("layers.")}
+        sizes = [view.numel() for view in linear.values()]
+        uniform_N = rng.uniform(seed, rng.Stream.WEIGHTS, 0, sum(sizes), device=device, dtype=dtype)
+        draws = torch.split(uniform_N.mul_(2).sub_(1), sizes)
+        for (name, view), drawn in zip(linear.items(), draws, strict=True):
+            units_in = self._shape.widths[int(name.split(".")[1])]
+            view.copy_(drawn.view(view.shape)).mul_(units_in**-0.5)
+        for name, view in views.items():
+            if name.startswith("norms.") and name.endswith(".weight"):
+                view.fill_(1)
+        return row_P
+
+
+class StatisticsLayout(Layout):
+    """The running statistics of a model's batch norms; an empty row where it has none."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__(
+            {
+                f"norms.{i}.{kind}": (width,)
+                for i, width in enumerate(shape.hidden if shape.batch_norm else ())
+                for kind in ("running_mean", "running_var")
+            }
+        )
+
+    def initial_row(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Means of 0 and variances of 1, [Q]."""
+        row_Q = torch.zeros(self.row_size, device=device, dtype=dtype)
+        for name, view in self.views(row_Q[None]).items():
+            if name.endswith(".running_var"):
+                view.fill_(1)
+        return row_Q

@@ -1,0 +1,157 @@
+"""Randomness that is counted, not consumed.
+
+Every draw is a hash of (run seed, stream, step, index).  Nothing has a state, so a draw is the same
+in whatever slot, pack, process or order it is made, and the same bits on a CPU and a GPU.
+
+The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014; variant 13 of D. Stafford's mixers), applied to a Weyl sequence whose
+start, the *key*, is itself such a hash of (seed, stream, step).
+
+# K keys (one a slot), N draws of one key, S steps
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_WORD = 2**64 - 1
+
+
+def _signed(word: int) -> int:
+    """The 64-bit word as torch's int64 holds it."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+_GAMMA = 0x9E3779B97F4A7C15
+_MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+_MULTIPLIER_2 = 0x94D049BB133111EB
+_UNIFORM_BITS: Final = 24
+
+
+class Stream(IntEnum):
+    """What a draw is for.  The numbers are part of every result: never change or reuse one."""
+
+    WEIGHTS = 1
+    ORDER = 2
+    DROPOUT = 3
+    AUGMENTATION = 4
+
+
+def stream_key(seed: int, stream: Stream) -> int:
+    """The key of a run's stream, as a signed 64-bit integer.
+
+    Args:
+        seed: 0 up to 2**63 - 1.
+    """
+    return _signed(_mix_int(_mix_int(seed + _GAMMA) + stream * _GAMMA))
+
+
+def step_keys(key: int, first_step: int, num_steps: int, device: torch.device) -> Tensor:
+    """The keys of steps first_step, first_step + 1, … of a stream.
+
+    Args:
+        key: of the stream, from `stream_key`.
+
+    Returns:
+        int64 [S] with S = num_steps, on the device.
+    """
+    steps_S = torch.arange(first_step + 1, first_step + num_steps + 1, device=device)
+    return _xorshift(_multiply_twice(steps_S.mul_(_signed(_GAMMA)).add_(key)), 31)
+
+
+def counters(num_draws: int, device: torch.device) -> Tensor:
+    """The Weyl sequence (index + 1)·γ, the part of a hash that every key and step shares.
+
+    Returns:
+        int64 [N] with N = num_draws, on the device.
+    """
+    return torch.arange(1, num_draws + 1, device=device).mul_(_signed(_GAMMA))
+
+
+def draw(keys_K: Tensor, counters_N: Tensor) -> Tensor:
+    """Hashes of which the top 33 bits, the sign among them, are random.
+
+    The finaliser's last step only stirs the lower bits; neither a comparison with `threshold` nor
+    `as_uniform` nor a sort looks at those, so it is left out.
+
+    Returns:
+        int64 [K, N].  The draws of one key are all different.
+    """
+    return _multiply_twice(keys_K[:, None] + counters_N)
+
+
+def as_uniform(draws: Tensor, dtype: torch.dtype) -> Tensor:
+    """Draws as numbers in [0, 1): multiples of 2**-24, so exact in float32 and float64 alike."""
+    # Read as signed numbers, from -2**23, so that draws and uniform numbers have the same order.
+    whole = (draws >> (64 - _UNIFORM_BITS)).add_(2 ** (_UNIFORM_BITS - 1))
+    return whole.to(dtype).mul_(2.0**-_UNIFORM_BITS)
+
+
+def threshold(probability: float) -> int:
+    """The integer t for which `draw >= t` says the same as `as_uniform(draw) >= probability`.
+
+    A probability above 1 - 2**-24, the largest number that `as_uniform` gives, counts as that.
+    """
+    whole = min(math.ceil(probability * 2.0**_UNIFORM_BITS), (1 << _UNIFORM_BITS) - 1)
+    return (whole - (1 << _UNIFORM_BITS - 1)) << 64 - _UNIFORM_BITS
+
+
+def uniform(
+    seed: int,
+    stream: Stream,
+    step: int,
+    num_draws: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Uniform numbers in [0, 1): the draws 0 to num_draws - 1 of (seed, stream, step).
+
+    Returns:
+        [N] with N = num_draws, multiples of 2**-24.
+    """
+    keys_S = step_keys(stream_key(seed, stream), step, 1, device)
+    return as_uniform(draw(keys_S, counters(num_draws, device))[0], dtype)
+
+
+def permutation(seed: int, epoch: int, counters_N: Tensor) -> Tensor:
+    """The order of the samples in an epoch: the argsort of one hash a sample.
+
+    Sorted once an epoch, so any batch of it can be had without the ones before.
+
+    Args:
+        epoch: counted from 0.
+        counters_N: `counters(number of samples, device)`.
+
+    Returns:
+        int64 [N], a permutation of 0 … N - 1.
+    """
+    keys_S = step_keys(stream_key(seed, Stream.ORDER), epoch, 1, counters_N.device)
+    return torch.argsort(draw(keys_S, counters_N)[0], stable=True)
+
+
+def _mix_int(word: int) -> int:
+    word &= _WORD
+    word = ((word ^ (word >> 30)) * _MULTIPLIER_1) & _WORD
+    word = ((word ^ (word >> 27)) * _MULTIPLIER_2) & _WORD
+    return word ^ (word >> 31)
+
+
+def _multiply_twice(words: Tensor) -> Tensor:
+    """The finaliser without its last xorshift, in place (int64 products wrap around)."""
+    words = _xorshift(words, 30).mul_(_signed(_MULTIPLIER_1))
+    return _xorshift(words, 27).mul_(_signed(_MULTIPLIER_2))
+
+
+def _xorshift(words: Tensor, shift: int) -> Tensor:
+    """words ^ (words >>> shift), in place.
+
+    torch's >> on signed integers copies the sign in; the mask takes it out again.  Without it the
+    map is no bijection, and the top bits are far from uniform.
+    """
+    return words.bitwise_xor_((words >> shift).bitwise_and_(2 ** (64 - shift) - 1))

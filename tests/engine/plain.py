@@ -1,0 +1,162 @@
+"""The oracle: a plain training loop of `nn.Module` and `torch.optim`.
+
+Of the engine it takes the initial weights, the order of the samples and the uniform numbers behind
+the dropout masks, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search.engine import DeviceData, ModelShape, RunConfig, rng
+from search.engine.layout import ParameterLayout
+
+
+class PlainMlp(nn.Module):
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        widths = shape.widths
+        self.layers = nn.ModuleList(
+            nn.Linear(widths[i], widths[i + 1]) for i in range(len(widths) - 1)
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(width) for width in (shape.hidden if shape.batch_norm else ())
+        )
+        self.activation = torch.relu if shape.activation == "relu" else torch.tanh
+
+    def forward(self, x: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        for i, layer in enumerate(self.layers[:-1]):
+            x = layer(x)
+            if len(self.norms):
+                x = self.norms[i](x)
+            x = self.activation(x)
+            if masks is not None:
+                x = x * masks[i]
+        return self.layers[-1](x)
+
+
+@dataclass
+class PlainResult:
+    model: PlainMlp
+    train_losses: list[float] = field(default_factory=list)
+    train_accuracies: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    validation_accuracies: list[float] = field(default_factory=list)
+
+
+def train_plainly(config: RunConfig, shape: ModelShape, data: DeviceData) -> PlainResult:
+    dtype, num_samples = data.dtype, data.train.num_samples
+    model = PlainMlp(shape).to(dtype)
+    _load_initial_weights(model, config, shape, dtype)
+    matrices = [layer.weight for layer in model.layers]
+    selected = list(model.parameters()) if config.penalize == "all" else matrices
+    others = [p for p in model.parameters() if all(p is not s for s in selected)]
+    optimizer = _optimizer(config, selected, others)
+    result = PlainResult(model)
+    counters = rng.counters(num_samples, data.device)
+    step = 0
+    for epoch in range(config.epochs):
+        model.train()
+        order = rng.permutation(config.seed, epoch, counters)
+        loss_sum, num_right = 0.0, 0
+        for start in range(0, num_samples, config.batch_size):
+            rows = order[start : start + config.batch_size]
+            x, y = data.train.x[rows], data.train.y[rows]
+            logits = model(x, _dropout_masks(config, shape, step, len(rows), dtype))
+            loss = F.cross_entropy(logits, y)
+            optimizer.zero_grad()
+            (loss + _penalty(config, selected, num_samples)).backward()
+            if config.optimizer != "adamw":
+                with torch.no_grad():
+                    for parameter in selected:
+                        parameter -= config.learning_rate * config.weight_decay * parameter
+            optimizer.step()
+            if config.l1_update == "proximal":
+                _soft_threshold(config, selected, num_samples)
+            loss_sum += loss.item() * len(rows)
+            num_right += int((logits.argmax(1) == y).sum())
+            step += 1
+        model.eval()
+        with torch.no_grad():
+            logits = model(data.validation.x)
+        result.train_losses.append(loss_sum / num_samples)
+        result.train_accuracies.append(num_right / num_samples)
+        result.validation_losses.append(F.cross_entropy(logits, data.validation.y).item())
+        right = (logits.argmax(1) == data.validation.y).double().mean()
+        result.validation_accuracies.append(right.item())
+    return result
+
+
+def _load_initial_weights(
+    model: PlainMlp, config: RunConfig, shape: ModelShape, dtype: torch.dtype
+) -> None:
+    layout = ParameterLayout(shape)
+    row = layout.initial_row(config.seed, torch.device("cpu"), dtype)
+    weights = {name: view[0].clone() for name, view in layout.views(row[None]).items()}
+    missing = model.load_state_dict(weights, strict=False)
+    assert not missing.unexpected_keys
+    assert all("running" in key or "tracked" in key for key in missing.missing_keys)
+
+
+def _optimizer(
+    config: RunConfig, selected: list[nn.Parameter], others: list[nn.Parameter]
+) -> torch.optim.Optimizer:
+    rate = config.learning_rate
+    if config.optimizer == "sgd":
+        return torch.optim.SGD([*selected, *others], lr=rate, momentum=config.momentum)
+    if config.optimizer == "adam":
+        return torch.optim.Adam([*selected, *others], lr=rate)
+    groups = [
+        {"params": selected, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate)
+
+
+def _lambda_scale(config: RunConfig, num_samples: int) -> float:
+    return 1 / (2 * num_samples) if config.lambda_convention == "half_per_sample" else 1.0
+
+
+def _penalty(config: RunConfig, selected: list[nn.Parameter], num_samples: int) -> Tensor:
+    scale = _lambda_scale(config, num_samples)
+    total = torch.zeros((), dtype=selected[0].dtype)
+    for parameter in selected:
+        total = total + config.l2 * scale * (parameter**2).sum()
+        if config.l1_update == "subgradient":
+            total = total + config.l1 * scale * parameter.abs().sum()
+    return total
+
+
+def _soft_threshold(config: RunConfig, selected: list[nn.Parameter], num_samples: int) -> None:
+    bound = config.learning_rate * config.l1 * _lambda_scale(config, num_samples)
+    with torch.no_grad():
+        for parameter in selected:
+            parameter.copy_(parameter.sign() * (parameter.abs() - bound).clamp(min=0))
+
+
+def _dropout_masks(
+    config: RunConfig, shape: ModelShape, step: int, num_rows: int, dtype: torch.dtype
+) -> list[Tensor] | None:
+    if config.dropout == 0 or not shape.hidden:
+        return None
+    num_units = sum(shape.hidden)
+    uniform = rng.uniform(
+        config.seed,
+        rng.Stream.DROPOUT,
+        step,
+        num_rows * num_units,
+        device=torch.device("cpu"),
+        dtype=dtype,
+    ).view(num_rows, num_units)
+    mask = (uniform >= config.dropout).to(dtype) / (1 - config.dropout)
+    return list(mask.split(list(shape.hidden), dim=1))
+
+
+def epochs_for(num_steps: int, num_samples: int, batch_size: int) -> int:
+    """The epochs that at least so many steps take."""
+    return math.ceil(num_steps / math.ceil(num_samples / batch_size))

@@ -1,0 +1,51 @@
+"""Small data sets and configurations for the engine's tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from search.engine import DeviceData, ModelShape, RunConfig
+
+CPU = torch.device("cpu")
+
+
+def blobs(
+    *,
+    num_train: int = 100,
+    num_features: int = 6,
+    num_classes: int = 3,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> DeviceData:
+    """Overlapping clouds, one a class: learnable, but not to 100 %."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(num_classes, num_features))
+
+    def part(num_samples: int) -> tuple[Any, Any]:
+        y = generator.integers(0, num_classes, num_samples)
+        return centres[y] + generator.normal(size=(num_samples, num_features)), y
+
+    return DeviceData.from_arrays(
+        part(num_train), part(57), part(43), num_classes=num_classes, device=CPU, dtype=dtype
+    )
+
+
+def shape_for(data: DeviceData, **changes: Any) -> ModelShape:
+    """A model of one hidden layer for the data, with changes."""
+    settings: dict[str, Any] = {"hidden": (8,), **changes}
+    return ModelShape(num_features=data.num_features, num_classes=data.num_classes, **settings)
+
+
+def config(**changes: Any) -> RunConfig:
+    """A run of three epochs of Adam, with changes."""
+    settings: dict[str, Any] = {
+        "seed": 7,
+        "learning_rate": 0.01,
+        "batch_size": 16,
+        "epochs": 3,
+        **changes,
+    }
+    return RunConfig(**settings)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from search.engine import ModelShape, ProgramIdentity, RunConfig
+from tests.engine.sets import config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**63),
+        ("seed", 1.0),
+        ("seed", True),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("learning_rate", "0.1"),
+        ("batch_size", 0),
+        ("epochs", 0),
+        ("l1", -0.1),
+        ("l2", -0.1),
+        ("weight_decay", -0.1),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("momentum", 1.0),
+        ("optimizer", "lion"),
+        ("penalize", "none"),
+        ("lambda_convention", "mean"),
+        ("l1_update", "soft"),
+        ("patience", 0),
+        ("min_delta", -1.0),
+        ("monitor", "train_loss"),
+        ("direction", "up"),
+    ],
+)
+def test_an_illegal_value_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must"):
+        config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_features", 0),
+        ("hidden", (8, 0)),
+        ("num_classes", 1),
+        ("activation", "gelu"),
+        ("batch_norm", 1),
+    ],
+)
+def test_an_illegal_shape_is_refused_by_name(field: str, value: Any) -> None:
+    settings: dict[str, Any] = {"num_features": 4, "hidden": (8,), "num_classes": 3, field: value}
+    with pytest.raises(ValueError, match=f"^{field} must"):
+        ModelShape(**settings)
+
+
+def test_a_config_survives_json() -> None:
+    one = config(seed=2**63 - 1, patience=3, l1=1e-300)
+    assert RunConfig(**json.loads(json.dumps(one.as_dict()))) == one
+
+
+def test_a_program_identity_survives_text() -> None:
+    identity = ProgramIdentity.current("eager", 32, torch.device("cpu"), torch.float32)
+    assert ProgramIdentity.parse(str(identity)) == identity
+    assert identity.threads == torch.get_num_threads()
+    assert str(torch.__version__) in str(identity)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "eager", "lazy/width=1/torch=2/cpu/float32/threads=1", "eager/1/2/cpu/float32/threads=1"],
+)
+def test_text_that_is_no_program_identity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a program identity"):
+        ProgramIdentity.parse(text)

@@ -1,0 +1,267 @@
+"""Packed equals solo: where, when or beside whom a run trained changes no bit of its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from search.engine import DeviceData, ModelShape, Pack, RunConfig
+from search.engine.schedule import Schedule
+from tests.engine.sets import blobs, config, shape_for
+
+WIDTH = 4
+EPOCHS = 3
+
+Result = dict[str, Tensor]
+
+# Shapes in powers of two, and odd ones with a last partial batch.
+SHAPES = {
+    "even": ({"num_train": 128, "num_features": 16, "num_classes": 2}, (32, 16), 32),
+    "odd": ({"num_train": 101, "num_features": 13, "num_classes": 3}, (33, 7), 23),
+}
+FAMILIES: dict[str, list[dict[str, Any]]] = {
+    "adam": [
+        {"learning_rate": 0.01, "dropout": 0.3},
+        {"learning_rate": 0.003, "l1": 0.01, "penalize": "all"},
+        {"learning_rate": 0.03, "l2": 0.02, "weight_decay": 0.1},
+        {"learning_rate": 0.001, "l1": 0.02, "l1_update": "proximal"},
+    ],
+    "sgd": [
+        {"learning_rate": 0.1, "dropout": 0.5},
+        {"learning_rate": 0.03, "momentum": 0.9, "l1": 0.01},
+        {"learning_rate": 0.3, "l2": 0.02, "weight_decay": 0.1, "penalize": "all"},
+        {"learning_rate": 0.05, "momentum": 0.5, "l1": 0.02, "l1_update": "proximal"},
+    ],
+}
+
+
+class Lane:
+    """What all runs of a test have in common."""
+
+    def __init__(self, kind: str, optimizer: str, batch_norm: bool, dtype: torch.dtype) -> None:
+        sizes, hidden, self.batch_size = SHAPES[kind]
+        self.optimizer = optimizer
+        self.data: DeviceData = blobs(**sizes, dtype=dtype)
+        self.shape: ModelShape = shape_for(self.data, hidden=hidden, batch_norm=batch_norm)
+
+    def pack(self, width: int = WIDTH) -> Pack:
+        return Pack(
+            self.shape,
+            self.data,
+            width=width,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+        )
+
+    def configs(self) -> list[RunConfig]:
+        return [
+            config(
+                seed=seed,
+                optimizer=self.optimizer,
+                batch_size=self.batch_size,
+                epochs=EPOCHS,
+                **changes,
+            )
+            for seed, changes in enumerate(FAMILIES[self.optimizer])
+        ]
+
+
+def result(pack: Pack, slot: int) -> Result:
+    """Everything that comes out of a slot at the end of an epoch."""
+    weights = pack.weights(slot)
+    return {
+        **pack.state(slot).tensors,
+        "training": pack.training_metrics(slot),
+        "weights": pack.weight_metrics(slot),
+        "evaluation": pack.evaluate(weights, pack._data.validation),
+    }
+
+
+def train(pack: Pack, slot: int) -> Result:
+    """Tick until the slot has done its epochs."""
+    while pack.epochs_done(slot) < EPOCHS:
+        pack.tick()
+    return result(pack, slot)
+
+
+def assert_same_bits(one: Result, other: Result) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+@pytest.fixture(params=["even", "odd"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["adam", "sgd"])
+def optimizer(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "norm"])
+def batch_norm(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+@pytest.fixture
+def lane(kind: str, optimizer: str, batch_norm: bool) -> Lane:
+    return Lane(kind, optimizer, batch_norm, torch.float32)
+
+
+@pytest.fixture
+def alone(lane: Lane) -> list[Result]:
+    """Each run of the lane, in a pack of full width, with nobody beside it."""
+    results = []
+    for slot, run_config in enumerate(lane.configs()):
+        pack = lane.pack()
+        pack.load(slot, run_config)
+        results.append(train(pack, slot))
+    return results
+
+
+def test_slots_can_be_permuted(lane: Lane, alone: list[Result]) -> None:
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]):
+        pack = lane.pack()
+        for slot, run in enumerate(order):
+            pack.load(slot, lane.configs()[run])
+        while pack.epochs_done(0) < EPOCHS:
+            pack.tick()
+        for slot, run in enumerate(order):
+            assert_same_bits(result(pack, slot), alone[run])
+
+
+def test_neighbours_of_nan_do_not_show(lane: Lane, alone: list[Result]) -> None:
+    for occupied in (False, True):
+        pack = lane.pack()
+        pack.load(2, lane.configs()[2])
+        for slot in (0, 1, 3):
+            if occupied:
+                pack.load(slot, lane.configs()[slot])
+            for rows in pack._rows_of_state().values():
+                rows[slot] = float("nan")
+        assert_same_bits(train(pack, 2), alone[2])
+
+
+def test_a_slot_without_a_run_is_frozen(lane: Lane) -> None:
+    pack = lane.pack()
+    for slot, run_config in enumerate(lane.configs()):
+        pack.load(slot, run_config)
+    for _ in range(pack.steps_per_epoch):
+        pack.tick()
+    before = {name: rows[1].clone() for name, rows in pack._rows_of_state().items()}
+    pack.free(1)
+    for _ in range(3):
+        pack.tick()
+    assert_same_bits({name: rows[1] for name, rows in pack._rows_of_state().items()}, before)
+
+
+def test_a_refilled_slot_starts_as_new(lane: Lane, alone: list[Result]) -> None:
+    configs = lane.configs()
+    pack = lane.pack()
+    for slot in range(WIDTH):
+        pack.load(slot, configs[(slot + 1) % WIDTH])
+    for _ in range(pack.steps_per_epoch + 1):  # In the middle of the others' second epoch.
+        pack.tick()
+    for rows in pack._rows_of_state().values():
+        rows[1] = float("inf")
+    pack.free(1)
+    pack.load(1, configs[0])
+    pack.tick()
+    pack.free(3)
+    pack.load(3, configs[3])
+    results = {}
+    while len(results) < WIDTH:
+        pack.tick()
+        for slot in range(WIDTH):
+            if slot not in results and pack.epochs_done(slot) == EPOCHS:
+                results[slot] = result(pack, slot)
+    for slot, run in ((0, 1), (1, 0), (2, 3), (3, 3)):
+        assert_same_bits(results[slot], alone[run])
+
+
+def test_a_run_can_move_to_another_slot_and_pack(lane: Lane, alone: list[Result]) -> None:
+    configs = lane.configs()
+    first, second = lane.pack(), lane.pack()
+    first.load(0, configs[1])
+    for _ in range(first.steps_per_epoch):
+        first.tick()
+    second.load(0, configs[2])
+    second.tick()
+    second.load(3, configs[1], first.state(0))
+    assert_same_bits(train(second, 3), alone[1])
+
+
+def test_a_pack_equals_packs_of_one(kind: str, optimizer: str, batch_norm: bool) -> None:
+    lane = Lane(kind, optimizer, batch_norm, torch.float64)
+    pack = lane.pack()
+    for slot, run_config in enumerate(lane.configs()):
+        pack.load(slot, run_config)
+    train(pack, 0)
+    hidden_biases = {f"layers.{i}.bias" for i in range(2)} if batch_norm else set()
+    for slot, run_config in enumerate(lane.configs()):
+        solo = lane.pack(width=1)
+        solo.load(0, run_config)
+        train(solo, 0)
+        expected = solo.named(solo.weights(0))
+        for name, weight in pack.named(pack.weights(slot)).items():
+            # A batch norm takes these biases out again, so they are rounding under Adam.
+            unseen = name in hidden_biases or (batch_norm and name.endswith("running_mean"))
+            exact = {"rtol": 0.0, "atol": 1e-8} if unseen else {"rtol": 1e-10, "atol": 1e-12}
+            assert_close(weight, expected[name], **exact)
+        assert_close(pack.training_metrics(slot), solo.training_metrics(0), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize(("width", "batch_size"), [(1, 7), (3, 7), (1, 200), (2, 16)])
+def test_every_sample_comes_once_an_epoch(width: int, batch_size: int) -> None:
+    data = blobs(num_train=50)
+    schedule = Schedule(data.train, width=width, batch_size=batch_size, dtype=data.dtype)
+    for epoch in range(3):
+        orders = []
+        for slot in range(width):
+            schedule.prepare_epoch(slot, seed=slot, epoch=epoch)
+            seen: list[int] = []
+            for step in range(schedule.num_steps):
+                batch = schedule.batch(step, padded=True)
+                assert batch.rows.invalid_KB1 is not None
+                valid = ~batch.rows.invalid_KB1[0, :, 0]
+                samples = batch.samples_KB[slot]
+                assert torch.equal(batch.target_KB[slot], data.train.y[samples])
+                assert int(valid.sum()) == int(batch.rows.num_valid_K11[0, 0, 0])
+                assert schedule.is_padded(step) == (not valid.all())
+                seen += samples[valid].tolist()
+            assert sorted(seen) == list(range(50))
+            orders.append(seen)
+        assert len({tuple(order) for order in orders}) == width
+
+
+def test_a_batch_of_one_row_leaves_the_running_statistics() -> None:
+    data = blobs(num_train=17)
+    shape = shape_for(data, batch_norm=True)
+    pack = Pack(shape, data, width=1, batch_size=16, optimizer="sgd")
+    pack.load(0, config(optimizer="sgd"))
+    pack.tick()
+    before = pack.copy_weights(0)
+    pack.tick()
+    after = pack.weights(0)
+    assert torch.equal(after.statistics_Q, before.statistics_Q)
+    assert after.parameters_P.isfinite().all()
+    assert not torch.equal(after.parameters_P, before.parameters_P)
+
+
+def test_a_run_that_does_not_fit_the_pack_is_refused() -> None:
+    data = blobs()
+    pack = Pack(shape_for(data), data, width=1, batch_size=16, optimizer="adam")
+    with pytest.raises(ValueError, match="batch_size"):
+        pack.load(0, config(batch_size=8))
+    with pytest.raises(ValueError, match="optimizer"):
+        pack.load(0, config(optimizer="sgd"))
+    with pytest.raises(ValueError, match="num_features"):
+        Pack(ModelShape(5, (), 3), data, width=1, batch_size=16, optimizer="adam")
+    with pytest.raises(ValueError, match="num_classes"):
+        Pack(ModelShape(6, (), 4), data, width=1, batch_size=16, optimizer="adam")
