@@ -1,0 +1,196 @@
+"""The data sets a worker has: two built in, and every folder of IDX files under the data root.
+
+A data set goes by a name, never by a path.  Its fingerprint is taken of the numbers themselves, so
+that two workers know whether they hold the same data, however it is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
+from search.tasks.idx import IdxError, read_folder
+from search.tasks.settings import DatasetName
+
+_log = logging.getLogger(__name__)
+_dataset_name = TypeAdapter[str](DatasetName)
+
+Array = npt.NDArray[Any]
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used; the text tells a person why."""
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What a worker says about a data set it has."""
+
+    name: str
+    fingerprint: str
+    num_rows: int
+    """Rows of the train and the test part together."""
+    num_features: int
+    num_classes: int
+    has_test_part: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N rows of features, of any shape and number type, and their classes, counted from 0.
+
+    The arrays cannot be written to.  `test_x` and `test_y` are None where the data set has no test
+    part of its own.
+    """
+
+    name: str
+    x: Array
+    y: npt.NDArray[np.int64]
+    test_x: Array | None
+    test_y: npt.NDArray[np.int64] | None
+    num_classes: int
+    fingerprint: str
+
+    @property
+    def card(self) -> DatasetCard:
+        """The data set without its rows."""
+        return DatasetCard(
+            name=self.name,
+            fingerprint=self.fingerprint,
+            num_rows=len(self.x) + (0 if self.test_x is None else len(self.test_x)),
+            num_features=math.prod(self.x.shape[1:]),
+            num_classes=self.num_classes,
+            has_test_part=self.test_x is not None,
+        )
+
+
+def cards(data_root: Path | None) -> list[DatasetCard]:
+    """All data sets of this machine, sorted by name; broken folders are left out, with a warning.
+
+    Reads every folder of `data_root` in full, since a fingerprint needs all the numbers.
+    """
+    found = [_built_in(name).card for name in BUILT_IN] + folder_cards(data_root)
+    return sorted(found, key=lambda card: card.name)
+
+
+def folder_cards(data_root: Path | None) -> list[DatasetCard]:
+    """The same without the built-in data sets, and so without scikit-learn."""
+    found = []
+    for folder in _folders(data_root):
+        if folder.name in BUILT_IN:
+            _log.warning("left out: the folder %s has the name of a built-in data set", folder.name)
+            continue
+        try:
+            found.append(load(folder.name, data_root).card)
+        except DatasetError as exc:
+            _log.warning("left out: %s", exc)
+    return found
+
+
+def load(name: str, data_root: Path | None) -> Dataset:
+    """The data set `name`, built in or a folder of `data_root`.
+
+    Raises:
+        DatasetError: the name is no name, nothing has it, or its files are malformed.
+    """
+    try:
+        _dataset_name.validate_python(name, strict=True)
+    except ValidationError as exc:
+        raise DatasetError(
+            f"{name!r} is not the name of a data set: letters, digits, '_' and '-' only"
+        ) from exc
+    if name in BUILT_IN:
+        return _built_in(name)
+    if data_root is None or not (data_root / name).is_dir():
+        where = "no data root is configured" if data_root is None else "no folder of that name"
+        known = ", ".join(sorted(BUILT_IN))
+        raise DatasetError(f"there is no data set {name}: built in are {known}, and {where}")
+    try:
+        files = read_folder(data_root / name, data_root)
+    except IdxError as exc:
+        raise DatasetError(f"data set {name}: {exc}") from exc
+    return _dataset(name, *files)
+
+
+def _folders(data_root: Path | None) -> Iterator[Path]:
+    if data_root is None:
+        return
+    try:
+        entries = sorted(data_root.iterdir())
+    except OSError as exc:
+        _log.warning("the data root cannot be read: %s", exc)
+        return
+    for entry in entries:
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield entry
+
+
+def _digits() -> tuple[Array, Array]:
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return x, y
+
+
+def _breast_cancer() -> tuple[Array, Array]:
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    return x, y
+
+
+BUILT_IN: dict[str, Callable[[], tuple[Array, Array]]] = {
+    "breast-cancer": _breast_cancer,
+    "digits": _digits,
+}
+"""Data sets that scikit-learn's wheel carries; it is imported when one of them is read."""
+
+
+@cache
+def _built_in(name: str) -> Dataset:
+    x, y = BUILT_IN[name]()
+    return _dataset(name, x, y, None, None)
+
+
+def _dataset(
+    name: str, x: Array, labels: Array, test_x: Array | None, test_labels: Array | None
+) -> Dataset:
+    """Give the classes their numbers: class k is the k-th smallest label of the train part."""
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise DatasetError(f"data set {name}: all rows have the label {classes[0]}")
+    y = np.searchsorted(classes, labels)
+    test_y = None
+    if test_labels is not None:
+        unknown = np.setdiff1d(test_labels, classes)
+        if len(unknown):
+            raise DatasetError(
+                f"data set {name}: the test label {unknown[0]} is out of range: "
+                "no row of the train part has it"
+            )
+        test_y = np.searchsorted(classes, test_labels)
+    for array in (x, y, test_x, test_y):
+        if array is not None:
+            array.flags.writeable = False
+    return Dataset(name, x, y, test_x, test_y, len(classes), _fingerprint(x, y, test_x, test_y))
+
+
+def _fingerprint(x: Array, y: Array, test_x: Array | None, test_y: Array | None) -> str:
+    """SHA-256 of the arrays: name, number type, shape and little-endian content of each."""
+    digest = hashlib.sha256()
+    for part, array in (("x", x), ("y", y), ("test_x", test_x), ("test_y", test_y)):
+        if array is not None:
+            content = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            digest.update(f"{part} {content.dtype.str} {content.shape}\n".encode())
+            digest.update(content.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

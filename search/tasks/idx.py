@@ -1,0 +1,180 @@
+"""Folders of IDX files, the format of MNIST: four files of arrays, plain or gzipped.
+
+An IDX file is two zero bytes, one byte for the type of the numbers, one for the number of
+dimensions, a big-endian uint32 for each dimension, then the numbers, big-endian, the last
+dimension fastest (https://yann.lecun.com/exdb/mnist/, "The IDX file format").
+
+Files come from anywhere, so nothing is believed: a header is held against the size of the file
+before memory is taken for it, and a link must not lead out of the data root.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MAX_DIMENSIONS = 8
+_MAX_DEFLATE_RATIO = 1_032
+"""Deflate never does better (https://zlib.net/zlib_tech.html, "Maximum Compression Factor")."""
+
+_CHUNK_BYTES = 2**20
+
+
+class IdxError(ValueError):
+    """Files that are not what they should be; the text names the file, never its folder."""
+
+
+class IdxFolder(NamedTuple):
+    """The arrays of a folder: N rows of features of any shape, and N whole-number labels."""
+
+    train_images: Array
+    train_labels: Array
+    test_images: Array | None
+    test_labels: Array | None
+
+
+def read_idx(path: Path) -> Array:
+    """The array in one IDX file, in the machine's byte order; gzipped where the name ends in .gz.
+
+    Raises:
+        IdxError: the file cannot be read, is not IDX, or is not as long as its header says.
+    """
+    try:
+        with path.open("rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            if path.suffix != ".gz":
+                return _parse(file, num_bytes)
+            with gzip.GzipFile(fileobj=file) as stream:
+                return _parse(stream, num_bytes * _MAX_DEFLATE_RATIO)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
+        raise IdxError(f"{path.name} is not a whole gzip file: {exc}") from exc
+    except OSError as exc:
+        raise IdxError(f"{path.name} cannot be read: {exc.strerror}") from exc
+    except IdxError as exc:
+        raise IdxError(f"{path.name} {exc}") from exc
+
+
+def read_folder(folder: Path, root: Path) -> IdxFolder:
+    """The arrays of `folder`, which must lie under `root` with all its files, links followed.
+
+    The files are train-images*, train-labels* and, for a test part, t10k-* or test-* of both kinds.
+
+    Raises:
+        IdxError: a file is missing, doubled, outside of `root` or malformed, or they disagree.
+    """
+    real_root = _real(root)
+    if not _real(folder).is_relative_to(real_root):
+        raise IdxError("its folder is a link that leads out of the data root")
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as exc:
+        raise IdxError(f"its folder cannot be read: {exc.strerror}") from exc
+
+    def read(kind: str, *parts: str) -> Array | None:
+        found = list(_without_copies(names, tuple(f"{part}-{kind}" for part in parts)))
+        if len(found) > 1:
+            raise IdxError(f"there are several files {parts[0]}-{kind}*: {', '.join(found)}")
+        if not found:
+            return None
+        path = _real(folder / found[0])
+        if not path.is_relative_to(real_root):
+            raise IdxError(f"{found[0]} is a link that leads out of the data root")
+        if not path.is_file():  # a pipe would block the reader for ever
+            raise IdxError(f"{found[0]} is not a file")
+        return read_idx(path)
+
+    train = _checked("train", read("images", "train"), read("labels", "train"))
+    if train is None:
+        raise IdxError("there are no files train-images* and train-labels*")
+    test = _checked("test", read("images", "t10k", "test"), read("labels", "t10k", "test"))
+    if test is None:
+        return IdxFolder(*train, None, None)
+    images, like = test[0], train[0]
+    if images.shape[1:] != like.shape[1:] or images.dtype != like.dtype:
+        raise IdxError(
+            f"the test images are {images.dtype} of shape {images.shape[1:]}, "
+            f"the train images {like.dtype} of shape {like.shape[1:]}"
+        )
+    return IdxFolder(*train, *test)
+
+
+def _real(path: Path) -> Path:
+    """The path with its links followed; unlike `Path.resolve` it takes links in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def _parse(stream: BinaryIO | gzip.GzipFile, max_bytes: int) -> Array:
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0":
+        raise IdxError("is not an IDX file: it must begin with two zero bytes")
+    if magic[2] not in _DTYPES:
+        known = ", ".join(f"0x{code:02X}" for code in _DTYPES)
+        raise IdxError(f"has the unknown number type 0x{magic[2]:02X}; known are {known}")
+    if not 1 <= magic[3] <= _MAX_DIMENSIONS:
+        raise IdxError(f"has {magic[3]} dimensions; it must be 1 to {_MAX_DIMENSIONS}")
+    header = stream.read(4 * magic[3])
+    if len(header) < 4 * magic[3]:
+        raise IdxError("ends within its header")
+    shape = struct.unpack(f">{magic[3]}I", header)
+    dtype = np.dtype(_DTYPES[magic[2]])
+    num_bytes = dtype.itemsize
+    for length in shape:  # Python's integers: the product of eight uint32 overflows any other
+        num_bytes *= length
+    if num_bytes > max_bytes:
+        raise IdxError(f"is too short for the {num_bytes:,} bytes that its header promises")
+    content = np.empty(num_bytes, np.uint8)
+    _fill(stream, content.data)
+    # Reading past the end is also what makes gzip verify its checksum.
+    if stream.read(1):
+        raise IdxError(f"is longer than the {num_bytes:,} bytes that its header promises")
+    return content.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _fill(stream: BinaryIO | gzip.GzipFile, content: memoryview) -> None:
+    start = 0
+    while start < len(content):
+        chunk = stream.read(min(_CHUNK_BYTES, len(content) - start))
+        if not chunk:
+            raise IdxError(f"ends after {start:,} of the {len(content):,} bytes of its header")
+        content[start : start + len(chunk)] = chunk
+        start += len(chunk)
+
+
+def _without_copies(names: list[str], prefixes: tuple[str, ...]) -> Iterator[str]:
+    """The names that begin with a prefix, less the .gz of which the unpacked file is there too."""
+    for name in names:
+        if name.startswith(prefixes) and not (
+            name.endswith(".gz") and name.removesuffix(".gz") in names
+        ):
+            yield name
+
+
+def _checked(part: str, images: Array | None, labels: Array | None) -> tuple[Array, Array] | None:
+    """Images and labels of a part, known to agree; None where the folder has neither."""
+    if images is None and labels is None:
+        return None
+    if images is None or labels is None:
+        lacking = "images" if images is None else "labels"
+        raise IdxError(f"the {part} part has no file of {lacking}")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise IdxError(f"the {part} labels must be one row of whole numbers")
+    if images.ndim < 2:
+        raise IdxError(f"the {part} images must have at least two dimensions")
+    if len(images) != len(labels):
+        raise IdxError(f"the {part} part has {len(images)} images and {len(labels)} labels")
+    if images.size == 0:
+        raise IdxError(f"the {part} part is empty")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise IdxError(f"the {part} images contain NaN or infinity")
+    return images, labels

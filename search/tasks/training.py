@@ -1,0 +1,198 @@
+"""Trains runs of the task mlp on one device: from what a worker is ordered to do, to the engine.
+
+Importing this module imports no torch: the process that only passes orders on stays small.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.space import Config
+from search.spec import EarlyStopping, Objective, Penalty
+from search.tasks.datasets import DatasetError, load
+from search.tasks.settings import MlpSettings, Split
+from search.tasks.splits import prepare
+
+if TYPE_CHECKING:
+    import torch
+
+    from search import engine
+    from search.engine import EpochReport, Outcome
+
+_MAX_PREPARED = 4
+"""Data sets kept on the device, the most recently used; more studies than this rarely alternate."""
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """All that decides what a run comes to, but the program that trains it.
+
+    `config` has a value for every parameter of the task.  `data_fingerprint` is that of the data
+    set the study was created with; None takes the data as they are.
+    """
+
+    task: MlpSettings
+    config: Config
+    seed: int
+    objective: Objective
+    early_stopping: EarlyStopping | None
+    penalty: Penalty
+    data_fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    fingerprint: str
+    data: engine.DeviceData
+
+
+class Trainer:
+    """One device, the data sets on it, and the runs that train there one after the other.
+
+    Args:
+        device_name: "cpu:0" or "cuda:N".
+        threads: how many a CPU device computes with, set for the whole process; None leaves them
+            as they are.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+
+    def __init__(self, data_root: Path | None, device_name: str, threads: int | None) -> None:
+        import torch
+
+        from search.engine import ProgramIdentity
+
+        self._data_root = data_root
+        self._device = _device(device_name)
+        if self._device.type == "cpu" and threads is not None:
+            torch.set_num_threads(threads)
+        self._program = ProgramIdentity.current("eager", 1, self._device, torch.float32)
+        self._prepared: OrderedDict[tuple[str, Split], _Prepared] = OrderedDict()
+
+    @property
+    def program(self) -> str:
+        """The identity of the program that trains every run here."""
+        return str(self._program)
+
+    def start(self, run: RunInput) -> TrainingRun:
+        """A run with its first weights, ready to be trained.
+
+        Raises:
+            DatasetError: the data set is not here, is not the study's, or cannot be split.
+            ValueError: the configuration is not complete, or not one of this task's.
+            MemoryError: data and model do not fit on the device.
+        """
+        from search import engine
+
+        with _memory_errors():
+            data = self._data(run)
+            shape = engine.ModelShape(
+                num_features=data.num_features,
+                hidden=run.task.hidden,
+                num_classes=data.num_classes,
+                activation=run.task.activation,
+                batch_norm=run.task.batch_norm,
+            )
+            return TrainingRun(engine.TrainingRun(_run_config(run), shape, data))
+
+    def _data(self, run: RunInput) -> engine.DeviceData:
+        key = (run.task.dataset, run.task.split)
+        prepared, wanted = self._prepared.get(key), run.data_fingerprint
+        if prepared is None or wanted not in (None, prepared.fingerprint):
+            # Other data than in the cache may be the study's: the files may have been replaced.
+            prepared = self._prepared[key] = self._load(*key, wanted)
+        self._prepared.move_to_end(key)
+        while len(self._prepared) > _MAX_PREPARED:
+            self._prepared.popitem(last=False)
+        return prepared.data
+
+    def _load(self, name: str, split: Split, wanted: str | None) -> _Prepared:
+        from search.engine import DeviceData
+
+        dataset = load(name, self._data_root)
+        if wanted not in (None, dataset.fingerprint):
+            raise DatasetError(
+                f"data set {name} is not the one the study was created with: its fingerprint here "
+                f"is {dataset.fingerprint}, the study's is {wanted}"
+            )
+        parts = prepare(dataset, split)
+        data = DeviceData.from_arrays(
+            parts.train,
+            parts.validation,
+            parts.test,
+            num_classes=dataset.num_classes,
+            device=self._device,
+        )
+        return _Prepared(dataset.fingerprint, data)
+
+
+class TrainingRun:
+    """One run: iterate it to train, epoch by epoch, then read its outcome.
+
+    Iterating raises MemoryError where the device has no room for a step.
+    """
+
+    def __init__(self, run: engine.TrainingRun) -> None:
+        self._run = run
+
+    def __iter__(self) -> Iterator[EpochReport]:
+        with _memory_errors():
+            yield from self._run.epochs()
+
+    @property
+    def outcome(self) -> Outcome:
+        """What has become of it up to now; evaluates the kept weights on the test data."""
+        with _memory_errors():
+            return self._run.outcome()
+
+
+def _run_config(run: RunInput) -> engine.RunConfig:
+    from search.engine import RunConfig
+
+    # The engine has defaults of its own, which must not stand in for the task's.
+    differing = sorted(set(run.config) ^ set(MlpSettings.parameters))
+    if differing:
+        state = "lacks" if differing[0] in MlpSettings.parameters else "must not have"
+        raise ValueError(f"the run's configuration {state} {differing[0]}")
+    stopping = run.early_stopping
+    settings = {
+        **run.config,
+        **run.penalty.model_dump(),
+        **({} if stopping is None else stopping.model_dump()),
+        "monitor": run.objective.metric,
+        "direction": run.objective.direction,
+    }
+    return RunConfig(seed=run.seed, **settings)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "cpu:0":
+        return torch.device("cpu")
+    known = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if name not in known:
+        raise ValueError(f"there is no device {name} here, only {', '.join(['cpu:0', *known])}")
+    return torch.device(name)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn torch's ways to say that memory has run out into Python's one."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as exc:
+        raise MemoryError(str(exc)) from exc
+    except RuntimeError as exc:
+        # The CPU's allocator has no class of its own (c10/core/impl/alloc_cpu.cpp).
+        if "DefaultCPUAllocator" in str(exc):
+            raise MemoryError(str(exc)) from exc
+        raise

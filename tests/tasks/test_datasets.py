@@ -1,0 +1,218 @@
+"""Data sets by name: cards, loading, fingerprints."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.tasks.datasets import DatasetCard, DatasetError, cards, load
+from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
+
+
+def test_built_in_cards() -> None:
+    # The fingerprints are pinned: were the rule or scikit-learn's data to change, workers of
+    # different versions would no longer be given the same study.
+    assert cards(None) == [
+        DatasetCard(
+            name="breast-cancer",
+            fingerprint="25403a88388d26629ce2b396230f671cbcea15a57554c52d7c905e4209b1adff",
+            num_rows=569,
+            num_features=30,
+            num_classes=2,
+            has_test_part=False,
+        ),
+        DatasetCard(
+            name="digits",
+            fingerprint="6c86ea0eed0c164904de4c987a38e288ce141c2d05ad2a1d0f9d6bbb34ef6cc8",
+            num_rows=1797,
+            num_features=64,
+            num_classes=10,
+            has_test_part=False,
+        ),
+    ]
+
+
+def test_built_in_data_is_read_once_and_cannot_be_changed() -> None:
+    digits = load("digits", None)
+    assert load("digits", None) is digits
+    assert digits.y.dtype == np.int64
+    for array in (digits.x, digits.y):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+def test_folders_of_the_root_are_data_sets(tmp_path: Path) -> None:
+    write_folder(tmp_path / "toy", suffix=".gz")
+    write_folder(tmp_path / "alone", test_part=False)
+    found = {card.name: card for card in cards(tmp_path)}
+    assert list(found) == ["alone", "breast-cancer", "digits", "toy"]
+    toy = load("toy", tmp_path)
+    assert toy.card == found["toy"]
+    assert (toy.card.num_rows, toy.card.num_features, toy.card.num_classes) == (90, 12, 3)
+    assert toy.card.has_test_part
+    assert not found["alone"].has_test_part
+    assert found["alone"].num_rows == 60
+
+
+def test_broken_folders_are_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path / "good")
+    write_folder(tmp_path / "truncated")
+    path = tmp_path / "truncated" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-5])
+    write_folder(tmp_path / "bad name")
+    write_folder(tmp_path / "digits")
+    write_folder(tmp_path / ".hidden")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "README.md").write_text("not a folder")
+    write_folder(tmp_path.parent / f"{tmp_path.name}-outside")
+    (tmp_path / "leak").symlink_to(tmp_path.parent / f"{tmp_path.name}-outside")
+    with caplog.at_level(logging.WARNING):
+        names = [card.name for card in cards(tmp_path)]
+    assert names == ["breast-cancer", "digits", "good"]
+    warned = "\n".join(caplog.messages)
+    assert len(caplog.messages) == 5
+    assert "data set truncated: train-images-idx3-ubyte" in warned
+    assert "'bad name' is not the name" in warned
+    assert "the folder digits has the name of a built-in" in warned
+    assert "data set empty: there are no files" in warned
+    assert "data set leak: its folder is a link that leads out" in warned
+
+
+def test_root_that_is_not_there_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(cards(tmp_path / "absent")) == 2
+    assert "data root cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../secret", "..", ".", "toy/../../secret", "/etc", "a\\b", "%2e%2e", "toy\0", "toy\n"),
+        *("", "_", "a.b", "é", "x" * 101),
+    ],
+)
+def test_paths_and_other_tricks_are_no_names(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path / "secret")
+    write_folder(tmp_path / "root" / "toy")
+    with pytest.raises(DatasetError, match="is not the name of a data set"):
+        load(name, tmp_path / "root")
+
+
+def test_absolute_path_is_no_name(tmp_path: Path) -> None:
+    write_folder(tmp_path / "secret")
+    with pytest.raises(DatasetError, match="is not the name of a data set"):
+        load(str(tmp_path / "secret"), tmp_path)
+
+
+def test_unknown_names_say_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"breast-cancer, digits, and no data root"):
+        load("mnist", None)
+    with pytest.raises(DatasetError, match="no folder of that name"):
+        load("mnist", tmp_path)
+
+
+def test_a_malformed_folder_says_what_is_wrong(tmp_path: Path) -> None:
+    write_folder(tmp_path / "toy")
+    write(tmp_path / "toy" / "train-labels-idx1-ubyte", b"no")
+    with pytest.raises(DatasetError, match="data set toy: train-labels-idx1-ubyte is not an IDX"):
+        load("toy", tmp_path)
+
+
+def test_classes_are_numbered_by_their_labels(tmp_path: Path) -> None:
+    images, labels = toy_arrays()
+    odd_labels = np.array([-1, 5, 26], np.int32)[labels]
+    write(tmp_path / "letters" / "train-images", encode(images))
+    write(tmp_path / "letters" / "train-labels", encode(odd_labels))
+    write(tmp_path / "plain" / "train-images", encode(images))
+    write(tmp_path / "plain" / "train-labels", encode(labels))
+    letters = load("letters", tmp_path)
+    assert letters.num_classes == 3
+    np.testing.assert_array_equal(letters.y, labels)
+    assert letters.fingerprint == load("plain", tmp_path).fingerprint
+
+
+def test_test_label_out_of_range_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "toy")
+    labels = np.full(30, 1, np.uint8)
+    labels[7] = 200
+    write(tmp_path / "toy" / "t10k-labels-idx1-ubyte", encode(labels))
+    with pytest.raises(DatasetError, match="test label 200 is out of range"):
+        load("toy", tmp_path)
+
+
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "toy", test_part=False)
+    write(tmp_path / "toy" / "train-labels-idx1-ubyte", encode(np.full(60, 4, np.uint8)))
+    with pytest.raises(DatasetError, match="all rows have the label 4"):
+        load("toy", tmp_path)
+
+
+def test_fingerprint_is_of_the_numbers_not_of_the_files(tmp_path: Path) -> None:
+    write_folder(tmp_path / "plain")
+    write_folder(tmp_path / "zipped", suffix=".gz")
+    write_folder(tmp_path / "rezipped", suffix=".gz")
+    for path in (tmp_path / "rezipped").iterdir():
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=7))
+    names = ("plain", "zipped", "rezipped")
+    assert len({load(name, tmp_path).fingerprint for name in names}) == 1
+
+
+def test_fingerprint_changes_with_every_part_shape_and_type(tmp_path: Path) -> None:
+    write_folder(tmp_path / "whole")
+    seen = {load("whole", tmp_path).fingerprint}
+
+    def variant(name: str, file: str, array: np.ndarray) -> None:
+        shutil.copytree(tmp_path / "whole", tmp_path / name)
+        write(tmp_path / name / file, encode(array))
+        fingerprint = load(name, tmp_path).fingerprint
+        assert fingerprint not in seen
+        seen.add(fingerprint)
+
+    images, labels = toy_arrays()
+    changed = images.copy()
+    changed[-1, -1, -1] ^= 1
+    variant("x", "train-images-idx3-ubyte", changed)
+    variant("y", "train-labels-idx1-ubyte", np.roll(labels, 1))
+    test_images, test_labels = toy_arrays(30, seed=1)
+    variant("test-x", "t10k-images-idx3-ubyte", test_images + np.uint8(1))
+    variant("test-y", "t10k-labels-idx1-ubyte", np.roll(test_labels, 1))
+    for name, shape, dtype in (("flat", (-1, 12), np.uint8), ("typed", (-1, 4, 3), np.int16)):
+        write(tmp_path / name / "train-images", encode(images.reshape(shape).astype(dtype)))
+        write(tmp_path / name / "train-labels", encode(labels))
+        write(tmp_path / name / "test-images", encode(test_images.reshape(shape).astype(dtype)))
+        write(tmp_path / name / "test-labels", encode(test_labels))
+        assert load(name, tmp_path).fingerprint not in seen
+    write_folder(tmp_path / "train-only", test_part=False)
+    assert load("train-only", tmp_path).fingerprint not in seen
+
+
+def test_neither_scikit_learn_nor_torch_is_imported_with_the_module() -> None:
+    code = "import sys, search.tasks.splits; print({'sklearn', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(
+    "RIDGELINE_DATA_ROOT" not in os.environ,
+    reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
+)
+def test_real_mnist() -> None:
+    mnist = load("mnist", Path(os.environ["RIDGELINE_DATA_ROOT"]))
+    assert mnist.x.shape == (60_000, 28, 28)
+    assert mnist.x.dtype == np.uint8
+    assert mnist.test_y is not None
+    assert np.bincount(mnist.test_y).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
+    ]  # fmt: skip
+    assert mnist.fingerprint == "811f2b0b5ebe79331e3095e5697551bde91e68dcd24a9affc1eab1221270b9ad"

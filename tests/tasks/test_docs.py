@@ -1,0 +1,39 @@
+"""docs/tasks.md names everything a spec can say about the task mlp, with its true default."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from search.tasks.datasets import BUILT_IN
+from search.tasks.settings import MlpDefaults, MlpSettings, Split
+
+PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+DEFAULTS = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", PAGE, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", MlpSettings.parameters)
+def test_parameters(name: str) -> None:
+    default = MlpDefaults().model_dump().get(name, "budget.epochs")
+    assert DEFAULTS[name] == str(default)
+
+
+@pytest.mark.parametrize("name", sorted({*MlpSettings.model_fields} - {"name"}))
+def test_settings(name: str) -> None:
+    default = {"dataset": "needed", "split": "see below", "defaults": "see below"}
+    field = MlpSettings.model_fields[name].default
+    spoken = str(list(field) if isinstance(field, tuple) else field)
+    spoken = spoken.lower() if isinstance(field, bool) else spoken
+    assert DEFAULTS[name] == default.get(name, spoken)
+
+
+@pytest.mark.parametrize(("name", "default"), Split().model_dump().items())
+def test_split(name: str, default: float) -> None:
+    assert DEFAULTS[name] == str(default)
+
+
+@pytest.mark.parametrize("name", [*MlpSettings.metrics, *BUILT_IN])
+def test_metrics_and_data_sets(name: str) -> None:
+    assert f"`{name}`" in PAGE

@@ -1,0 +1,44 @@
+"""Which ranges of a space a task accepts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from search.space import Space
+from search.tasks.settings import MlpSettings
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "reason"),
+    [
+        ("learning_rate", {"type": "float", "low": 1e-4, "high": 1, "log": True}, None),
+        ("learning_rate", {"type": "float", "low": 0, "high": 1}, "0 must be above 0"),
+        ("learning_rate", {"type": "float", "low": 0.1, "high": 1, "zero": True}, "above 0"),
+        ("learning_rate", {"type": "values", "values": [0.1, 1]}, None),
+        ("learning_rate", {"type": "values", "values": ["fast"]}, "'fast' is not a number"),
+        ("learning_rate", {"type": "values", "values": [True]}, "True is not a number"),
+        ("l1", {"type": "float", "low": 1e-6, "high": 1, "zero": True, "log": True}, None),
+        ("l1", {"type": "float", "low": -1, "high": 1}, "-1 must be at least 0"),
+        ("l2", {"type": "float", "low": 0, "high": 1e13}, "must be at most 1e"),
+        ("dropout", {"type": "float", "low": 0, "high": 1}, "1 must be below 1"),
+        ("dropout", {"type": "float", "low": 0, "high": 0.9}, None),
+        ("batch_size", {"type": "values", "values": [16, 64]}, None),
+        ("batch_size", {"type": "int", "low": 16, "high": 64}, "must be a finite list"),
+        ("batch_size", {"type": "values", "values": [0, 64]}, "0 must be at least 1"),
+        ("batch_size", {"type": "values", "values": [16.5]}, "16.5 is not a whole number"),
+        ("epochs", {"type": "int", "low": 1, "high": 50}, None),
+        ("epochs", {"type": "float", "low": 1, "high": 50}, 'use "type": "int"'),
+        ("optimizer", {"type": "values", "values": ["sgd", "adam"]}, None),
+        ("optimizer", {"type": "values", "values": ["lion"]}, "'lion' is not one of sgd"),
+        ("optimizer", {"type": "int", "low": 0, "high": 2}, "must be a finite list"),
+    ],
+)
+def test_ranges(name: str, parameter: dict[str, Any], reason: str | None) -> None:
+    problem = MlpSettings.parameters[name].problem(Space.model_validate({name: parameter})[name])
+    if reason is None:
+        assert problem is None
+    else:
+        assert problem is not None
+        assert reason in problem

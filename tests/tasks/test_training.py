@@ -1,0 +1,308 @@
+"""Runs of the task mlp: from what a worker is ordered to do, to the outcome."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from search.spec import EarlyStopping, Objective, Penalty
+from search.tasks import training
+from search.tasks.datasets import Dataset, DatasetError, load
+from search.tasks.settings import MlpDefaults, MlpSettings, Split
+from search.tasks.training import RunInput, Trainer
+from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
+
+pytestmark = pytest.mark.usefixtures("_threads_restored")
+
+
+@pytest.fixture
+def _threads_restored() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def run_input(dataset: str = "digits", **config: Any) -> RunInput:
+    return RunInput(
+        task=MlpSettings(name="mlp", dataset=dataset, hidden=(32,)),
+        config={**MlpDefaults().model_dump(), "epochs": 3, **config},
+        seed=11,
+        objective=Objective(),
+        early_stopping=None,
+        penalty=Penalty(),
+        data_fingerprint=None,
+    )
+
+
+def history(trainer: Trainer, run: RunInput) -> list[dict[str, float]]:
+    return [report.metrics for report in trainer.start(run)]
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    return Trainer(None, "cpu:0", threads=1)
+
+
+@pytest.mark.parametrize("name", ["digits", "breast-cancer"])
+def test_learns(trainer: Trainer, name: str) -> None:
+    run = trainer.start(run_input(name, epochs=8, learning_rate=0.005, batch_size=32))
+    reports = list(run)
+    assert [report.epoch for report in reports] == list(range(1, 9))
+    assert reports[-1].metrics["train_loss"] < reports[0].metrics["train_loss"] / 2
+    outcome = run.outcome
+    assert outcome.state == "complete"
+    assert outcome.kept_epoch == 8
+    assert outcome.value == reports[-1].metrics["validation_accuracy"]
+    assert outcome.value > 0.93
+    assert outcome.metrics["test_accuracy"] > 0.9
+    assert outcome.metrics["test_loss"] < 0.4
+    assert outcome.metrics["validation_loss"] == reports[-1].metrics["validation_loss"]
+    assert not any(name.startswith("test_") for report in reports for name in report.metrics)
+
+
+def test_a_run_follows_from_its_input_alone(trainer: Trainer) -> None:
+    run = run_input(dropout=0.2)
+    first = history(trainer, run)
+    history(trainer, replace(run, seed=12))
+    torch.manual_seed(99)
+    assert history(trainer, run) == first
+    assert history(Trainer(None, "cpu:0", threads=1), run) == first
+    assert history(trainer, replace(run, seed=12)) != first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 0.01},
+        {"batch_size": 100},
+        {"l1": 0.01},
+        {"l2": 0.01},
+        {"weight_decay": 0.5},
+        {"dropout": 0.5},
+        {"optimizer": "sgd"},
+    ],
+)
+def test_every_parameter_has_an_effect(trainer: Trainer, change: dict[str, Any]) -> None:
+    assert history(trainer, run_input(epochs=1, **change)) != history(trainer, run_input(epochs=1))
+
+
+def test_momentum_is_that_of_the_configuration(trainer: Trainer) -> None:
+    results = [
+        history(trainer, run_input(optimizer="sgd", momentum=momentum)) for momentum in (0.0, 0.9)
+    ]
+    assert results[0] != results[1]
+
+
+def test_penalty_conventions_reach_the_engine(trainer: Trainer) -> None:
+    run = run_input(l1=0.02, learning_rate=0.2, optimizer="sgd", momentum=0.0)
+    results = [
+        history(trainer, replace(run, penalty=penalty))[-1]
+        for penalty in (
+            Penalty(),
+            Penalty(penalize="all"),
+            Penalty(lambda_convention="half_per_sample"),
+            Penalty(l1_update="proximal"),
+        )
+    ]
+    assert len({result["weight_norm"] for result in results}) == 4
+    plain, _, weak, proximal = (result["near_zero_share"] for result in results)
+    assert proximal > 2 * plain
+    assert weak < plain
+
+
+def test_model_settings_reach_the_engine(trainer: Trainer) -> None:
+    run = run_input(epochs=1)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"hidden": ()},
+        {"hidden": (16, 16)},
+        {"activation": "tanh"},
+        {"batch_norm": True},
+        {"split": Split(seed=1)},
+    ]
+    results = [
+        history(trainer, replace(run, task=run.task.model_copy(update=change)))[-1]["train_loss"]
+        for change in changes
+    ]
+    assert len(set(results)) == len(changes)
+
+
+def test_early_stopping_keeps_the_best_epoch(trainer: Trainer) -> None:
+    run = trainer.start(
+        replace(
+            run_input(epochs=60, learning_rate=0.02),
+            objective=Objective(metric="validation_loss", direction="minimize"),
+            early_stopping=EarlyStopping(patience=3),
+        )
+    )
+    losses = [report.metrics["validation_loss"] for report in run]
+    outcome = run.outcome
+    assert outcome.state == "complete"
+    assert len(losses) < 60
+    assert outcome.kept_epoch == int(np.argmin(losses)) + 1 == len(losses) - 3
+    assert outcome.value == min(losses)
+
+
+def test_divergence_is_an_outcome(trainer: Trainer) -> None:
+    run = trainer.start(run_input(optimizer="sgd", learning_rate=1e10, epochs=5))
+    assert len(list(run)) < 5
+    assert run.outcome.state == "diverged"
+    assert run.outcome.value is None
+    assert run.outcome.metrics == {}
+
+
+def test_a_run_can_be_left_early(trainer: Trainer) -> None:
+    run = trainer.start(run_input(epochs=5))
+    next(iter(run))
+    assert run.outcome.state == "stopped"
+    assert run.outcome.kept_epoch == 1
+
+
+def test_folders_of_the_data_root_are_trained_on(tmp_path: Path) -> None:
+    write_folder(tmp_path / "toy")
+    run = Trainer(tmp_path, "cpu:0", 1).start(
+        run_input("toy", epochs=30, batch_size=16, learning_rate=0.02)
+    )
+    assert list(run)[-1].metrics["validation_accuracy"] == 1
+    assert run.outcome.metrics["test_accuracy"] > 0.9
+
+
+@pytest.mark.skipif(
+    "RIDGELINE_DATA_ROOT" not in os.environ,
+    reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
+)
+def test_real_mnist() -> None:
+    trainer = Trainer(Path(os.environ["RIDGELINE_DATA_ROOT"]), "cpu:0", threads=1)
+    run = trainer.start(run_input("mnist", epochs=2, batch_size=256))
+    assert list(run)[-1].metrics["validation_accuracy"] > 0.93
+    assert run.outcome.metrics["test_accuracy"] > 0.93
+
+
+def test_other_data_than_the_study_has_are_refused(trainer: Trainer) -> None:
+    right = load("digits", None).fingerprint
+    list(trainer.start(replace(run_input(epochs=1), data_fingerprint=right)))
+    with pytest.raises(DatasetError, match=rf"not the one the study .*{right}.*{'0' * 64}"):
+        trainer.start(replace(run_input(), data_fingerprint="0" * 64))
+
+
+def test_files_replaced_while_the_worker_runs_are_read_again(tmp_path: Path) -> None:
+    write_folder(tmp_path / "toy")
+    trainer = Trainer(tmp_path, "cpu:0", 1)
+    before = load("toy", tmp_path).fingerprint
+    trainer.start(replace(run_input("toy"), data_fingerprint=before))
+    images, _ = toy_arrays(seed=7)
+    write(tmp_path / "toy" / "train-images-idx3-ubyte", encode(images))
+    after = load("toy", tmp_path).fingerprint
+    assert after != before
+    trainer.start(replace(run_input("toy"), data_fingerprint=after))
+    with pytest.raises(DatasetError, match="not the one"):
+        trainer.start(replace(run_input("toy"), data_fingerprint=before))
+
+
+def test_the_most_recent_data_stay_prepared(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    def counted(name: str, data_root: Path | None) -> Dataset:
+        loaded.append(name)
+        return load(name, data_root)
+
+    monkeypatch.setattr(training, "load", counted)
+
+    def start(seed: int) -> int:
+        """How many data sets are prepared for a run on the split of this seed."""
+        loaded.clear()
+        run = run_input()
+        trainer.start(replace(run, task=run.task.model_copy(update={"split": Split(seed=seed)})))
+        return len(loaded)
+
+    assert [start(seed) for seed in (0, 1, 2, 3)] == [1, 1, 1, 1]
+    assert [start(seed) for seed in (3, 1, 2, 0)] == [0, 0, 0, 0]
+    assert start(4) == 1
+    assert [start(seed) for seed in (0, 1, 2, 4)] == [0, 0, 0, 0]
+    assert start(3) == 1
+
+
+def test_configurations_must_be_complete(trainer: Trainer) -> None:
+    run = run_input()
+    without = {name: value for name, value in run.config.items() if name != "momentum"}
+    with pytest.raises(ValueError, match="lacks momentum"):
+        trainer.start(replace(run, config=without))
+    with pytest.raises(ValueError, match="must not have temperature"):
+        trainer.start(replace(run, config={**run.config, "temperature": 1.0}))
+    with pytest.raises(ValueError, match="dropout must be below"):
+        trainer.start(replace(run, config={**run.config, "dropout": 1.0}))
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu:1", "cuda:99", "tpu:0", ""])
+def test_devices_that_are_not_there_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="there is no device"):
+        Trainer(None, name, None)
+
+
+def test_program_tells_the_number_of_threads() -> None:
+    assert Trainer(None, "cpu:0", threads=1).program.endswith("/cpu/float32/threads=1")
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(2)
+    trainer = Trainer(None, "cpu:0", threads=None)
+    assert trainer.program.startswith("eager/width=1/torch=")
+    assert trainer.program.endswith("/threads=2")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_running_out_is_a_memory_error(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    class Fails:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def epochs(self) -> Iterator[None]:
+            raise error
+            yield
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("search.engine.TrainingRun", Fails)
+    with pytest.raises(MemoryError, match="memory"):
+        list(trainer.start(run_input()))
+    monkeypatch.setattr("search.engine.TrainingRun", fail)
+    with pytest.raises(MemoryError, match="memory"):
+        trainer.start(run_input())
+    monkeypatch.setattr("search.engine.TrainingRun", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.start(run_input())
+
+
+def test_other_errors_of_torch_stay_as_they_are(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr("search.engine.TrainingRun", fail)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        trainer.start(run_input())
+
+
+def test_the_module_imports_no_torch() -> None:
+    code = "import sys, search.tasks.training; print({'sklearn', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
