@@ -1,0 +1,123 @@
+"""The states of studies, trials and runs, and the only transitions there are.
+
+    study:  QUEUED → RUNNING → COMPLETED | FAILED      PAUSED ⇄ QUEUED | RUNNING
+            any open state → CANCELLED                 stopping: no new trials, then COMPLETED
+    trial:  WAITING → RUNNING → COMPLETE | PRUNED | FAIL(reason)
+    run:    WAITING → RUNNING → COMPLETE | PRUNED | FAIL(reason)
+                         └─ worker lost or gone → WAITING
+
+Pure functions; `service.store` performs each transition as one guarded UPDATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class StudyState(StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class TrialState(StrEnum):
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+
+
+class RunState(StrEnum):
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+
+
+class FailReason(StrEnum):
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+OPEN_STUDY = frozenset({StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED})
+OPEN_TRIAL = frozenset({TrialState.WAITING, TrialState.RUNNING})
+OPEN_RUN = frozenset({RunState.WAITING, RunState.RUNNING})
+
+STUDY_VERBS: dict[str, dict[StudyState, StudyState]] = {
+    "pause": {StudyState.QUEUED: StudyState.PAUSED, StudyState.RUNNING: StudyState.PAUSED},
+    "resume": {StudyState.PAUSED: StudyState.RUNNING},
+    "stop": {state: state for state in OPEN_STUDY},
+    "cancel": dict.fromkeys(OPEN_STUDY, StudyState.CANCELLED),
+}
+"""What each verb of the API makes of a study in each state; a missing state refuses the verb.
+
+A verb that finds its work already done is not refused: see `verb_is_done`.
+"""
+
+
+def verb_is_done(verb: str, state: StudyState, *, stopping: bool) -> bool:
+    """Whether `verb` has nothing left to do, so that repeating it changes nothing."""
+    match verb:
+        case "pause":
+            return state is StudyState.PAUSED
+        case "resume":
+            return state in (StudyState.QUEUED, StudyState.RUNNING)
+        case "stop":
+            return stopping or state is StudyState.COMPLETED
+        case _:
+            return state is StudyState.CANCELLED
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How one run of a trial ended."""
+
+    state: RunState
+    reason: FailReason | None
+    value: float | None
+
+
+def trial_end(
+    runs: Sequence[RunEnd],
+) -> tuple[TrialState, FailReason | None, float | None] | None:
+    """State, reason and value of a trial whose runs, in order of replicate, stand like this.
+
+    None while a run is still open.  One failed run fails the trial, for the reason of the first:
+    a mean over the seeds that happened to survive would flatter it.  A trial with a pruned run is
+    pruned; its value, where every run has one, is still their mean.
+    """
+    if any(run.state in OPEN_RUN for run in runs):
+        return None
+    failed = [run for run in runs if run.state is RunState.FAIL]
+    if failed:
+        return TrialState.FAIL, failed[0].reason, None
+    values = [run.value for run in runs if run.value is not None]
+    mean = sum(values) / len(values) if len(values) == len(runs) else None
+    if any(run.state is RunState.PRUNED for run in runs):
+        return TrialState.PRUNED, None, mean
+    return TrialState.COMPLETE, None, mean
+
+
+def study_end(
+    *, num_trials_planned: int, num_created: int, num_open: int, num_failed: int, no_more: bool
+) -> StudyState | None:
+    """What an open study becomes once its trials stand like this; None while it goes on.
+
+    `no_more` says that no further trials will be created although the plan has room: the study was
+    stopped, or its time is up.
+    """
+    if num_open > 0 or (num_created < num_trials_planned and not no_more):
+        return None
+    if num_created > 0 and num_failed == num_created:
+        return StudyState.FAILED
+    return StudyState.COMPLETED

@@ -1,0 +1,143 @@
+"""What workers and the api say to each other: one batched, repeatable call.
+
+`POST /v1/workers` registers; `POST /v1/workers/{id}:sync` states what the worker holds and what has
+happened since, and is answered with the difference.  The worker repeats reports and ends until an
+answer has arrived; the api takes each of them once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from search.fields import MAX_INT
+from search.space import Config
+from search.tasks.settings import MAX_EPOCHS, DatasetName
+
+MAX_HELD_RUNS = 10_000
+MAX_REPORTS = 50_000
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
+LongText = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Metrics = Annotated[
+    dict[Label, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100)
+]
+Id = Annotated[int, Field(ge=1, le=MAX_INT)]
+Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeviceInfo(_Message):
+    """One device of a worker."""
+
+    name: Label = Field(examples=["cpu:0", "cuda:0"])
+    kind: Label = Field(examples=["cpu", "cuda"])
+    description: Label = Field(examples=["NVIDIA H200"])
+    program: Label = Field(description="identity of the program that trains runs here now")
+
+
+class DatasetInfo(_Message):
+    """One data set of a worker."""
+
+    name: DatasetName
+    fingerprint: Fingerprint
+    num_rows: Annotated[int, Field(ge=1, le=MAX_INT)]
+    num_features: Annotated[int, Field(ge=1, le=MAX_INT)]
+    num_classes: Annotated[int, Field(ge=2, le=MAX_INT)]
+    has_test_part: bool
+
+
+class WorkerRegistration(_Message):
+    name: Label
+    devices: Annotated[tuple[DeviceInfo, ...], Field(min_length=1, max_length=64)]
+    tasks: Annotated[tuple[Label, ...], Field(max_length=1_000)]
+    datasets: Annotated[tuple[DatasetInfo, ...], Field(max_length=10_000)]
+
+
+class WorkerRegistered(_Message):
+    id: str
+    lease_seconds: float = Field(description="a worker silent for longer loses its runs")
+    sync_interval_seconds: float = Field(description="how often to call when nothing happens")
+
+
+class RunKey(_Message):
+    """One handing-out of one run; a later attempt makes an earlier one void."""
+
+    run: Id
+    attempt: Annotated[int, Field(ge=1, le=MAX_INT)]
+
+
+class RunReport(RunKey):
+    """Metrics of one finished epoch."""
+
+    epoch: Epoch
+    metrics: Metrics
+
+
+class RunEnded(RunKey):
+    """The end of a run, or of the worker's hold on it.
+
+    `released` gives the run back unharmed (the worker is leaving, or never started it); `crashed`
+    and `out_of_memory` are charged to the run, which is tried again until `max_charges`; `diverged`
+    is final, since it would repeat; `stopped` answers the api's wish to stop it.
+    """
+
+    outcome: Literal["complete", "diverged", "crashed", "out_of_memory", "released", "stopped"]
+    value: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    kept_epoch: Epoch | None = None
+    metrics: Metrics = {}
+    error: LongText | None = None
+    log_tail: LongText | None = None
+    device_seconds: Seconds = 0.0
+    program: Label | None = Field(None, description="that trained it; None where it never began")
+
+
+class RunHeld(RunKey):
+    """A run the worker has, queued or training."""
+
+    device: Label
+    program: Label | None = Field(None, description="set once it trains")
+
+
+class SyncRequest(_Message):
+    sync_seq: Annotated[int, Field(ge=1, le=MAX_INT, description="rises with every new statement")]
+    held: Annotated[tuple[RunHeld, ...], Field(max_length=MAX_HELD_RUNS)] = ()
+    reports: Annotated[tuple[RunReport, ...], Field(max_length=MAX_REPORTS)] = ()
+    ended: Annotated[tuple[RunEnded, ...], Field(max_length=MAX_HELD_RUNS)] = ()
+    free_slots: Annotated[
+        dict[Label, Annotated[int, Field(ge=0, le=MAX_HELD_RUNS)]],
+        Field(max_length=64, description="by device: how many more runs it would take now"),
+    ] = {}
+    leaving: bool = Field(False, description="the last statement of a worker that shuts down")
+
+
+class RunOrder(RunKey):
+    """All that a worker needs to train one run."""
+
+    study: str
+    trial: int
+    replicate: int
+    device: str
+    seed: int
+    task: dict[str, Any] = Field(description="the task's settings, as in the spec")
+    config: Config = Field(description="a value for every parameter of the task")
+    objective: dict[str, Any]
+    early_stopping: dict[str, Any] | None
+    penalty: dict[str, Any]
+    data_fingerprint: str | None
+
+
+class Refusal(RunKey):
+    reason: str
+
+
+class SyncResponse(_Message):
+    start: tuple[RunOrder, ...] = Field(description="runs handed out that the worker lacks")
+    stop: tuple[RunKey, ...] = Field(description="runs the worker must drop")
+    refused: tuple[Refusal, ...] = Field(description="late reports and ends, not taken")

@@ -1,0 +1,237 @@
+"""What the API shows: the resources of `/v1`, as typed models shared by server and client."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from search.fields import MAX_INT
+from search.space import Config
+from search.spec import StudySpec
+from service.lifecycle import FailReason, RunState, StudyState, TrialState
+from service.protocol import DatasetInfo, DeviceInfo, Epoch, Label, LongText, Metrics
+
+Timestamp = Annotated[float, Field(description="seconds since 1970-01-01 UTC")]
+
+
+class _Resource(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrialCounts(_Resource):
+    waiting: int = 0
+    running: int = 0
+    complete: int = 0
+    pruned: int = 0
+    fail: int = 0
+
+
+class BestTrial(_Resource):
+    number: int
+    value: float
+    config: Config
+
+
+class Study(_Resource):
+    """A study and how far it has come."""
+
+    name: str
+    state: StudyState
+    reason: str | None = Field(description="why it failed, or what a queued study waits for")
+    stopping: bool = Field(description="no new trials; the running ones finish")
+    spec: StudySpec
+    num_trials: int = Field(description="trials it will have in the end")
+    trials: TrialCounts
+    best: BestTrial | None = Field(description="ties go to the smaller number")
+    device_seconds: float
+    data_fingerprint: str | None
+    owner: str | None
+    revision: int = Field(description="rises with every change of the study, a trial or a run")
+    projection_error: str | None = Field(
+        description="set while the copy in Optuna's tables is behind"
+    )
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+
+
+class Run(_Resource):
+    """One trial with one seed."""
+
+    replicate: int
+    seed: int
+    state: RunState
+    reason: FailReason | None
+    error: str | None
+    log_tail: str | None
+    attempt: int = Field(description="times it was handed out")
+    charges: int = Field(description="failures blamed on this run alone")
+    worker: str | None
+    device: str | None
+    program: str | None
+    data_fingerprint: str | None
+    value: float | None
+    kept_epoch: int | None
+    metrics: dict[str, float] = Field(
+        description="at the kept epoch; test_* are of the kept weights, never selected on"
+    )
+    device_seconds: float
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+
+
+class Trial(_Resource):
+    """One configuration under evaluation."""
+
+    study: str
+    number: int
+    state: TrialState
+    reason: FailReason | None
+    config: Config
+    value: float | None
+    origin: Literal["sampler", "enqueued"]
+    grid_cell: int | None
+    sampler: str | None
+    sampler_seed: int | None
+    seen_revision: int | None
+    revision: int
+    runs: tuple[Run, ...]
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+
+
+class EpochMetrics(_Resource):
+    """The report of one epoch of one run."""
+
+    replicate: int
+    epoch: int
+    metrics: dict[str, float]
+
+
+class TrialWithHistory(Trial):
+    """A trial and the metrics of all its epochs."""
+
+    epochs: tuple[EpochMetrics, ...]
+
+
+WorkerState = Literal["LIVE", "LOST", "GONE"]
+"""Connected; silent for longer than its lease; shut down in good order."""
+
+
+class Worker(_Resource):
+    id: str
+    name: str
+    state: WorkerState
+    devices: tuple[DeviceInfo, ...]
+    tasks: tuple[str, ...]
+    datasets: tuple[DatasetInfo, ...]
+    num_runs: int = Field(description="runs it holds now")
+    registered_at: Timestamp
+    seen_at: Timestamp
+
+
+class ParameterInfo(_Resource):
+    """A parameter of a task: what it means and what it may be."""
+
+    name: str
+    kind: Literal["float", "int", "choice"]
+    description: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    listed: bool = Field(description='takes only {"type": "values"}')
+    default: bool | int | float | str | None
+
+
+class TaskInfo(_Resource):
+    name: str
+    description: str
+    parameters: tuple[ParameterInfo, ...]
+    metrics: dict[str, str] = Field(description="objective metrics and their direction")
+    settings_schema: dict[str, Any] = Field(description="JSON schema of the task's settings")
+    num_workers: int = Field(description="live workers that have it")
+
+
+class Dataset(DatasetInfo):
+    num_workers: int = Field(description="live workers that have it, with this fingerprint")
+
+
+class Event(_Resource):
+    """The newest state of something that changed; `id` is the revision of that change."""
+
+    id: int
+    type: Literal["study", "trial", "run", "report"]
+    data: dict[str, Any]
+
+
+class EnqueueRequest(_Resource):
+    """Trials to try next, before the sampler is asked; they count towards the budget.
+
+    Those of a grid come on top of its cells.
+    """
+
+    configs: Annotated[tuple[Config, ...], Field(min_length=1, max_length=1_000)]
+
+
+class SuggestRequest(_Resource):
+    count: Annotated[int, Field(ge=1, le=1_000)] = 1
+    lease_seconds: Annotated[
+        float,
+        Field(gt=0, le=2_592_000, description="a trial not reported on for longer is given away"),
+    ] = 3_600.0
+
+
+class SuggestedTrial(_Resource):
+    number: int
+    attempt: int = Field(description="to be sent with each report and with the end")
+    config: Config
+    seed: int = Field(description="for the random draws of your program")
+    lease_seconds: float
+
+
+class SuggestResponse(_Resource):
+    trials: tuple[SuggestedTrial, ...]
+    state: StudyState
+    reason: str | None = Field(description="why there are fewer trials than asked for")
+
+
+class ReportRequest(_Resource):
+    attempt: Annotated[int, Field(ge=1, le=MAX_INT)]
+    epoch: Epoch
+    metrics: Metrics
+
+
+class CompleteRequest(_Resource):
+    attempt: Annotated[int, Field(ge=1, le=MAX_INT)]
+    state: Literal["COMPLETE", "PRUNED", "FAIL"] = "COMPLETE"
+    value: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        None, description="the objective; left out: its last reported value"
+    )
+    reason: FailReason | None = Field(None, description="of a failure")
+    error: LongText | None = None
+    metrics: Metrics = {}
+
+
+Scope = Literal["read", "write", "worker", "admin"]
+
+
+class TokenRequest(_Resource):
+    name: Label = Field(description="whose it is, or what it is for")
+    scopes: Annotated[
+        tuple[Scope, ...],
+        Field(min_length=1, max_length=4, description="write includes read, admin all"),
+    ]
+
+
+class TokenInfo(_Resource):
+    id: str
+    name: Label
+    scopes: tuple[Scope, ...]
+    created_at: Timestamp
+    revoked_at: Timestamp | None
+
+
+class TokenCreated(TokenInfo):
+    token: str = Field(description="shown this once; only its digest is kept")

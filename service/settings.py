@@ -1,0 +1,70 @@
+"""Settings, from the environment (prefix `RIDGELINE_`) or the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; docs/settings.md lists the same names."""
+
+    model_config = SettingsConfigDict(env_prefix="RIDGELINE_", extra="ignore")
+
+    home: Path = Field(
+        Path("ridgeline-data"), description="folder of the embedded database and its files"
+    )
+    database_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL; left out: SQLite in `home`. "
+        "PostgreSQL: postgresql+psycopg://user:password@host/database",
+    )
+    data_root: Path | None = Field(
+        None, description="folder whose sub-folders of IDX files are data sets, by name"
+    )
+    host: str = Field("127.0.0.1", description="address the api binds to")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(8000, description="port of the api")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description="Host headers that are answered, separated by commas",
+    )
+    dashboard_url: str | None = Field(
+        None, description="where optuna-dashboard listens; left out: no dashboard"
+    )
+    dashboard_database_url: str | None = Field(
+        None,
+        description="read-only URL for the dashboard; left out: the embedded database, read-only",
+    )
+    lease_seconds: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="a worker silent for longer loses its runs"
+    )
+    sync_interval_seconds: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="how often a worker calls when nothing happens"
+    )
+    max_charges: Annotated[int, Field(ge=1)] = Field(
+        3, description="failures blamed on one run before it is given up"
+    )
+    max_body_bytes: Annotated[int, Field(ge=1_024)] = Field(
+        16 * 2**20, description="largest request body"
+    )
+    max_open_studies: Annotated[int, Field(ge=1)] = Field(
+        1_000, description="unfinished studies of one token"
+    )
+    device_threads: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="threads of a CPU device; left out: one core less than there are"
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, hosts: object) -> object:
+        return tuple(h.strip() for h in hosts.split(",")) if isinstance(hosts, str) else hosts
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The URL of the database: the one set, or the embedded one."""
+        if self.database_url is not None:
+            return self.database_url
+        return f"sqlite:///{(self.home / 'ridgeline.db').absolute()}"

@@ -1,0 +1,103 @@
+"""Rows of the tables as typed, frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search.space import Config
+from service.lifecycle import FailReason, RunState, StudyState, TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    id: int
+    study_id: int
+    number: int
+    state: TrialState
+    reason: FailReason | None
+    config: Config
+    origin: str
+    grid_cell: int | None
+    sampler: str | None
+    sampler_seed: int | None
+    seen_revision: int | None
+    value: float | None
+    revision: int
+    created_revision: int
+    finished_revision: int | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    id: int
+    study_id: int
+    trial_id: int
+    replicate: int
+    seed: int
+    state: RunState
+    reason: FailReason | None
+    error: str | None
+    log_tail: str | None
+    attempt: int
+    charges: int
+    worker_id: str | None
+    device: str | None
+    lease_seconds: float | None
+    lease_expires_at: float | None
+    program: str | None
+    data_fingerprint: str | None
+    value: float | None
+    kept_epoch: int | None
+    metrics: Mapping[str, float] | None
+    device_seconds: float
+    revision: int
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRow:
+    id: str
+    name: str
+    state: str
+    sync_seq: int
+    devices: list[dict[str, Any]]
+    tasks: list[str]
+    datasets: list[dict[str, Any]]
+    registered_at: float
+    seen_at: float
+    lease_expires_at: float
+
+
+@dataclass(kw_only=True)
+class StudyRow:
+    """A study; changed only while its row is locked, and written back with the transaction."""
+
+    id: int
+    name: str
+    owner: str | None
+    spec: dict[str, Any]
+    state: StudyState
+    reason: str | None
+    stopping: bool
+    priority: int
+    revision: int
+    state_revision: int
+    next_number: int
+    num_enqueued: int
+    num_open: int
+    device_seconds: float
+    virtual_seconds: float
+    deadline_at: float | None
+    data_fingerprint: str | None
+    projected_revision: int
+    projection_error: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None

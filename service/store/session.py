@@ -1,0 +1,131 @@
+"""The database: engines, transactions, and the only commit of the service."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from service.clock import Clock
+from service.errors import Unavailable
+from service.store.engine import READ_ONLY, open_engine
+from service.store.histories import Histories
+from service.store.idempotency import IdempotencyKeys
+from service.store.runs import Runs
+from service.store.studies import Studies
+from service.store.tokens import Tokens
+from service.store.trials import Trials
+from service.store.workers import Workers
+
+log = logging.getLogger(__name__)
+
+Projector = Callable[[Connection, int], None]
+"""Copies what changed in one study, given by id, into Optuna's tables."""
+
+
+class DatabaseClock:
+    """The database's own clock: machines' clocks differ, the database has one."""
+
+    def now(self, connection: Connection) -> float:
+        if connection.dialect.name == "sqlite":
+            # julianday counts days from noon on 24 November 4714 BC; milliseconds survive.
+            query = "SELECT (julianday('now') - 2440587.5) * 86400.0"
+        else:
+            query = "SELECT extract(epoch FROM clock_timestamp())"
+        return float(connection.execute(text(query)).scalar_one())
+
+
+class Transaction:
+    """One transaction and the tables seen through it; `now` is its time, by the store's clock."""
+
+    def __init__(self, connection: Connection, now: float) -> None:
+        self.connection = connection
+        self.now = now
+        self.studies = Studies(connection)
+        self.trials = Trials(connection)
+        self.runs = Runs(connection)
+        self.workers = Workers(connection)
+        self.tokens = Tokens(connection, now)
+        self.idempotency = IdempotencyKeys(connection, now)
+
+
+class Store:
+    """The service's database: SQLite or PostgreSQL, by URL.
+
+    Args:
+        url: a SQLAlchemy URL, `sqlite:///file` or `postgresql+psycopg://…`.
+        clock: what `Transaction.now` goes by.
+        project: copies a changed study into Optuna's tables, within the same transaction.
+    """
+
+    def __init__(self, url: str, *, clock: Clock, project: Projector) -> None:
+        self.url = make_url(url)
+        self.histories = Histories()
+        self._engine = open_engine(self.url)
+        self._clock = clock
+        self._project = project
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction that writes; commits at the end of the block, rolls back on an error.
+
+        Raises:
+            Unavailable: the database cannot be reached, is locked or is full.
+        """
+        with _translated(), self._engine.connect() as connection, connection.begin():
+            tx = Transaction(connection, self._clock.now(connection))
+            yield tx
+            for study_id in tx.studies.write_back():
+                self._project_or_mark(tx, study_id)
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """One consistent view of the database, nothing of which can be changed.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        with _translated(), self._engine.connect() as connection:
+            options = {READ_ONLY: True}
+            if connection.dialect.name == "postgresql":
+                connection = connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True, **options
+                )
+            else:
+                connection = connection.execution_options(**options)
+            with connection.begin():
+                yield Transaction(connection, self._clock.now(connection))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _project_or_mark(self, tx: Transaction, study_id: int) -> None:
+        """Bring Optuna's tables up to date; where that fails, mark the study and go on.
+
+        The copy follows from `projected_revision` alone, so the next change repairs it.
+        """
+        try:
+            with tx.connection.begin_nested():
+                self._project(tx.connection, study_id)
+        except (OperationalError, InterfaceError):
+            raise  # the connection or the disk, not the projection
+        except Exception as exc:
+            log.exception("study %s: the copy in Optuna's tables is behind", study_id)
+            tx.studies.mark_projection_failed(study_id, f"{type(exc).__name__}: {exc}"[:2_000])
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as exc:
+        log.warning("database: %s", exc.orig)
+        raise Unavailable("the database cannot do this now; try again in a moment") from exc
+    except DBAPIError as exc:
+        if exc.connection_invalidated:
+            raise Unavailable("the connection to the database was lost; try again") from exc
+        raise

@@ -1,0 +1,221 @@
+"""The tables, prefix `rl_`: the truth about every study, trial and run.
+
+The invariants that must survive any bug in Python stand here as constraints.  Times are seconds
+since the epoch (UTC) by the database's own clock.  `revision` is the study's counter at the last
+change of the row: event ids, incremental history, projection order and "what the sampler could see"
+are all this one integer.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from service.lifecycle import FailReason, RunState, StudyState, TrialState
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_Id = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER is a rowid alias on SQLite
+_Time = Float(53)
+
+
+def _one_of(column: str, states: type[StudyState | TrialState | RunState | FailReason]) -> str:
+    return f"{column} IN ({', '.join(repr(state.value) for state in states)})"
+
+
+studies = Table(
+    "rl_studies",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("owner", String(32), comment="id of the token that created it"),
+    Column("spec", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, comment="why it failed"),
+    Column("stopping", Boolean, nullable=False, comment="no new trials; running ones finish"),
+    Column("priority", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("state_revision", BigInteger, nullable=False, comment="of the study's own last change"),
+    Column("next_number", Integer, nullable=False, comment="number of the next trial"),
+    Column("num_enqueued", Integer, nullable=False, comment="trials not chosen by the sampler"),
+    Column("num_open", Integer, nullable=False, comment="trials WAITING or RUNNING"),
+    Column("device_seconds", _Time, nullable=False),
+    Column("virtual_seconds", _Time, nullable=False, comment="device time, for fair sharing"),
+    Column("deadline_at", _Time, comment="no new trials from here on"),
+    Column("data_fingerprint", String(64), comment="of the data set its runs train on"),
+    Column("optuna_study_id", Integer, comment="its row in Optuna's tables"),
+    Column("projected_revision", BigInteger, nullable=False),
+    Column("projection_error", Text, comment="set while the copy in Optuna's tables is stale"),
+    Column("created_at", _Time, nullable=False),
+    Column("started_at", _Time),
+    Column("finished_at", _Time),
+    CheckConstraint(_one_of("state", StudyState), name="state"),
+    CheckConstraint("num_open >= 0 AND next_number >= num_open", name="counts"),
+    CheckConstraint("projected_revision <= revision", name="projection"),
+    Index(None, "state", "priority"),
+)
+
+trials = Table(
+    "rl_trials",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("study_id", ForeignKey(studies.c.id), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(16)),
+    Column("config", JSON, nullable=False),
+    Column("origin", String(16), nullable=False, comment="sampler or enqueued"),
+    Column("grid_cell", BigInteger),
+    Column("sampler", String(32), comment="name and version, to derive the suggestion again"),
+    Column("sampler_seed", BigInteger),
+    Column("seen_revision", BigInteger, comment="the history the sampler saw"),
+    Column("value", _Time, comment="mean of the runs' values"),
+    Column("revision", BigInteger, nullable=False),
+    Column("created_revision", BigInteger, nullable=False),
+    Column("finished_revision", BigInteger),
+    Column("optuna_trial_id", Integer, comment="its row in Optuna's tables"),
+    Column("created_at", _Time, nullable=False),
+    Column("started_at", _Time),
+    Column("finished_at", _Time),
+    UniqueConstraint("study_id", "number"),
+    UniqueConstraint("study_id", "grid_cell"),
+    CheckConstraint(_one_of("state", TrialState), name="state"),
+    CheckConstraint(_one_of("reason", FailReason), name="reason"),
+    CheckConstraint("(state = 'FAIL') = (reason IS NOT NULL)", name="failed_for_a_reason"),
+    CheckConstraint(
+        "(state IN ('WAITING', 'RUNNING')) = (finished_revision IS NULL)", name="finished"
+    ),
+    CheckConstraint("state <> 'COMPLETE' OR value IS NOT NULL", name="complete_has_a_value"),
+    Index(None, "study_id", "revision"),
+    Index(None, "study_id", "state"),
+)
+
+workers = Table(
+    "rl_workers",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("owner", String(32)),
+    Column("state", String(16), nullable=False),
+    Column("sync_seq", BigInteger, nullable=False),
+    Column("devices", JSON, nullable=False),
+    Column("tasks", JSON, nullable=False),
+    Column("datasets", JSON, nullable=False),
+    Column("registered_at", _Time, nullable=False),
+    Column("seen_at", _Time, nullable=False),
+    Column("lease_expires_at", _Time, nullable=False),
+    CheckConstraint("state IN ('LIVE', 'LOST', 'GONE')", name="state"),
+)
+
+runs = Table(
+    "rl_runs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("study_id", ForeignKey(studies.c.id), nullable=False),
+    Column("trial_id", ForeignKey(trials.c.id), nullable=False),
+    Column("replicate", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(16)),
+    Column("error", Text),
+    Column("log_tail", Text),
+    Column("attempt", Integer, nullable=False, comment="times handed out; fences late writers"),
+    Column("charges", Integer, nullable=False, comment="failures blamed on this run alone"),
+    Column("worker_id", ForeignKey(workers.c.id)),
+    Column("device", String(64)),
+    Column("lease_seconds", _Time, comment="only of runs trained by external programs"),
+    Column("lease_expires_at", _Time, comment="likewise"),
+    Column("program", String(200), comment="identity of the program that trains it, for life"),
+    Column("data_fingerprint", String(64)),
+    Column("value", _Time, comment="the objective at the epoch whose weights are kept"),
+    Column("kept_epoch", Integer),
+    Column("metrics", JSON, comment="at the kept epoch; test metrics of the kept weights"),
+    Column("device_seconds", _Time, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("created_at", _Time, nullable=False),
+    Column("started_at", _Time),
+    Column("finished_at", _Time),
+    UniqueConstraint("trial_id", "replicate"),
+    CheckConstraint(_one_of("state", RunState), name="state"),
+    CheckConstraint(_one_of("reason", FailReason), name="reason"),
+    CheckConstraint("(state = 'FAIL') = (reason IS NOT NULL)", name="failed_for_a_reason"),
+    CheckConstraint("state <> 'RUNNING' OR attempt > 0", name="running_was_handed_out"),
+    CheckConstraint("state <> 'COMPLETE' OR value IS NOT NULL", name="complete_has_a_value"),
+    Index(None, "study_id", "revision"),
+    Index(None, "study_id", "state"),
+    Index(None, "worker_id", "state"),
+)
+
+reports = Table(
+    "rl_reports",
+    metadata,
+    Column("run_id", ForeignKey(runs.c.id), primary_key=True),
+    Column("epoch", Integer, primary_key=True, comment="counted from 1"),
+    Column("study_id", ForeignKey(studies.c.id), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("reported_at", _Time, nullable=False),
+    CheckConstraint("epoch >= 1", name="epoch"),
+    Index(None, "study_id", "revision"),
+)
+
+artifacts = Table(
+    "rl_artifacts",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("run_id", ForeignKey(runs.c.id), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("epoch", Integer),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("location", Text, nullable=False, comment="key in the artifact store"),
+    Column("created_at", _Time, nullable=False),
+    CheckConstraint("kind IN ('checkpoint', 'weights', 'log')", name="kind"),
+    Index(None, "run_id", "kind"),
+)
+
+tokens = Table(
+    "rl_tokens",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("secret_sha256", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", _Time, nullable=False),
+    Column("revoked_at", _Time),
+)
+
+idempotency_keys = Table(
+    "rl_idempotency_keys",
+    metadata,
+    Column("scope", String(200), primary_key=True, comment="token and route"),
+    Column("key", String(200), primary_key=True),
+    Column("body_sha256", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("answer", JSON, nullable=False),
+    Column("created_at", _Time, nullable=False),
+)

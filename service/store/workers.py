@@ -1,0 +1,49 @@
+"""Workers in the database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from service.store.rows import WorkerRow
+from service.store.tables import workers
+
+_COLUMNS = [column for column in workers.c if column.name != "owner"]
+
+
+class Workers:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def insert(self, **values: Any) -> None:
+        self._connection.execute(insert(workers).values(**values))
+
+    def lock(self, worker_id: str) -> WorkerRow | None:
+        """The worker, locked until the transaction ends; lock it before any study."""
+        row = (
+            self._connection.execute(
+                select(*_COLUMNS).where(workers.c.id == worker_id).with_for_update()
+            )
+            .mappings()
+            .first()
+        )
+        return None if row is None else WorkerRow(**row)
+
+    def all(self, *, live_only: bool = False) -> list[WorkerRow]:
+        query = select(*_COLUMNS).order_by(workers.c.registered_at, workers.c.id)
+        if live_only:
+            query = query.where(workers.c.state == "LIVE")
+        return [WorkerRow(**row) for row in self._connection.execute(query).mappings()]
+
+    def expired(self, now: float) -> list[str]:
+        """Ids of live workers that have been silent for longer than their lease."""
+        query = (
+            select(workers.c.id)
+            .where(workers.c.state == "LIVE", workers.c.lease_expires_at < now)
+            .order_by(workers.c.id)
+        )
+        return list(self._connection.execute(query).scalars())
+
+    def update(self, worker_id: str, **values: Any) -> None:
+        self._connection.execute(update(workers).where(workers.c.id == worker_id).values(**values))

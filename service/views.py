@@ -1,0 +1,139 @@
+"""Rows turned into the resources that the API shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from search.spec import StudySpec
+from service import resources
+from service.ledger import num_planned
+from service.lifecycle import StudyState
+from service.protocol import DatasetInfo, DeviceInfo
+from service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
+from service.store.session import Transaction
+
+
+def study(tx: Transaction, row: StudyRow) -> resources.Study:
+    """A study with its counts and its best trial."""
+    spec = StudySpec.model_validate(row.spec)
+    best = tx.trials.best(row.id, maximize=spec.objective.direction == "maximize")
+    counts = tx.studies.trial_counts([row.id])[row.id]
+    return resources.Study(
+        name=row.name,
+        state=row.state,
+        reason=row.reason if row.reason is not None else waits_for(tx, row, spec),
+        stopping=row.stopping,
+        spec=spec,
+        num_trials=row.next_number if row.finished_at is not None else num_planned(row, spec),
+        trials=resources.TrialCounts(**{state.lower(): count for state, count in counts.items()}),
+        best=None
+        if best is None or best.value is None
+        else resources.BestTrial(number=best.number, value=best.value, config=best.config),
+        device_seconds=row.device_seconds,
+        data_fingerprint=row.data_fingerprint,
+        owner=row.owner,
+        revision=row.revision,
+        projection_error=row.projection_error,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def waits_for(tx: Transaction, row: StudyRow, spec: StudySpec) -> str | None:
+    """Why an open study has no run in flight; None where it has one, or has ended."""
+    if row.state is StudyState.PAUSED:
+        return "paused; :resume goes on"
+    if row.state not in (StudyState.QUEUED, StudyState.RUNNING):
+        return None
+    if tx.studies.load([row.id])[row.id][0] > 0:
+        return None
+    if spec.external:
+        return "waits for a program to call trials:suggest"
+    live = tx.workers.all(live_only=True)
+    if not live:
+        return "no worker is connected; start one with `ridgeline worker`"
+    if not any(spec.task.name in worker.tasks for worker in live):
+        return f"no connected worker has the task {spec.task.name}"
+    if not any(can_train(worker, row, spec) for worker in live):
+        wanted = f" with the fingerprint {row.data_fingerprint}" if row.data_fingerprint else ""
+        return f"no connected worker has the data set {spec.dataset}{wanted}"
+    return "waits for a free device"
+
+
+def can_train(worker: WorkerRow, row: StudyRow, spec: StudySpec) -> bool:
+    """Whether a worker has the study's task and data."""
+    if spec.external or spec.task.name not in worker.tasks:
+        return False
+    fingerprint = fingerprint_at(worker, spec)
+    return fingerprint is not None and row.data_fingerprint in (None, fingerprint)
+
+
+def fingerprint_at(worker: WorkerRow, spec: StudySpec) -> str | None:
+    """The fingerprint of the study's data set as a worker has it; None where it has not."""
+    return next((d["fingerprint"] for d in worker.datasets if d["name"] == spec.dataset), None)
+
+
+def trials(tx: Transaction, study_name: str, rows: Sequence[TrialRow]) -> list[resources.Trial]:
+    """Trials with their runs."""
+    runs = tx.runs.of_trials([row.id for row in rows])
+    return [trial(study_name, row, runs[row.id]) for row in rows]
+
+
+def trial(study_name: str, row: TrialRow, runs: Sequence[RunRow]) -> resources.Trial:
+    return resources.Trial(
+        study=study_name,
+        number=row.number,
+        state=row.state,
+        reason=row.reason,
+        config=row.config,
+        value=row.value,
+        origin="enqueued" if row.origin == "enqueued" else "sampler",
+        grid_cell=row.grid_cell,
+        sampler=row.sampler,
+        sampler_seed=row.sampler_seed,
+        seen_revision=row.seen_revision,
+        revision=row.revision,
+        runs=tuple(run(one) for one in runs),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def run(row: RunRow) -> resources.Run:
+    return resources.Run(
+        replicate=row.replicate,
+        seed=row.seed,
+        state=row.state,
+        reason=row.reason,
+        error=row.error,
+        log_tail=row.log_tail,
+        attempt=row.attempt,
+        charges=row.charges,
+        worker=row.worker_id,
+        device=row.device,
+        program=row.program,
+        data_fingerprint=row.data_fingerprint,
+        value=row.value,
+        kept_epoch=row.kept_epoch,
+        metrics=dict(row.metrics or {}),
+        device_seconds=row.device_seconds,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def worker(row: WorkerRow, num_runs: int) -> resources.Worker:
+    return resources.Worker(
+        id=row.id,
+        name=row.name,
+        state=cast("resources.WorkerState", row.state),
+        devices=tuple(DeviceInfo.model_validate(device) for device in row.devices),
+        tasks=tuple(row.tasks),
+        datasets=tuple(DatasetInfo.model_validate(dataset) for dataset in row.datasets),
+        num_runs=num_runs,
+        registered_at=row.registered_at,
+        seen_at=row.seen_at,
+    )
