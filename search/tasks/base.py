@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from search.space import FloatParameter, Parameter, ValuesParameter
+from search.ranges import FloatParameter
+from search.space import Parameter, ValuesParameter
 
 
 @dataclass(frozen=True)

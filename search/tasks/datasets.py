@@ -138,8 +138,8 @@ def _folders(data_root: Path | None) -> Iterator[Path]:
 def _digits() -> tuple[Array, Array]:
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
-    return x, y
+    digits = load_digits()
+    return digits.images, digits.target
 
 
 def _breast_cancer() -> tuple[Array, Array]:

@@ -56,7 +56,8 @@ def prepare(dataset: Dataset, split: Split) -> Parts:
     else:
         test_x_ND, test_y = dataset.test_x.reshape(len(dataset.test_x), -1), dataset.test_y
     train_x_ND = x_ND[rows.train]
-    scaler = Standardiser.fit(train_x_ND)
+    is_image = dataset.x.ndim > 2
+    scaler = Standardiser.fit(train_x_ND, shared=is_image)
     return Parts(
         train=(scaler.apply(train_x_ND), dataset.y[rows.train]),
         validation=(scaler.apply(x_ND[rows.validation]), dataset.y[rows.validation]),
@@ -111,26 +112,37 @@ def split_fingerprint(card: DatasetCard, split: Split) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Standardiser:
-    """Brings each feature to mean 0 and standard deviation 1 over the rows it was fitted on.
+    """Brings features to mean 0 and standard deviation 1 over the rows it was fitted on.
 
-    A feature that is constant there is only moved to 0, not divided by its deviation.
+    Columns of a table each have a scale of their own.  The pixels of an image share one: a pixel
+    of the border that is set in one row of a thousand would otherwise stand out a thousandfold,
+    which costs an MLP on MNIST half a percent of accuracy.  What is constant over the rows is only
+    moved to 0, not divided by its deviation.
     """
 
     center_D: npt.NDArray[np.float64]
     scale_D: npt.NDArray[np.float64]
 
     @classmethod
-    def fit(cls, x_ND: Array) -> Standardiser:
-        """Mean and (population) standard deviation of each column, in float64."""
+    def fit(cls, x_ND: Array, *, shared: bool = False) -> Standardiser:
+        """Mean and (population) standard deviation in float64, of each column or `shared` by all.
+
+        `center_D` and `scale_D` have one element where they are shared.
+        """
         with np.errstate(over="ignore", invalid="ignore"):  # `apply` refuses what comes of it
             center_D = x_ND.mean(axis=0, dtype=np.float64)
-            squares_D = np.zeros_like(center_D)
+            if shared:
+                center_D = center_D.mean(keepdims=True)
+            squares_D = np.zeros(x_ND.shape[1])
             for start in range(0, len(x_ND), _CHUNK_ROWS):
                 squares_D += np.square(x_ND[start : start + _CHUNK_ROWS] - center_D).sum(axis=0)
-            scale_D = np.sqrt(squares_D / len(x_ND))
+            variance_D = squares_D / len(x_ND)
+            scale_D = np.sqrt(variance_D.mean(keepdims=True) if shared else variance_D)
         # Rounding leaves the mean of equal decimals a little beside them, and so a tiny deviation.
-        lowest_D = x_ND.min(axis=0)
-        constant_D = lowest_D == x_ND.max(axis=0)
+        lowest_D, highest_D = x_ND.min(axis=0), x_ND.max(axis=0)
+        if shared:
+            lowest_D, highest_D = lowest_D.min(keepdims=True), highest_D.max(keepdims=True)
+        constant_D = lowest_D == highest_D
         return cls(
             np.where(constant_D, lowest_D, center_D),
             np.where(constant_D | (scale_D == 0), 1.0, scale_D),

@@ -35,7 +35,7 @@ def toy_arrays(num_rows: int = 60, num_classes: int = 3, seed: int = 0) -> tuple
     """Images [N, 4, 3] of bytes and labels [N], the classes equally often and easy to tell."""
     generator = np.random.Generator(np.random.PCG64(seed))
     labels = np.arange(num_rows, dtype=np.uint8) % num_classes
-    images = generator.integers(0, 90, (num_rows, 4, 3), dtype=np.uint8)
+    images = generator.integers(0, 60, (num_rows, 4, 3), dtype=np.uint8)
     images[:, 0] += 80 * labels[:, None]
     return images, labels
 

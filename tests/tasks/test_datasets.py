@@ -31,7 +31,7 @@ def test_built_in_cards() -> None:
         ),
         DatasetCard(
             name="digits",
-            fingerprint="6c86ea0eed0c164904de4c987a38e288ce141c2d05ad2a1d0f9d6bbb34ef6cc8",
+            fingerprint="9d742638fd7c2d0fd97020cbdd6878d0c1ecba986d76ebfcf471a81ce29ecf85",
             num_rows=1797,
             num_features=64,
             num_classes=10,
