@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from hashlib import blake2b
+
+_SEPARATOR = "\x1f"  # never part of a name; see `search.fields`
 
 
 def derive(*parts: int | str) -> int:
@@ -11,5 +12,6 @@ def derive(*parts: int | str) -> int:
 
     53 bits stay exact in JSON readers and in float64.
     """
-    text = json.dumps(parts)  # keeps 1 and "1" apart, and ("a", "b") from any one text
+    assert not any(_SEPARATOR in part for part in parts if isinstance(part, str))
+    text = _SEPARATOR.join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 11

@@ -19,7 +19,8 @@ from pydantic import (
 )
 
 from search.fields import Flag, Real, Whole
-from search.space import ZERO_SUFFIX, Config, FloatParameter, Space
+from search.ranges import ZERO_SUFFIX, FloatParameter
+from search.space import Config, Space
 from search.tasks.settings import MAX_EPOCHS, MAX_SEED, MlpSettings, TaskSettings
 
 MAX_TRIALS = 100_000

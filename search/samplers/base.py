@@ -1,0 +1,66 @@
+"""What a sampler is: a pure function from a history to configurations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar, Literal
+
+from search.history import History
+from search.space import Config, Space
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The configuration of one trial, and the seed from which it can be drawn again."""
+
+    number: int
+    config: Config
+    seed: int
+    grid_cell: int | None = None
+
+
+class Sampler(ABC):
+    """Chooses configurations; keeps nothing between calls.
+
+    `identity` names the algorithm and its version, and changes whenever the same arguments would
+    give other configurations.
+    """
+
+    identity: ClassVar[str]
+
+    def suggest(
+        self,
+        space: Space,
+        history: History,
+        numbers: Sequence[int],
+        seed: int,
+        direction: Direction,
+    ) -> list[Suggestion]:
+        """Configurations for the trials `numbers`, which follow one another.
+
+        Each is derived from the study's `seed`, its own number and the trials below it alone.
+        Later ones see the earlier ones as RUNNING, so that asking for [5, 6] is asking for [5],
+        adding that trial, and asking for [6].  What the history has from `numbers[0]` on is not
+        read.
+
+        Raises:
+            IndexError: a grid has no cell left.
+        """
+        if not numbers:
+            return []
+        first = numbers[0]
+        assert list(numbers) == list(range(first, first + len(numbers)))
+        assert first <= len(history)
+        suggestions = self._suggestions(space, history, first, seed, direction)
+        return list(islice(suggestions, len(numbers)))
+
+    @abstractmethod
+    def _suggestions(
+        self, space: Space, history: History, first: int, seed: int, direction: Direction
+    ) -> Iterator[Suggestion]:
+        """Suggestions for the trials `first`, `first + 1` and so on."""

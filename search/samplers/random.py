@@ -1,0 +1,29 @@
+"""Random search: independent draws, uniform over the unit cube."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+from search.history import History
+from search.samplers.base import Direction, Sampler, Suggestion
+from search.seeds import derive
+from search.space import Space
+
+
+class RandomSampler(Sampler):
+    """Draws each parameter from its name, so that one more parameter changes no other's draws."""
+
+    identity = "random/1"
+
+    def _suggestions(
+        self, space: Space, history: History, first: int, seed: int, direction: Direction
+    ) -> Iterator[Suggestion]:
+        return draws(space, first, seed)
+
+
+def draws(space: Space, first: int, seed: int) -> Iterator[Suggestion]:
+    """What random search suggests for the trials `first`, `first + 1` and so on."""
+    for number in count(first):
+        units = {name: derive(seed, "random", number, name) / 2**53 for name in space.names}
+        yield Suggestion(number, space.decode(units), derive(seed, "random", number))

@@ -1,0 +1,167 @@
+"""TPE: Optuna's tree-structured Parzen estimator, made a pure function.
+
+The past is told to an Optuna study in memory, and a sampler built anew from (study seed, trial
+number) is asked once.  Ranges are searched as the unit interval, where an exact 0 of a λ has its
+place below the smallest value; finite ordered ranges (batch sizes, steps) by index, so that only
+their own values are proposed and neighbours help each other.
+
+Each parameter is sampled on its own (`multivariate=False`); the measurement that decided it is in
+docs/decisions/0007-how-tpe-sees-a-space.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterator
+from itertools import count
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.history import History, TrialStatus
+from search.ranges import FloatParameter, IntParameter, Value
+from search.samplers.base import Direction, Sampler, Suggestion
+from search.samplers.random import draws
+from search.seeds import derive
+from search.space import Config, Parameter, Space
+
+_NUM_STARTUP_TRIALS = 10
+
+_STATES = {
+    TrialStatus.WAITING: TrialState.RUNNING,
+    TrialStatus.RUNNING: TrialState.RUNNING,
+    TrialStatus.COMPLETE: TrialState.COMPLETE,
+    TrialStatus.PRUNED: TrialState.PRUNED,
+}
+
+
+class TpeSampler(Sampler):
+    """Random until ten trials have a value; then where good ones are dense and others are not.
+
+    Failed trials, and pruned ones without a value, are left out; trials that have not ended count
+    as poor ones (the constant liar), so that parallel suggestions keep apart.
+    """
+
+    identity = f"tpe/1+optuna-{optuna.__version__}"
+
+    def _suggestions(
+        self, space: Space, history: History, first: int, seed: int, direction: Direction
+    ) -> Iterator[Suggestion]:
+        states, values = history.states[:first], history.values[:first]
+        finished = np.isin(states, (TrialStatus.COMPLETE, TrialStatus.PRUNED)) & ~np.isnan(values)
+        if np.count_nonzero(finished) < _NUM_STARTUP_TRIALS:
+            yield from draws(space, first, seed)  # without end
+        past = _Past(space, direction)
+        unfinished = np.isin(states, (TrialStatus.WAITING, TrialStatus.RUNNING))
+        for number in np.flatnonzero(finished | unfinished).tolist():
+            past.add(number, history.columns[number].tolist(), states[number], values[number])
+        for number in count(first):
+            suggestion_seed = derive(seed, "tpe", number)
+            config = past.suggest(number, suggestion_seed)
+            yield Suggestion(number, config, suggestion_seed)
+            columns = [parameter.to_column(config[name]) for name, parameter in space.items()]
+            past.add(number, columns, TrialStatus.RUNNING, math.nan)
+
+
+class _Past(optuna.storages.InMemoryStorage):
+    """The trials that TPE sees, as an Optuna storage of one study.
+
+    It answers the questions that a sampler asks and no other.  Adding trials to an
+    `InMemoryStorage` in the ordinary way copies them deeply, 90 ms for a thousand (here 10), and
+    logs each study it creates.
+    """
+
+    def __init__(self, space: Space, direction: Direction) -> None:
+        super().__init__()
+        self._space = space
+        self._axes = {name: _axis(parameter) for name, parameter in space.items()}
+        self._direction = StudyDirection[direction.upper()]
+        self._past: list[FrozenTrial] = []
+
+    def add(self, number: int, columns: list[float], status: int, value: float) -> None:
+        """Show trial `number`, given by the columns of its parameters."""
+        pairs = zip(self._space.items(), columns, strict=True)
+        params = {name: _to_axis(parameter, column) for (name, parameter), column in pairs}
+        self._past.append(self._trial(number, _STATES[TrialStatus(status)], params, float(value)))
+
+    def suggest(self, number: int, seed: int) -> Config:
+        """What TPE proposes for trial `number`."""
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=_NUM_STARTUP_TRIALS,
+            multivariate=False,
+            constant_liar=True,
+            seed=seed % 2**32,  # NumPy's RandomState takes no more
+        )
+        study = optuna.Study("", self, sampler)
+        asked = self._trial(number, TrialState.RUNNING, {}, math.nan)
+        config: Config = {}
+        for name, parameter in self._space.items():
+            param = sampler.sample_independent(study, asked, name, self._axes[name])
+            config[name] = _from_axis(parameter, param)
+        return config
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return 0
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return [self._direction]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._past if states is None or trial.state in states]
+
+    def _trial(
+        self, number: int, state: TrialState, params: dict[str, float], value: float
+    ) -> FrozenTrial:
+        return FrozenTrial(
+            number,
+            state,
+            value if state is TrialState.COMPLETE else None,
+            datetime_start=None,
+            datetime_complete=None,
+            params=params,
+            distributions=self._axes,
+            user_attrs={},
+            system_attrs={},
+            # TPE ranks pruned trials by their last intermediate value, behind the complete ones.
+            intermediate_values={0: value} if state is TrialState.PRUNED else {},
+            trial_id=number,
+        )
+
+
+def _axis(parameter: Parameter) -> BaseDistribution:
+    """Where TPE searches a parameter."""
+    if isinstance(parameter, FloatParameter):
+        if parameter.num_levels is None:
+            return FloatDistribution(0.0, 1.0)
+        return IntDistribution(-1 if parameter.zero else 0, parameter.num_levels - 1)
+    if isinstance(parameter, IntParameter):
+        return IntDistribution(parameter.low, parameter.high, parameter.log)
+    if parameter.ordered:
+        return IntDistribution(0, len(parameter.values) - 1)
+    return CategoricalDistribution(range(len(parameter.values)))
+
+
+def _to_axis(parameter: Parameter, column: float) -> float:
+    if not isinstance(parameter, FloatParameter):
+        return int(column)
+    if parameter.num_levels is None:
+        return parameter.encode(column)
+    return -1 if parameter.zero and column == 0 else parameter.level_of(column)
+
+
+def _from_axis(parameter: Parameter, param: float) -> Value:
+    if not isinstance(parameter, FloatParameter):
+        return parameter.from_column(param)
+    if parameter.num_levels is None:
+        return parameter.decode(param)
+    return 0.0 if param < 0 else parameter.level(int(param))

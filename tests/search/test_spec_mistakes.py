@@ -1,0 +1,224 @@
+"""Every mistake in a spec is told by the field it is in."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from search.fields import MAX_INT
+from search.spec import MAX_TRIALS
+from tests.search.specs import ABSENT, BASE, EXTERNAL, FULL, changed, problems_of
+
+_NOT_WHOLE: tuple[object, ...] = (True, "5", 5.0, 5.5, [5], {}, MAX_INT + 1, 10**400)
+_NOT_REAL: tuple[object, ...] = (True, "0.5", "1e-5", [0.5], {}, math.nan, math.inf, 10**400)
+_NOT_TEXT: tuple[object, ...] = (True, 5, ["a"], {}, "", "a\0", "\ud800")
+
+
+def _each(paths: str, *values: object) -> list[tuple[str, object]]:
+    return [(path, value) for path in paths.split() for value in values]
+
+
+WRONG = [
+    *_each("sampler.seed budget.epochs replicates priority task.split.seed", *_NOT_WHOLE, None),
+    *_each("early_stopping.patience task.defaults.batch_size", *_NOT_WHOLE, None),
+    *_each("space.epochs.low space.epochs.high", *_NOT_WHOLE, None),
+    *_each("budget.trials budget.max_parallel space.epochs.points", *_NOT_WHOLE),
+    *_each("early_stopping.min_delta task.split.validation task.split.test", *_NOT_REAL, None),
+    *_each("task.defaults.learning_rate task.defaults.l1 task.defaults.l2", *_NOT_REAL, None),
+    *_each("task.defaults.weight_decay task.defaults.dropout", *_NOT_REAL, None),
+    *_each("task.defaults.momentum", *_NOT_REAL, None),
+    *_each("space.learning_rate.low space.learning_rate.high", *_NOT_REAL, None),
+    *_each("budget.seconds space.learning_rate.step", *_NOT_REAL),
+    *_each("reproducible task.batch_norm space.learning_rate.log", 1, 0, "true", None, []),
+    *_each("space.epochs.log space.learning_rate.zero", 1, 0, "yes", None, []),
+    *_each("sampler.name objective.direction task.name task.activation", *_NOT_TEXT, "other"),
+    *_each("penalty.penalize penalty.lambda_convention penalty.l1_update", *_NOT_TEXT, "other"),
+    *_each("task.defaults.optimizer space.learning_rate.type", *_NOT_TEXT, "other"),
+    *_each("name task.dataset objective.metric", *_NOT_TEXT, None, "../x", "a/b", "a b", "é"),
+    *_each("name task.dataset objective.metric", "-a", "a\n", "a" * 129),
+    *_each("objective.metric", "test_accuracy"),
+    *_each("space task sampler objective budget penalty", None, 5, "a", [], [{}], True),
+    *_each("early_stopping", 5, "a", [], True),
+    *_each("space.learning_rate", None, 5, "a", [], True),
+    *_each("space.batch_size.values", None, 5, "ab", {}, {"a": 1}, []),
+    *_each("task.hidden", None, 5, "ab", {}, [64] * 33),
+]
+
+OUT_OF_RANGE: list[tuple[str, object]] = [
+    ("sampler.seed", -1),
+    ("budget.trials", 0),
+    ("budget.trials", MAX_TRIALS + 1),
+    ("budget.epochs", 0),
+    ("budget.epochs", 100_001),
+    ("budget.seconds", 0),
+    ("budget.seconds", 31_536_001),
+    ("budget.max_parallel", 0),
+    ("budget.max_parallel", 10_001),
+    ("replicates", 0),
+    ("replicates", 101),
+    ("priority", -1_001),
+    ("priority", 1_001),
+    ("early_stopping.patience", 0),
+    ("early_stopping.min_delta", -0.1),
+    ("task.split.validation", 0),
+    ("task.split.validation", 0.9),
+    ("task.split.test", 1),
+    ("task.split.seed", -1),
+    ("task.defaults.learning_rate", 0),
+    ("task.defaults.batch_size", 0),
+    ("task.defaults.l2", -1e-9),
+    ("task.defaults.dropout", 1),
+    ("task.defaults.momentum", 1),
+    ("space.learning_rate.points", 1),
+    ("space.learning_rate.points", 1_001),
+    ("space.learning_rate.step", 0),
+    ("space.learning_rate.step", -0.1),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), [*WRONG, *OUT_OF_RANGE], ids=repr)
+def test_a_mistake_is_told_by_its_field(path: str, value: object) -> None:
+    (problem,) = problems_of(changed(FULL, path, value))
+    field, reason = problem
+    assert field == path
+    assert reason
+    assert not reason.startswith(("Input", "Value", "String", "Tuple"))
+    json.dumps(problem, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "name",
+        "task",
+        "space",
+        "sampler",
+        "task.name",
+        "task.dataset",
+        "sampler.name",
+        "early_stopping.patience",
+        "space.learning_rate.type",
+        "space.learning_rate.low",
+        "space.learning_rate.high",
+        "space.batch_size.values",
+    ],
+)
+def test_what_is_missing_is_named(path: str) -> None:
+    assert problems_of(changed(FULL, path, ABSENT)) == [(path, "is missing")]
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "",
+        "task.",
+        "task.split.",
+        "task.defaults.",
+        "sampler.",
+        "objective.",
+        "budget.",
+        "early_stopping.",
+        "penalty.",
+        "space.learning_rate.",
+        "space.epochs.",
+        "space.batch_size.",
+    ],
+)
+def test_what_is_no_field_is_named(parent: str) -> None:
+    assert problems_of(changed(FULL, f"{parent}lerning_rate", 1)) == [
+        (f"{parent}lerning_rate", "is not a field here")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "index"),
+    [
+        ([32, None], 1),
+        ([32, [64]], 1),
+        ([{}], 0),
+        ([math.nan], 0),
+        ([32.5, -math.inf], 1),
+        ([MAX_INT + 1], 0),
+        ([10**400], 0),
+        (["a", "b\n"], 1),
+        ([" 0.5\n"], 0),
+        (["\x7f"], 0),
+        (["\ud800"], 0),
+        ([""], 0),
+        (["a" * 201], 0),
+    ],
+)
+def test_a_bad_value_of_a_list_is_told_once(value: list[object], index: int) -> None:
+    ((field, reason),) = problems_of(
+        changed(EXTERNAL, "space.p", {"type": "values", "values": value})
+    )
+    assert field == f"space.p.values.{index}"
+    assert reason.startswith("must be true, false, a finite number")
+
+
+@pytest.mark.parametrize("hidden", [[64, 0], [64, 65_537], [64, True], [64, "64"], [64, 64.0]])
+def test_a_bad_width_is_told_by_its_index(hidden: list[object]) -> None:
+    ((field, _),) = problems_of(changed(BASE, "task.hidden", hidden))
+    assert field == "task.hidden.1"
+
+
+@pytest.mark.parametrize("name", ["", "9", "a b", "l2\n", "é", "_", "a" * 101, "\ud800"])
+def test_a_bad_name_of_a_parameter(name: str) -> None:
+    parameter = {"type": "float", "low": 0, "high": 1}
+    ((field, reason),) = problems_of(changed(BASE, "space", {name: parameter}))
+    assert field.startswith("space.")
+    assert reason.startswith("the name must ")
+    json.dumps([field, reason], ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("name", ["float", "int", "values", "mlp", "bool"])
+def test_a_parameter_named_like_a_type(name: str) -> None:
+    data = changed(EXTERNAL, "space", {name: {"type": "float", "low": None, "high": 1}})
+    assert [field for field, _ in problems_of(data)] == [f"space.{name}.low"]
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    data = changed(changed(changed(BASE, "replicates", 0), "budget.trials", "x"), "seed", 1)
+    fields = [field for field, _ in problems_of(data)]
+    assert sorted(fields) == ["budget.trials", "replicates", "seed"]
+
+
+@pytest.mark.parametrize("data", [None, [], "x", 5, True])
+def test_what_is_no_object_at_all(data: Any) -> None:
+    assert problems_of(data) == [("", "must be an object")]
+
+
+def test_keys_that_are_no_text() -> None:
+    (problem,) = problems_of({**BASE, "\ud800": 1})
+    json.dumps(problem, ensure_ascii=False).encode()
+    assert [field for field, _ in problems_of(changed(BASE, "space", {1: {}}))] != []
+
+
+# Ranges that contradict themselves
+
+
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ({"type": "float", "low": 1, "high": 1}, "low (1) must be below high (1)"),
+        ({"type": "float", "low": 2, "high": 1}, "low (2) must be below high (1)"),
+        ({"type": "float", "low": -1e308, "high": 1e308}, "finite"),
+        ({"type": "float", "low": 0, "high": 1, "log": True}, "above 0"),
+        ({"type": "float", "low": 0, "high": 1, "zero": True}, "low must be above 0"),
+        ({"type": "float", "low": 1, "high": 2, "step": 0.1, "log": True}, "exclude each other"),
+        ({"type": "float", "low": 1, "high": 2, "step": 0.1, "points": 3}, "leave points out"),
+        ({"type": "float", "low": 1, "high": 2, "step": 1.5}, "larger than high - low"),
+        ({"type": "float", "low": 1, "high": 2, "step": 1e-9}, "too small"),
+        ({"type": "int", "low": 2, "high": 2}, "must be below"),
+        ({"type": "int", "low": 0, "high": 2, "log": True}, "above 0"),
+        ({"type": "int", "low": 0, "high": 2, "points": 4}, "must not exceed"),
+        ({"type": "values", "values": [1, True]}, "distinct"),
+    ],
+)
+def test_a_range_that_contradicts_itself(parameter: dict[str, Any], reason: str) -> None:
+    ((field, told),) = problems_of(changed(EXTERNAL, "space.p", parameter))
+    assert field == ("space.p.values" if parameter["type"] == "values" else "space.p")
+    assert reason in told
