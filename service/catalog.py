@@ -1,0 +1,78 @@
+"""What can be trained: tasks with their parameters, and data sets."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from search.tasks.datasets import DatasetCard
+from search.tasks.settings import ExternalSettings, MlpSettings
+from service.resources import Dataset, ParameterInfo, TaskInfo
+from service.store.session import Transaction
+
+
+def tasks(tx: Transaction) -> list[TaskInfo]:
+    """The installed tasks, with their parameters and the schema of their settings."""
+    live = tx.workers.all(live_only=True)
+    defaults = MlpSettings.model_fields["defaults"].default.model_dump()
+    parameters = tuple(
+        ParameterInfo(
+            name=name,
+            kind=domain.kind,
+            description=domain.description,
+            low=domain.low if math.isfinite(domain.low) else None,
+            high=domain.high if math.isfinite(domain.high) else None,
+            choices=domain.choices,
+            listed=domain.listed,
+            default=defaults.get(name),
+        )
+        for name, domain in MlpSettings.parameters.items()
+    )
+    return [
+        TaskInfo(
+            name="mlp",
+            description=_summary(MlpSettings),
+            parameters=parameters,
+            metrics=dict(MlpSettings.metrics),
+            settings_schema=MlpSettings.model_json_schema(),
+            num_workers=sum("mlp" in worker.tasks for worker in live),
+        ),
+        TaskInfo(
+            name="external",
+            description=_summary(ExternalSettings),
+            parameters=(),
+            metrics={},
+            settings_schema=ExternalSettings.model_json_schema(),
+            num_workers=0,
+        ),
+    ]
+
+
+def datasets(tx: Transaction, local: Sequence[DatasetCard]) -> list[Dataset]:
+    """The data sets of the api's own machine and of live workers, by name and fingerprint."""
+    found = {(card.name, card.fingerprint): _fields(card) for card in local}
+    num_workers: Counter[tuple[str, str]] = Counter()
+    for worker in tx.workers.all(live_only=True):
+        for dataset in worker.datasets:
+            key = dataset["name"], dataset["fingerprint"]
+            found.setdefault(key, dataset)
+            num_workers[key] += 1
+    return [
+        Dataset(**fields, num_workers=num_workers[key]) for key, fields in sorted(found.items())
+    ]
+
+
+def _fields(card: DatasetCard) -> dict[str, object]:
+    return {
+        "name": card.name,
+        "fingerprint": card.fingerprint,
+        "num_rows": card.num_rows,
+        "num_features": card.num_features,
+        "num_classes": card.num_classes,
+        "has_test_part": card.has_test_part,
+    }
+
+
+def _summary(settings: type[MlpSettings] | type[ExternalSettings]) -> str:
+    return (settings.__doc__ or "").strip()

@@ -1,0 +1,123 @@
+"""Suggestions: computed from a snapshot outside any transaction, and derived again on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from search.history import History, TrialStatus
+from search.samplers import sampler_for
+from search.samplers.base import Suggestion
+from search.spec import StudySpec
+from service.errors import NotFound
+from service.ledger import Ledger, num_planned
+from service.store.histories import put
+from service.store.rows import StudyRow
+from service.store.session import Store, Transaction
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Suggestions, and the history they were derived from."""
+
+    suggestions: list[Suggestion]
+    sampler: str
+    seen_revision: int
+
+    def first(self, count: int) -> Proposal:
+        """The first `count` of the suggestions: each stands without those after it."""
+        return replace(self, suggestions=self.suggestions[:count])
+
+
+def propose(store: Store, study_id: int, count: int) -> Proposal | None:
+    """Suggestions for the next `count` trials at most; None where the study must wait or is full.
+
+    Opens a read-only transaction of its own and computes after it has ended.
+    """
+    with store.reading() as tx:
+        study = tx.studies.get(study_id)
+        spec = StudySpec.model_validate(study.spec)
+        count = min(count, num_allowed(tx, study, spec))
+        if count <= 0:
+            return None
+        history = store.histories.at(study, spec, tx.trials)
+    assert len(history) == study.next_number
+    return _derive(spec, history, study.revision, count)
+
+
+def accept(ledger: Ledger, proposal: Proposal) -> bool:
+    """Add the proposed trials; False where their numbers were taken meanwhile."""
+    first = proposal.suggestions[0].number
+    if not ledger.may_create or ledger.study.next_number != first:
+        return False
+    ledger.create_trials(
+        proposal.suggestions, sampler=proposal.sampler, seen_revision=proposal.seen_revision
+    )
+    return True
+
+
+def num_allowed(tx: Transaction, study: StudyRow, spec: StudySpec) -> int:
+    """How many trials may be created now, by budget, `max_parallel` and reproducibility."""
+    if study.stopping or (study.deadline_at is not None and tx.now >= study.deadline_at):
+        return 0
+    allowed = min(num_planned(study, spec) - study.next_number, spec.max_parallel - study.num_open)
+    if spec.reproducible:
+        lowest_open = tx.trials.lowest_open(study.id)
+        if lowest_open is not None:
+            # Trial n waits for every trial up to n - max_parallel.
+            allowed = min(allowed, lowest_open + spec.max_parallel - study.next_number)
+    return allowed
+
+
+def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
+    """What the sampler suggests for a trial, from what it saw when the trial was created.
+
+    Raises:
+        NotFound: there is no such trial, or no sampler chose it.
+    """
+    study = tx.studies.get(study_id)
+    spec = StudySpec.model_validate(study.spec)
+    trial = tx.trials.find(study_id, number)
+    if trial is None or trial.seen_revision is None:
+        raise NotFound(f"no trial {number} of {study.name} was chosen by a sampler")
+    history = History(spec.space)
+    for earlier in tx.trials.page(study_id, limit=number):
+        put(history, earlier)
+        finished = earlier.finished_revision
+        if finished is None or finished > trial.seen_revision:
+            _mark_running(history, earlier.number)
+    return _derive(spec, history, trial.seen_revision, 1).suggestions[0]
+
+
+def _derive(spec: StudySpec, history: History, revision: int, count: int) -> Proposal:
+    sampler = sampler_for(spec.sampler.name)
+    seed, direction = spec.sampler.seed, spec.objective.direction
+    first = len(history)
+    if not spec.reproducible:
+        numbers = range(first, first + count)
+        suggestions = sampler.suggest(spec.space, history, numbers, seed, direction)
+        return Proposal(suggestions, sampler.identity, revision)
+    # Each trial sees a history of its own, see docs/decisions/0001.
+    suggestions = []
+    for number in range(first, first + count):
+        for recent in range(max(0, number - spec.max_parallel + 1), number):
+            _mark_running(history, recent)
+        suggestions += sampler.suggest(spec.space, history, [number], seed, direction)
+        history.put(
+            number,
+            suggestions[-1].config,
+            enqueued=False,
+            state=TrialStatus.RUNNING,
+            value=None,
+        )
+    return Proposal(suggestions, sampler.identity, revision)
+
+
+def _mark_running(history: History, number: int) -> None:
+    """Show a trial as the sampler must see it: begun, its result not known."""
+    history.put(
+        number,
+        history.config(number),
+        enqueued=bool(history.enqueued[number]),
+        state=TrialStatus.RUNNING,
+        value=None,
+    )

@@ -1,0 +1,233 @@
+"""What can be done with studies."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from search.spec import StudySpec
+from search.tasks.datasets import BUILT_IN, DatasetCard
+from service import views
+from service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
+from service.ledger import Ledger
+from service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
+from service.resources import Event, Study, Trial
+from service.store.rows import StudyRow, TrialRow
+from service.store.session import Transaction
+
+Verb = Literal["pause", "resume", "stop", "cancel"]
+
+
+def create(
+    tx: Transaction,
+    spec: StudySpec,
+    *,
+    owner: str | None,
+    local_datasets: Sequence[DatasetCard],
+    max_open: int,
+) -> Study:
+    """Queue a study.
+
+    Raises:
+        Conflict: the name is taken.
+        InvalidInput: nobody has the data set.
+        LimitExceeded: the owner has `max_open` unfinished studies.
+    """
+    if tx.studies.find(spec.name) is not None:
+        raise Conflict(f"there is a study named {spec.name} already; choose another name")
+    if tx.studies.num_open_of(owner) >= max_open:
+        raise LimitExceeded(f"{max_open} studies are unfinished; end one before posting another")
+    row = tx.studies.insert(
+        name=spec.name,
+        owner=owner,
+        spec=spec.model_dump(mode="json"),
+        state=StudyState.QUEUED.value,
+        stopping=False,
+        priority=spec.priority,
+        revision=0,
+        state_revision=0,
+        next_number=0,
+        num_enqueued=0,
+        num_open=0,
+        device_seconds=0.0,
+        virtual_seconds=_virtual_start(tx),
+        data_fingerprint=_fingerprint(tx, spec, local_datasets),
+        projected_revision=0,
+        created_at=tx.now,
+    )
+    Ledger(tx, row.id).set_study_state(StudyState.QUEUED)
+    return views.study(tx, row)
+
+
+def _virtual_start(tx: Transaction) -> float:
+    """A newcomer starts level with the study that has had least: it owes nobody, nobody owes it."""
+    return min((study.virtual_seconds for study in tx.studies.servable()), default=0.0)
+
+
+def _fingerprint(
+    tx: Transaction, spec: StudySpec, local_datasets: Sequence[DatasetCard]
+) -> str | None:
+    """The fingerprint of the study's data, where everybody who has the data set agrees on it."""
+    name = spec.dataset
+    if name is None:
+        return None
+    known = {card.name: {card.fingerprint} for card in local_datasets}
+    for worker in tx.workers.all(live_only=True):
+        for dataset in worker.datasets:
+            known.setdefault(dataset["name"], set()).add(dataset["fingerprint"])
+    if name not in known and name not in BUILT_IN:
+        names = ", ".join(sorted({*known, *BUILT_IN}))
+        raise InvalidInput([("task.dataset", f"no worker has a data set {name!r}; known: {names}")])
+    fingerprints = known.get(name, set())
+    return fingerprints.pop() if len(fingerprints) == 1 else None
+
+
+def find(tx: Transaction, name: str) -> StudyRow:
+    """The row of a study.
+
+    Raises:
+        NotFound: there is no study of that name.
+    """
+    row = tx.studies.find(name)
+    if row is None:
+        raise NotFound(f"there is no study named {name}")
+    return row
+
+
+def get(tx: Transaction, name: str) -> Study:
+    """A study.
+
+    Raises:
+        NotFound: there is no study of that name.
+    """
+    return views.study(tx, find(tx, name))
+
+
+def list_page(
+    tx: Transaction, *, page_size: int, cursor: int | None, state: StudyState | None
+) -> tuple[list[Study], int | None]:
+    """Studies, newest first, and the cursor of the next page."""
+    rows = tx.studies.page(limit=page_size + 1, below_id=cursor, state=state)
+    more = rows[page_size - 1].id if len(rows) > page_size else None
+    return [views.study(tx, row) for row in rows[:page_size]], more
+
+
+def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
+    """Pause, resume, stop or cancel a study; repeating what is done already changes nothing.
+
+    Raises:
+        NotFound: there is no study of that name.
+        Conflict: the study's state does not allow it.
+    """
+    ledger = Ledger(tx, find(tx, name).id)
+    study = ledger.study
+    if not verb_is_done(verb, study.state, stopping=study.stopping):
+        target = STUDY_VERBS[verb].get(study.state)
+        if target is None:
+            raise Conflict(f"a study that is {study.state} cannot be told to {verb}")
+        match verb:
+            case "stop":
+                ledger.stop()
+            case "cancel":
+                ledger.cancel()
+            case "resume" if study.started_at is None:
+                ledger.set_study_state(StudyState.QUEUED)
+            case _:
+                ledger.set_study_state(target)
+    return views.study(tx, study)
+
+
+def best(tx: Transaction, name: str) -> Trial:
+    """The best complete trial; ties go to the smaller number.
+
+    Raises:
+        NotFound: there is no such study, or none of its trials is complete.
+    """
+    row = find(tx, name)
+    direction = StudySpec.model_validate(row.spec).objective.direction
+    trial = tx.trials.best(row.id, maximize=direction == "maximize")
+    if trial is None:
+        raise NotFound(f"no trial of {name} is complete yet")
+    return views.trials(tx, name, [trial])[0]
+
+
+def export_csv(tx: Transaction, name: str) -> str:
+    """All trials as CSV: one line a run, the trial's columns repeated."""
+    study = find(tx, name)
+    spec = StudySpec.model_validate(study.spec)
+    trials = tx.trials.page(study.id)
+    runs = tx.runs.of_trials([trial.id for trial in trials])
+    metrics = sorted(
+        {key for of_one in runs.values() for run in of_one for key in run.metrics or {}}
+    )
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(
+        ["number", "trial_state", "trial_reason", "trial_value", *spec.space.names, "replicate",
+         "seed", "run_state", "run_reason", "run_value", "kept_epoch", *metrics, "attempt",
+         "device_seconds", "program"]
+    )  # fmt: skip
+    for trial in trials:
+        for run in runs[trial.id]:
+            writer.writerow(
+                [trial.number, trial.state, trial.reason, trial.value,
+                 *(_cell(trial.config.get(key)) for key in spec.space.names), run.replicate,
+                 run.seed, run.state, run.reason, run.value, run.kept_epoch,
+                 *((run.metrics or {}).get(key) for key in metrics), run.attempt,
+                 run.device_seconds, run.program]
+            )  # fmt: skip
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would run as a formula is quoted, as OWASP advises for CSV."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return value
+
+
+def events(tx: Transaction, name: str, *, after: int, limit: int) -> tuple[list[Event], bool]:
+    """What changed past revision `after`, in order, each thing in its newest state.
+
+    Changes of one thing that lie between two reads are told as one.  The flag says that the study
+    has ended and nothing will follow.
+    """
+    study = find(tx, name)
+    found = list(_changes(tx, study, after, limit))
+    found.sort(key=lambda event: event.id)
+    complete = len(found) <= limit
+    return found[:limit], complete and study.state not in OPEN_STUDY
+
+
+def _changes(tx: Transaction, study: StudyRow, after: int, limit: int) -> Iterator[Event]:
+    if study.state_revision > after:
+        data = {"state": study.state, "stopping": study.stopping, "reason": study.reason}
+        yield Event(id=study.state_revision, type="study", data={"name": study.name, **data})
+    for trial in tx.trials.changed_since(study.id, after, limit=limit + 1):
+        yield Event(id=trial.revision, type="trial", data=_trial_data(trial))
+    for number, run in tx.runs.changed_since(study.id, after, limit=limit + 1):
+        data = views.run(run).model_dump(mode="json", exclude={"log_tail"})
+        yield Event(id=run.revision, type="run", data={"trial": number, **data})
+    for report in tx.runs.reports_of(study.id, above_revision=after, limit=limit + 1):
+        yield Event(
+            id=report.revision,
+            type="report",
+            data={
+                "trial": report.trial_number,
+                "replicate": report.replicate,
+                "epoch": report.epoch,
+                "metrics": dict(report.metrics),
+            },
+        )
+
+
+def _trial_data(trial: TrialRow) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "reason": trial.reason,
+        "config": trial.config,
+        "value": trial.value,
+    }

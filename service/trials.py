@@ -1,0 +1,262 @@
+"""What can be done with trials, and how programs that train by themselves take part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from search.samplers.base import Suggestion
+
+from search.space import Config
+from search.spec import MAX_TRIALS, StudySpec
+from service import sampling, studies, views
+from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt
+from service.ledger import Ledger, num_planned, run_seed
+from service.lifecycle import OPEN_STUDY, FailReason, RunState, StudyState, TrialState
+from service.resources import (
+    CompleteRequest,
+    EpochMetrics,
+    ReportRequest,
+    SuggestedTrial,
+    SuggestRequest,
+    SuggestResponse,
+    Trial,
+    TrialWithHistory,
+)
+from service.store.rows import RunRow, StudyRow, TrialRow
+from service.store.session import Store, Transaction
+
+Remember = Callable[[Transaction, SuggestResponse], None]
+"""Stores an answer in the transaction that makes it true."""
+
+
+def list_page(
+    tx: Transaction, study: str, *, page_size: int, cursor: int | None, state: TrialState | None
+) -> tuple[list[Trial], int | None]:
+    """Trials in the order of their numbers, and the cursor of the next page."""
+    row = studies.find(tx, study)
+    above = -1 if cursor is None else cursor
+    rows = tx.trials.page(row.id, limit=page_size + 1, above_number=above, state=state)
+    more = rows[page_size - 1].number if len(rows) > page_size else None
+    return views.trials(tx, study, rows[:page_size]), more
+
+
+def get(tx: Transaction, study: str, number: int) -> TrialWithHistory:
+    """A trial with the metrics of all its epochs.
+
+    Raises:
+        NotFound: there is no such study or trial.
+    """
+    row, trial = _find(tx, study, number)
+    reports = tx.runs.reports_of(row.id, trial_id=trial.id)
+    epochs = sorted(
+        (
+            EpochMetrics(replicate=r.replicate, epoch=r.epoch, metrics=dict(r.metrics))
+            for r in reports
+        ),
+        key=lambda report: (report.replicate, report.epoch),
+    )
+    base = views.trials(tx, study, [trial])[0]
+    return TrialWithHistory(**dict(base), epochs=tuple(epochs))
+
+
+def enqueue(tx: Transaction, study: str, configs: Sequence[Config]) -> list[Trial]:
+    """Trials to try next, before the sampler is asked.
+
+    They count towards the budget; those of a grid come on top of its cells.
+
+    Raises:
+        NotFound: there is no study of that name.
+        InvalidInput: a configuration is not of the study's space.
+        Conflict: the study has ended, is stopping, or its budget has no room for them.
+    """
+    ledger = Ledger(tx, studies.find(tx, study).id)
+    row, spec = ledger.study, ledger.spec
+    problems = [
+        (f"configs.{index}.{name}", reason)
+        for index, config in enumerate(configs)
+        for name, reason in spec.space.problems(config)
+    ]
+    if problems:
+        raise InvalidInput(problems)
+    if row.state not in OPEN_STUDY or row.stopping:
+        raise Conflict(f"{study} takes no more trials: it is {_condition(row)}")
+    grid = spec.sampler.name == "grid"
+    room = (MAX_TRIALS if grid else spec.num_trials) - row.next_number
+    if len(configs) > room:
+        raise Conflict(f"the budget of {study} has room for {max(room, 0)} more trials")
+    if spec.reproducible and row.next_number > row.num_enqueued:
+        raise Conflict(
+            f"{study} is reproducible and has begun: trials enqueued now would take numbers that "
+            "depend on timing; enqueue them before its first suggestion, or clone the study"
+        )
+    suggestions = [
+        Suggestion(number=row.next_number + i, config=spec.space.ordered(c), seed=0, grid_cell=None)
+        for i, c in enumerate(configs)
+    ]
+    rows = ledger.create_trials(suggestions, sampler=None, seen_revision=None)
+    return views.trials(tx, study, rows)
+
+
+def suggest(
+    store: Store, study: str, request: SuggestRequest, *, remember: Remember | None = None
+) -> SuggestResponse:
+    """Hand trials of an external study to a program that trains by itself.
+
+    Trials that wait (enqueued, or given up by a program that fell silent) come first.
+
+    Raises:
+        NotFound: there is no study of that name.
+        Conflict: the study is trained by workers.
+    """
+    while True:
+        with store.reading() as tx:
+            row = studies.find(tx, study)
+            if not StudySpec.model_validate(row.spec).external:
+                raise Conflict(f"{study} is trained by workers; its task is not external")
+            servable = row.state in (StudyState.QUEUED, StudyState.RUNNING)
+        proposal = sampling.propose(store, row.id, request.count) if servable else None
+        with store.transaction() as tx:
+            ledger = Ledger(tx, row.id)
+            handed = _hand_out_waiting(tx, ledger, request)
+            missing = request.count - len(handed)
+            if missing > 0 and proposal is not None:
+                if not sampling.accept(ledger, proposal.first(missing)) and not handed:
+                    continue  # another request took the numbers: look again
+                handed += _hand_out_waiting(tx, ledger, request, limit=missing)
+            response = SuggestResponse(
+                trials=tuple(handed),
+                state=ledger.study.state,
+                reason=None if len(handed) == request.count else _why_fewer(ledger),
+            )
+            if remember is not None:
+                remember(tx, response)
+            return response
+
+
+def report(tx: Transaction, study: str, number: int, request: ReportRequest) -> Trial:
+    """Take the metrics of one epoch of an external trial, and renew its lease.
+
+    Raises:
+        NotFound: there is no such study or trial.
+        Conflict: the study is trained by workers.
+        StaleAttempt: the trial has ended or was given to another program.
+    """
+    ledger, trial, run = _external_run(tx, study, number, request.attempt)
+    if run.state is not RunState.RUNNING:
+        raise StaleAttempt(f"trial {number} of {study} is {run.state}, it takes no more reports")
+    ledger.record(run, {request.epoch: request.metrics})
+    _renew(tx, run)
+    return views.trials(tx, study, [tx.trials.get(trial.id)])[0]
+
+
+def complete(
+    tx: Transaction, study: str, number: int, request: CompleteRequest, *, max_charges: int
+) -> Trial:
+    """End an external trial; repeating the same end changes nothing.
+
+    Raises:
+        NotFound: there is no such study or trial.
+        Conflict: the study is trained by workers.
+        StaleAttempt: the trial has ended otherwise or was given to another program.
+        InvalidInput: a complete trial needs a value, a failed one must not have one.
+    """
+    ledger, trial, run = _external_run(tx, study, number, request.attempt)
+    value = request.value
+    if request.state == "FAIL":
+        if value is not None:
+            raise InvalidInput([("value", "a failed trial has no value")])
+    elif request.reason is not None:
+        raise InvalidInput([("reason", "is only for trials that FAIL")])
+    elif value is None:
+        value = tx.runs.last_metric(run.id, ledger.spec.objective.metric)
+    if request.state == "COMPLETE" and value is None:
+        metric = ledger.spec.objective.metric
+        raise InvalidInput([("value", f"is missing, and no epoch has reported {metric}")])
+    if run.state is not RunState.RUNNING:
+        if run.state.value == request.state and run.value == value:
+            return views.trials(tx, study, [trial])[0]
+        raise StaleAttempt(f"trial {number} of {study} is {run.state} already")
+    if request.state == "FAIL":
+        reason = request.reason or FailReason.CRASHED
+        if reason in (FailReason.CRASHED, FailReason.OUT_OF_MEMORY, FailReason.TIMEOUT):
+            ledger.charge(run, reason, max_charges=max_charges, error=request.error)
+        else:
+            ledger.fail(run, reason, error=request.error)
+    else:
+        ledger.complete(run, value=value, state=RunState(request.state), metrics=request.metrics)
+    return views.trials(tx, study, [tx.trials.get(trial.id)])[0]
+
+
+def _find(tx: Transaction, study: str, number: int) -> tuple[StudyRow, TrialRow]:
+    row = studies.find(tx, study)
+    trial = tx.trials.find(row.id, number)
+    if trial is None:
+        raise NotFound(f"{study} has no trial {number}")
+    return row, trial
+
+
+def _external_run(
+    tx: Transaction, study: str, number: int, attempt: int
+) -> tuple[Ledger, TrialRow, RunRow]:
+    row, _ = _find(tx, study, number)
+    ledger = Ledger(tx, row.id)
+    if not ledger.spec.external:
+        raise Conflict(f"{study} is trained by workers; its task is not external")
+    _, trial = _find(tx, study, number)  # again, now under the study's lock
+    (run,) = tx.runs.of_trials([trial.id])[trial.id]
+    if run.attempt != attempt:
+        raise StaleAttempt(
+            f"attempt {attempt} at trial {number} of {study} is void: it is at attempt "
+            f"{run.attempt}, given to another program after a silence"
+        )
+    return ledger, trial, run
+
+
+def _hand_out_waiting(
+    tx: Transaction, ledger: Ledger, request: SuggestRequest, *, limit: int | None = None
+) -> list[SuggestedTrial]:
+    handed: list[SuggestedTrial] = []
+    if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
+        return handed
+    for _ in range(request.count if limit is None else limit):
+        num_running = tx.studies.load([ledger.study.id])[ledger.study.id][2]
+        run = tx.runs.first_waiting(
+            ledger.study.id, of_running_trials_only=num_running >= ledger.spec.max_parallel
+        )
+        if run is None:
+            break
+        run = ledger.hand_out(
+            run,
+            lease_seconds=request.lease_seconds,
+        )
+        trial = tx.trials.get(run.trial_id)
+        handed.append(
+            SuggestedTrial(
+                number=trial.number,
+                attempt=run.attempt,
+                config=trial.config,
+                seed=run_seed(ledger.spec, run.replicate),
+                lease_seconds=request.lease_seconds,
+            )
+        )
+    return handed
+
+
+def _renew(tx: Transaction, run: RunRow) -> None:
+    assert run.lease_seconds is not None
+    tx.runs.extend_lease(run, tx.now + run.lease_seconds)
+
+
+def _why_fewer(ledger: Ledger) -> str:
+    row, spec = ledger.study, ledger.spec
+    if row.state not in (StudyState.QUEUED, StudyState.RUNNING) or row.stopping:
+        return f"the study is {_condition(row)}"
+    if row.next_number >= num_planned(row, spec):
+        return "every trial of the budget has been handed out"
+    if row.num_open >= spec.max_parallel:
+        return f"{row.num_open} trials are in flight; max_parallel is {spec.max_parallel}"
+    return "waits for earlier trials to end (reproducible), or for the clock"
+
+
+def _condition(row: StudyRow) -> str:
+    return "stopping" if row.stopping and row.state in OPEN_STUDY else str(row.state)

@@ -1,0 +1,230 @@
+"""Any order of events: no trial is lost, none counted twice, and Optuna's tables agree.
+
+Workers come and go, answers get lost, runs crash, studies are paused and cancelled, the clock
+jumps; a plain dictionary remembers what the api has taken.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sqlalchemy import text
+
+from service import projection, studies, workers
+from service.errors import Conflict
+from service.lifecycle import OPEN_STUDY, RunState, StudyState, TrialState
+from service.protocol import SyncRequest
+from service.store.session import Store
+from tests.conftest import ManualClock
+from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec
+
+OUTCOMES = ["complete", "complete", "complete", "diverged", "crashed", "out_of_memory", "released"]
+
+
+class Service(RuleBasedStateMachine):
+    template: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory(prefix="rl-machine-")
+        path = Path(self.directory.name) / "test.db"
+        shutil.copy(self.template, path)
+        self.clock = ManualClock()
+        self.store = Store(f"sqlite:///{path}", clock=self.clock, project=projection.project)
+        self.workers: list[FakeWorker] = []
+        self.names: list[str] = []
+        self.taken: dict[int, str] = {}
+        """How each run ended, as its worker was told by not being refused."""
+
+    def teardown(self) -> None:
+        if self.names:
+            self.finish()
+        self.store.close()
+        self.directory.cleanup()
+
+    # ---- what may happen
+
+    @precondition(lambda self: len(self.names) < 3)
+    @rule(replicates=st.integers(1, 2), reproducible=st.booleans(), priority=st.integers(0, 1))
+    def submit(self, replicates: int, reproducible: bool, priority: int) -> None:
+        name = f"s{len(self.names)}"
+        self.names.append(name)
+        post(
+            self.store,
+            spec(
+                name,
+                replicates=replicates,
+                reproducible=reproducible,
+                priority=priority,
+                budget={"trials": 4, "max_parallel": 3},
+            ),
+        )
+
+    @precondition(lambda self: len(self.workers) < 3)
+    @rule(num_slots=st.integers(1, 3))
+    def start_worker(self, num_slots: int) -> None:
+        self.workers.append(FakeWorker(self.store, num_slots=num_slots))
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), answer_is_lost=st.booleans(), said_twice=st.booleans())
+    def sync(self, data: st.DataObject, answer_is_lost: bool, said_twice: bool) -> None:
+        worker = data.draw(st.sampled_from(self.workers), label="worker")
+        orders = list(worker.held.values())
+        outcomes = data.draw(
+            st.lists(st.sampled_from([None, *OUTCOMES]), min_size=len(orders), max_size=len(orders))
+        )
+        ends = [ended(o, outcome) for o, outcome in zip(orders, outcomes, strict=True) if outcome]
+        statement = worker.statement(ended=ends)
+        try:
+            answer = worker.send(statement)
+            if said_twice:
+                again = worker.send(statement)
+                assert {(r.run, r.attempt) for r in answer.refused} <= {
+                    (r.run, r.attempt) for r in again.refused
+                }
+                answer = answer.model_copy(update={"start": again.start, "stop": again.stop})
+        except Conflict:  # it was given up: a real worker registers again, with nothing
+            self.workers.remove(worker)
+            return
+        self.note(statement, {(r.run, r.attempt) for r in answer.refused})
+        if answer_is_lost:
+            # It goes on saying what it said; an end that was taken is refused or repeated.
+            worker.held = {k: o for k, o in worker.held.items() if k not in _keys(statement)}
+        else:
+            worker.hear(statement, answer)
+
+    def note(self, statement: SyncRequest, refused: set[tuple[int, int]]) -> None:
+        for end in statement.ended:
+            if (end.run, end.attempt) not in refused and end.outcome in ("complete", "diverged"):
+                assert end.run not in self.taken, "a run ended twice"
+                self.taken[end.run] = end.outcome
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(self.workers))
+        self.workers.remove(worker)
+        try:
+            worker.send(worker.statement(leaving=True))
+        except Conflict:
+            assert worker.id not in self.live()
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def kill_worker(self, data: st.DataObject) -> None:
+        self.workers.remove(data.draw(st.sampled_from(self.workers)))
+
+    @rule(seconds=st.sampled_from([1.0, 20.0, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        workers.expire(self.store)
+
+    @precondition(lambda self: self.names)
+    @rule(data=st.data(), verb=st.sampled_from(["pause", "resume", "resume", "stop", "cancel"]))
+    def tell(self, data: st.DataObject, verb: studies.Verb) -> None:
+        name = data.draw(st.sampled_from(self.names))
+        try:
+            with self.store.transaction() as tx:
+                studies.apply_verb(tx, name, verb)
+        except Conflict:
+            with self.store.reading() as tx:
+                assert studies.find(tx, name).state not in OPEN_STUDY
+
+    # ---- what must hold
+
+    def live(self) -> set[str]:
+        with self.store.reading() as tx:
+            return {worker.id for worker in tx.workers.all(live_only=True)}
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        with self.store.reading() as tx:
+            for name in self.names:
+                study = studies.find(tx, name)
+                assert study.projection_error is None
+                found = tx.trials.page(study.id)
+                runs = tx.runs.of_trials([trial.id for trial in found])
+                assert [trial.number for trial in found] == list(range(study.next_number))
+                assert study.num_open == sum(t.finished_revision is None for t in found)
+                revisions = [t.revision for t in found] + [
+                    r.revision for t in found for r in runs[t.id]
+                ]
+                assert len(set(revisions)) == len(revisions)
+                assert max([*revisions, study.state_revision]) <= study.revision
+                for trial in found:
+                    for run in runs[trial.id]:
+                        self.check_run(run)
+                self.check_projection(tx.connection, name, found)
+
+    def check_run(self, run: Any) -> None:
+        assert run.charges <= SETTINGS.max_charges
+        taken = self.taken.get(run.id)
+        if taken == "complete":
+            assert run.state is RunState.COMPLETE
+        elif taken == "diverged":
+            assert (run.state, run.reason) == (RunState.FAIL, "diverged")
+        else:
+            assert run.state is not RunState.COMPLETE
+
+    def check_projection(self, connection: Any, name: str, found: list[Any]) -> None:
+        query = text(
+            "SELECT number, t.state, value FROM trials t JOIN studies s USING (study_id) "
+            "LEFT JOIN trial_values v USING (trial_id) WHERE study_name = :name ORDER BY number"
+        )
+        theirs = [tuple(row) for row in connection.execute(query, {"name": name})]
+        ours = [
+            (t.number, t.state.value, t.value if t.state is TrialState.COMPLETE else None)
+            for t in found
+        ]
+        assert theirs == ours
+
+    def finish(self) -> None:
+        """Quiet returns: one good worker trains all that is left."""
+        for name in self.names:
+            with self.store.transaction() as tx:
+                if studies.find(tx, name).state is StudyState.PAUSED:
+                    studies.apply_verb(tx, name, "resume")
+        self.clock.advance(SETTINGS.lease_seconds + 1)
+        workers.expire(self.store)
+        self.workers.clear()
+        last = FakeWorker(self.store, num_slots=2)
+        last.sync()
+        while last.held:
+            statement = last.statement(ended=[ended(order) for order in last.held.values()])
+            answer = last.send(statement)
+            assert answer.refused == ()
+            self.note(statement, set())
+            last.hear(statement, answer)
+        with self.store.reading() as tx:
+            for name in self.names:
+                study = studies.find(tx, name)
+                assert study.state not in OPEN_STUDY
+                assert study.num_open == 0
+                if study.state is StudyState.COMPLETED and not study.stopping:
+                    assert study.next_number == 4
+        self.the_books_balance()
+
+
+def _keys(statement: SyncRequest) -> set[tuple[int, int]]:
+    return {(end.run, end.attempt) for end in statement.ended}
+
+
+@pytest.mark.slow
+def test_no_order_of_events_loses_or_doubles_a_trial(migrated_sqlite: Path) -> None:
+    Service.template = migrated_sqlite
+    machine = Service.TestCase()
+    machine.settings = settings(
+        max_examples=40,
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    machine.runTest()

@@ -1,0 +1,226 @@
+"""Studies: creating, listing, the verbs, export and events."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from service import studies, trials, workers
+from service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
+from service.lifecycle import StudyState, TrialState
+from service.protocol import RunReport
+from service.resources import Event
+from service.store.session import Store
+from tests.conftest import ManualClock
+from tests.service.factory import (
+    GRID_SPACE,
+    FakeWorker,
+    ended,
+    external,
+    post,
+    spec,
+    study_of,
+)
+
+
+def tell(store: Store, verb: studies.Verb, name: str = "s") -> StudyState:
+    with store.transaction() as tx:
+        return studies.apply_verb(tx, name, verb).state
+
+
+def test_a_name_is_taken_once(store: Store) -> None:
+    post(store, spec())
+    with pytest.raises(Conflict, match="choose another"):
+        post(store, spec())
+
+
+def test_an_unknown_study_is_not_found(store: Store) -> None:
+    with store.reading() as tx, pytest.raises(NotFound, match="nope"):
+        studies.get(tx, "nope")
+
+
+def test_a_data_set_that_nobody_has_is_refused(store: Store) -> None:
+    with pytest.raises(InvalidInput, match=r"task\.dataset.*known: breast-cancer, digits"):
+        post(store, spec(task={"name": "mlp", "dataset": "imagenet"}))
+
+
+def test_a_data_set_of_a_live_worker_is_known_with_its_fingerprint(store: Store) -> None:
+    FakeWorker(store, fingerprint="cd" * 32)
+    assert post(store, spec()).data_fingerprint == "cd" * 32
+
+
+def test_unfinished_studies_are_limited(store: Store) -> None:
+    post(store, spec("a"))
+    with store.transaction() as tx, pytest.raises(LimitExceeded):
+        studies.create(tx, spec("b"), owner=None, local_datasets=(), max_open=1)
+
+
+def test_pages_are_newest_first(store: Store) -> None:
+    for name in "abcde":
+        post(store, spec(name))
+    seen, cursor = [], None
+    while True:
+        with store.reading() as tx:
+            page, cursor = studies.list_page(tx, page_size=2, cursor=cursor, state=None)
+        assert len(page) <= 2
+        seen += [study.name for study in page]
+        if cursor is None:
+            break
+    assert seen == list("edcba")
+
+
+def test_pause_hands_nothing_out_and_resume_goes_on(store: Store) -> None:
+    post(store, spec())
+    assert tell(store, "pause") is StudyState.PAUSED
+    worker = FakeWorker(store)
+    assert worker.sync().start == ()
+    assert tell(store, "resume") is StudyState.QUEUED
+    assert len(worker.sync().start) == 1
+    assert tell(store, "pause") is StudyState.PAUSED
+    worker.end_all()
+    assert worker.held == {}
+    assert study_of(store).trials.complete == 1
+    assert tell(store, "resume") is StudyState.RUNNING
+
+
+def test_stop_lets_running_trials_finish(store: Store) -> None:
+    post(store, spec())
+    with store.transaction() as tx:
+        trials.enqueue(tx, "s", [{"learning_rate": 0.001}, {"learning_rate": 0.002}])
+    worker = FakeWorker(store)
+    worker.sync()
+    assert tell(store, "stop") is StudyState.RUNNING
+    worker.end_all()
+    study = study_of(store)
+    assert study.state is StudyState.COMPLETED
+    assert (study.trials.complete, study.trials.fail) == (1, 1)
+    assert study.num_trials == 2
+    assert worker.held == {}
+
+
+def test_stop_before_the_first_trial_completes_at_once(store: Store) -> None:
+    post(store, spec())
+    assert tell(store, "stop") is StudyState.COMPLETED
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "stop", "cancel"])
+def test_verbs_repeat_without_effect(store: Store, verb: studies.Verb) -> None:
+    post(store, spec())
+    if verb == "resume":
+        tell(store, "pause")
+    tell(store, verb)
+    revision = study_of(store).revision
+    tell(store, verb)
+    assert study_of(store).revision == revision
+
+
+def test_a_study_that_ended_takes_no_verb(store: Store) -> None:
+    post(store, spec())
+    tell(store, "cancel")
+    for verb in ("pause", "resume", "stop"):
+        with pytest.raises(Conflict, match="CANCELLED"):
+            tell(store, verb)  # type: ignore[arg-type]
+
+
+def test_time_runs_out(store: Store, clock: ManualClock) -> None:
+    post(store, spec(budget={"trials": 6, "seconds": 10}))
+    worker = FakeWorker(store)
+    worker.sync()
+    clock.advance(11)
+    worker.end_all()
+    assert worker.held == {}
+    assert study_of(store).state is StudyState.RUNNING
+    workers.expire(store)
+    study = study_of(store)
+    assert (study.state, study.num_trials) == (StudyState.COMPLETED, 1)
+
+
+def test_every_cell_of_a_grid_is_tried_once(store: Store) -> None:
+    post(store, spec(space=GRID_SPACE, sampler={"name": "grid"}, budget={}))
+    with store.transaction() as tx:
+        extra = {"learning_rate": 0.05, "batch_size": 16, "l2": 5e-4, "dropout": 0.5}
+        trials.enqueue(tx, "s", [extra])
+    pair = [FakeWorker(store, num_slots=2), FakeWorker(store, num_slots=1)]
+    for worker in pair:
+        worker.sync()
+    while any(worker.held for worker in pair):
+        for worker in pair:
+            worker.end_all()
+    with store.reading() as tx:
+        found, _ = trials.list_page(tx, "s", page_size=100, cursor=None, state=None)
+    assert [trial.grid_cell for trial in found] == [None, *range(36)]
+    assert {trial.state for trial in found} == {TrialState.COMPLETE}
+    assert len({tuple(trial.config.values()) for trial in found}) == 37
+    assert study_of(store).state is StudyState.COMPLETED
+
+
+def test_best_breaks_ties_by_number(store: Store) -> None:
+    post(store, spec())
+    worker = FakeWorker(store, num_slots=3)
+    worker.sync()
+    with store.reading() as tx, pytest.raises(NotFound, match="complete"):
+        studies.best(tx, "s")
+    worker.sync(ended=[ended(order, value=0.5) for order in worker.held.values()])
+    with store.reading() as tx:
+        assert studies.best(tx, "s").number == 0
+
+
+def test_export_has_a_line_a_run(store: Store) -> None:
+    post(store, spec(replicates=2, budget={"trials": 2}))
+    worker = FakeWorker(store, num_slots=4)
+    worker.sync()
+    worker.end_all()
+    with store.reading() as tx:
+        rows = list(csv.DictReader(io.StringIO(studies.export_csv(tx, "s"))))
+    assert [(row["number"], row["replicate"]) for row in rows] == [
+        ("0", "0"),
+        ("0", "1"),
+        ("1", "0"),
+        ("1", "1"),
+    ]
+    assert all(float(row["test_accuracy"]) == 0.5 for row in rows)
+
+
+def test_export_quotes_what_a_spreadsheet_would_run(store: Store) -> None:
+    space = {"x": {"type": "values", "values": ["=1+1", "b"]}}
+    post(store, external(space=space, sampler={"name": "grid"}, budget={}))
+    with store.transaction() as tx:
+        trials.enqueue(tx, "s", [{"x": "=1+1"}])
+    with store.reading() as tx:
+        (row,) = csv.DictReader(io.StringIO(studies.export_csv(tx, "s")))
+    assert row["x"] == "'=1+1"
+
+
+def read_events(store: Store, after: int, limit: int) -> tuple[list[Event], bool]:
+    with store.reading() as tx:
+        return studies.events(tx, "s", after=after, limit=limit)
+
+
+def test_events_resume_anywhere_and_rise(store: Store) -> None:
+    post(store, spec(budget={"trials": 2}))
+    worker = FakeWorker(store)
+    (order,) = worker.sync().start
+    reports = [
+        RunReport(run=order.run, attempt=1, epoch=epoch, metrics={"validation_accuracy": 0.5})
+        for epoch in (1, 2)
+    ]
+    worker.sync(reports=reports)
+    worker.end_all()
+    worker.end_all()
+    whole, closed = read_events(store, 0, 1_000)
+    assert closed
+    ids = [event.id for event in whole]
+    assert ids == sorted(set(ids))
+    assert ids[-1] == study_of(store).revision
+    for limit in (1, 2, 5):
+        pieces: list[Event] = []
+        closed = False
+        while not closed:
+            piece, closed = read_events(store, pieces[-1].id if pieces else 0, limit)
+            pieces += piece
+        assert pieces == whole
+    assert [e.data["epoch"] for e in whole if e.type == "report"] == [1, 2]
+    states = [e.data["state"] for e in whole if e.type == "study"]
+    assert states == [StudyState.COMPLETED]
