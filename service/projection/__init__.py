@@ -1,0 +1,92 @@
+"""The copy of a study's history in Optuna's own tables, brought up to date in bulk.
+
+`project` compares what stands in our tables with what it has copied before (`projected_revision`,
+`optuna_study_id`, `optuna_trial_id`) and writes the difference.  It goes by what is there, never by
+what happened, so calling it again after a failure is the repair.  To build a copy anew, delete the
+study in Optuna (`optuna.delete_study`): the next call finds it gone and starts from nothing.
+
+What is written, and when (a live Optuna reader reads an open trial again and again, a finished one
+never):
+
+* A trial takes its Optuna id when it is first seen, in the order of the numbers, under the study's
+  lock; so no reader meets a higher id before a lower one.  Its parameters, seeds and sampler come
+  with it.
+* A trial is written as finished together with its value, its results (user attributes) and its last
+  intermediate values, in one transaction, and is left alone from then on.
+* Step e of its intermediate values is the mean of the objective metric at epoch e, over those runs
+  that reported it.  It is written once every run of the trial has passed e: reported e or a later
+  epoch, or ended.  So a run that stopped early counts up to its last epoch, and at the end each
+  step is the mean over the runs that got there.  Where a run starts again and its reports are gone,
+  the steps it has not reached anew are taken back; that happens to open trials only.
+* A failed trial has no value; a pruned one has the mean of its runs where all of them have one.
+"""
+
+from __future__ import annotations
+
+from optuna.storages import RDBStorage
+from sqlalchemy import Connection, and_, select, update
+
+from search.spec import StudySpec
+from service.projection.optuna_tables import STUDIES
+from service.projection.study import forget_copy, write_study
+from service.projection.trials import write_trials
+from service.store.tables import studies
+
+
+def prepare(url: str) -> None:
+    """Create Optuna's tables where they are missing; nothing happens where they are there.
+
+    The caller sees to it that no other process does the same at the same time.
+
+    Args:
+        url: a SQLAlchemy URL, SQLite or PostgreSQL.
+
+    Raises:
+        RuntimeError: the tables are those of another version of Optuna; the text says what to do.
+    """
+    # Optuna puts its schema version in place of {SCHEMA_VERSION}, so braces need doubling.
+    storage = RDBStorage(url.replace("{", "{{").replace("}", "}}"))
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def project(connection: Connection, study_id: int) -> None:
+    """Copy what has changed in one study since the last call; see the module's text.
+
+    The number of statements does not depend on the number of trials, up to the size of a chunk
+    (`trials.CHUNK`).  The caller holds the study's lock and wraps the call in a SAVEPOINT.
+
+    Args:
+        connection: the caller's, in its transaction.
+        study_id: of our table.
+
+    Raises:
+        NameTaken: Optuna's tables have a study of this name that is not a copy of ours.
+        SQLAlchemyError: anything the database refuses.
+    """
+    study = connection.execute(
+        select(studies, STUDIES.c.study_id.label("copy_id"))
+        .outerjoin(
+            STUDIES,
+            # SQLite gives the id of a deleted study to the next one.
+            and_(
+                STUDIES.c.study_id == studies.c.optuna_study_id,
+                STUDIES.c.study_name == studies.c.name,
+            ),
+        )
+        .where(studies.c.id == study_id)
+    ).one()
+    projected_revision = study.projected_revision
+    if study.copy_id is None:
+        forget_copy(connection, study_id)
+        projected_revision = 0
+    elif projected_revision == study.revision:
+        return
+    spec = StudySpec.model_validate(study.spec)
+    copy_id = write_study(connection, study, spec, above_revision=projected_revision)
+    write_trials(connection, study_id, copy_id, spec, above_revision=projected_revision)
+    connection.execute(
+        update(studies)
+        .where(studies.c.id == study_id)
+        .values(optuna_study_id=copy_id, projected_revision=study.revision, projection_error=None)
+    )

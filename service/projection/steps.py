@@ -1,0 +1,111 @@
+"""The intermediate values of trials in Optuna's tables: one step an epoch, a mean over runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Integer,
+    Row,
+    and_,
+    bindparam,
+    column,
+    delete,
+    insert,
+    select,
+    values,
+)
+
+from service.lifecycle import OPEN_RUN
+from service.projection.attributes import mean
+from service.projection.optuna_tables import STEPS, stored_step_value
+from service.store.tables import reports, runs
+
+
+def span_to_write(
+    trial: Row[Any],
+    its_runs: Sequence[Row[Any]],
+    first_new_epochs: Mapping[int, int],
+    above_revision: int,
+) -> tuple[int, int]:
+    """(kept, reached): steps up to `kept` are right as they stand, the last to be is `reached`."""
+    furthest = max((run.last_epoch for run in its_runs), default=0)
+    reached = min((run.last_epoch for run in its_runs if run.state in OPEN_RUN), default=furthest)
+    # Reports that came since, and the end of a run whose reports may have gone before it, change
+    # the mean from there on.
+    changed = [first_new_epochs[run.id] - 1 for run in its_runs if run.id in first_new_epochs]
+    changed += [
+        run.last_epoch
+        for run in its_runs
+        if run.state not in OPEN_RUN and run.revision > above_revision
+    ]
+    return min(trial.last_step, reached, *changed), reached
+
+
+def write_steps(
+    connection: Connection,
+    copy_ids: Mapping[int, int],
+    changed: Sequence[Row[Any]],
+    spans: Mapping[int, tuple[int, int]],
+    metric: str,
+) -> None:
+    outdated = [trial for trial in changed if trial.last_step > spans[trial.id][0]]
+    if outdated:
+        connection.execute(
+            delete(STEPS).where(
+                STEPS.c.trial_id == bindparam("copy"), STEPS.c.step > bindparam("kept")
+            ),
+            [{"copy": copy_ids[trial.id], "kept": spans[trial.id][0]} for trial in outdated],
+        )
+    rows = []
+    for trial_id, step, of_runs in _reported(connection, spans, metric):
+        value, kind = stored_step_value(mean(of_runs))
+        rows.append(
+            {
+                "trial_id": copy_ids[trial_id],
+                "step": step,
+                "intermediate_value": value,
+                "intermediate_value_type": kind,
+            }
+        )
+    if rows:
+        connection.execute(insert(STEPS), rows)
+
+
+def _reported(
+    connection: Connection, spans: Mapping[int, tuple[int, int]], metric: str
+) -> Iterator[tuple[int, int, list[float]]]:
+    """(trial, epoch, what its runs reported of `metric`) for every epoch in the spans."""
+    wanted = [(trial_id, *span) for trial_id, span in spans.items() if span[0] < span[1]]
+    if not wanted:
+        return
+    # As a CTE, since SQLite cannot name the columns of VALUES elsewhere.
+    span = (
+        values(column("trial_id", BigInteger), column("kept", Integer), column("reached", Integer))
+        .data(wanted)
+        .cte("span")
+    )
+    query = (
+        select(runs.c.trial_id, reports.c.epoch, reports.c.metrics)
+        .select_from(span)
+        .join(runs, runs.c.trial_id == span.c.trial_id)
+        .join(
+            reports,
+            and_(
+                reports.c.run_id == runs.c.id,
+                reports.c.epoch > span.c.kept,
+                reports.c.epoch <= span.c.reached,
+            ),
+        )
+        .order_by(runs.c.trial_id, reports.c.epoch, runs.c.replicate)
+    )
+    reported: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for trial_id, epoch, metrics in connection.execute(query):
+        if metric in metrics:
+            reported[trial_id, epoch].append(metrics[metric])
+    for (trial_id, epoch), of_runs in reported.items():
+        yield trial_id, epoch, of_runs

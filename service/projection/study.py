@@ -1,0 +1,151 @@
+"""The study itself in Optuna's tables: name, direction, attributes and a note that describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from optuna.study import StudyDirection
+from sqlalchemy import Connection, Row, delete, insert, update
+from sqlalchemy.exc import IntegrityError
+
+from search.ranges import FloatParameter, IntParameter
+from search.space import ValuesParameter
+from search.spec import StudySpec
+from service.projection.optuna_tables import (
+    DIRECTIONS,
+    STUDIES,
+    STUDY_SYSTEM_ATTRS,
+    STUDY_USER_ATTRS,
+    write_attributes,
+)
+from service.store.tables import trials
+
+# Names and size that optuna 5.0 (study.py) and optuna-dashboard 0.21 (_note.py) read.
+_METRIC_NAMES = "study:metric_names"
+_NOTE_VERSION = "dashboard:note_ver"
+_NOTE_CHUNK = "dashboard:note_str:"
+_NOTE_CHUNK_CHARACTERS = 2_045
+
+
+class NameTaken(Exception):
+    """Optuna's tables have a study of that name that is not a copy of ours."""
+
+
+def forget_copy(connection: Connection, study_id: int) -> None:
+    """Note that no trial of the study has a copy."""
+    connection.execute(
+        update(trials).where(trials.c.study_id == study_id).values(optuna_trial_id=None)
+    )
+
+
+def write_study(
+    connection: Connection, study: Row[Any], spec: StudySpec, *, above_revision: int
+) -> int:
+    """Bring the study's own rows up to date; its id in Optuna's tables.
+
+    Args:
+        study: our row, with the id of its copy as `copy_id`.
+        above_revision: what changed at or below it has been copied before.
+
+    Raises:
+        NameTaken: the study is new and its name is not free.
+    """
+    copy_id: int = _create(connection, spec) if study.copy_id is None else study.copy_id
+    write_attributes(connection, STUDY_USER_ATTRS, {copy_id: _user_attributes(study, spec)})
+    if study.state_revision > above_revision:
+        # Chunks of a longer note before this one would be read as its end.
+        connection.execute(
+            delete(STUDY_SYSTEM_ATTRS).where(
+                STUDY_SYSTEM_ATTRS.c.study_id == copy_id,
+                STUDY_SYSTEM_ATTRS.c.key.startswith(_NOTE_CHUNK, autoescape=True),
+            )
+        )
+        attributes = {_METRIC_NAMES: [spec.objective.metric], _NOTE_VERSION: study.state_revision}
+        note = "\n".join(_note(spec))
+        for index, start in enumerate(range(0, len(note), _NOTE_CHUNK_CHARACTERS)):
+            attributes[f"{_NOTE_CHUNK}{index}"] = note[start : start + _NOTE_CHUNK_CHARACTERS]
+        write_attributes(connection, STUDY_SYSTEM_ATTRS, {copy_id: attributes})
+    return copy_id
+
+
+def _create(connection: Connection, spec: StudySpec) -> int:
+    query = insert(STUDIES).values(study_name=spec.name).returning(STUDIES.c.study_id)
+    try:
+        copy_id: int = connection.execute(query).scalar_one()
+    except IntegrityError as exc:
+        raise NameTaken(
+            f"Optuna's tables have another study named {spec.name}; rename or delete that one, "
+            "and the copy of this study is made with its next change"
+        ) from exc
+    direction = StudyDirection[spec.objective.direction.upper()]
+    connection.execute(
+        insert(DIRECTIONS).values(study_id=copy_id, objective=0, direction=direction)
+    )
+    return copy_id
+
+
+def _user_attributes(study: Row[Any], spec: StudySpec) -> dict[str, Any]:
+    return {
+        "state": study.state,
+        "stopping": study.stopping,
+        "reason": study.reason,
+        "owner": study.owner,
+        "task": spec.task.name,
+        "dataset": spec.dataset,
+        "data_fingerprint": study.data_fingerprint,
+        "sampler": spec.sampler.name,
+        "sampler_seed": spec.sampler.seed,
+        "budget_trials": spec.num_trials,
+        "budget_epochs": None if spec.external else spec.budget.epochs,
+        "budget_seconds": spec.budget.seconds,
+        "max_parallel": spec.max_parallel,
+        "replicates": spec.replicates,
+        "device_seconds": study.device_seconds,
+    }
+
+
+def _note(spec: StudySpec) -> Iterator[str]:
+    """The spec for people, in Markdown, line by line."""
+    objective, budget = spec.objective, spec.budget
+    data = "" if spec.dataset is None else f" on {spec.dataset}"
+    limits = [f"{spec.num_trials} trials", f"at most {spec.max_parallel} at once"]
+    if not spec.external:
+        limits.append(f"{budget.epochs} epochs a run")
+    if budget.seconds is not None:
+        limits.append(f"no new trials after {budget.seconds:g} s")
+    yield f"{objective.direction.capitalize()} **{objective.metric}** of {spec.task.name}{data}."
+    yield ""
+    yield "| parameter | searched |"
+    yield "| --- | --- |"
+    for name, parameter in spec.space.items():
+        yield f"| {name} | {_range_in_words(parameter)} |"
+    yield ""
+    yield f"* sampler: {spec.sampler.name}, seed {spec.sampler.seed}"
+    yield f"* budget: {', '.join(limits)}"
+    yield f"* runs of each trial: {spec.replicates}"
+    if spec.early_stopping is not None:
+        stopping = spec.early_stopping
+        yield f"* early stopping: patience {stopping.patience}, by {stopping.min_delta:g} or more"
+    yield ""
+    yield "```json"
+    yield json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    yield "```"
+
+
+def _range_in_words(parameter: FloatParameter | IntParameter | ValuesParameter) -> str:
+    if isinstance(parameter, ValuesParameter):
+        return ", ".join(_code(json.dumps(v, ensure_ascii=False)) for v in parameter.values)
+    words = f"{parameter.low:g} to {parameter.high:g}"
+    if parameter.log:
+        words += ", log"
+    if isinstance(parameter, FloatParameter):
+        words += f", in steps of {parameter.step:g}" if parameter.step is not None else ""
+        words = f"0, or {words}" if parameter.zero else words
+    return words
+
+
+def _code(text: str) -> str:
+    """A text as code in a cell of a Markdown table: neither markup nor the end of the cell."""
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

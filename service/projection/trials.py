@@ -1,0 +1,217 @@
+"""The trials of a study in Optuna's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import distribution_to_json
+from optuna.trial import TrialState as OptunaState
+from sqlalchemy import (
+    Connection,
+    Row,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from search.optuna_space import distributions, to_optuna
+from search.spec import StudySpec
+from service.lifecycle import OPEN_TRIAL
+from service.projection.attributes import trial_attributes
+from service.projection.optuna_tables import (
+    PARAMS,
+    STEPS,
+    TRIAL_USER_ATTRS,
+    TRIALS,
+    VALUES,
+    naive_utc,
+    stored_value,
+    write_attributes,
+)
+from service.projection.steps import span_to_write, write_steps
+from service.store.tables import reports, runs, trials
+
+CHUNK = 500
+"""Trials written at once: bounds memory and the number of values in one statement."""
+
+_RUN_COLUMNS = (
+    "trial_id", "id", "state", "revision", "seed", "attempt", "charges", "error", "kept_epoch",
+    "metrics", "device_seconds",
+)  # fmt: skip
+
+RunsByTrial = Mapping[int, Sequence[Row[Any]]]
+
+
+def write_trials(
+    connection: Connection, study_id: int, copy_id: int, spec: StudySpec, *, above_revision: int
+) -> None:
+    """Write every trial that changed past `above_revision`, in the order of their numbers."""
+    first_new_epochs = _first_new_epochs(connection, study_id, above_revision)
+    for changed in _changed_trials(connection, study_id, above_revision):
+        new = [trial for trial in changed if trial.optuna_trial_id is None]
+        ended = [trial for trial in changed if trial.state not in OPEN_TRIAL]
+        its_runs = _runs(connection, [trial.id for trial in changed])
+        copy_ids = {trial.id: trial.optuna_trial_id for trial in changed}
+        copy_ids |= _insert_trials(connection, copy_id, new)
+        _insert_params(connection, copy_ids, new, spec)
+        spans = {
+            trial.id: span_to_write(trial, its_runs[trial.id], first_new_epochs, above_revision)
+            for trial in changed
+        }
+        write_steps(connection, copy_ids, changed, spans, spec.objective.metric)
+        _insert_values(connection, copy_ids, ended)
+        attributes = {
+            copy_ids[trial.id]: trial_attributes(trial, its_runs[trial.id])
+            for trial in [*new, *ended]
+        }
+        write_attributes(connection, TRIAL_USER_ATTRS, attributes)
+        _update_states(connection, changed)
+
+
+def _changed_trials(
+    connection: Connection, study_id: int, above_revision: int
+) -> Iterator[Sequence[Row[Any]]]:
+    """Trials to write, in chunks, with the state and the last step that their copies have.
+
+    One that was finished at or below `above_revision` has been written as finished.
+    """
+    last_step = (
+        select(func.max(STEPS.c.step))
+        .where(STEPS.c.trial_id == trials.c.optuna_trial_id)
+        .scalar_subquery()
+    )
+    query = (
+        select(
+            trials,
+            TRIALS.c.state.label("copied_state"),
+            func.coalesce(last_step, 0).label("last_step"),
+        )
+        .outerjoin(TRIALS, TRIALS.c.trial_id == trials.c.optuna_trial_id)
+        .where(
+            trials.c.study_id == study_id,
+            trials.c.revision > above_revision,
+            or_(
+                trials.c.finished_revision.is_(None),
+                trials.c.finished_revision > above_revision,
+            ),
+            trials.c.number > bindparam("above_number"),
+        )
+        .order_by(trials.c.number)
+        .limit(CHUNK)
+    )
+    above_number = -1
+    while True:
+        chunk = connection.execute(query, {"above_number": above_number}).all()
+        if chunk:
+            yield chunk
+        if len(chunk) < CHUNK:
+            return
+        above_number = chunk[-1].number
+
+
+def _first_new_epochs(
+    connection: Connection, study_id: int, above_revision: int
+) -> Mapping[int, int]:
+    """By run, the first epoch whose report came past `above_revision`."""
+    query = (
+        select(reports.c.run_id, func.min(reports.c.epoch).label("first_epoch"))
+        .where(reports.c.study_id == study_id, reports.c.revision > above_revision)
+        .group_by(reports.c.run_id)
+    )
+    return {row.run_id: row.first_epoch for row in connection.execute(query)}
+
+
+def _runs(connection: Connection, trial_ids: Sequence[int]) -> RunsByTrial:
+    """The runs of each trial, in the order of their replicates, with their last reported epoch."""
+    last_epoch = (
+        select(func.max(reports.c.epoch)).where(reports.c.run_id == runs.c.id).scalar_subquery()
+    )
+    query = (
+        select(
+            *runs.c[_RUN_COLUMNS],
+            func.coalesce(last_epoch, 0).label("last_epoch"),
+        )
+        .where(runs.c.trial_id.in_(trial_ids))
+        .order_by(runs.c.trial_id, runs.c.replicate)
+    )
+    found: dict[int, list[Any]] = {trial_id: [] for trial_id in trial_ids}
+    for row in connection.execute(query):
+        found[row.trial_id].append(row)
+    return found
+
+
+def _insert_trials(connection: Connection, copy_id: int, new: Sequence[Row[Any]]) -> dict[int, int]:
+    """Give each new trial its Optuna id, rising with its number; the ids, by ours."""
+    if not new:
+        return {}
+    rows = [{"study_id": copy_id, "number": trial.number, **_state(trial)} for trial in new]
+    # Sorting by parameter order, SQLAlchemy would send SQLite one row at a time.
+    query = insert(TRIALS).returning(TRIALS.c.number, TRIALS.c.trial_id)
+    by_number = {row.number: row.trial_id for row in connection.execute(query, rows)}
+    copy_ids = {trial.id: by_number[trial.number] for trial in new}
+    rising = list(copy_ids.values())
+    assert rising == sorted(rising), "both databases take the rows of VALUES in their order"
+    connection.execute(
+        update(trials)
+        .where(trials.c.id == bindparam("trial"))
+        .values(optuna_trial_id=bindparam("copy")),
+        [{"trial": trial_id, "copy": copied} for trial_id, copied in copy_ids.items()],
+    )
+    return copy_ids
+
+
+def _insert_params(
+    connection: Connection,
+    copy_ids: Mapping[int, int],
+    new: Sequence[Row[Any]],
+    spec: StudySpec,
+) -> None:
+    by_name = distributions(spec.space)
+    as_json = {name: distribution_to_json(by_name[name]) for name in by_name}
+    rows = [
+        {
+            "trial_id": copy_ids[trial.id],
+            "param_name": name,
+            "param_value": by_name[name].to_internal_repr(value),
+            "distribution_json": as_json[name],
+        }
+        for trial in new
+        for name, value in to_optuna(spec.space, trial.config).items()
+    ]
+    if rows:
+        connection.execute(insert(PARAMS), rows)
+
+
+def _insert_values(
+    connection: Connection, copy_ids: Mapping[int, int], ended: Iterable[Row[Any]]
+) -> None:
+    rows = []
+    for trial in ended:
+        if trial.value is not None:
+            value, kind = stored_value(trial.value)
+            row = {"trial_id": copy_ids[trial.id], "objective": 0}
+            rows.append({**row, "value": value, "value_type": kind})
+    if rows:
+        connection.execute(insert(VALUES), rows)
+
+
+def _update_states(connection: Connection, changed: Sequence[Row[Any]]) -> None:
+    rows = [
+        {"copy": trial.optuna_trial_id, **_state(trial)}
+        for trial in changed
+        if trial.optuna_trial_id is not None and trial.copied_state.name != trial.state
+    ]
+    if rows:
+        connection.execute(update(TRIALS).where(TRIALS.c.trial_id == bindparam("copy")), rows)
+
+
+def _state(trial: Row[Any]) -> dict[str, Any]:
+    return {
+        "state": OptunaState[trial.state],
+        "datetime_start": naive_utc(trial.started_at),
+        "datetime_complete": naive_utc(trial.finished_at),
+    }
