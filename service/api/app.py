@@ -1,0 +1,89 @@
+"""The HTTP API: one app from its parts."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service import workers
+from service.api import openapi, problems
+from service.api.context import Context, LocalDatasets, Readiness
+from service.api.dashboard import Dashboard
+from service.api.middleware import Edge
+from service.api.routes import catalog, health, studies, tokens, trials
+from service.api.routes import workers as worker_routes
+from service.settings import Settings
+from service.store.session import Store
+
+log = logging.getLogger(__name__)
+
+MAINTENANCE_SECONDS = 1.0
+"""How often runs of silent workers are looked for."""
+
+
+def create_app(settings: Settings, store: Store) -> FastAPI:
+    """The app that serves `store`; it does not close it.
+
+    While its lifespan lasts, a thread takes back the runs of workers that fell silent.
+    """
+    context = Context(settings, store, LocalDatasets(settings.data_root), Readiness(store))
+    dashboard = Dashboard(context)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        stopping = threading.Event()
+        maintenance = threading.Thread(
+            target=maintain,
+            args=(store, stopping),
+            kwargs={"lease_seconds": settings.lease_seconds},
+            name="maintenance",
+            daemon=True,
+        )
+        maintenance.start()
+        # Read ahead, so that the first request for a data set need not wait.
+        threading.Thread(target=context.local_datasets.cards, daemon=True).start()
+        async with dashboard.running():
+            yield
+        stopping.set()
+        maintenance.join()
+
+    app = FastAPI(
+        title="Ridgeline",
+        summary="A hyperparameter-search service",
+        description=openapi.DESCRIPTION,
+        version="1",
+        openapi_tags=openapi.TAGS,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.context = context
+    for module in (studies, trials, catalog, worker_routes, tokens, health):
+        app.include_router(module.router)
+    app.include_router(dashboard.router)
+    app.add_middleware(Edge, allowed_hosts=settings.allowed_hosts)
+    problems.install(app)
+    openapi.install(app)
+    return app
+
+
+def maintain(store: Store, stopping: threading.Event, *, lease_seconds: float) -> None:
+    """Expire leases every `MAINTENANCE_SECONDS` until told to stop, whatever goes wrong.
+
+    A lease counts only while its holder can renew it: after a start, and after a time without the
+    database, everybody gets a whole lease to call again.
+    """
+    pause = lease_seconds
+    while not stopping.wait(pause):
+        try:
+            workers.expire(store)
+            pause = MAINTENANCE_SECONDS
+        except Exception:
+            log.exception("maintenance failed; it is tried again in a while")
+            pause = lease_seconds

@@ -1,0 +1,127 @@
+"""Who may do what: every route takes one of `Reader`, `Writer`, `WorkerCaller`, `Admin`.
+
+A caller shows a token as `Authorization: Bearer rl_…`.  While no token was ever created,
+authentication is off, and the service may listen on loopback only (`check_binding`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+
+from service import tokens
+from service.api.context import Api
+from service.errors import Forbidden, Unauthenticated
+from service.settings import Settings
+from service.store.session import Store
+
+_IMPLIED: dict[str, frozenset[str]] = {
+    "read": frozenset({"read"}),
+    "write": frozenset({"write", "read"}),
+    "worker": frozenset({"worker"}),
+    "admin": frozenset(tokens.SCOPES),
+}
+
+
+class UnsafeBinding(Exception):
+    """The service would be open to everybody."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request; `token_id` is None while authentication is off."""
+
+    token_id: str | None
+    scopes: frozenset[str]
+
+    def demand(self, scope: str) -> None:
+        """Raises `Forbidden` where the caller's token lacks the scope."""
+        if scope not in self.scopes:
+            raise Forbidden(f"this token lacks the scope {scope}")
+
+
+def identify(store: Store, token: str | None) -> Caller:
+    """The caller who shows `token`, or none.
+
+    Raises:
+        Unauthenticated: a token is needed, and this is none that is valid.
+    """
+    with store.reading() as tx:
+        if not tokens.any_exists(tx):
+            return Caller(None, frozenset(tokens.SCOPES))
+        if token is None:
+            raise Unauthenticated("a token is needed: send Authorization: Bearer rl_…")
+        info = tokens.authenticate(tx, token)
+    return Caller(info.id, frozenset().union(*(_IMPLIED[scope] for scope in info.scopes)))
+
+
+def check_binding(settings: Settings, store: Store) -> None:
+    """Refuse to serve other machines while anybody could do anything.
+
+    Raises:
+        UnsafeBinding: the host is not loopback, and no token was ever created.
+    """
+    if _is_loopback(settings.host):
+        return
+    with store.reading() as tx:
+        if not tokens.any_exists(tx):
+            raise UnsafeBinding(
+                f"refusing to listen on {settings.host} without tokens: "
+                "create one with `ridgeline token create`"
+            )
+
+
+def token_of(authorization: str) -> str | None:
+    """The token in an Authorization header that a browser may send too: Bearer, or Basic.
+
+    With Basic the token is the password, and the user's name is not read.
+    """
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
+_bearer = HTTPBearer(
+    scheme_name="token",
+    bearerFormat="rl_<id>_<secret>",
+    description="A token made by `ridgeline token create` or `POST /v1/tokens`. Each operation "
+    "names the scope it needs; `write` includes `read`, `admin` includes all. While no token was "
+    "ever created none is needed, and the service listens on loopback only.",
+    auto_error=False,
+)
+
+
+def _caller(
+    scopes: SecurityScopes,
+    api: Api,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> Caller:
+    caller = identify(api.store, None if credentials is None else credentials.credentials)
+    for scope in scopes.scopes:
+        caller.demand(scope)
+    return caller
+
+
+Reader = Annotated[Caller, Security(_caller, scopes=["read"])]
+Writer = Annotated[Caller, Security(_caller, scopes=["write"])]
+WorkerCaller = Annotated[Caller, Security(_caller, scopes=["worker"])]
+Admin = Annotated[Caller, Security(_caller, scopes=["admin"])]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,94 @@
+"""What the routes work with: one `Context` for each app."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from search.tasks.datasets import DatasetCard, folder_cards
+from service.errors import RequestInFlight, Unavailable
+from service.settings import Settings
+from service.store import migrate
+from service.store.session import Store
+
+
+class LocalDatasets:
+    """The data sets under the api's own data root; reading them takes a while, so once."""
+
+    def __init__(self, data_root: Path | None) -> None:
+        self._data_root = data_root
+        self._lock = threading.Lock()
+        self._cards: list[DatasetCard] | None = None
+
+    def cards(self) -> list[DatasetCard]:
+        """Their cards; the first call reads all files, and others wait for it."""
+        with self._lock:
+            if self._cards is None:
+                self._cards = folder_cards(self._data_root)
+            return self._cards
+
+
+class InFlight:
+    """Keys of the requests this process is answering now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: set[tuple[str, str]] = set()
+
+    @contextmanager
+    def hold(self, key: tuple[str, str]) -> Iterator[None]:
+        """Keep the key for the block.
+
+        Raises:
+            RequestInFlight: another request has it.
+        """
+        with self._lock:
+            if key in self._keys:
+                raise RequestInFlight("a request with this Idempotency-Key is being answered now")
+            self._keys.add(key)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keys.discard(key)
+
+
+class Readiness:
+    """Whether the service can work; a schema that was found current is not looked at again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._schema_is_current = False
+
+    def check(self) -> None:
+        """Raises `Unavailable` where the database does not answer or is not migrated."""
+        with self._store.reading():
+            pass  # beginning asks the database for its time
+        if not self._schema_is_current:
+            url = self._store.url.render_as_string(hide_password=False)
+            self._schema_is_current = migrate.is_current(url)
+        if not self._schema_is_current:
+            raise Unavailable("the database lacks this version's schema: run `ridgeline migrate`")
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: Settings
+    store: Store
+    local_datasets: LocalDatasets
+    readiness: Readiness
+    in_flight: InFlight = field(default_factory=InFlight)
+
+
+async def _context(request: Request) -> Context:
+    return cast("Context", request.app.state.context)
+
+
+Api = Annotated[Context, Depends(_context)]

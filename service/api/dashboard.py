@@ -1,0 +1,124 @@
+"""optuna-dashboard, passed through: GET and HEAD only, behind our own authentication.
+
+The dashboard has no authentication and routes that write, none of them under GET.  It runs as a
+process of its own on a read-only database (`service.dashboard`) and works only at the root of a
+host, which is why our own API lives under /v1.  A browser cannot be told to send a Bearer token, so
+here, and only here, HTTP Basic works too: nothing here writes, so a credential that a browser sends
+by itself does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import httpx
+from fastapi import APIRouter
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from service.api.auth import identify, token_of
+from service.api.context import Context
+from service.api.problems import problem_response
+from service.errors import NotFound, Unauthenticated, Unavailable
+
+PATHS = (
+    "/",
+    "/dashboard",
+    "/dashboard/{rest:path}",
+    "/api/{rest:path}",
+    "/csv/{rest:path}",
+    "/artifacts/{rest:path}",
+    "/static/{rest:path}",
+)
+_REQUEST_HEADERS = ("accept", "accept-encoding", "if-modified-since", "if-none-match", "range")
+_RESPONSE_HEADERS = (
+    "accept-ranges",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-security-policy",
+    "content-type",
+    "etag",
+    "last-modified",
+)
+"""Lists of what passes; hop-by-hop headers, cookies, CORS and our Authorization are not on them."""
+
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Ridgeline", charset="UTF-8"'}
+_TIMEOUT = httpx.Timeout(60.0, connect=3.0)
+
+
+class Dashboard:
+    """The way to the dashboard's process; without a URL it says how to start one."""
+
+    def __init__(self, api: Context) -> None:
+        self._api = api
+        self._client: httpx.AsyncClient | None = None
+        self.router = APIRouter(include_in_schema=False)
+        for path in PATHS:
+            self.router.add_api_route(path, self._pass_through, methods=["GET", "HEAD"])
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Connections to the dashboard are kept for the length of the block."""
+        url = self._api.settings.dashboard_url
+        if url is None:
+            yield
+            return
+        # A proxy for the outside world cannot reach a process of this machine: trust_env=False.
+        async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
+            self._client = client
+            yield
+            self._client = None
+
+    async def _pass_through(self, request: Request) -> Response:
+        try:
+            caller = await run_in_threadpool(
+                identify, self._api.store, token_of(request.headers.get("authorization", ""))
+            )
+        except Unauthenticated as exc:
+            return problem_response(exc.status, exc.detail, headers=_CHALLENGE)
+        caller.demand("read")
+        if self._client is None:
+            raise NotFound(
+                "no dashboard runs; `ridgeline up` starts one, or start "
+                "`python -m service.dashboard --port 8001` and set RIDGELINE_DASHBOARD_URL"
+            )
+        headers = {name: request.headers.get(name, "") for name in _REQUEST_HEADERS}
+        headers["accept-encoding"] = headers["accept-encoding"] or "identity"
+        upstream = self._client.build_request(
+            request.method,
+            self._client.base_url.copy_with(raw_path=_target(request)),
+            headers={name: value for name, value in headers.items() if value},
+        )
+        try:
+            answer = await self._client.send(upstream, stream=True)
+        except httpx.TransportError as exc:
+            raise Unavailable("the dashboard does not answer; is its process running?") from exc
+        return StreamingResponse(
+            answer.aiter_raw(),
+            answer.status_code,
+            _passed(answer.headers),
+            background=BackgroundTask(answer.aclose),
+        )
+
+
+def _target(request: Request) -> bytes:
+    """Path and query as they came: decoding and encoding them again might change them."""
+    query: bytes = request.scope["query_string"]
+    path: bytes = request.scope["raw_path"]
+    return path + b"?" + query if query else path
+
+
+def _passed(headers: Mapping[str, str]) -> dict[str, str]:
+    passed = {name: headers[name] for name in _RESPONSE_HEADERS if name in headers}
+    if "location" in headers:
+        # The dashboard redirects to its own address, which nobody else can reach.
+        location = urlsplit(headers["location"])
+        passed["location"] = location._replace(scheme="", netloc="").geturl()
+    return passed

@@ -1,0 +1,291 @@
+"""Examples that the OpenAPI document shows; made of the models, so they cannot go stale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from search.spec import parse_spec
+from service.lifecycle import RunState, StudyState, TrialState
+from service.protocol import (
+    DatasetInfo,
+    DeviceInfo,
+    RunEnded,
+    RunHeld,
+    RunKey,
+    RunOrder,
+    RunReport,
+    SyncRequest,
+    SyncResponse,
+    WorkerRegistered,
+    WorkerRegistration,
+)
+from service.resources import (
+    BestTrial,
+    CompleteRequest,
+    Dataset,
+    EnqueueRequest,
+    EpochMetrics,
+    ParameterInfo,
+    ReportRequest,
+    Run,
+    Study,
+    SuggestedTrial,
+    SuggestRequest,
+    SuggestResponse,
+    TaskInfo,
+    TokenInfo,
+    Trial,
+    TrialCounts,
+    Worker,
+)
+
+_DAY = 1_800_000_000.0
+_FINGERPRINT = "5f2c" * 16
+_PROGRAM = "eager/1 torch-2.13.0 cpu width-8"
+_CONFIG = {"learning_rate": 0.0071, "batch_size": 64, "l2": 0.0, "dropout": 0.25}
+_METRICS = {"validation_accuracy": 0.975, "validation_loss": 0.093}
+
+TPE_SPEC: dict[str, Any] = {
+    "name": "digits-tpe",
+    "task": {"name": "mlp", "dataset": "digits", "hidden": [64]},
+    "space": {
+        "learning_rate": {"type": "float", "low": 0.0001, "high": 0.1, "log": True},
+        "batch_size": {"type": "values", "values": [32, 64, 128]},
+        "l2": {"type": "float", "low": 1e-6, "high": 0.01, "log": True, "zero": True},
+        "dropout": {"type": "float", "low": 0.0, "high": 0.6},
+    },
+    "sampler": {"name": "tpe", "seed": 1},
+    "budget": {"trials": 100, "epochs": 20},
+    "early_stopping": {"patience": 5},
+}
+GRID_SPEC: dict[str, Any] = {
+    "name": "digits-grid",
+    "task": {"name": "mlp", "dataset": "digits"},
+    "space": {
+        "learning_rate": {"type": "float", "low": 0.001, "high": 0.1, "log": True, "points": 3},
+        "l2": {"type": "values", "values": [0.0, 0.0001, 0.001]},
+    },
+    "sampler": {"name": "grid"},
+    "replicates": 3,
+}
+EXTERNAL_SPEC: dict[str, Any] = {
+    "name": "my-program",
+    "task": {"name": "external", "description": "trained by train.py on our cluster"},
+    "space": {"depth": {"type": "int", "low": 2, "high": 12}},
+    "sampler": {"name": "random", "seed": 7},
+    "objective": {"metric": "error", "direction": "minimize"},
+    "budget": {"trials": 50},
+}
+
+_STUDY = Study(
+    name="digits-tpe",
+    state=StudyState.RUNNING,
+    reason=None,
+    stopping=False,
+    spec=parse_spec(TPE_SPEC),
+    num_trials=100,
+    trials=TrialCounts(waiting=0, running=8, complete=31, pruned=0, fail=1),
+    best=BestTrial(number=17, value=0.975, config=_CONFIG),
+    device_seconds=42.5,
+    data_fingerprint=_FINGERPRINT,
+    owner="9f86d081884c7d65",
+    revision=1312,
+    projection_error=None,
+    created_at=_DAY,
+    started_at=_DAY + 1,
+    finished_at=None,
+).model_dump(mode="json")
+
+_TRIAL = Trial(
+    study="digits-tpe",
+    number=17,
+    state=TrialState.COMPLETE,
+    reason=None,
+    config=_CONFIG,
+    value=0.975,
+    origin="sampler",
+    grid_cell=None,
+    sampler="tpe/1+optuna-5.0.0",
+    sampler_seed=4_172_390_114,
+    seen_revision=612,
+    revision=905,
+    runs=(
+        Run(
+            replicate=0,
+            seed=2_750_121_003,
+            state=RunState.COMPLETE,
+            reason=None,
+            error=None,
+            log_tail=None,
+            attempt=1,
+            charges=0,
+            worker="b1946ac92492d234",
+            device="cpu:0",
+            program=_PROGRAM,
+            data_fingerprint=_FINGERPRINT,
+            value=0.975,
+            kept_epoch=14,
+            metrics={**_METRICS, "test_accuracy": 0.969},
+            device_seconds=1.07,
+            started_at=_DAY + 20,
+            finished_at=_DAY + 22,
+        ),
+    ),
+    created_at=_DAY + 20,
+    started_at=_DAY + 20,
+    finished_at=_DAY + 22,
+).model_dump(mode="json")
+_TRIAL_WITH_HISTORY = {
+    **_TRIAL,
+    "epochs": [EpochMetrics(replicate=0, epoch=1, metrics=_METRICS).model_dump(mode="json")],
+}
+
+ENQUEUE = EnqueueRequest(configs=(_CONFIG,)).model_dump(mode="json")
+SUGGEST = SuggestRequest(count=2, lease_seconds=600).model_dump(mode="json")
+_SUGGESTED = SuggestResponse(
+    trials=(
+        SuggestedTrial(
+            number=0, attempt=1, config={"depth": 5}, seed=2_750_121_003, lease_seconds=600
+        ),
+    ),
+    state=StudyState.RUNNING,
+    reason="1 trials are in flight; max_parallel is 1",
+).model_dump(mode="json")
+REPORT = ReportRequest(attempt=1, epoch=1, metrics={"error": 0.21}).model_dump(mode="json")
+COMPLETE = CompleteRequest(attempt=1, value=0.17).model_dump(mode="json", exclude_defaults=True)
+FAILED = {"attempt": 1, "state": "FAIL", "reason": "crashed", "error": "exit status 139"}
+
+_DIGITS = DatasetInfo(
+    name="digits",
+    fingerprint=_FINGERPRINT,
+    num_rows=1_797,
+    num_features=64,
+    num_classes=10,
+    has_test_part=False,
+)
+_DATASET = Dataset(**dict(_DIGITS), num_workers=1).model_dump(mode="json")
+_DEVICE = DeviceInfo(name="cpu:0", kind="cpu", description="8 cores", program=_PROGRAM)
+REGISTRATION = WorkerRegistration(
+    name="workstation", devices=(_DEVICE,), tasks=("mlp",), datasets=(_DIGITS,)
+).model_dump(mode="json")
+_REGISTERED = WorkerRegistered(
+    id="b1946ac92492d234", lease_seconds=30, sync_interval_seconds=0.5
+).model_dump(mode="json")
+_WORKER = Worker(
+    id="b1946ac92492d234",
+    name="workstation",
+    state="LIVE",
+    devices=(_DEVICE,),
+    tasks=("mlp",),
+    datasets=(_DIGITS,),
+    num_runs=8,
+    registered_at=_DAY,
+    seen_at=_DAY + 60,
+).model_dump(mode="json")
+SYNC = SyncRequest(
+    sync_seq=2,
+    held=(RunHeld(run=18, attempt=1, device="cpu:0", program=_PROGRAM),),
+    reports=(RunReport(run=17, attempt=1, epoch=20, metrics=_METRICS),),
+    ended=(
+        RunEnded(
+            run=17,
+            attempt=1,
+            outcome="complete",
+            value=0.975,
+            kept_epoch=14,
+            metrics=_METRICS,
+            device_seconds=1.07,
+        ),
+    ),
+    free_slots={"cpu:0": 1},
+).model_dump(mode="json", exclude_defaults=True)
+_SYNCED = SyncResponse(
+    start=(
+        RunOrder(
+            run=19,
+            attempt=1,
+            study="digits-tpe",
+            trial=19,
+            replicate=0,
+            device="cpu:0",
+            seed=2_750_121_003,
+            task={"name": "mlp", "dataset": "digits"},
+            config={**_CONFIG, "epochs": 20},
+            objective={"metric": "validation_accuracy", "direction": "maximize"},
+            early_stopping={"patience": 5, "min_delta": 0.0},
+            penalty={"penalize": "weights"},
+            data_fingerprint=_FINGERPRINT,
+        ),
+    ),
+    stop=(RunKey(run=12, attempt=2),),
+    refused=(),
+).model_dump(mode="json")
+
+TOKEN_REQUEST = {"name": "laptop", "scopes": ["write"]}
+_TOKEN = TokenInfo(
+    id="9f86d081884c7d65", name="laptop", scopes=("write",), created_at=_DAY, revoked_at=None
+).model_dump(mode="json")
+
+_TASK = TaskInfo(
+    name="mlp",
+    description="A fully connected classifier.",
+    parameters=(
+        ParameterInfo(
+            name="learning_rate",
+            kind="float",
+            description="step size of the optimizer",
+            low=0.0,
+            high=1e12,
+            choices=(),
+            listed=False,
+            default=0.001,
+        ),
+    ),
+    metrics={"validation_accuracy": "maximize", "validation_loss": "minimize"},
+    settings_schema={"title": "MlpSettings", "type": "object"},
+    num_workers=1,
+).model_dump(mode="json")
+
+_EVENTS = """\
+id: 905
+event: trial
+data: {"number": 17, "state": "COMPLETE", "reason": null, "config": {"l2": 0.0}, "value": 0.975}
+
+id: 1312
+event: end
+data: {}
+"""
+_CSV = """\
+number,trial_state,trial_reason,trial_value,depth,replicate,seed,run_state,run_reason,run_value,…
+0,COMPLETE,,0.17,5,0,2750121003,COMPLETE,,0.17,…
+"""
+
+ANSWERS: dict[str, Any] = {
+    "create_study": _STUDY,
+    "list_studies": {"studies": [_STUDY], "next_page_token": "NDI="},
+    "get_study": _STUDY,
+    "get_best_trial": _TRIAL,
+    "export_study": _CSV,
+    "stream_events": _EVENTS,
+    "pause_study": {**_STUDY, "state": "PAUSED", "reason": "paused; :resume goes on"},
+    "resume_study": _STUDY,
+    "stop_study": {**_STUDY, "stopping": True},
+    "cancel_study": {**_STUDY, "state": "CANCELLED", "finished_at": _DAY + 60},
+    "list_trials": {"trials": [_TRIAL], "next_page_token": None},
+    "get_trial": _TRIAL_WITH_HISTORY,
+    "enqueue_trials": {"trials": [_TRIAL], "next_page_token": None},
+    "suggest_trials": _SUGGESTED,
+    "report_trial": _TRIAL,
+    "complete_trial": _TRIAL,
+    "list_tasks": {"tasks": [_TASK], "next_page_token": None},
+    "list_datasets": {"datasets": [_DATASET], "next_page_token": None},
+    "list_workers": {"workers": [_WORKER], "next_page_token": None},
+    "register_worker": _REGISTERED,
+    "sync_worker": _SYNCED,
+    "list_tokens": {"tokens": [_TOKEN], "next_page_token": None},
+    "create_token": {**_TOKEN, "token": "rl_9f86d081884c7d65_…"},
+    "revoke_token": {**_TOKEN, "revoked_at": _DAY + 60},
+    "healthz": {"status": "ok"},
+    "readyz": {"status": "ok"},
+}
+"""Answers by operation."""

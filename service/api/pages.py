@@ -1,0 +1,72 @@
+"""Lists in pages: `page_size`, an opaque `page_token`, and `next_page_token`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from search.fields import MAX_INT
+from service.errors import InvalidInput
+from service.resources import Dataset, Study, TaskInfo, TokenInfo, Trial, Worker
+
+PageSize = Annotated[int, Query(ge=1, le=1_000, description="how many at most")]
+
+
+def _cursor(
+    page_token: Annotated[
+        str | None,
+        Query(max_length=100, description="`next_page_token` of the page before; none: the first"),
+    ] = None,
+) -> int | None:
+    if page_token is None:
+        return None
+    try:
+        text = base64.b64decode(page_token, altchars=b"-_", validate=True).decode("ascii")
+        cursor = int(text)
+    except (binascii.Error, ValueError):
+        cursor = -1
+    if not 0 <= cursor <= MAX_INT:
+        raise InvalidInput([("page_token", "is not the next_page_token of another page")])
+    return cursor
+
+
+Cursor = Annotated[int | None, Depends(_cursor)]
+
+
+def next_page_token(cursor: int | None) -> str | None:
+    """What stands for the next page; None after the last."""
+    return None if cursor is None else base64.urlsafe_b64encode(b"%d" % cursor).decode()
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    next_page_token: str | None = Field(None, description="null: this is the last page")
+
+
+class StudyPage(_Page):
+    studies: list[Study]
+
+
+class TrialPage(_Page):
+    trials: list[Trial]
+
+
+class TaskPage(_Page):
+    tasks: list[TaskInfo]
+
+
+class DatasetPage(_Page):
+    datasets: list[Dataset]
+
+
+class WorkerPage(_Page):
+    workers: list[Worker]
+
+
+class TokenPage(_Page):
+    tokens: list[TokenInfo]

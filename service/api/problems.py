@@ -1,0 +1,164 @@
+"""Errors as RFC 9457 problem+json, all of them.
+
+A problem's `type` is `about:blank` where the HTTP status says it all, and `urn:ridgeline:<error>`
+for an error of `service.errors`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from search.spec import InvalidSpec, error_problems
+from service.errors import (
+    InvalidInput,
+    RequestInFlight,
+    ServiceError,
+    Unauthenticated,
+    Unavailable,
+)
+
+MEDIA_TYPE = "application/problem+json"
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Ridgeline"'}
+
+_RETRY_AFTER_SECONDS = 1
+_MAX_ERRORS = 100
+_MAX_TEXT = 500
+
+
+class FieldError(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(
+        description="path of the field; empty: the body as a whole",
+        examples=["space.learning_rate.low"],
+    )
+    message: str
+
+
+class Problem(BaseModel):
+    """What went wrong, and what to do about it (RFC 9457)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field(examples=["urn:ridgeline:invalid-input"])
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = Field([], description="the fields that are wrong")
+    request_id: str | None = Field(None, description="of an unexpected error; the log has it too")
+
+
+class HttpError(Exception):
+    """Something wrong with a request as HTTP, before any use case saw it."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        errors: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = headers
+
+
+def problem_response(
+    status: int,
+    detail: str,
+    *,
+    type_: str = "about:blank",
+    title: str | None = None,
+    errors: Iterable[tuple[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+) -> Response:
+    """The answer that tells a problem."""
+    body: dict[str, Any] = {
+        "type": type_,
+        "title": title or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": _cut(detail),
+        "errors": [
+            {"field": _cut(field), "message": _cut(message)}
+            for field, message in list(errors)[:_MAX_ERRORS]
+        ],
+    }
+    if request_id is not None:
+        body["request_id"] = request_id
+    # ASCII escapes write whatever text a request brought, half a surrogate pair too.
+    return Response(json.dumps(body), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Let `app` answer every error it knows with a problem."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(InvalidSpec, _on_invalid_spec)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HttpError, _on_http_error)
+    app.add_exception_handler(HTTPException, _on_framework_error)
+
+
+async def _on_service_error(_request: Request, exc: Exception) -> Response:
+    error = cast("ServiceError", exc)
+    headers: dict[str, str] = {}
+    if isinstance(error, Unauthenticated):
+        headers = CHALLENGE
+    elif isinstance(error, Unavailable | RequestInFlight):
+        headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+    words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__).lower()
+    return problem_response(
+        error.status,
+        error.detail,
+        type_=f"urn:ridgeline:{words.replace(' ', '-')}",
+        title=words.capitalize(),
+        errors=error.problems if isinstance(error, InvalidInput) else (),
+        headers=headers,
+    )
+
+
+async def _on_invalid_spec(request: Request, exc: Exception) -> Response:
+    problems = cast("InvalidSpec", exc).problems
+    return await _on_service_error(request, InvalidInput(problems))
+
+
+async def _on_invalid_request(request: Request, exc: Exception) -> Response:
+    """A parameter of the path, the query or a header; `loc` begins with which of them."""
+    errors = [
+        {**error, "loc": error["loc"][1:]} for error in cast("RequestValidationError", exc).errors()
+    ]
+    return await _on_service_error(request, InvalidInput(list(error_problems(errors))))
+
+
+async def _on_http_error(_request: Request, exc: Exception) -> Response:
+    error = cast("HttpError", exc)
+    return problem_response(error.status, error.detail, errors=error.errors, headers=error.headers)
+
+
+async def _on_framework_error(request: Request, exc: Exception) -> Response:
+    error = cast("HTTPException", exc)
+    detail = error.detail
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {request.url.path}; /docs lists what there is"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "other methods")
+        detail = f"{request.method} is not possible at {request.url.path}; {allowed} is"
+    return problem_response(error.status_code, detail, headers=error.headers)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"

@@ -1,0 +1,24 @@
+"""Parameters in the paths of several routes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path
+
+from search.fields import MAX_INT
+
+StudyPath = Annotated[
+    str,
+    Path(
+        alias="study",
+        description="the study's name",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=128,
+        examples=["digits-tpe"],
+    ),
+]
+TrialPath = Annotated[
+    int, Path(alias="number", description="the trial's number, from 0", ge=0, le=MAX_INT)
+]
+ID_PATTERN = r"^[0-9A-Za-z_-]+$"

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query
+from starlette.responses import JSONResponse, Response
+
+from search.fields import MAX_INT
+from search.spec import StudySpec, parse_spec
+from service import studies
+from service.api import events, examples
+from service.api.auth import Reader, Writer
+from service.api.bodies import JsonBody, Nothing, body_of
+from service.api.context import Api
+from service.api.idempotency import Idempotent
+from service.api.openapi import problems, takes
+from service.api.pages import Cursor, PageSize, StudyPage, next_page_token
+from service.api.routes.params import StudyPath
+from service.lifecycle import StudyState
+from service.resources import Study, Trial
+
+router = APIRouter(prefix="/v1", tags=["studies"])
+
+
+class CsvResponse(Response):
+    media_type = "text/csv"
+
+
+_SPEC = takes(
+    StudySpec,
+    TPE=examples.TPE_SPEC,
+    grid_with_three_seeds_a_trial=examples.GRID_SPEC,
+    trained_by_your_own_program=examples.EXTERNAL_SPEC,
+)
+
+
+@router.post(
+    "/studies",
+    summary="Post a study",
+    response_model=Study,
+    status_code=201,
+    responses=problems(409, 429, body=True),
+    openapi_extra=_SPEC,
+)
+def create_study(caller: Writer, api: Api, data: JsonBody, once: Idempotent) -> Response:
+    """Queue a search; workers that have its task and data set begin at once.
+
+    The spec is checked as a whole: parameters must be the task's, a grid needs points on every
+    float range, the data set must be known (`GET /v1/datasets`).
+    """
+    spec = parse_spec(data)
+    local = api.local_datasets.cards()
+    return once.perform(
+        caller,
+        lambda tx: studies.create(
+            tx,
+            spec,
+            owner=caller.token_id,
+            local_datasets=local,
+            max_open=api.settings.max_open_studies,
+        ),
+        status=201,
+    )
+
+
+@router.get(
+    "/studies",
+    summary="List studies",
+    response_model=StudyPage,
+    responses=problems(422),
+)
+def list_studies(
+    caller: Reader,
+    api: Api,
+    cursor: Cursor,
+    page_size: PageSize = 100,
+    state: Annotated[StudyState | None, Query(description="only those in this state")] = None,
+) -> StudyPage:
+    """Studies, newest first."""
+    with api.store.reading() as tx:
+        found, more = studies.list_page(tx, page_size=page_size, cursor=cursor, state=state)
+    return StudyPage(studies=found, next_page_token=next_page_token(more))
+
+
+@router.get(
+    "/studies/{study}",
+    summary="Get a study",
+    response_model=Study,
+    responses={
+        304: {"description": "It is as `If-None-Match` knows it."},
+        **problems(404, 422),
+    },
+)
+def get_study(
+    caller: Reader,
+    api: Api,
+    study: StudyPath,
+    if_none_match: Annotated[
+        str | None, Header(description="`ETag` of the answer you have", examples=['"1f2e…"'])
+    ] = None,
+) -> Response:
+    """The study's spec, state, counts and best trial so far; `reason` says why it waits."""
+    with api.store.reading() as tx:
+        found = studies.get(tx, study)
+    answer = JSONResponse(found.model_dump(mode="json"))
+    # Of the whole answer: what a study waits for changes without a new revision.
+    etag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+    known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
+    if etag in known or "*" in known:
+        answer = Response(status_code=304)  # type: ignore[assignment]
+    answer.headers["ETag"] = etag
+    return answer
+
+
+@router.get(
+    "/studies/{study}/best",
+    summary="Get the best trial",
+    response_model=Trial,
+    responses=problems(404, 422),
+)
+def get_best_trial(caller: Reader, api: Api, study: StudyPath) -> Trial:
+    """The complete trial with the best value; of equal ones the one with the smaller number."""
+    with api.store.reading() as tx:
+        return studies.best(tx, study)
+
+
+@router.get(
+    "/studies/{study}/export",
+    summary="Export the trials as CSV",
+    response_class=CsvResponse,
+    responses=problems(404, 422),
+)
+def export_study(caller: Reader, api: Api, study: StudyPath) -> Response:
+    """One line a run, the columns of its trial repeated."""
+    with api.store.reading() as tx:
+        text = studies.export_csv(tx, study)
+    headers = {"Content-Disposition": f'attachment; filename="{study}.csv"'}
+    return CsvResponse(text, headers=headers)
+
+
+@router.get(
+    "/studies/{study}/events",
+    summary="Follow a study live",
+    status_code=200,
+    response_class=events.EventStream,
+    responses=problems(404, 422),
+)
+def stream_events(
+    caller: Reader,
+    api: Api,
+    study: StudyPath,
+    last_event_id: Annotated[
+        int | None, Header(ge=0, le=MAX_INT, description="id of the last event you have")
+    ] = None,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_INT, description="the same, where headers cannot be set")
+    ] = 0,
+) -> Response:
+    """Server-sent events: the newest state of whatever changed, in the order of the changes.
+
+    `id` is the study's revision at the change, `event` one of study, trial, run, report; after the
+    last event of a study that has ended comes `end`.  Changes of one thing between two looks are
+    told as one.
+    """
+    start = after if last_event_id is None else last_event_id
+    events.read(api, caller, study, start)  # a study that does not exist is a 404, not a stream
+    return events.EventStream(events.stream(api, caller, study, start))
+
+
+def _add_verb(verb: studies.Verb, summary: str, description: str) -> None:
+    def endpoint(
+        caller: Writer,
+        study: StudyPath,
+        once: Idempotent,
+        body: Annotated[Nothing, Depends(body_of(Nothing))],
+    ) -> Response:
+        return once.perform(caller, lambda tx: studies.apply_verb(tx, study, verb))
+
+    router.add_api_route(
+        f"/studies/{{study}}:{verb}",
+        endpoint,
+        methods=["POST"],
+        name=f"{verb}_study",
+        summary=summary,
+        description=f"{description}  Repeating it changes nothing.",
+        response_model=Study,
+        responses=problems(404, 409, body=True),
+        openapi_extra=takes(Nothing),
+    )
+
+
+_add_verb("pause", "Pause a study", "Start no more runs; those that train go on to their end.")
+_add_verb("resume", "Resume a study", "Go on with a paused study.")
+_add_verb("stop", "Stop a study", "Create no more trials; the running ones finish.")
+_add_verb("cancel", "Cancel a study", "End it now: its running trials fail as cancelled.")

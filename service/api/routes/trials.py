@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import Response
+
+from service import trials
+from service.api import examples
+from service.api.auth import Reader, Writer
+from service.api.bodies import body_of
+from service.api.context import Api
+from service.api.idempotency import Idempotent
+from service.api.openapi import problems, takes
+from service.api.pages import Cursor, PageSize, TrialPage, next_page_token
+from service.api.routes.params import StudyPath, TrialPath
+from service.lifecycle import TrialState
+from service.resources import (
+    CompleteRequest,
+    EnqueueRequest,
+    ReportRequest,
+    SuggestRequest,
+    SuggestResponse,
+    Trial,
+    TrialWithHistory,
+)
+
+router = APIRouter(prefix="/v1/studies/{study}", tags=["trials"])
+
+
+@router.get(
+    "/trials",
+    summary="List trials",
+    response_model=TrialPage,
+    responses=problems(404, 422),
+)
+def list_trials(
+    caller: Reader,
+    api: Api,
+    study: StudyPath,
+    cursor: Cursor,
+    page_size: PageSize = 100,
+    state: Annotated[TrialState | None, Query(description="only those in this state")] = None,
+) -> TrialPage:
+    """Trials in the order of their numbers, each with its runs."""
+    with api.store.reading() as tx:
+        found, more = trials.list_page(tx, study, page_size=page_size, cursor=cursor, state=state)
+    return TrialPage(trials=found, next_page_token=next_page_token(more))
+
+
+@router.get(
+    "/trials/{number}",
+    summary="Get a trial",
+    response_model=TrialWithHistory,
+    responses=problems(404, 422),
+)
+def get_trial(caller: Reader, api: Api, study: StudyPath, number: TrialPath) -> TrialWithHistory:
+    """One trial with its runs and the metrics of all their epochs."""
+    with api.store.reading() as tx:
+        return trials.get(tx, study, number)
+
+
+@router.post(
+    "/trials:enqueue",
+    summary="Enqueue trials",
+    response_model=TrialPage,
+    responses=problems(404, 409, body=True),
+    openapi_extra=takes(EnqueueRequest, your_current_best=examples.ENQUEUE),
+)
+def enqueue_trials(
+    caller: Writer,
+    study: StudyPath,
+    body: Annotated[EnqueueRequest, Depends(body_of(EnqueueRequest))],
+    once: Idempotent,
+) -> Response:
+    """Configurations to try next, before the sampler is asked; each names every parameter."""
+    return once.perform(
+        caller,
+        lambda tx: TrialPage(trials=trials.enqueue(tx, study, body.configs), next_page_token=None),
+    )
+
+
+@router.post(
+    "/trials:suggest",
+    summary="Get trials for your own program",
+    response_model=SuggestResponse,
+    responses=problems(404, 409, body=True),
+    openapi_extra=takes(SuggestRequest, two_trials=examples.SUGGEST),
+)
+def suggest_trials(
+    caller: Writer,
+    api: Api,
+    study: StudyPath,
+    body: Annotated[SuggestRequest, Depends(body_of(SuggestRequest))],
+    once: Idempotent,
+) -> Response:
+    """Hand trials of a study whose task is `external` to the program that calls.
+
+    Report on each trial within its lease, or it is given to another program.  `reason` says why
+    there are fewer trials than asked for.
+    """
+    return once.perform_action(
+        caller, lambda remember: trials.suggest(api.store, study, body, remember=remember)
+    )
+
+
+@router.post(
+    "/trials/{number}:report",
+    summary="Report one epoch",
+    response_model=Trial,
+    responses=problems(404, 409, body=True),
+    openapi_extra=takes(ReportRequest, first_epoch=examples.REPORT),
+)
+def report_trial(
+    caller: Writer,
+    study: StudyPath,
+    number: TrialPath,
+    body: Annotated[ReportRequest, Depends(body_of(ReportRequest))],
+    once: Idempotent,
+) -> Response:
+    """Metrics of one finished epoch of an external trial; renews its lease.
+
+    409 with the type `urn:ridgeline:stale-attempt`: the trial has ended, or is somebody else's by
+    now; drop it.
+    """
+    return once.perform(caller, lambda tx: trials.report(tx, study, number, body))
+
+
+@router.post(
+    "/trials/{number}:complete",
+    summary="End a trial",
+    response_model=Trial,
+    responses=problems(404, 409, body=True),
+    openapi_extra=takes(CompleteRequest, success=examples.COMPLETE, failure=examples.FAILED),
+)
+def complete_trial(
+    caller: Writer,
+    api: Api,
+    study: StudyPath,
+    number: TrialPath,
+    body: Annotated[CompleteRequest, Depends(body_of(CompleteRequest))],
+    once: Idempotent,
+) -> Response:
+    """The result of an external trial, or how it failed.
+
+    Without `value` its last reported value of the objective counts.
+    """
+    max_charges = api.settings.max_charges
+    return once.perform(
+        caller, lambda tx: trials.complete(tx, study, number, body, max_charges=max_charges)
+    )

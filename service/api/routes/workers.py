@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+
+from service import workers
+from service.api import examples
+from service.api.auth import Reader, WorkerCaller
+from service.api.bodies import body_of
+from service.api.context import Api
+from service.api.openapi import problems, takes
+from service.api.pages import WorkerPage
+from service.api.routes.params import ID_PATTERN
+from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
+
+router = APIRouter(prefix="/v1", tags=["workers"])
+
+
+@router.get(
+    "/workers",
+    summary="List workers",
+    response_model=WorkerPage,
+    responses=problems(),
+)
+def list_workers(caller: Reader, api: Api) -> WorkerPage:
+    """All workers in the order they came, those lost or gone too."""
+    with api.store.reading() as tx:
+        return WorkerPage(workers=workers.list_all(tx), next_page_token=None)
+
+
+@router.post(
+    "/workers",
+    summary="Register a worker",
+    response_model=WorkerRegistered,
+    status_code=201,
+    responses=problems(body=True),
+    openapi_extra=takes(WorkerRegistration, one_cpu=examples.REGISTRATION),
+)
+def register_worker(
+    caller: WorkerCaller,
+    api: Api,
+    body: Annotated[WorkerRegistration, Depends(body_of(WorkerRegistration))],
+) -> WorkerRegistered:
+    """Take in a process with devices; it then calls `:sync` at least once a lease."""
+    with api.store.transaction() as tx:
+        return workers.register(tx, body, owner=caller.token_id, settings=api.settings)
+
+
+@router.post(
+    "/workers/{worker}:sync",
+    summary="State what a worker holds",
+    response_model=SyncResponse,
+    responses=problems(404, 409, body=True),
+    openapi_extra=takes(SyncRequest, one_run_ended=examples.SYNC),
+)
+def sync_worker(
+    caller: WorkerCaller,
+    api: Api,
+    worker: Annotated[str, Path(description="the worker's id", pattern=ID_PATTERN, max_length=64)],
+    body: Annotated[SyncRequest, Depends(body_of(SyncRequest))],
+) -> SyncResponse:
+    """What the worker holds, reports and has ended since; answered with runs to start and to stop.
+
+    Sending it twice changes nothing.  404 or 409: the worker is not, or no longer, registered;
+    register again.
+    """
+    return workers.sync(api.store, worker, body, settings=api.settings)

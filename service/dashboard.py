@@ -1,0 +1,147 @@
+"""optuna-dashboard in a process of its own, on a database that it cannot write to.
+
+`python -m service.dashboard --port 8001` serves it on loopback, where the api passes it through
+(`service.api.dashboard`).  The dashboard has no authentication and routes that write, so it gets
+SQLite opened read-only or PostgreSQL sessions that are read-only, whatever the role may do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from urllib.parse import quote
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from alembic.migration import MigrationContext
+from optuna.storages import RDBStorage
+from optuna_dashboard import wsgi
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+
+from service import processes
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 60.0
+"""How long Optuna's tables are waited for: whoever starts everything at once migrates meanwhile."""
+
+_POLL_SECONDS = 0.2
+
+
+class NoTables(Exception):
+    """The database has no tables of Optuna's."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug(format, *args)
+
+
+def read_only(url: str) -> URL:
+    """The same database, in a form through which nothing can be written."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(parsed.database or "").absolute()
+        # A URI, for `mode=ro`; its characters ?, # and % would end or change the path.
+        return parsed.set(database=f"file:{quote(str(path))}").update_query_dict(
+            {"mode": "ro", "uri": "true"}
+        )
+    options = " ".join((*parsed.normalized_query.get("options", ()), _PG_READ_ONLY))
+    return parsed.update_query_dict({"options": options})
+
+
+_PG_READ_ONLY = "-c default_transaction_read_only=on"
+
+
+def open_storage(url: URL) -> RDBStorage:
+    """Optuna's storage on a database that has its tables; neither created nor migrated here."""
+    # RDBStorage runs `str.format` over the URL, so braces of a path or password are doubled.
+    text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    return RDBStorage(
+        text,
+        engine_kwargs={"pool_pre_ping": True},
+        skip_compatibility_check=True,
+        skip_table_creation=True,
+    )
+
+
+def wait_for_tables(url: URL, *, seconds: float = WAIT_SECONDS) -> None:
+    """Return once the database answers and has Optuna's tables.
+
+    Raises:
+        NoTables: it has none after `seconds`.
+    """
+    engine = create_engine(url)
+    deadline = time.monotonic() + seconds
+    try:
+        while (problem := _missing(engine)) is not None:
+            if time.monotonic() >= deadline:
+                raise NoTables(
+                    f"the dashboard waited {seconds:g} seconds for Optuna's tables in {url}: "
+                    f"{problem}; run `ridgeline migrate`"
+                )
+            time.sleep(_POLL_SECONDS)
+    finally:
+        engine.dispose()
+
+
+def _missing(engine: Engine) -> str | None:
+    """Why the dashboard cannot start yet; Optuna writes its revision after all its tables."""
+    try:
+        with engine.connect() as connection:
+            if MigrationContext.configure(connection).get_current_revision() is None:
+                return "it has none"
+    except DBAPIError as exc:
+        return str(exc.orig).strip()
+    return None
+
+
+def serve(url: URL, host: str, port: int) -> None:
+    """Serve the dashboard until the process ends."""
+    app = wsgi(open_storage(url))
+    with make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler) as server:
+        log.info("dashboard on http://%s:%d, read-only", host, server.server_port)
+        server.serve_forever()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The process; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m service.dashboard", description=__doc__)
+    parser.add_argument("--database-url", help="left out: as RIDGELINE_* settings say")
+    parser.add_argument("--host", default="127.0.0.1", help="keep it on loopback")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "--die-with-parent", action="store_true", help="end when standard input is closed"
+    )
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    if args.die_with_parent:
+        processes.watch_parent()
+    settings = Settings()
+    url = read_only(
+        args.database_url or settings.dashboard_database_url or settings.resolved_database_url
+    )
+    try:
+        wait_for_tables(url)
+        serve(url, args.host, args.port)
+    except (NoTables, OSError) as exc:
+        print(f"service.dashboard: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

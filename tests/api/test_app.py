@@ -1,0 +1,101 @@
+"""The app as a process has it: its lifespan, what it imports, its own data sets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+import anyio.from_thread
+import pytest
+
+from service import workers
+from service.api import app as app_module
+from service.api.app import create_app, maintain
+from service.errors import Unavailable
+from service.settings import Settings
+from service.store.session import Store
+from tests.api.calling import SPEC, fields, ok, sqlite_only
+from tests.api.conftest import ClientOf
+from tests.tasks.idx_files import write_folder
+
+
+def test_the_api_imports_neither_torch_nor_sklearn() -> None:
+    code = (
+        "import service.api.app, sys; "
+        "sys.exit(','.join({'torch', 'sklearn', 'optuna_dashboard'} & sys.modules.keys()) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@sqlite_only
+def test_while_it_runs_leases_expire(
+    settings: Settings,
+    store: Store,
+    portal: anyio.from_thread.BlockingPortal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app_module, "MAINTENANCE_SECONDS", 0)
+    done = threading.Event()
+    calls: list[Store] = []
+
+    def expire(of: Store) -> int:
+        calls.append(of)
+        if len(calls) == 1:
+            raise RuntimeError("the database restarts, say")
+        done.set()
+        return 0
+
+    monkeypatch.setattr(workers, "expire", expire)
+    app = create_app(settings.model_copy(update={"lease_seconds": 1e-3}), store)
+    with portal.wrap_async_context_manager(app.router.lifespan_context(app)):
+        assert done.wait(30)
+    assert set(calls) == {store}
+    assert not any(thread.name == "maintenance" for thread in threading.enumerate())
+
+
+def test_maintenance_ends_when_told_to() -> None:
+    stopping = threading.Event()
+    stopping.set()
+    maintain(None, stopping, lease_seconds=0)  # type: ignore[arg-type]
+
+
+def test_nobody_loses_a_lease_that_could_not_be_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start, and after a time without the database, a whole lease passes first."""
+    outcomes = iter([None, None, Unavailable("the database restarts"), None])
+
+    def expire(_store: Store) -> int:
+        outcome = next(outcomes)
+        if outcome is not None:
+            raise outcome
+        return 0
+
+    class FourTimes(threading.Event):
+        pauses: ClassVar[list[float | None]] = []
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.pauses.append(timeout)
+            return len(self.pauses) > 4
+
+    monkeypatch.setattr(workers, "expire", expire)
+    maintain(None, FourTimes(), lease_seconds=30)  # type: ignore[arg-type]
+    assert FourTimes.pauses == [30, 1, 1, 30, 1]
+
+
+@sqlite_only
+def test_its_own_data_sets_are_known_before_a_worker_has_them(
+    settings: Settings, store: Store, client_of: ClientOf, tmp_path: Path
+) -> None:
+    spec = {**SPEC, "task": {"name": "mlp", "dataset": "tiny"}}
+    without = client_of(create_app(settings, store))
+    assert "task.dataset" in fields(without.post("/v1/studies", json=spec))
+    write_folder(tmp_path / "tiny")
+    (tmp_path / "broken").mkdir()
+    app = create_app(settings.model_copy(update={"data_root": tmp_path}), store)
+    client = client_of(app)
+    created = ok(client.post("/v1/studies", json=spec), 201)
+    (dataset,) = ok(client.get("/v1/datasets"))["datasets"]
+    assert (dataset["name"], dataset["num_workers"]) == ("tiny", 0)
+    assert created["data_fingerprint"] == dataset["fingerprint"]

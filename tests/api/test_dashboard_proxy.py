@@ -1,0 +1,186 @@
+"""The way to the dashboard: reading only, behind our authentication, nothing of ours passed on."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import anyio.from_thread
+import httpx
+import pytest
+from optuna.storages import InMemoryStorage
+from optuna_dashboard import wsgi
+
+from service import tokens
+from service.api.app import create_app
+from service.settings import Settings
+from service.store.session import Store
+from tests.api.calling import problem, sqlite_only
+from tests.api.conftest import ClientOf
+
+PATHS = ("/", "/dashboard", "/dashboard/studies/1", "/api/studies", "/csv/1", "/artifacts/1/a",
+         "/static/bundle.js")  # fmt: skip
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """Stands for the dashboard: says what it was asked, with headers that must not pass."""
+
+    seen: list[tuple[str, str, dict[str, str]]] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        names = {name.lower(): value for name, value in self.headers.items()}
+        self.seen.append((self.command, self.path, names))
+        self.send_response(302 if self.path == "/" else 200)
+        if self.path == "/":
+            self.send_header("Location", f"http://{self.headers['Host']}/dashboard?a=b")
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", "5")
+        self.send_header("Content-Security-Policy", "default-src 'self'")
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Set-Cookie", "a=b")
+        self.send_header("Keep-Alive", "timeout=5")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(b"hello")
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    Upstream.seen.clear()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def client(
+    settings: Settings,
+    store: Store,
+    upstream: str,
+    client_of: ClientOf,
+    portal: anyio.from_thread.BlockingPortal,
+) -> Iterator[httpx.Client]:
+    app = create_app(settings.model_copy(update={"dashboard_url": upstream}), store)
+    with portal.wrap_async_context_manager(app.router.lifespan_context(app)):
+        yield client_of(app)
+
+
+@sqlite_only
+def test_reading_passes_as_it_is(client: httpx.Client) -> None:
+    for path in PATHS[1:]:
+        answer = client.get(f"{path}?a=%2F&b=%00", headers={"Accept-Encoding": "gzip"})
+        assert (answer.status_code, answer.text) == (200, "hello")
+        method, seen, headers = Upstream.seen.pop()
+        assert (method, seen) == ("GET", f"{path}?a=%2F&b=%00")
+        assert headers["accept-encoding"] == "gzip"
+    answer = client.head("/static/%2e%2e/x")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == "5"
+    assert Upstream.seen.pop()[:2] == ("HEAD", "/static/%2e%2e/x")
+
+
+@sqlite_only
+def test_headers_pass_by_list_only(client: httpx.Client, store: Store) -> None:
+    with store.transaction() as tx:
+        _, text = tokens.create(tx, "reader", ["read"])
+    sent = {"Authorization": f"Bearer {text}", "Cookie": "a=b", "X-Other": "1"}
+    answer = client.get("/dashboard", headers=sent)
+    assert answer.headers["content-security-policy"] == "default-src 'self'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    unwanted = {"access-control-allow-origin", "set-cookie", "keep-alive"}
+    assert not unwanted & set(answer.headers)
+    (_, _, headers) = Upstream.seen.pop()
+    assert not {"authorization", "cookie", "x-other"} & headers.keys()
+    assert text not in str(headers)
+
+
+@sqlite_only
+def test_redirects_stay_here(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (302, "/dashboard?a=b")
+
+
+@sqlite_only
+def test_nothing_that_writes_passes(client: httpx.Client) -> None:
+    for path in (*PATHS, "/api/studies/1/rename", "/api/trials/1/tell"):
+        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            problem(client.request(method, path, json={}), 405)
+    problem(client.get("/incompatible-rdb-schema"), 404)
+    assert Upstream.seen == []
+
+
+@sqlite_only
+def test_a_browser_may_show_the_token_as_its_password(client: httpx.Client, store: Store) -> None:
+    def basic(user: str, password: str) -> dict[str, str]:
+        return {
+            "Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        }
+
+    with store.transaction() as tx:
+        info, text = tokens.create(tx, "reader", ["read"])
+        _, worker = tokens.create(tx, "worker", ["worker"])
+    for headers in ({}, basic("me", "guess"), {"Authorization": "Basic ???"}):
+        answer = client.get("/dashboard", headers=headers)
+        problem(answer, 401)
+        assert answer.headers["www-authenticate"].startswith('Basic realm="Ridgeline"')
+    problem(client.get("/dashboard", headers=basic("me", worker)), 403)
+    assert Upstream.seen == []
+    for headers in (basic("me", text), basic("", text), {"Authorization": f"Bearer {text}"}):
+        assert client.get("/api/studies", headers=headers).text == "hello"
+    problem(client.get("/v1/studies", headers=basic("me", text)), 401)
+    with store.transaction() as tx:
+        tokens.revoke(tx, info.id)
+    problem(client.get("/dashboard", headers=basic("me", text)), 401)
+
+
+@sqlite_only
+def test_without_a_dashboard_it_says_how_to_start_one(
+    settings: Settings, store: Store, client_of: ClientOf
+) -> None:
+    client = client_of(create_app(settings, store))
+    for path in PATHS:
+        assert "python -m service.dashboard" in problem(client.get(path), 404)["detail"]
+
+
+@sqlite_only
+def test_a_dashboard_that_is_away_is_503(
+    settings: Settings,
+    store: Store,
+    client_of: ClientOf,
+    portal: anyio.from_thread.BlockingPortal,
+) -> None:
+    # Port 9 (discard) of loopback: nothing listens there.
+    app = create_app(settings.model_copy(update={"dashboard_url": "http://127.0.0.1:9"}), store)
+    with portal.wrap_async_context_manager(app.router.lifespan_context(app)):
+        problem(client_of(app).get("/dashboard"), 503)
+
+
+def test_the_dashboard_writes_nothing_under_get() -> None:
+    app: Any = wsgi(InMemoryStorage())
+    assert {route.rule for route in app.routes if route.method == "GET"} == {
+        "/",
+        "/dashboard<:re:(/.*)?>",
+        "/api/meta",
+        "/api/studies",
+        "/api/studies/<study_id:int>",
+        "/api/studies/<study_id:int>/param_importances",
+        "/api/studies/<study_id:int>/plot/<plot_type>",
+        "/csv/<study_id:int>",
+        "/favicon.ico",
+        "/static/<filename:path>",
+        "/incompatible-rdb-schema",
+        "/artifacts/<study_id:int>/<artifact_id:re:[0-9a-fA-F-]+>",
+        "/artifacts/<study_id:int>/<trial_id:int>/<artifact_id:re:[0-9a-fA-F-]+>",
+    }, "the dashboard has other GET routes than those that were looked at: look at the new ones"

@@ -1,0 +1,150 @@
+"""What holds for every request, whatever it asks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.errors import Unavailable
+from service.store.session import Store, Transaction
+from tests.api.calling import SPEC, ok, problem, sqlite_only
+
+pytestmark = sqlite_only
+
+POST = "/v1/studies"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "",
+        "127.0.0.1.nip.io:8000",
+        "[::2]",
+        "localhost:1:2",
+    ],
+)
+def test_foreign_hosts_are_refused(client: httpx.Client, host: str) -> None:
+    body = problem(client.get("/v1/studies", headers={"Host": host}), 421)
+    assert "RIDGELINE_ALLOWED_HOSTS" in body["detail"]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:9", "127.0.0.1:8000", "[::1]", "[::1]:80"]
+)
+def test_own_hosts_are_served_on_any_port(client: httpx.Client, host: str) -> None:
+    ok(client.get("/v1/studies", headers={"Host": host}))
+
+
+def test_probes_may_come_by_address(client: httpx.Client) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert ok(client.get(path, headers={"Host": "10.0.0.7:8000"})) == {"status": "ok"}
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:3000", "null"])
+def test_pages_of_others_cannot_write(client: httpx.Client, origin: str) -> None:
+    problem(client.post("/v1/studies/s:cancel", headers={"Origin": origin}), 403)
+    answer = client.get("/v1/studies", headers={"Origin": origin})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    answer = client.options("/v1/studies", headers=preflight)
+    problem(answer, 405)
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_our_own_pages_can(client: httpx.Client) -> None:
+    ok(client.post(POST, json=SPEC, headers={"Origin": "http://localhost"}), 201)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"],
+)
+def test_bodies_are_json(client: httpx.Client, content_type: str | None) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    problem(client.post(POST, content=b"{}", headers=headers), 415)
+    problem(client.post("/v1/studies/s:cancel", content=b"{}", headers=headers), 415)
+
+
+def test_bodies_are_not_compressed(client: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    problem(client.post(POST, content=b"\x1f\x8b", headers=headers), 415)
+
+
+def test_large_bodies_are_refused(client: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    body = b'"' + b"x" * 100_000 + b'"'
+    problem(client.post(POST, content=body, headers=headers), 413)
+    problem(client.post(POST, content=iter([body]), headers=headers), 413)
+    problem(client.post("/v1/studies/s:cancel", content=iter([body]), headers=headers), 413)
+
+
+def test_what_is_not_there(client: httpx.Client) -> None:
+    assert "/docs" in problem(client.get("/v2/studies"), 404)["detail"]
+    problem(client.get("/v1/studies/"), 404)
+    answer = client.delete("/v1/studies/s")
+    problem(answer, 405)
+    assert answer.headers["allow"] == "GET"
+
+
+def test_every_answer_has_security_headers(client: httpx.Client) -> None:
+    paths = ("/v1/studies", "/v1/nothing", "/healthz", "/docs", "/openapi.json", "/dashboard")
+    for path in paths:
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert ("content-security-policy" in headers) == path.startswith("/v1/")
+
+
+@contextmanager
+def _broken() -> Iterator[Transaction]:
+    raise RuntimeError("secret path /etc/shadow")
+    yield
+
+
+@contextmanager
+def _busy() -> Iterator[Transaction]:
+    raise Unavailable("the database cannot do this now")
+    yield
+
+
+def test_unexpected_errors_keep_their_text_inside(
+    client: httpx.Client,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(store, "reading", _broken)
+    with caplog.at_level(logging.ERROR):
+        answer = client.get("/v1/studies")
+    body = problem(answer, 500)
+    assert "shadow" not in answer.text
+    assert body["request_id"] in caplog.text
+
+
+def test_a_database_that_is_away_is_503(
+    client: httpx.Client, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "reading", _busy)
+    for path in ("/v1/studies", "/readyz"):
+        answer = client.get(path)
+        problem(answer, 503)
+        assert answer.headers["retry-after"] == "1"
+    assert ok(client.get("/healthz")) == {"status": "ok"}
+
+
+def test_a_database_that_is_not_migrated_is_not_ready(
+    client: httpx.Client, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.migrate.is_current", lambda _url: False)
+    assert "ridgeline migrate" in problem(client.get("/readyz"), 503)["detail"]
+    monkeypatch.undo()
+    ok(client.get("/readyz"))
+    monkeypatch.setattr("service.store.migrate.is_current", lambda _url: False)
+    ok(client.get("/readyz"))

@@ -1,0 +1,112 @@
+"""The OpenAPI document is enough to work from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from search.spec import parse_spec
+from service.api import examples
+from service.resources import (
+    CompleteRequest,
+    Study,
+    SuggestResponse,
+    Trial,
+    TrialWithHistory,
+)
+from tests.api.calling import ok, sqlite_only
+
+pytestmark = sqlite_only
+
+
+@pytest.fixture
+def document(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = ok(client.get("/openapi.json"))
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_every_operation_is_described(document: dict[str, Any]) -> None:
+    ids = set()
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert len(operation["description"]) > 20, name
+        assert operation["tags"], name
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", operation["operationId"]), name
+        ids.add(operation["operationId"])
+    assert len(ids) == len(list(operations(document)))
+    assert ids == examples.ANSWERS.keys()
+
+
+def test_every_operation_tells_its_problems_and_shows_its_answer(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        answers = operation["responses"]
+        errors = {status: answer for status, answer in answers.items() if status >= "400"}
+        assert errors or name == "GET /healthz", name
+        for status, answer in errors.items():
+            (media_type,) = answer["content"]
+            assert media_type == "application/problem+json", name
+            schema = answer["content"][media_type]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}
+            assert answer["content"][media_type]["example"]["status"] == int(status)
+        success = min(answers)
+        (media,) = answers[success]["content"].values()
+        assert media["example"], name
+        if name.startswith("POST"):
+            assert {"400", "413", "415", "422"} <= errors.keys(), name
+            content = operation["requestBody"]["content"]["application/json"]
+            assert "examples" in content or content["schema"]["$ref"].endswith("Nothing"), name
+
+
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
+    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
+        assert name in document["components"]["schemas"]
+    assert "HTTPValidationError" not in json.dumps(document)
+    assert document["components"]["schemas"]["StudySpec"]["required"] == [
+        "name",
+        "task",
+        "space",
+        "sampler",
+    ]
+
+
+def test_examples_are_valid(client: httpx.Client) -> None:
+    for spec in (examples.TPE_SPEC, examples.GRID_SPEC, examples.EXTERNAL_SPEC):
+        parse_spec(spec)
+    CompleteRequest.model_validate(examples.FAILED)
+    Study.model_validate(examples.ANSWERS["pause_study"])
+    Study.model_validate(examples.ANSWERS["cancel_study"])
+    Trial.model_validate(examples.ANSWERS["report_trial"])
+    TrialWithHistory.model_validate(examples.ANSWERS["get_trial"])
+    SuggestResponse.model_validate(examples.ANSWERS["suggest_trials"])
+
+
+def test_examples_keep_their_nulls(document: dict[str, Any]) -> None:
+    shown = document["paths"]["/v1/studies/{study}"]["get"]["responses"]["200"]["content"]
+    assert shown["application/json"]["example"] == examples.ANSWERS["get_study"]
+
+
+def test_the_examples_can_be_posted(client: httpx.Client) -> None:
+    for spec in (examples.TPE_SPEC, examples.GRID_SPEC, examples.EXTERNAL_SPEC):
+        ok(client.post("/v1/studies", json=spec), 201)
+    ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)
+    ok(client.post("/v1/studies/digits-tpe/trials:enqueue", json=examples.ENQUEUE))
+    ok(client.post("/v1/studies/my-program/trials:suggest", json=examples.SUGGEST))
+    ok(client.post("/v1/studies/my-program/trials/0:report", json=examples.REPORT))
+    ok(client.post("/v1/studies/my-program/trials/0:complete", json=examples.COMPLETE))
+    ok(client.post("/v1/studies/my-program/trials/1:complete", json=examples.FAILED))
+    ok(client.post("/v1/tokens", json=examples.TOKEN_REQUEST), 201)
+
+
+def test_the_page_for_people(client: httpx.Client) -> None:
+    assert "swagger" in client.get("/docs").text

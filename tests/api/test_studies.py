@@ -1,0 +1,137 @@
+"""The contract of /v1/studies, on both databases."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from service.api.app import create_app
+from service.settings import Settings
+from service.store.session import Store
+from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem
+from tests.api.conftest import ClientOf
+
+
+def test_post_and_get(client: httpx.Client) -> None:
+    created = ok(client.post("/v1/studies", json=SPEC), 201)
+    assert created["name"] == "s"
+    assert created["state"] == "QUEUED"
+    assert created["num_trials"] == 4
+    assert created["spec"]["budget"] == {
+        "trials": 4,
+        "epochs": 20,
+        "seconds": None,
+        "max_parallel": None,
+    }
+    assert ok(client.get("/v1/studies/s")) == created
+    assert "worker" in created["reason"]
+
+
+def test_a_name_is_given_once(client: httpx.Client) -> None:
+    ok(client.post("/v1/studies", json=SPEC), 201)
+    body = problem(client.post("/v1/studies", json=SPEC), 409)
+    assert body["type"] == "urn:ridgeline:conflict"
+    assert "s" in body["detail"]
+
+
+def test_of_many_at_once_one_gets_the_name(client: httpx.Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: client.post("/v1/studies", json=SPEC), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
+
+
+def test_verbs(client: httpx.Client) -> None:
+    ok(client.post("/v1/studies", json=SPEC), 201)
+    assert ok(client.post("/v1/studies/s:pause"))["state"] == "PAUSED"
+    assert ok(client.post("/v1/studies/s:pause"))["state"] == "PAUSED"
+    assert ok(client.post("/v1/studies/s:resume"))["state"] == "QUEUED"
+    assert ok(client.post("/v1/studies/s:stop", json={}))["stopping"]
+    other = {**SPEC, "name": "t"}
+    ok(client.post("/v1/studies", json=other), 201)
+    assert ok(client.post("/v1/studies/t:cancel"))["state"] == "CANCELLED"
+    problem(client.post("/v1/studies/t:resume"), 409)
+    assert "force" in fields(client.post("/v1/studies/t:cancel", json={"force": True}))
+
+
+def test_what_does_not_exist(client: httpx.Client) -> None:
+    for path in ("", "/trials", "/trials/0", "/best", "/export", "/events"):
+        body = problem(client.get(f"/v1/studies/nobody{path}"), 404)
+        assert "nobody" in body["detail"]
+    problem(client.post("/v1/studies/nobody:cancel"), 404)
+    ok(client.post("/v1/studies", json=SPEC), 201)
+    problem(client.get("/v1/studies/s/best"), 404)
+    problem(client.get("/v1/studies/s/trials/0"), 404)
+
+
+def test_pages(client: httpx.Client) -> None:
+    for n in range(5):
+        ok(client.post("/v1/studies", json={**SPEC, "name": f"s{n}"}), 201)
+    ok(client.post("/v1/studies/s1:cancel"))
+    names: list[str] = []
+    token: str | None = None
+    for _ in range(3):
+        params = {"page_size": "2"} | ({} if token is None else {"page_token": token})
+        page = ok(client.get("/v1/studies", params=params))
+        assert len(page["studies"]) <= 2
+        names += [study["name"] for study in page["studies"]]
+        token = page["next_page_token"]
+    assert names == ["s4", "s3", "s2", "s1", "s0"]
+    assert token is None
+    page = ok(client.get("/v1/studies", params={"state": "CANCELLED"}))
+    assert [study["name"] for study in page["studies"]] == ["s1"]
+
+
+def test_an_etag_saves_the_answer(client: httpx.Client) -> None:
+    ok(client.post("/v1/studies", json=SPEC), 201)
+    etag = client.get("/v1/studies/s").headers["etag"]
+    again = client.get("/v1/studies/s", headers={"If-None-Match": f'"x", W/{etag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    ok(client.post("/v1/studies/s:pause"))
+    assert client.get("/v1/studies/s", headers={"If-None-Match": etag}).status_code == 200
+
+
+def test_too_many_unfinished_studies(store: Store, settings: Settings, client_of: ClientOf) -> None:
+    client = client_of(create_app(settings.model_copy(update={"max_open_studies": 1}), store))
+    ok(client.post("/v1/studies", json=SPEC), 201)
+    body = problem(client.post("/v1/studies", json={**SPEC, "name": "t"}), 429)
+    assert body["type"] == "urn:ridgeline:limit-exceeded"
+    ok(client.post("/v1/studies/s:cancel"))
+    ok(client.post("/v1/studies", json={**SPEC, "name": "t"}), 201)
+
+
+def test_an_external_study_from_end_to_end(client: httpx.Client) -> None:
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    enqueued = ok(client.post("/v1/studies/x/trials:enqueue", json={"configs": [{"depth": 9}]}))
+    assert [trial["origin"] for trial in enqueued["trials"]] == ["enqueued"]
+    given = ok(client.post("/v1/studies/x/trials:suggest", json={"count": 4}))["trials"]
+    assert [trial["number"] for trial in given] == [0, 1, 2, 3]
+    for trial in given:
+        path = f"/v1/studies/x/trials/{trial['number']}"
+        metrics = {"error": trial["config"]["depth"] / 10}
+        report = {"attempt": trial["attempt"], "epoch": 1, "metrics": metrics}
+        ok(client.post(f"{path}:report", json=report))
+        ok(client.post(f"{path}:complete", json={"attempt": trial["attempt"]}))
+    body = problem(client.post(f"{path}:complete", json={"attempt": 1, "value": 3.0}), 409)
+    assert body["type"] == "urn:ridgeline:stale-attempt"
+    assert ok(client.get("/v1/studies/x"))["state"] == "COMPLETED"
+    page = ok(client.get("/v1/studies/x/trials", params={"page_size": 3}))
+    assert [trial["number"] for trial in page["trials"]] == [0, 1, 2]
+    token = page["next_page_token"]
+    last = ok(client.get("/v1/studies/x/trials", params={"page_token": token}))
+    assert [trial["number"] for trial in last["trials"]] == [3]
+    best = ok(client.get("/v1/studies/x/best"))
+    assert best["value"] == min(trial["value"] for trial in page["trials"] + last["trials"])
+    history = ok(client.get("/v1/studies/x/trials/0"))["epochs"]
+    assert history == [{"replicate": 0, "epoch": 1, "metrics": {"error": 0.9}}]
+    export = client.get("/v1/studies/x/export")
+    assert export.headers["content-type"] == "text/csv; charset=utf-8"
+    assert export.headers["content-disposition"] == 'attachment; filename="x.csv"'
+    assert len(export.text.splitlines()) == 5
+
+
+def test_the_catalog(client: httpx.Client) -> None:
+    tasks = ok(client.get("/v1/tasks"))
+    assert {task["name"] for task in tasks["tasks"]} == {"mlp", "external"}
+    assert tasks["next_page_token"] is None
+    assert ok(client.get("/v1/datasets")) == {"datasets": [], "next_page_token": None}
