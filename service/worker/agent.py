@@ -1,0 +1,278 @@
+"""The agent: passes on what devices say to the api, and what the api wants to the devices.
+
+Everything happens in one thread, but for the calls to the api.  Those take as long as the network
+does, and meanwhile a dead device must be noticed and a full pipe be emptied.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from queue import SimpleQueue
+from random import Random
+
+from service.client import Client
+from service.worker.api import Api, CallFailed, HttpApi
+from service.worker.holdings import Holdings
+from service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
+from service.worker.process import DeviceProcess
+from service.worker.session import Answer, Call, Register, Session
+from service.worker.training import DeviceSpec, MlpTrainer, TrainerFactory
+
+HANG_UP_SECONDS = 2.0
+"""How long device processes have to end when the worker leaves; then they are killed."""
+
+LEAVE_SECONDS = 8.0
+"""How long a leaving worker tries to tell the api, which otherwise waits for the lease to end."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Unusable(Exception):
+    """The worker cannot go on; the text tells a person why, in one line."""
+
+
+def run_worker(
+    url: str,
+    token: str | None,
+    *,
+    name: str,
+    data_root: Path | None,
+    devices: Sequence[str] | None,
+    device_threads: int | None,
+) -> int:
+    """Train runs of the service at `url` until a SIGTERM or SIGINT; call it in the main thread.
+
+    Args:
+        name: what people see this worker by.
+        data_root: folder whose sub-folders of IDX files are data sets.
+        devices: such as cuda:0 or cpu:0; None takes every GPU, or the CPU where there is none.
+        device_threads: threads of a CPU device; None takes one core less than there are.
+
+    Returns:
+        The status to exit with: 0, or 1 where the worker cannot go on, which the log explains.
+    """
+    # One line for each call, twice a second, would hide all others.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        client = Client(url, token, retry_delays_seconds=())  # the session has its own
+    except ValueError as exc:
+        _log.error("%s", exc)
+        return 1
+    with client:
+        agent = Agent(
+            HttpApi(client),
+            name=name,
+            specs=device_specs(data_root, devices, device_threads),
+            make_trainer=MlpTrainer,
+            clock=time.monotonic,
+            random=Random(),
+        )
+        with leaving_on_signals(agent):
+            return agent.run()
+
+
+def device_specs(
+    data_root: Path | None, devices: Sequence[str] | None, device_threads: int | None
+) -> list[DeviceSpec]:
+    """The devices to start with; the first one surveys the machine."""
+    names: list[str | None] = [None] if devices is None else [*dict.fromkeys(devices)]
+    threads = device_threads or max(1, _num_cores() - 1)
+    return [DeviceSpec(name, data_root, threads, survey=i == 0) for i, name in enumerate(names)]
+
+
+def _num_cores() -> int:
+    """Cores this process may use, which in a container may be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def leaving_on_signals(agent: Agent) -> Iterator[None]:
+    """Have the agent leave when this process is told to end."""
+    before = {
+        number: signal.signal(number, lambda *_: agent.leave())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Agent:
+    """One worker, from its start to its end.
+
+    Args:
+        specs: the devices; where the first has no name, it and all others follow from its survey.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        name: str,
+        specs: Sequence[DeviceSpec],
+        make_trainer: TrainerFactory,
+        clock: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self._api = api
+        self._name = name
+        self._specs = specs
+        self._make_trainer = make_trainer
+        self._clock = clock
+        self._random = random
+        self._processes: list[DeviceProcess] = []
+        self._answers: SimpleQueue[Answer | CallFailed] = SimpleQueue()
+        self._num_leave_requests = 0
+        self._wake_reader, self._wake_writer = multiprocessing.Pipe(duplex=False)
+        os.set_blocking(self._wake_reader.fileno(), False)
+        os.set_blocking(self._wake_writer.fileno(), False)
+
+    def leave(self) -> None:
+        """Have the worker end; may be called from any thread and from a signal handler.
+
+        The second call ends it without waiting for the api.
+        """
+        self._num_leave_requests += 1
+        self._wake()
+
+    def run(self) -> int:
+        """Work until told to leave; returns the status to exit with."""
+        try:
+            started = self._start_devices()
+            if started is not None:
+                self._work(*started)
+        except _Unusable as exc:
+            _log.error("%s", exc)
+            return 1
+        finally:
+            self._end_devices()
+        return 0
+
+    # ---- the two halves of its life
+
+    def _start_devices(self) -> tuple[Holdings, Session] | None:
+        """Start a process for each device and wait until all are ready; None when told to leave."""
+        for spec in self._specs:
+            self._launch(spec)
+        hellos: dict[str, Hello] = {}
+        survey: Survey | None = None
+        while survey is None or len(hellos) < len(self._processes):
+            self._wait(math.inf)
+            if self._num_leave_requests:
+                return None
+            for process in list(self._processes):
+                for event in process.poll():
+                    match event:
+                        case Hello():
+                            hellos[process.name] = event
+                            survey = survey or event.survey
+                        case CannotStart(reason=reason):
+                            raise _Unusable(f"{process.name} cannot be used: {reason}")
+                        case Died(how=how):
+                            hellos.pop(process.name, None)
+                            _log.warning("the process of %s %s at its start", process.name, how)
+            if survey is not None:
+                for name in survey.devices:
+                    if all(process.name != name for process in self._processes):
+                        self._launch(replace(self._specs[0], name=name, survey=False))
+        holdings = Holdings({process.name: process for process in self._processes}, self._clock)
+        for name, hello in hellos.items():
+            holdings.hear(name, hello)
+        return holdings, Session(
+            self._name, survey.datasets, holdings, clock=self._clock, random=self._random
+        )
+
+    def _work(self, holdings: Holdings, session: Session) -> None:
+        leave_by = math.inf
+        while not session.over and self._clock() < leave_by and self._num_leave_requests < 2:
+            self._call(session)
+            self._wait(min(session.due_at, holdings.kill_at, leave_by))
+            for process in self._processes:
+                for event in process.poll():
+                    holdings.hear(process.name, event)
+            holdings.kill_overdue()
+            while not self._answers.empty():
+                self._take(session, self._answers.get())
+            if self._num_leave_requests and leave_by == math.inf:
+                leave_by = self._clock() + LEAVE_SECONDS
+                for name, event in self._end_devices():
+                    holdings.hear(name, event)
+                session.leave()
+        _log.info("left" if session.over else "left, and the api has not heard of it")
+
+    # ---- devices
+
+    def _launch(self, spec: DeviceSpec) -> None:
+        self._processes.append(
+            DeviceProcess(spec, self._make_trainer, clock=self._clock, random=self._random)
+        )
+
+    def _end_devices(self) -> list[tuple[str, FromDevice]]:
+        """End every device process; what they said up to then, with the devices' names."""
+        for process in self._processes:
+            process.hang_up()
+        deadline = self._clock() + HANG_UP_SECONDS
+        said = [(p.name, message) for p in self._processes for message in p.finish(deadline)]
+        self._processes.clear()
+        return said
+
+    # ---- the api
+
+    def _call(self, session: Session) -> None:
+        """Make the next call in a thread of its own, if one is due."""
+        call = session.next_call()
+        if call is not None:
+            threading.Thread(target=self._make, args=(call,), name="api", daemon=True).start()
+
+    def _make(self, call: Call) -> None:
+        answer: Answer | CallFailed
+        try:
+            if isinstance(call, Register):
+                answer = self._api.register_worker(call.registration)
+            else:
+                answer = self._api.sync(call.worker_id, call.request)
+        except CallFailed as exc:
+            answer = exc
+        except Exception as exc:  # left alone, it would end this thread, and the agent would wait
+            answer = CallFailed(None, f"{type(exc).__name__}: {exc}")
+        self._answers.put(answer)
+        self._wake()
+
+    def _take(self, session: Session, answer: Answer | CallFailed) -> None:
+        if isinstance(answer, CallFailed):
+            session.failed(answer)
+        else:
+            session.answered(answer)
+        if session.fatal is not None:
+            raise _Unusable(session.fatal)
+
+    # ---- waiting
+
+    def _wait(self, until: float) -> None:
+        """Wait for a device, an answer, a wish to leave, or a time on the clock."""
+        restarts = [p.restart_at for p in self._processes if p.restart_at is not None]
+        until = min([until, *restarts])
+        timeout = None if until == math.inf else max(0.0, until - self._clock())
+        wait([self._wake_reader, *(w for p in self._processes for w in p.waitables)], timeout)
+        with suppress(BlockingIOError):
+            os.read(self._wake_reader.fileno(), 1_000)
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # full of wishes to wake up already
+            os.write(self._wake_writer.fileno(), b".")

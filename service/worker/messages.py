@@ -1,0 +1,69 @@
+"""What the agent and the process of a device say to each other, over two pipes.
+
+To the device: a `RunOrder` for each run to train, in the order they arrive, and `Stop`.  From the
+device: `Hello` or `CannotStart` once; then for each run `Started`, its reports and its end.  Every
+message is in the pipe before the device goes on, so that what it said before it died is heard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.protocol import DatasetInfo, DeviceInfo, RunEnded, RunKey, RunOrder, RunReport
+
+Key = tuple[int, int]
+"""A run and its attempt: one handing-out."""
+
+
+def key_of(item: RunKey) -> Key:
+    return item.run, item.attempt
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What only a process that has torch can find out about this machine."""
+
+    devices: tuple[str, ...]
+    datasets: tuple[DatasetInfo, ...]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The device is ready for orders."""
+
+    info: DeviceInfo
+    survey: Survey | None
+
+
+@dataclass(frozen=True)
+class CannotStart:
+    """The device cannot be used; its process ends after this."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """The run trains from now on; nothing of it has been touched before this."""
+
+    key: Key
+    program: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Train the run no further; the end of one that trains is told, a waiting one just goes."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Died:
+    """Not said by the device but seen by the agent: its process is gone."""
+
+    how: str
+
+
+FromDevice = Hello | CannotStart | Started | RunReport | RunEnded
+ToDevice = RunOrder | Stop
+DeviceEvent = FromDevice | Died

@@ -1,0 +1,178 @@
+"""The agent's end of a device process: starts it, hears it out, and starts it anew when it dies."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import resource_tracker
+from random import Random
+from typing import Any
+
+from service.protocol import RunOrder
+from service.worker.backoff import backoff_seconds
+from service.worker.device import main
+from service.worker.messages import (
+    DeviceEvent,
+    Died,
+    FromDevice,
+    Hello,
+    Key,
+    Started,
+    Stop,
+    ToDevice,
+)
+from service.worker.training import DeviceSpec, TrainerFactory
+
+RESTART_CAP_SECONDS = 60.0
+REAP_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+_spawn = multiprocessing.get_context("spawn")
+
+
+class DeviceProcess:
+    """One device: at any time a process that serves it, or a time at which the next one starts.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        spec: DeviceSpec,
+        make_trainer: TrainerFactory,
+        *,
+        clock: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self._spec = spec
+        self._make_trainer = make_trainer
+        self._clock = clock
+        self._random = random
+        self._num_failures = 0
+        self._start()
+
+    @property
+    def name(self) -> str:
+        return self._spec.name or "the device"
+
+    @property
+    def restart_at(self) -> float | None:
+        """When to call `poll` even if nothing has happened; None while there is a process."""
+        return self._restart_at
+
+    @property
+    def waitables(self) -> list[Any]:
+        """What `multiprocessing.connection.wait` is to wait for before the next `poll`."""
+        return [] if self._restart_at is not None else [self._events, self._process.sentinel]
+
+    def start(self, order: RunOrder) -> None:
+        """Put a run into the device's queue."""
+        self._send(order)
+
+    def stop(self, key: Key) -> None:
+        """Have a run trained no further; one that waits is taken out of the queue."""
+        self._send(Stop(key))
+
+    def kill(self) -> None:
+        """End the process, whatever it is at; its death is an event like any other."""
+        self._process.kill()
+
+    def hang_up(self) -> None:
+        """Tell the process to end, without waiting for it."""
+        self._orders.close()
+
+    def poll(self) -> Iterator[DeviceEvent]:
+        """What has happened since the last call; starts the next process when its time has come."""
+        if self._restart_at is not None:
+            if self._clock() < self._restart_at:
+                return
+            self._start()
+        # Ask first, read then: what a dead process said before is all in the pipe by now.
+        died = not self._process.is_alive()
+        while (message := self._receive()) is not None:
+            self._note(message)
+            yield message
+        if died or self._hung_up:
+            yield self._bury()
+
+    def finish(self, deadline: float) -> list[FromDevice]:
+        """Wait for a process hung up on to end, and kill it at `deadline`; its last words."""
+        said: list[FromDevice] = []
+        if self._restart_at is not None:
+            return said
+        while (message := self._receive(max(0.0, deadline - self._clock()))) is not None:
+            said.append(message)
+        if not self._hung_up:
+            self._process.kill()
+        self._bury()
+        return said
+
+    def _start(self) -> None:
+        orders, self._orders = _spawn.Pipe(duplex=False)
+        self._events, events = _spawn.Pipe(duplex=False)
+        self._process = _spawn.Process(
+            target=main, args=(self._spec, self._make_trainer, orders, events)
+        )
+        # Ctrl-C, and some supervisors' SIGTERM, reach the whole process group.  It is the agent
+        # that decides what becomes of a device, so its process starts with both blocked, and no
+        # run is charged for it.  The tracker must run by then: starting it unblocks them.
+        resource_tracker.ensure_running()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        # With the other ends held by the new process alone, its death reads as end-of-file here,
+        # and ours there.
+        orders.close()
+        events.close()
+        self._restart_at: float | None = None
+        self._hung_up = False
+
+    def _send(self, message: ToDevice) -> None:
+        with suppress(OSError):  # it has died, which `poll` will tell
+            self._orders.send(message)
+
+    def _receive(self, timeout_seconds: float = 0.0) -> FromDevice | None:
+        try:
+            return self._events.recv() if self._events.poll(timeout_seconds) else None
+        except (EOFError, OSError):  # the last message may be cut off
+            self._hung_up = True
+            return None
+
+    def _note(self, message: FromDevice) -> None:
+        match message:
+            case Hello(info=info):
+                self._spec = replace(self._spec, name=info.name, survey=False)
+            case Started():
+                self._num_failures = 0
+            case _:
+                pass
+
+    def _bury(self) -> Died:
+        process = self._process
+        process.join(REAP_SECONDS)
+        if process.is_alive():  # it has closed its pipe, and yet does not end
+            process.kill()
+            process.join()
+        code = process.exitcode
+        assert code is not None
+        for end in (self._orders, self._events, process):
+            end.close()
+        # One death may be the fault of a run, and is repaired at once.  A process that dies again
+        # before it has trained anything would be started in vain, over and over.
+        self._num_failures += 1
+        wait = 0.0
+        if self._num_failures > 1:
+            wait = backoff_seconds(
+                self._num_failures - 1, self._random, cap_seconds=RESTART_CAP_SECONDS
+            )
+        self._restart_at = self._clock() + wait
+        if code < 0:
+            return Died(f"died with signal {-code} ({signal.strsignal(-code)})")
+        return Died(f"ended with code {code}")

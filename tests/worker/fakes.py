@@ -1,0 +1,253 @@
+"""An api in memory that holds workers to the protocol, and what it takes to use it.
+
+What a worker must not say is an AssertionError here; what may go wrong between the two is the
+tests' to do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.protocol import (
+    DeviceInfo,
+    Refusal,
+    RunEnded,
+    RunKey,
+    RunOrder,
+    RunReport,
+    SyncRequest,
+    SyncResponse,
+    WorkerRegistered,
+    WorkerRegistration,
+)
+from service.worker.api import CallFailed
+from service.worker.holdings import RUNS_PER_DEVICE
+from service.worker.messages import Key, key_of
+
+MAX_CHARGES = 3
+DEADLINE_SECONDS = 60.0
+"""How long a test waits for something before it fails."""
+
+
+class ManualClock:
+    """Monotonic seconds that move when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def device_info(name: str) -> DeviceInfo:
+    kind = name.partition(":")[0]
+    return DeviceInfo(name=name, kind=kind, description="for tests", program=f"test/{kind}")
+
+
+def order(run: int, *, attempt: int = 1, device: str = "cpu:0", **task: Any) -> RunOrder:
+    return RunOrder(
+        run=run,
+        attempt=attempt,
+        study="study",
+        trial=run,
+        replicate=0,
+        device=device,
+        seed=run,
+        task=task,
+        config={},
+        objective={},
+        early_stopping=None,
+        penalty={},
+        data_fingerprint=None,
+    )
+
+
+@dataclass
+class ApiRun:
+    """A run as the api has it."""
+
+    order: RunOrder
+    state: str = "WAITING"
+    attempt: int = 0
+    worker: str | None = None
+    charges: int = 0
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    ends: list[RunEnded] = field(default_factory=list)
+    program: str | None = None
+
+
+@dataclass
+class ApiWorker:
+    registration: WorkerRegistration
+    state: str = "LIVE"
+    last: SyncRequest | None = None
+    given: set[Key] = field(default_factory=set)
+    told_epochs: dict[Key, int] = field(default_factory=dict)
+    told_ends: set[Key] = field(default_factory=set)
+
+
+class FakeApi:
+    """Runs, workers and the two calls; every change wakes `wait_until`."""
+
+    def __init__(self, *, sync_interval_seconds: float = 0.02) -> None:
+        self.runs: dict[int, ApiRun] = {}
+        self.workers: dict[str, ApiWorker] = {}
+        self.refused: list[Refusal] = []
+        self.failure: CallFailed | None = None
+        self._interval_seconds = sync_interval_seconds
+        self._changed = threading.Condition(threading.RLock())
+
+    # ---- for tests
+
+    def add(self, run: int, **task: Any) -> None:
+        with self._changed:
+            self.runs[run] = ApiRun(order(run, **task))
+
+    def cancel(self, run: int) -> None:
+        with self._changed:
+            self.runs[run].state = "CANCELLED"
+
+    def lose(self, worker_id: str) -> None:
+        """The worker's lease has ended."""
+        with self._changed:
+            self._give_up(worker_id, "LOST")
+
+    def fail(self, failure: CallFailed | None) -> None:
+        """Answer no more, or again."""
+        with self._changed:
+            self.failure = failure
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, DEADLINE_SECONDS), "waited in vain"
+
+    # ---- the protocol
+
+    def register_worker(self, registration: WorkerRegistration) -> WorkerRegistered:
+        with self._changed:
+            if self.failure is not None:
+                raise self.failure
+            worker_id = f"w{len(self.workers)}"
+            self.workers[worker_id] = ApiWorker(registration)
+            self._changed.notify_all()
+            return WorkerRegistered(
+                id=worker_id,
+                lease_seconds=30.0,
+                sync_interval_seconds=self._interval_seconds,
+            )
+
+    def sync(self, worker_id: str, request: SyncRequest) -> SyncResponse:
+        with self._changed:
+            if self.failure is not None:
+                raise self.failure
+            worker = self.workers.get(worker_id)
+            if worker is None:
+                raise CallFailed(404, "no such worker")
+            if worker.state != "LIVE" and not (worker.state == "GONE" and request.leaving):
+                raise CallFailed(409, f"worker {worker_id} is {worker.state}")
+            self._check(worker, request)
+            answer = self._answer(worker_id, worker, request)
+            self._changed.notify_all()
+            return answer
+
+    def _check(self, worker: ApiWorker, request: SyncRequest) -> None:
+        last = worker.last
+        if last is not None and request.sync_seq == last.sync_seq:
+            assert request == last, "a repeated statement is the same statement"
+            return
+        assert request.sync_seq > (0 if last is None else last.sync_seq)
+        worker.last = request
+        held, ended = [key_of(r) for r in request.held], [key_of(r) for r in request.ended]
+        assert len(held) == len(set(held))
+        assert not set(held) & set(ended), "a run is held or ended, not both"
+        assert set(held) <= worker.given
+        assert not set(held) & worker.told_ends, "a run that ended is not held any more"
+        for report in request.reports:
+            key = key_of(report)
+            assert key in worker.given
+            assert key not in worker.told_ends, "no report after the end"
+            assert report.epoch == worker.told_epochs.get(key, 0) + 1, "no epoch is left out"
+            worker.told_epochs[key] = report.epoch
+        for key in ended:
+            assert key in worker.given
+            assert key not in worker.told_ends, "a run ends once"
+            worker.told_ends.add(key)
+        assert set(request.free_slots) == {info.name for info in worker.registration.devices}
+        assert all(free <= RUNS_PER_DEVICE for free in request.free_slots.values())
+        if request.leaving:
+            assert not held
+            assert not any(request.free_slots.values())
+
+    def _answer(self, worker_id: str, worker: ApiWorker, request: SyncRequest) -> SyncResponse:
+        refused = self._take(worker_id, request)
+        self.refused += refused
+        if request.leaving:
+            self._give_up(worker_id, "GONE")
+            return SyncResponse(start=(), stop=(), refused=tuple(refused))
+        held = {key_of(run) for run in request.held}
+        free = dict(request.free_slots)
+        for run in self._held_by(worker_id):
+            if (run.order.run, run.attempt) not in held:
+                free[run.order.device] -= 1
+        for run in self.runs.values():
+            device = max(free, key=lambda name: free[name])
+            if run.state == "WAITING" and free[device] > 0:
+                free[device] -= 1
+                run.attempt += 1
+                run.state, run.worker = "RUNNING", worker_id
+                run.order = run.order.model_copy(update={"attempt": run.attempt, "device": device})
+                worker.given.add((run.order.run, run.attempt))
+        assigned = {key_of(run.order): run.order for run in self._held_by(worker_id)}
+        return SyncResponse(
+            start=tuple(order for key, order in assigned.items() if key not in held),
+            stop=tuple(
+                RunKey(run=run, attempt=attempt)
+                for run, attempt in sorted(held)
+                if (run, attempt) not in assigned
+            ),
+            refused=tuple(refused),
+        )
+
+    def _take(self, worker_id: str, request: SyncRequest) -> list[Refusal]:
+        refused = []
+        items: list[RunReport | RunEnded] = [*request.reports, *request.ended]
+        for item in items:
+            run = self.runs[item.run]
+            if (run.state, run.worker, run.attempt) != ("RUNNING", worker_id, item.attempt):
+                refused.append(Refusal(run=item.run, attempt=item.attempt, reason=run.state))
+            elif isinstance(item, RunReport):
+                run.epochs.setdefault(item.epoch, item.metrics)
+            else:
+                self._end(run, item)
+        for held in request.held:
+            run = self.runs[held.run]
+            if run.attempt == held.attempt and held.program is not None:
+                run.program = held.program
+        return refused
+
+    def _end(self, run: ApiRun, end: RunEnded) -> None:
+        run.ends.append(end)
+        run.program = end.program
+        if end.outcome in ("complete", "diverged"):
+            run.state = "DONE"
+            return
+        run.charges += end.outcome in ("crashed", "out_of_memory")
+        if run.charges >= MAX_CHARGES:
+            run.state = "FAILED"
+            return
+        self._hand_back(run)
+
+    def _hand_back(self, run: ApiRun) -> None:
+        run.state, run.worker = "WAITING", None
+        run.epochs.clear()
+
+    def _give_up(self, worker_id: str, state: str) -> None:
+        self.workers[worker_id].state = state
+        for run in self._held_by(worker_id):
+            self._hand_back(run)
+
+    def _held_by(self, worker_id: str) -> list[ApiRun]:
+        return [r for r in self.runs.values() if r.worker == worker_id and r.state == "RUNNING"]
