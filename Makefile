@@ -1,0 +1,52 @@
+# Each target works alone on a fresh clone; `make` or `make help` lists them.
+#
+#   PYTHON=python3.12                                     the interpreter to install with
+#   TORCH_INDEX=https://download.pytorch.org/whl/cpu      where to get torch, here its CPU-only build;
+#                                                         left out: where pip looks anyway
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint compose-test clean
+
+help: ## list the targets
+	@awk -F ":.*## " '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## search the handwritten digits by grid, random and TPE; about a minute
+	@$(BIN)/python examples/demo.py
+
+test: lint ## everything: lint and the whole suite, on SQLite and PostgreSQL, coverage at least 90 %
+	@$(BIN)/pytest -q --cov --cov-report=term --cov-fail-under=90
+
+check: lint ## format, lint, imports, types and the fast tests
+	@$(BIN)/pytest -q -m "not slow"
+
+lint: $(INSTALLED) ## format, lint, imports and types
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary tests examples
+
+compose-test: ## the service in containers; needs Docker
+	@$(PYTHON) tests/compose/run
+
+clean: ## remove .venv, caches and demo-data (never ridgeline-data)
+	@rm -rf $(VENV) build dist *.egg-info demo-data .coverage .coverage.* .hypothesis \
+	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
+	  \"Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d: make PYTHON=python3.12\" \
+	  % sys.version_info[:2])"
+	@echo "Installing into $(VENV); torch is large, so this can take some minutes ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  "torch==2.13.*" $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)")
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@

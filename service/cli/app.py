@@ -1,0 +1,46 @@
+"""The command line as a whole: which commands there are."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from service.cli import serving, studies, tokens
+from service.cli.problems import OneLineErrors
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="Ridgeline searches hyperparameters: post a study, workers train its trials.",
+    add_completion=False,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,  # they show local variables, and so tokens
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"ridgeline {metadata.version('ridgeline')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command()(serving.up)
+app.command()(serving.serve)
+app.command()(serving.worker)
+app.command()(serving.migrate)
+app.add_typer(tokens.app, name="token")
+app.command()(studies.run)
+app.command("studies")(studies.list_studies)
+app.command()(studies.show)
+app.command()(studies.cancel)
+app.command()(studies.export)

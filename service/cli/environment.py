@@ -1,0 +1,82 @@
+"""What commands take from their surroundings: settings, the database, the service's URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.cli.problems import Problem, file_problems, input_problems
+from service.client import Client
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.store.session import Store
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+VARIABLES = {
+    "RIDGELINE_URL": f"where the service is; left out: {DEFAULT_URL}",
+    "RIDGELINE_TOKEN": "the token to show to the service",
+    "RIDGELINE_TOKEN_FILE": "a file that holds the token, where RIDGELINE_TOKEN is not set",
+    "RIDGELINE_TOKEN_DIR": "folder in which `migrate` leaves admin.token and worker.token",
+}
+"""Environment variables that are no settings of the service; docs/settings.md lists them too."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of the environment; what the command line gives (not None) goes first.
+
+    Raises:
+        Problem: a setting cannot be used.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    with input_problems(lambda field: f"RIDGELINE_{field.upper()}"):
+        return Settings(**given)
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Store]:
+    """The database, created or brought up to date where it is not.
+
+    Raises:
+        Problem: the folder of an embedded database cannot be used.
+        ServiceError: what `wiring.migrate_database` raises.
+    """
+    from service import wiring
+
+    with file_problems(f"open the database in {settings.home}"):
+        wiring.migrate_database(settings)
+        store = wiring.open_store(settings)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def open_client() -> Client:
+    """A client for the service that the environment names.
+
+    Raises:
+        Problem: the URL or the token cannot be one.
+    """
+    try:
+        return Client(service_url(), read_token())
+    except ValueError as exc:
+        raise Problem(f"RIDGELINE_URL or RIDGELINE_TOKEN: {exc}", exit_code=2) from exc
+
+
+def service_url() -> str:
+    return os.environ.get("RIDGELINE_URL") or DEFAULT_URL
+
+
+def read_token() -> str | None:
+    """The token of RIDGELINE_TOKEN, or in the file that RIDGELINE_TOKEN_FILE names."""
+    token = os.environ.get("RIDGELINE_TOKEN")
+    path = os.environ.get("RIDGELINE_TOKEN_FILE")
+    if not token and path:
+        with file_problems(f"read RIDGELINE_TOKEN_FILE {path}"):
+            token = Path(path).read_text(encoding="utf-8").strip()
+    return token or None

@@ -1,0 +1,80 @@
+"""What goes wrong for a person, told in one line on standard error, never as a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
+
+from search.spec import validation_problems
+from service.client import ClientError
+from service.errors import ServiceError
+
+
+class Problem(Exception):
+    """Ends the command with `exit_code`; each of `lines` is one thing to put right."""
+
+    def __init__(self, *lines: str, exit_code: int = 1) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+        self.exit_code = exit_code
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands whose errors are lines that begin with `ridgeline:`."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            status = super().main(*args, **{**extra, "standalone_mode": False})
+        except typer.TyperException as exc:
+            path = getattr(getattr(exc, "ctx", None), "command_path", None)
+            see = f" (see {path} --help)" if path else ""
+            _complain(f"{exc.format_message().rstrip('.')}{see}")
+            status = exc.exit_code
+        except Problem as exc:
+            for line in exc.lines:
+                _complain(line)
+            status = exc.exit_code
+        except (ClientError, ServiceError) as exc:
+            _complain(str(exc))
+            status = 1
+        except typer.Abort:
+            status = 1
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def file_problems(doing: str) -> Iterator[None]:
+    """Tell an OSError as "cannot <doing>: <reason>"."""
+    try:
+        yield
+    except OSError as exc:
+        # Not exc.strerror, to which socket.create_server adds the address again; but errors of
+        # name resolution have numbers of their own.
+        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or exc
+        raise Problem(f"cannot {doing}: {reason}") from exc
+
+
+@contextmanager
+def input_problems(name_of: Callable[[str], str] = str) -> Iterator[None]:
+    """Tell each field that pydantic refuses on a line of its own, under the name people know."""
+    try:
+        yield
+    except ValidationError as exc:
+        lines = [f"{name_of(field)}: {reason}" for field, reason in validation_problems(exc)]
+        raise Problem(*lines, exit_code=2) from exc
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without characters that a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _complain(line: str) -> None:
+    print(f"ridgeline: {printable(line)}", file=sys.stderr)

@@ -1,0 +1,131 @@
+"""Study files: YAML 1.2 scalars, no duplicate keys, and errors that name file and line.
+
+PyYAML speaks YAML 1.1, where `1e-4` is a text, `off` is a boolean and `1:30` is 90.  The resolvers
+here are those of the YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search.spec import InvalidSpec, StudySpec, parse_spec
+from service.cli.problems import Problem, file_problems
+
+MAX_FILE_BYTES = 2**20
+
+_CORE_SCHEMA = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = self.construct_scalar(node)
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        try:
+            return int(text, base)
+        except ValueError as exc:  # more digits than Python converts
+            raise yaml.constructor.ConstructorError(
+                None, None, "this number is too long", node.start_mark
+            ) from exc
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key} stands here twice", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    None: [
+        (f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})\Z"))
+        for tag, pattern in _CORE_SCHEMA.items()
+    ]
+}
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def load_study(path: Path) -> StudySpec:
+    """The study that a YAML (or JSON) file describes.
+
+    Raises:
+        Problem: the file cannot be read, is no YAML, or is no study; one line for each problem,
+            beginning with the file's name and the line it is about.
+    """
+    with file_problems(f"read {path}"), path.open("rb") as file:
+        text = file.read(MAX_FILE_BYTES + 1)
+    if len(text) > MAX_FILE_BYTES:
+        raise Problem(f"{path}: is larger than {MAX_FILE_BYTES} bytes", exit_code=2)
+    root, data = _parse(text, path)
+    if not isinstance(data, dict):
+        raise Problem(f"{path}:1: a study is a mapping that begins with name:", exit_code=2)
+    try:
+        return parse_spec(data)
+    except InvalidSpec as exc:
+        lines = [
+            f"{path}:{_line_of(field, root)}: {field}: {reason}" for field, reason in exc.problems
+        ]
+        raise Problem(*lines, exit_code=2) from exc
+
+
+def _parse(text: bytes, path: Path) -> tuple[yaml.Node | None, Any]:
+    try:
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            return root, None if root is None else loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        line = "" if mark is None else f":{mark.line + 1}"
+        reason = ", ".join(part for part in (exc.context, exc.problem) if part)
+        raise Problem(f"{path}{line}: {reason}", exit_code=2) from exc
+    except yaml.YAMLError as exc:
+        raise Problem(f"{path}: {str(exc).splitlines()[0]}", exit_code=2) from exc
+    except RecursionError as exc:
+        raise Problem(f"{path}: is nested too deeply", exit_code=2) from exc
+
+
+def _line_of(field: str, root: yaml.Node | None) -> int:
+    """The line, counted from 1, of the field or of the nearest part around it that is there."""
+    node, line = root, 1
+    while field and node is not None:
+        found = next(
+            (
+                (key, value)
+                for name, key, value in _children(node)
+                if field == name or field.startswith(f"{name}.")
+            ),
+            None,
+        )
+        if found is None:
+            break
+        key, node = found
+        line = key.start_mark.line + 1
+        field = field[len(str(key.value)) + 1 :] if key is not node else field.partition(".")[2]
+    return line
+
+
+def _children(node: yaml.Node) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    """(name, the node that names it, its value) of what a mapping or a list holds."""
+    if isinstance(node, yaml.MappingNode):
+        return [(str(key.value), key, value) for key, value in node.value]
+    if isinstance(node, yaml.SequenceNode):
+        return [(str(index), item, item) for index, item in enumerate(node.value)]
+    return []

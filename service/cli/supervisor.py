@@ -1,0 +1,144 @@
+"""Keeping the parts of the embedded service running, and ending them together."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service import processes
+from service.cli.problems import Problem
+
+POLL_SECONDS = 0.1
+STABLE_SECONDS = 60.0
+"""A part that ran for this long before it ended is not counted as failing again."""
+
+MAX_FAILURES = 5
+READY_SECONDS = 120.0
+STOP_GRACE_SECONDS = 20.0
+_MAX_DELAY_SECONDS = 30.0
+_LOG_TAIL_BYTES = 2_000
+
+
+@dataclass
+class Part:
+    """One child process of the service and what is needed to start it again.
+
+    `essential` parts end the whole when they fail `MAX_FAILURES` times in a row; the others are
+    started again and again, ever more rarely.
+    """
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    pass_fds: Sequence[int] = ()
+    essential: bool = False
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
+    _started_at: float = field(default=0.0, init=False)
+    _start_again_at: float = field(default=0.0, init=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = processes.spawn(
+                self.command, env=self.env, output=log, pass_fds=self.pass_fds
+            )
+        self._started_at = time.monotonic()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            processes.terminate(self.process, grace_seconds=STOP_GRACE_SECONDS)
+            self.process = None
+
+    def keep_running(self, say: Callable[[str], None]) -> None:
+        """Start the process again where it has ended, after a pause that grows.
+
+        Raises:
+            Problem: an essential part has failed too often.
+        """
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._start_again_at:
+                self.start()
+            return
+        status = self.process.poll()
+        if status is None:
+            return
+        self.stop()
+        self._failures = 1 if now - self._started_at >= STABLE_SECONDS else self._failures + 1
+        if self.essential and self._failures >= MAX_FAILURES:
+            raise self.failed(status)
+        delay_seconds = min(_MAX_DELAY_SECONDS, 0.5 * 2 ** (self._failures - 1))
+        self._start_again_at = now + delay_seconds
+        say(
+            f"the {self.name} ended ({_in_words(status)}); it starts again in "
+            f"{delay_seconds:g} s; its log is {self.log}"
+        )
+
+    def failed(self, status: int) -> Problem:
+        """The end of the whole because of this part, with the last words of its log."""
+        tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        last = tail.splitlines()[-1] if tail else "it said nothing"
+        return Problem(f"the {self.name} ended ({_in_words(status)}): {last}; see {self.log}")
+
+
+class Supervisor:
+    """Starts the first part, then the others once it is ready, and keeps all of them running.
+
+    SIGINT and SIGTERM end `run`; whatever ends it, no child is left.
+    """
+
+    def __init__(
+        self, first: Part, others: Sequence[Part], say: Callable[[str], None] = print
+    ) -> None:
+        self._first = first
+        self._others = others
+        self._say = say
+        self._asked_to_stop = threading.Event()
+
+    def run(self, is_ready: Callable[[], bool], when_ready: Callable[[], None]) -> None:
+        """Returns once asked to stop and everything has stopped.
+
+        Raises:
+            Problem: the first part did not become ready, or failed too often.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._asked_to_stop.set())
+        try:
+            self._first.start()
+            if not self._wait_until(is_ready):
+                return
+            when_ready()
+            while not self._asked_to_stop.wait(POLL_SECONDS):
+                for part in (self._first, *self._others):
+                    part.keep_running(self._say)
+        finally:
+            # Workers give their runs back to an api that still answers.
+            for part in (*self._others, self._first):
+                part.stop()
+
+    def _wait_until(self, is_ready: Callable[[], bool]) -> bool:
+        """True once the first part is ready, False when asked to stop before."""
+        gives_up_at = time.monotonic() + READY_SECONDS
+        while not self._asked_to_stop.wait(POLL_SECONDS):
+            assert self._first.process is not None
+            status = self._first.process.poll()
+            if status is not None:
+                raise self._first.failed(status)
+            if is_ready():
+                return True
+            if time.monotonic() > gives_up_at:
+                raise Problem(
+                    f"the {self._first.name} is not ready after {READY_SECONDS:g} s; "
+                    f"see {self._first.log}"
+                )
+        return False
+
+
+def _in_words(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -1,0 +1,97 @@
+"""Tokens, made and revoked in the database itself: the first one cannot come over HTTP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.environment import load_settings, open_database
+from service.cli.problems import OneLineErrors, file_problems, input_problems
+from service.errors import Unauthenticated
+from service.resources import TokenRequest
+
+if TYPE_CHECKING:
+    from service.store.session import Store
+
+app = typer.Typer(cls=OneLineErrors, help="Make, list and revoke tokens, in the database.")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token it is.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(help="What it allows: read, write, worker or admin; may be repeated."),
+    ],
+) -> None:
+    """Make a token and print it; it cannot be shown again.
+
+    From the first token on, the service answers nobody without one.
+    """
+    from service import tokens
+
+    with input_problems():
+        request = TokenRequest.model_validate({"name": name, "scopes": scope})
+    with open_database(load_settings()) as store, store.transaction() as tx:
+        _, secret = tokens.create(tx, request.name, request.scopes)
+    typer.echo(secret)
+
+
+@app.command("list")
+def list_tokens() -> None:
+    """List the tokens, without their secrets."""
+    from service import tokens
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("id", "name", "scopes", "state"):
+        table.add_column(column)
+    with open_database(load_settings()) as store, store.reading() as tx:
+        for token in tokens.list_all(tx):
+            state = "valid" if token.revoked_at is None else "revoked"
+            table.add_row(token.id, token.name, " ".join(token.scopes), state)
+    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+
+
+@app.command()
+def revoke(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `list` shows it.")],
+) -> None:
+    """Revoke a token; it is refused from now on."""
+    from service import tokens
+
+    with open_database(load_settings()) as store, store.transaction() as tx:
+        tokens.revoke(tx, id)
+    typer.echo(f"{id} is revoked.")
+
+
+def ensure_token_file(store: Store, path: Path, name: str, scopes: Sequence[str]) -> None:
+    """Leave a token in a file that its owner and its group may read.
+
+    A file whose token the database knows is left alone, so this may be repeated.
+    """
+    from service import tokens
+
+    with file_problems(f"write {path}"), store.transaction() as tx:
+        try:
+            tokens.authenticate(tx, path.read_text(encoding="ascii").strip())
+        except (FileNotFoundError, UnicodeDecodeError, Unauthenticated):
+            _, secret = tokens.create(tx, name, scopes)
+            _write_secret(path, secret)
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """Replace the file whole: nobody may read half a token, nor read it before the mode is set."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        os.fchmod(descriptor, 0o640)
+        file.write(secret + "\n")
+        file.flush()
+        os.fsync(descriptor)
+    new.replace(path)

@@ -1,0 +1,78 @@
+"""Child processes that never outlive their parent.
+
+The parent holds the only writing end of each child's standard input.  When the parent dies, however
+it dies, the kernel closes that end, the child reads end-of-file, and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+DIE_GRACE_SECONDS = 3.0
+"""How long a child whose parent has died may tidy up before it is ended hard."""
+
+
+def spawn(
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    output: IO[bytes] | int | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a program whose standard input is a pipe from this process.
+
+    It gets a process group of its own, so that Ctrl-C reaches this process alone, which then ends
+    its children in the right order.  The program must call `watch_parent`.
+
+    Args:
+        env: its whole environment; left out: that of this process.
+        output: where standard output and error both go; left out: where those of this process go.
+    """
+    return subprocess.Popen(
+        args,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env=None if env is None else dict(env),
+        pass_fds=pass_fds,
+        process_group=0,
+    )
+
+
+def terminate(process: subprocess.Popen[bytes], *, grace_seconds: float) -> int:
+    """Ask a spawned process to end (SIGTERM), and end it and its group hard where it does not.
+
+    Returns its exit status, negative for a signal, as `subprocess` counts.
+    """
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            # Not yet waited for, so the id is still its own, and so is the group's.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+    return process.returncode
+
+
+def watch_parent(*, grace_seconds: float = DIE_GRACE_SECONDS) -> None:
+    """End this process when the parent that spawned it is gone: SIGTERM first, then hard."""
+
+    def watch() -> None:
+        while os.read(stdin, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        # The main thread tidies up; a daemon thread does not keep the process from ending.
+        threading.Event().wait(grace_seconds)
+        os._exit(1)
+
+    stdin = sys.stdin.fileno()
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

@@ -1,0 +1,176 @@
+"""Studies and trials as people read them: tables, and lines of progress."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from rich import box
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.ranges import Value
+from service.lifecycle import StudyState
+from service.resources import Study, Trial
+
+_PACE_WINDOW_SECONDS = 30.0
+
+_STATE_STYLES = {
+    StudyState.QUEUED: "yellow",
+    StudyState.RUNNING: "cyan",
+    StudyState.PAUSED: "yellow",
+    StudyState.COMPLETED: "green",
+    StudyState.FAILED: "red",
+    StudyState.CANCELLED: "red",
+}
+
+
+class Pace:
+    """How fast a study's trials end, from what was seen over the last half minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def see(self, num_done: int, now_seconds: float) -> None:
+        self._seen.append((now_seconds, num_done))
+        while len(self._seen) > 2 and self._seen[1][0] <= now_seconds - _PACE_WINDOW_SECONDS:
+            self._seen.popleft()
+
+    @property
+    def trials_per_minute(self) -> float | None:
+        """None before two looks, or while nothing has ended between them."""
+        if len(self._seen) < 2:
+            return None
+        (began, before), (now, after) = self._seen[0], self._seen[-1]
+        return 60 * (after - before) / (now - began) if after > before and now > began else None
+
+    def seconds_left(self, num_left: int) -> float | None:
+        rate = self.trials_per_minute
+        return None if rate is None else 60 * num_left / rate
+
+
+def num_done(study: Study) -> int:
+    return study.trials.complete + study.trials.pruned + study.trials.fail
+
+
+def progress_line(study: Study, pace: Pace) -> str:
+    """One line for a log: how far the study is, its best so far, its pace."""
+    parts = [
+        f"{study.name}: {study.state}",
+        f"{num_done(study)}/{study.num_trials} trials",
+        *_best_so_far(study),
+        *_pace(study, pace),
+    ]
+    return ", ".join(parts)
+
+
+def progress_table(rows: Iterable[tuple[Study, Pace]]) -> Table:
+    """The same for several studies, with bars, for a terminal."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for study, pace in rows:
+        done = num_done(study)
+        table.add_row(
+            study.name,
+            Text(study.state, _STATE_STYLES[study.state]),
+            ProgressBar(total=study.num_trials, completed=done, width=24),
+            f"{done}/{study.num_trials}",
+            ", ".join([*_best_so_far(study), *_pace(study, pace)]),
+        )
+    return table
+
+
+def studies_table(studies: Iterable[Study]) -> Table:
+    table = _table("study", "state", "trials", "best", "sampler", "task")
+    for study in studies:
+        table.add_row(
+            study.name,
+            Text(study.state, _STATE_STYLES[study.state]),
+            f"{num_done(study)}/{study.num_trials}",
+            "" if study.best is None else f"{study.best.value:.6g}",
+            study.spec.sampler.name,
+            study.spec.dataset or study.spec.task.name,
+        )
+    return table
+
+
+def study_lines(study: Study) -> list[str]:
+    """What a study is and how it stands, one fact a line."""
+    spec, counts = study.spec, study.trials
+    by_state = ", ".join(f"{n} {state}" for state, n in counts.model_dump().items() if n)
+    lines = [
+        f"{study.name} is {study.state}{' and stopping' if study.stopping else ''}"
+        + (f": {study.reason}" if study.reason else ""),
+        f"task {spec.task.name}{f' on {spec.dataset}' if spec.dataset else ''}, "
+        f"sampler {spec.sampler.name}, to {spec.objective.direction} {spec.objective.metric}",
+        f"{num_done(study)} of {study.num_trials} trials done ({by_state or 'none begun'}), "
+        f"{study.device_seconds:.1f} s of device time",
+    ]
+    if study.projection_error:
+        lines.append(f"the copy in Optuna's tables is behind: {study.projection_error}")
+    return lines
+
+
+def best_trials(study: Study, trials: Iterable[Trial], *, limit: int) -> list[Trial]:
+    """The best complete trials, best first; ties go to the smaller number."""
+    sign = -1 if study.spec.objective.direction == "maximize" else 1
+    valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
+    valued.sort(key=lambda pair: (pair[0], pair[1].number))
+    return [trial for _, trial in valued[:limit]]
+
+
+def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
+    """Trials with their configuration, their value, and what their kept weights reach on test."""
+    names = study.spec.space.names
+    tests = sorted({name for trial in trials for name in test_metrics(trial)})
+    table = _table("trial", *names, study.spec.objective.metric, *tests)
+    for trial in trials:
+        found = test_metrics(trial)
+        table.add_row(
+            str(trial.number),
+            *(Text(show_value(trial.config[name])) for name in names),
+            "" if trial.value is None else f"{trial.value:.6g}",
+            *(f"{found[name]:.6g}" if name in found else "" for name in tests),
+        )
+    return table
+
+
+def test_metrics(trial: Trial) -> dict[str, float]:
+    """The mean over a trial's runs of each metric on the test part."""
+    names = {name for run in trial.runs for name in run.metrics if name.startswith("test_")}
+    return {
+        name: fmean(run.metrics[name] for run in trial.runs if name in run.metrics)
+        for name in sorted(names)
+    }
+
+
+def show_value(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _best_so_far(study: Study) -> list[str]:
+    if study.best is None:
+        return []
+    return [f"best {study.best.value:.6g} (trial {study.best.number})"]
+
+
+def _pace(study: Study, pace: Pace) -> list[str]:
+    rate = pace.trials_per_minute
+    left = pace.seconds_left(study.num_trials - num_done(study))
+    if rate is None or not left:
+        return []
+    return [f"{rate:.3g} trials/min", f"about {_duration(left)} left"]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6_000 else f"{seconds / 3_600:.1f} h"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

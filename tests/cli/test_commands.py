@@ -1,0 +1,175 @@
+"""The commands of people who search, on the real app without a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from service.cli.follow import follow
+from service.client import Client
+from service.lifecycle import FailReason
+from service.resources import CompleteRequest, Study
+from tests.api.calling import EXTERNAL, sqlite_only
+from tests.cli.conftest import Ridgeline
+from tests.client.conftest import client
+
+__all__ = ["client"]  # the fixture
+pytestmark = sqlite_only
+
+STUDY_FILE = """\
+name: x
+task: {name: external}
+space:
+  depth: {type: int, low: 1, high: 9}
+sampler: {name: random}
+objective: {metric: error, direction: minimize}
+budget: {trials: 3}
+"""
+
+
+@pytest.fixture(autouse=True)
+def open_client(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands get a client of the app; they close it, so its closing must wait for the test."""
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr("service.cli.studies.open_client", lambda: client)
+
+
+def train(client: Client, count: int, *, fail: bool = False) -> None:
+    """Train the next trials of the study x as a program would."""
+    for trial in client.suggest("x", count=count).trials:
+        result = CompleteRequest(
+            attempt=trial.attempt,
+            state="FAIL" if fail else "COMPLETE",
+            value=None if fail else 10.0 - float(trial.config["depth"]),
+            reason=FailReason.DIVERGED if fail else None,
+            error="no\x1b[31m memory\nleft" if fail else None,
+            metrics={} if fail else {"test_error": 0.25},
+        )
+        client.complete("x", trial.number, result)
+
+
+def follow_with(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> None:
+    """Have `--follow` call `sleep` between its looks."""
+    monkeypatch.setattr("service.cli.studies.follow_studies", partial(follow, sleep=sleep))
+
+
+def test_run_posts_a_study(ridgeline: Ridgeline, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(STUDY_FILE)
+    result = ridgeline("run", "x.yaml")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "x is queued, 3 trials.",
+        "Watch it with: ridgeline show x --follow",
+    ]
+    assert client.study("x").num_trials == 3
+    again = ridgeline("run", "x.yaml")
+    assert again.exit_code == 1
+    assert again.stderr.startswith("ridgeline: there is a study named x already")
+
+
+@pytest.mark.parametrize(("ending", "status"), [("train", 0), ("fail", 1), ("cancel", 1)])
+def test_following_tells_how_the_study_ended(
+    ending: str,
+    status: int,
+    ridgeline: Ridgeline,
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ask = client.study
+
+    def study(name: str) -> Study:
+        """Each look finds the study a step further."""
+        before = ask(name)
+        if ending == "cancel":
+            client.cancel(name)
+        else:
+            train(client, 1, fail=ending == "fail")
+        return before
+
+    monkeypatch.setattr(client, "study", study)
+    follow_with(monkeypatch, lambda _seconds: None)
+    (tmp_path / "x.yaml").write_text(STUDY_FILE)
+    result = ridgeline("run", "x.yaml", "--follow")
+    assert result.exit_code == status
+    lines = result.stdout.splitlines()
+    assert lines[0] == "x: QUEUED, 0/3 trials"
+    state = {"train": "COMPLETED", "fail": "FAILED", "cancel": "CANCELLED"}[ending]
+    assert any(line.startswith(f"x is {state}") for line in lines)
+
+
+def test_ctrl_c_leaves_the_study_running(
+    ridgeline: Ridgeline, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    client.create_study(EXTERNAL)
+    follow_with(monkeypatch, interrupt)
+    result = ridgeline("show", "x", "--follow")
+    assert result.exit_code == 130
+    assert "x goes on. Watch it with: ridgeline show x --follow" in result.stderr
+    assert client.study("x").state == "QUEUED"
+
+
+def test_show_tells_why_a_study_waits(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    lines = ridgeline("show", "x").stdout.splitlines()
+    assert lines == [
+        "x is QUEUED: waits for a program to call trials:suggest",
+        "task external, sampler random, to minimize error",
+        "0 of 4 trials done (none begun), 0.0 s of device time",
+    ]
+
+
+def test_show_lists_the_best_trials_and_their_test_metrics(
+    ridgeline: Ridgeline, client: Client
+) -> None:
+    client.create_study(EXTERNAL)
+    client.enqueue("x", [{"depth": depth} for depth in (3, 8, 5)])
+    train(client, 3)
+    train(client, 1, fail=True)
+    result = ridgeline("show", "x")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    assert ["trial", "depth", "error", "test_error"] in rows
+    assert [row[:4] for row in rows if row[0] in "012"] == [
+        ["1", "8", "2", "0.25"],
+        ["2", "5", "5", "0.25"],
+        ["0", "3", "7", "0.25"],
+    ]
+    # What a program says of its failure is not obeyed by the terminal.
+    assert "trial 3 was the first to fail, diverged: no [31m memory left" in result.stdout
+
+
+def test_studies_lists_them_all(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    client.create_study({**EXTERNAL, "name": "y"})
+    train(client, 1)
+    rows = [line.split() for line in ridgeline("studies").stdout.splitlines() if line.strip()]
+    assert rows[0] == ["study", "state", "trials", "best", "sampler", "task"]
+    assert rows[2] == ["y", "QUEUED", "0/4", "random", "external"]
+    assert rows[3][:3] == ["x", "RUNNING", "1/4"]
+
+
+def test_cancel(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    assert ridgeline("cancel", "x").stdout == "x is CANCELLED.\n"
+    assert client.study("x").state == "CANCELLED"
+    assert ridgeline("cancel", "nobody").exit_code == 1
+
+
+def test_export(ridgeline: Ridgeline, client: Client, tmp_path: Path) -> None:
+    client.create_study(EXTERNAL)
+    train(client, 2)
+    text = ridgeline("export", "x").stdout
+    assert text.splitlines()[0].startswith("number,trial_state")
+    assert len(text.splitlines()) == 3
+    assert ridgeline("export", "x", "-o", "x.csv").stdout == ""
+    assert (tmp_path / "x.csv").read_text() == text
+    result = ridgeline("export", "x", "-o", "absent/x.csv")
+    assert result.exit_code == 1
+    assert result.stderr == "ridgeline: cannot write absent/x.csv: No such file or directory\n"

@@ -1,0 +1,129 @@
+"""What a person gets wrong is told on one line of standard error, with an exit status above 0."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Ridgeline
+
+
+def told(ridgeline: Ridgeline, *args: str, status: int = 2, **settings: str) -> str:
+    """The one line that a wrong command line gets."""
+    result = ridgeline(*args, **settings)
+    assert result.exit_code == status, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("ridgeline: ")
+    return line.removeprefix("ridgeline: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("nonsense", "No such command 'nonsense' (see ridgeline --help)"),
+        ("exprot s", "No such command 'exprot'. Did you mean 'export'? (see ridgeline --help)"),
+        ("show", "Missing argument 'NAME' (see ridgeline show --help)"),
+        ("up --prot 1", "No such option: --prot"),
+        ("up --port many", "Invalid value for '--port'"),
+        ("serve --port 65536", "Invalid value for '--port'"),
+        ("token", "Missing command (see ridgeline token --help)"),
+        ("token create me", "Missing option '--scope' (see ridgeline token create --help)"),
+        ("token create me --scope root", "scopes.0: must be 'read', 'write', 'worker' or 'admin'"),
+        ("run absent.yaml", "cannot read absent.yaml: No such file or directory"),
+    ],
+)
+def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None:
+    status = 1 if command.startswith("run") else 2
+    assert told(ridgeline, *command.split(), status=status).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"port": "many"}, "RIDGELINE_PORT: must be a valid integer"),
+        ({"lease_seconds": "0"}, "RIDGELINE_LEASE_SECONDS: must be greater than 0"),
+        ({"database_url": "nonsense"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
+        ({"database_url": "mysql://a/b"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
+        ({"database_url": "sqlite://"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
+        ({"host": "0.0.0.0"}, "refusing to listen on 0.0.0.0 without tokens"),
+    ],
+)
+def test_settings(settings: dict[str, str], line: str, ridgeline: Ridgeline) -> None:
+    status = 1 if "database_url" in settings else 2
+    assert told(ridgeline, "serve", status=status, **settings).startswith(line)
+
+
+def test_a_database_that_cannot_be_reached(ridgeline: Ridgeline) -> None:
+    url = "postgresql+psycopg://somebody:hush@127.0.0.1:1/none"
+    line = told(ridgeline, "migrate", status=1, database_url=url)
+    assert line.startswith("the database cannot be used: connection failed")
+    assert "hush" not in line
+
+
+def test_a_database_that_is_none(ridgeline: Ridgeline, tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("no database, but long enough to be read as the head of one" * 9)
+    line = told(ridgeline, "migrate", status=1, database_url=f"sqlite:///{tmp_path}/x.db")
+    assert line == "the database cannot be used: file is not a database"
+
+
+def test_a_folder_that_cannot_be_made(ridgeline: Ridgeline, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    home = str(tmp_path / "file" / "home")
+    assert "Not a directory" in told(ridgeline, "migrate", status=1, home=home)
+    assert "Not a directory" in told(ridgeline, "up", "--home", home, status=1)
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_port_that_is_taken(command: str, ridgeline: Ridgeline) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = told(ridgeline, command, "--port", port, status=1)
+    assert line == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+
+
+def test_a_home_that_is_in_use(
+    ridgeline: Ridgeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.cli.serving import sole_user
+
+    with sole_user(tmp_path):
+        line = told(ridgeline, "up", "--home", str(tmp_path), status=1)
+    assert line.startswith(f"ridgeline up runs in {tmp_path} already")
+
+
+@pytest.mark.parametrize("command", ["studies", "show s", "cancel s", "export s"])
+def test_a_service_that_is_not_there(
+    command: str, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client.RETRY_DELAYS_SECONDS", ())
+    line = told(ridgeline, *command.split(), status=1, url="http://127.0.0.1:1")
+    assert line.startswith("cannot reach http://127.0.0.1:1: ")
+    assert line.endswith("is the service running?")
+
+
+def test_what_is_no_url_and_no_token(ridgeline: Ridgeline) -> None:
+    assert told(ridgeline, "studies", url="localhost:8000").endswith(
+        "'localhost:8000' is not a URL such as http://127.0.0.1:8000"
+    )
+    assert told(ridgeline, "studies", token="rl_ä").endswith("that no token has")
+    line = told(ridgeline, "studies", token_file="absent", status=1)
+    assert line == "cannot read RIDGELINE_TOKEN_FILE absent: No such file or directory"
+
+
+def test_a_study_file_with_two_problems_has_two_lines(ridgeline: Ridgeline, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("name: s\nbudget: {trials: 0}\nfoo: 1\n")
+    result = ridgeline("run", "s.yaml")
+    assert result.exit_code == 2
+    assert "ridgeline: s.yaml:3: foo: is not a field here" in result.stderr.splitlines()
+
+
+def test_help_and_version_are_no_errors(ridgeline: Ridgeline) -> None:
+    for args in ([], ["--help"], ["-h"], ["up", "-h"], ["token", "--help"]):
+        result = ridgeline(*args)
+        assert result.exit_code == 0
+        assert "Usage" in result.stdout
+        assert result.stderr == ""
+    assert ridgeline("--version").stdout.startswith("ridgeline 0.")

@@ -1,0 +1,132 @@
+"""Following studies, with a clock and a service that the test holds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from search.spec import StudySpec
+from service.cli.follow import PATIENCE_SECONDS, POLL_SECONDS, follow
+from service.client import ApiError, Client, Unreachable
+from service.lifecycle import StudyState
+from service.report import Pace
+from service.resources import BestTrial, Study, TrialCounts
+
+SPEC = StudySpec.model_validate(
+    {
+        "name": "s",
+        "task": {"name": "external"},
+        "space": {"x": {"type": "float", "low": 0, "high": 1}},
+        "sampler": {"name": "random"},
+        "budget": {"trials": 40},
+    }
+)
+
+
+def study(state: str, complete: int, name: str = "s") -> Study:
+    return Study(
+        name=name,
+        state=StudyState(state),
+        reason=None,
+        stopping=False,
+        spec=SPEC,
+        num_trials=40,
+        trials=TrialCounts(complete=complete),
+        best=BestTrial(number=3, value=0.875, config={"x": 0.5}) if complete else None,
+        device_seconds=0.0,
+        data_fingerprint=None,
+        owner=None,
+        revision=complete,
+        projection_error=None,
+        created_at=0.0,
+        started_at=None,
+        finished_at=None,
+    )
+
+
+class Service:
+    """A service and a clock: each look at a study gives the next answer."""
+
+    def __init__(self, *answers: Study | Exception) -> None:
+        self.answers: Iterator[Study | Exception] = iter(answers)
+        self.seconds = 0.0
+
+    def study(self, name: str) -> Study:
+        answer = next(self.answers)
+        if isinstance(answer, Exception):
+            raise answer
+        assert answer.name == name
+        return answer
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def follow(self, *names: str, terminal: bool = False) -> tuple[dict[str, Study], str]:
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=120)
+        ended = follow(
+            cast(Client, self), names, console, sleep=self.sleep, clock=lambda: self.seconds
+        )
+        return ended, out.getvalue()
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then_and_at_each_state() -> None:
+    running = [study("RUNNING", done) for done in range(1, 25)]
+    service = Service(study("QUEUED", 0), *running, study("COMPLETED", 40))
+    ended, out = service.follow("s")
+    assert ended["s"].state is StudyState.COMPLETED
+    lines = out.splitlines()
+    assert lines[0] == "s: QUEUED, 0/40 trials"
+    assert lines[1].startswith("s: RUNNING, 1/40 trials, best 0.875 (trial 3)")
+    assert lines[-1].startswith("s: COMPLETED, 40/40 trials, best 0.875 (trial 3)")
+    assert len(lines) == 5  # 24 looks at a running study, half a second apart
+    assert "120 trials/min, about 10 s left" in lines[3]
+
+
+def test_on_a_terminal_there_is_a_table() -> None:
+    service = Service(study("RUNNING", 1), study("COMPLETED", 40, "t"), study("CANCELLED", 2))
+    ended, out = service.follow("s", "t", terminal=True)
+    assert [study.state for study in ended.values()] == ["CANCELLED", "COMPLETED"]
+    assert "2/40" in out
+    assert "CANCELLED" in out
+
+
+def test_a_service_that_restarts_is_waited_for() -> None:
+    gone = Unreachable("cannot reach it")
+    service = Service(study("RUNNING", 1), *[gone] * 100, study("COMPLETED", 40))
+    ended, _ = service.follow("s")
+    assert ended["s"].state is StudyState.COMPLETED
+
+
+def test_a_service_that_stays_away_is_an_error() -> None:
+    gone = Unreachable("cannot reach it")
+    service = Service(*[gone] * int(PATIENCE_SECONDS / POLL_SECONDS + 2))
+    with pytest.raises(Unreachable):
+        service.follow("s")
+
+
+def test_a_study_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ApiError):
+        Service(ApiError(404, "Not Found", "there is no study named s")).follow("s")
+
+
+@pytest.mark.parametrize(
+    ("looks", "rate"),
+    [
+        ([(0, 5)], None),
+        ([(0, 5), (1, 5)], None),
+        ([(0, 5), (1, 5), (2, 6)], 30.0),
+        ([(0, 0), (10, 1), (100, 1), (110, 21)], 12.0),
+    ],
+)
+def test_the_pace_is_that_of_the_last_half_minute(
+    looks: list[tuple[float, int]], rate: Any
+) -> None:
+    pace = Pace()
+    for now, done in looks:
+        pace.see(done, now)
+    assert pace.trials_per_minute == rate

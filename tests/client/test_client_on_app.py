@@ -1,0 +1,99 @@
+"""The client and the real api understand each other."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from service.api import examples
+from service.client import ApiError, Client
+from service.lifecycle import StudyState, TrialState
+from service.protocol import RunEnded, SyncRequest, WorkerRegistration
+from service.resources import CompleteRequest
+from tests.api.calling import EXTERNAL, SPEC, sqlite_only
+from tests.service.factory import spec
+
+pytestmark = sqlite_only
+
+
+def test_a_study_trained_by_ones_own_program(client: Client) -> None:
+    client.create_study(EXTERNAL)
+    assert client.enqueue("x", [{"depth": 7}])[0].origin == "enqueued"
+    while (answer := client.suggest("x", count=3)).trials:
+        for trial in answer.trials:
+            depth = int(trial.config["depth"])
+            client.report(
+                "x", trial.number, attempt=trial.attempt, epoch=1, metrics={"error": depth}
+            )
+            client.complete("x", trial.number, CompleteRequest(attempt=trial.attempt))
+    assert client.study("x").state is StudyState.COMPLETED
+    trials = list(client.trials("x", state=TrialState.COMPLETE))
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    best = client.best("x")
+    assert best.value == min(trial.value for trial in trials if trial.value is not None)
+    assert client.trial("x", 0).epochs[0].metrics == {"error": 7.0}
+    assert len(list(csv.DictReader(io.StringIO(client.export("x"))))) == 4
+
+
+def test_events_end_with_the_study(client: Client) -> None:
+    client.create_study(EXTERNAL)
+    client.cancel("x")
+    events = list(client.events("x"))
+    assert events[-1].data["state"] == "CANCELLED"
+    assert list(client.events("x", after=events[-1].id)) == []
+
+
+def test_the_same_key_gives_the_same_study(client: Client) -> None:
+    first = client.create_study(SPEC, idempotency_key="one")
+    assert client.create_study(SPEC, idempotency_key="one") == first
+    with pytest.raises(ApiError, match="another name") as caught:
+        client.create_study(SPEC, idempotency_key="two")
+    assert caught.value.status == 409
+    with pytest.raises(ApiError, match="use a new key"):
+        client.create_study(EXTERNAL, idempotency_key="one")
+
+
+def test_verbs(client: Client) -> None:
+    client.create_study(spec("s"))
+    assert client.pause("s").state is StudyState.PAUSED
+    assert client.resume("s").state is StudyState.QUEUED
+    assert client.stop("s").stopping
+    assert client.study("s").state is StudyState.COMPLETED
+
+
+def test_wrong_fields_are_told(client: Client) -> None:
+    with pytest.raises(ApiError, match=r"budget\.trials: ") as caught:
+        client.create_study({**SPEC, "budget": {"trials": -1}})
+    assert caught.value.problems[0][0] == "budget.trials"
+    with pytest.raises(ApiError, match="there is no study named nobody"):
+        client.study("nobody")
+
+
+def test_lists_go_on_past_the_first_page(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.client._PAGE_SIZE", 2)
+    for number in range(5):
+        client.create_study({**EXTERNAL, "name": f"x{number}"})
+    client.cancel("x3")
+    assert [study.name for study in client.studies()] == ["x4", "x3", "x2", "x1", "x0"]
+    assert [study.name for study in client.studies(state=StudyState.CANCELLED)] == ["x3"]
+    client.enqueue("x0", [{"depth": depth} for depth in (1, 2, 3)])
+    assert [trial.config["depth"] for trial in client.trials("x0")] == [1, 2, 3]
+
+
+def test_the_worker_protocol_and_the_catalog(client: Client) -> None:
+    client.create_study(spec("s"))
+    registration = WorkerRegistration.model_validate(examples.REGISTRATION)
+    worker = client.register_worker(registration)
+    device = registration.devices[0].name
+    statement = SyncRequest(sync_seq=1, free_slots={device: 1})
+    (order,) = client.sync(worker.id, statement).start
+    assert client.sync(worker.id, statement).start == (order,)
+    ended = RunEnded(run=order.run, attempt=order.attempt, outcome="complete", value=0.5)
+    assert client.sync(worker.id, SyncRequest(sync_seq=2, ended=(ended,))).refused == ()
+    assert client.best("s").value == 0.5
+    assert [found.name for found in client.workers()] == [registration.name]
+    assert "mlp" in [task.name for task in client.tasks()]
+    assert "digits" in [dataset.name for dataset in client.datasets()]
+    assert client.is_ready()
