@@ -1,0 +1,79 @@
+"""Whole studies with real workers: complete, the same for any number of workers, read by Optuna."""
+
+from __future__ import annotations
+
+import itertools
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+
+from service.lifecycle import TrialState
+from service.resources import Trial
+from tests.e2e.conftest import Deployment
+from tests.e2e.support import grid, results, small
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_grid_with_two_workers_and_what_optuna_reads(
+    deployment: Deployment, migrated_url: str
+) -> None:
+    deployment.start_worker()
+    deployment.start_worker()
+    deployment.client.create_study(grid("grid"))
+    trials = deployment.outcome("grid")
+    assert [trial.number for trial in trials] == list(range(36))
+    assert [trial.grid_cell for trial in trials] == list(range(36))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    cells = {tuple(trial.config.values()) for trial in trials}
+    assert cells == set(
+        itertools.product((1e-3, 1e-2, 1e-1), (32, 64, 128), (0.0, 1e-3), (0.0, 0.5))
+    )
+    assert all(trial.runs[0].attempt == 1 for trial in trials)
+    check_against_optuna(deployment, migrated_url, "grid", trials)
+
+
+def check_against_optuna(deployment: Deployment, url: str, name: str, trials: list[Trial]) -> None:
+    """`optuna.load_study` on the untouched database shows what the api says."""
+    storage = RDBStorage(url)
+    study = optuna.load_study(study_name=name, storage=storage)
+    assert [frozen.number for frozen in study.trials] == [trial.number for trial in trials]
+    for frozen, trial in zip(study.trials, trials, strict=True):
+        assert frozen.state.name == trial.state
+        assert frozen.value == trial.value
+        epochs = deployment.client.trial(name, trial.number).epochs
+        assert frozen.intermediate_values == {
+            report.epoch: report.metrics["validation_accuracy"] for report in epochs
+        }
+        params = dict(frozen.params)
+        if params.pop("l2_zero", False):
+            params["l2"] = 0.0
+        assert params == trial.config
+    best = deployment.client.best(name)
+    assert (study.best_trial.number, study.best_value) == (best.number, best.value)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def test_one_worker_or_two_make_the_same_study(deployment: Deployment, migrated_url: str) -> None:
+    first = deployment.start_worker()
+    studies = [
+        small("random", "random", replicates=2),
+        small("tpe", "tpe", budget={"trials": 14, "epochs": 2, "max_parallel": 4}),
+    ]
+    outcomes = []
+    for count in ("one", "two"):
+        if count == "two":
+            deployment.start_worker()
+        for study in studies:
+            name = f"{study['name']}-{count}"
+            deployment.client.create_study({**study, "name": name, "reproducible": True})
+        outcomes.append([deployment.outcome(f"{study['name']}-{count}") for study in studies])
+    assert [results(trials) for trials in outcomes[0]] == [
+        results(trials) for trials in outcomes[1]
+    ]
+    by_two = {run.worker for trials in outcomes[1] for t in trials for run in t.runs}
+    assert len(by_two) == 2, "the second worker trained nothing"
+    assert first.poll() is None
+    check_against_optuna(deployment, migrated_url, "tpe-two", outcomes[1][1])
