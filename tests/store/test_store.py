@@ -135,6 +135,18 @@ def test_a_projection_that_fails_stops_nobody_and_is_repaired(
     store.close()
 
 
+def test_optunas_tables_may_even_be_missing(store: Store) -> None:
+    """SQLite calls that an operational error, as it does a full disk; it is none."""
+    with store.transaction() as tx:
+        tx.connection.execute(text("ALTER TABLE study_directions RENAME TO elsewhere"))
+    post(store, spec())
+    assert study_of(store).projection_error is not None
+    with store.transaction() as tx:
+        tx.connection.execute(text("ALTER TABLE elsewhere RENAME TO study_directions"))
+    FakeWorker(store).sync()
+    assert study_of(store).projection_error is None
+
+
 def test_idempotency_keys_are_kept_for_a_day(store: Store, clock: ManualClock) -> None:
     values = {"scope": "t POST /v1", "key": "k", "body_sha256": "0", "status": 201}
     with store.transaction() as tx:
