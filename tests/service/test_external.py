@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from service import trials, workers
@@ -18,6 +16,7 @@ from service.resources import (
 )
 from service.store.session import Store
 from tests.conftest import ManualClock
+from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, external, post, spec, study_of
 
 
@@ -174,19 +173,10 @@ def test_divergence_is_final(store: Store) -> None:
 def test_programs_in_parallel_never_share_a_trial(store: Store) -> None:
     post(store, external(budget={"trials": 24}))
     handed: list[SuggestedTrial] = []
-    failures: list[BaseException] = []
 
     def take() -> None:
-        try:
-            while found := suggest(store, 2):
-                handed.extend(found)
-        except BaseException as exc:
-            failures.append(exc)
+        while found := suggest(store, 2):
+            handed.extend(found)
 
-    threads = [threading.Thread(target=take) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    in_parallel(4, take)
     assert sorted(trial.number for trial in handed) == list(range(24))

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import text
 
 from service import projection, studies, workers
@@ -219,12 +225,13 @@ def _keys(statement: SyncRequest) -> set[tuple[int, int]]:
 @pytest.mark.slow
 def test_no_order_of_events_loses_or_doubles_a_trial(migrated_sqlite: Path) -> None:
     Service.template = migrated_sqlite
-    machine = Service.TestCase()
-    machine.settings = settings(
-        max_examples=40,
-        stateful_step_count=40,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
+    run_state_machine_as_test(
+        Service,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
     )
-    machine.runTest()

@@ -7,6 +7,7 @@ import io
 
 import pytest
 
+from search.space import Config
 from service import studies, trials, workers
 from service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from service.lifecycle import StudyState, TrialState
@@ -121,7 +122,7 @@ def test_a_study_that_ended_takes_no_verb(store: Store) -> None:
     tell(store, "cancel")
     for verb in ("pause", "resume", "stop"):
         with pytest.raises(Conflict, match="CANCELLED"):
-            tell(store, verb)  # type: ignore[arg-type]
+            tell(store, verb)
 
 
 def test_time_runs_out(store: Store, clock: ManualClock) -> None:
@@ -140,7 +141,7 @@ def test_time_runs_out(store: Store, clock: ManualClock) -> None:
 def test_every_cell_of_a_grid_is_tried_once(store: Store) -> None:
     post(store, spec(space=GRID_SPACE, sampler={"name": "grid"}, budget={}))
     with store.transaction() as tx:
-        extra = {"learning_rate": 0.05, "batch_size": 16, "l2": 5e-4, "dropout": 0.5}
+        extra: Config = {"learning_rate": 0.05, "batch_size": 16, "l2": 5e-4, "dropout": 0.5}
         trials.enqueue(tx, "s", [extra])
     pair = [FakeWorker(store, num_slots=2), FakeWorker(store, num_slots=1)]
     for worker in pair:

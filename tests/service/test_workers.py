@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from search.tasks.settings import MlpSettings
@@ -11,12 +9,14 @@ from service import studies, trials, workers
 from service.errors import Conflict, InvalidInput, NotFound
 from service.lifecycle import FailReason, RunState, StudyState, TrialState
 from service.protocol import RunReport, SyncRequest
+from service.resources import Trial
 from service.store.session import Store
 from tests.conftest import ManualClock
+from tests.parallel import in_parallel
 from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec, study_of, value_of
 
 
-def all_trials(store: Store, name: str = "s") -> list[trials.Trial]:
+def all_trials(store: Store, name: str = "s") -> list[Trial]:
     with store.reading() as tx:
         found, cursor = trials.list_page(tx, name, page_size=1_000, cursor=None, state=None)
     assert cursor is None
@@ -267,27 +267,8 @@ def test_two_workers_finish_one_run_and_one_of_them_wins(store: Store) -> None:
     worker = FakeWorker(store, num_slots=8)
     worker.sync()
     for order in list(worker.held.values()):
-        barrier = threading.Barrier(4)
         statement = worker.statement(ended=[ended(order)], free_slots={})
-        failures: list[BaseException] = []
-
-        def send(
-            statement: SyncRequest = statement,
-            barrier: threading.Barrier = barrier,
-            failures: list[BaseException] = failures,
-        ) -> None:
-            barrier.wait()
-            try:
-                worker.send(statement)
-            except BaseException as exc:
-                failures.append(exc)
-
-        threads = [threading.Thread(target=send) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        in_parallel(4, lambda said=statement: worker.send(said))  # type: ignore[misc]
         worker.held.pop((order.run, order.attempt))
     study = study_of(store)
     assert study.trials.complete == 8

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from service.store import migrate
 from service.store.idempotency import KEEP_SECONDS
 from service.store.session import DatabaseClock, Store
 from tests.conftest import ManualClock
+from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, post, spec, study_of
 
 
@@ -44,22 +43,13 @@ def test_a_reading_transaction_keeps_its_view(store: Store) -> None:
 def test_a_lock_serialises_the_writers_of_a_study(store: Store) -> None:
     """Thirty transactions on one study, in six threads: every revision is given out once."""
     post(store, spec(budget={"trials": 100}))
-    failures: list[BaseException] = []
 
     def enqueue() -> None:
-        try:
-            for _ in range(5):
-                with store.transaction() as tx:
-                    trials.enqueue(tx, "s", [{"learning_rate": 0.01}])
-        except BaseException as exc:
-            failures.append(exc)
+        for _ in range(5):
+            with store.transaction() as tx:
+                trials.enqueue(tx, "s", [{"learning_rate": 0.01}])
 
-    threads = [threading.Thread(target=enqueue) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    in_parallel(6, enqueue)
     with store.reading() as tx:
         study = studies.find(tx, "s")
         numbers = [trial.number for trial in tx.trials.page(study.id)]
@@ -201,26 +191,6 @@ def test_a_full_disk_is_unavailable_and_harms_nothing(tmp_path: Path, clock: Man
     store.close()
 
 
-def in_parallel(count: int, work: Callable[[], None]) -> list[BaseException]:
-    """Run `work` in `count` threads that start together; what went wrong."""
-    barrier = threading.Barrier(count)
-    failures: list[BaseException] = []
-
-    def body() -> None:
-        barrier.wait()
-        try:
-            work()
-        except BaseException as exc:
-            failures.append(exc)
-
-    threads = [threading.Thread(target=body) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return failures
-
-
 def test_two_starters_migrate_once(database_url: str) -> None:
-    assert in_parallel(3, lambda: migrate.upgrade(database_url, prepare=projection.prepare)) == []
+    in_parallel(3, lambda: migrate.upgrade(database_url, prepare=projection.prepare))
     assert migrate.is_current(database_url)

@@ -1,0 +1,27 @@
+"""The same work in several threads at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+def in_parallel(count: int, work: Callable[[], object]) -> None:
+    """Run `work` in `count` threads that begin together; raises the first error of any of them."""
+    barrier = threading.Barrier(count)
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        barrier.wait()
+        try:
+            work()
+        except BaseException as exc:
+            errors.append(exc)
+
+    threads = [threading.Thread(target=body) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
