@@ -149,3 +149,39 @@ def test_a_stream_that_waits_holds_no_connection(
     next_piece = next_of()
     next_piece()
     assert store._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+@sqlite_only
+def test_a_reader_that_leaves_ends_the_stream(
+    app: FastAPI, client: httpx.Client, portal: anyio.from_thread.BlockingPortal
+) -> None:
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/v1/studies/x/events",
+        "raw_path": b"/v1/studies/x/events",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+    told: list[bytes] = []
+
+    async def run() -> None:
+        has_told = anyio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await has_told.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            told.append(message.get("body", b""))
+            if told[-1]:
+                has_told.set()
+
+        await app(scope, receive, send)
+
+    portal.call(run)
+    assert b"event: study" in b"".join(told)

@@ -38,7 +38,17 @@ BODIES: dict[str, list[Any]] = {
 
 _ODD_NUMBERS = (0, -1, 0.5, 1e300, 5e-324, 2**31, 2**53, 2**53 + 1, 2**70, 10**400, 1e-320)
 _ODD_TEXTS = ("", "a" * 1_000, "a\x00b", "\ud800", "é\u202e", "../..", "nan", "1", "=1+1")
-_ODD_OTHERS = (None, True, float("nan"), float("inf"), [], {}, [[[]]], {"": {}}, ["digits"] * 50)
+_ODD_OTHERS: tuple[Any, ...] = (
+    None,
+    True,
+    float("nan"),
+    float("inf"),
+    [],
+    {},
+    [[[]]],
+    {"": {}},
+    ["digits"] * 50,
+)
 _odd = st.sampled_from((*_ODD_NUMBERS, *_ODD_TEXTS, *_ODD_OTHERS))
 _json = st.recursive(
     _odd | st.integers() | st.floats() | st.text(max_size=8),

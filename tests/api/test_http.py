@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -148,3 +149,13 @@ def test_a_database_that_is_not_migrated_is_not_ready(
     ok(client.get("/readyz"))
     monkeypatch.setattr("service.store.migrate.is_current", lambda _url: False)
     ok(client.get("/readyz"))
+
+
+def test_a_crowd_that_takes_every_connection_is_503(client: httpx.Client, store: Store) -> None:
+    pool: Any = store._engine.pool
+    pool._timeout = 0
+    with ExitStack() as crowd:
+        for _ in range(pool.size() + pool._max_overflow):
+            crowd.enter_context(store.reading())
+        assert "in use" in problem(client.get("/v1/studies"), 503)["detail"]
+    ok(client.get("/v1/studies"))

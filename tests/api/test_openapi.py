@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,6 +23,8 @@ from service.resources import (
 from tests.api.calling import ok, sqlite_only
 
 pytestmark = sqlite_only
+
+ROW = r"^\| `([A-Z]+) (\S+)` \| (\w*) ?\|"
 
 
 @pytest.fixture
@@ -110,3 +113,12 @@ def test_the_examples_can_be_posted(client: httpx.Client) -> None:
 
 def test_the_page_for_people(client: httpx.Client) -> None:
     assert "swagger" in client.get("/docs").text
+
+
+def test_every_operation_is_in_the_docs(document: dict[str, Any]) -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    rows = {f"{row[0]} {row[1]}": row[2] for row in re.findall(ROW, docs, re.MULTILINE)}
+    assert rows == {
+        name: operation["security"][0]["token"][0] if "security" in operation else ""
+        for name, operation in operations(document)
+    }

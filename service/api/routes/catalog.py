@@ -1,3 +1,5 @@
+"""What can be trained."""
+
 from __future__ import annotations
 
 from fastapi import APIRouter

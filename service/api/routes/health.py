@@ -1,3 +1,5 @@
+"""Probes."""
+
 from __future__ import annotations
 
 from typing import Literal

@@ -1,3 +1,5 @@
+"""Studies: post, list, get, follow, export, and the verbs."""
+
 from __future__ import annotations
 
 import hashlib

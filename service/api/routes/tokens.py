@@ -1,3 +1,5 @@
+"""Tokens, for admins."""
+
 from __future__ import annotations
 
 from typing import Annotated

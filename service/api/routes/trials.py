@@ -1,3 +1,5 @@
+"""Trials: list, get, enqueue, and the calls of programs that train by themselves."""
+
 from __future__ import annotations
 
 from typing import Annotated

@@ -1,3 +1,5 @@
+"""The worker protocol."""
+
 from __future__ import annotations
 
 from typing import Annotated
