@@ -21,7 +21,7 @@ from rich.console import Console
 
 from service import processes, report
 from service.cli.follow import follow
-from service.cli.serving import free_port
+from service.cli.sockets import free_port
 from service.cli.study_file import load_study
 from service.client import Client, ClientError
 from service.lifecycle import StudyState

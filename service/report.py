@@ -63,20 +63,34 @@ def progress_line(study: Study, pace: Pace) -> str:
         *_best_so_far(study),
         *_pace(study, pace),
     ]
-    return ", ".join(parts)
+    return ", ".join(parts) + (f": {waits}" if (waits := waits_for(study)) else "")
+
+
+def waits_for(study: Study) -> str | None:
+    """Why a study does not begin or go on.
+
+    A running one waits for a free device now and then, which is nothing to tell.
+    """
+    return study.reason if study.state in (StudyState.QUEUED, StudyState.PAUSED) else None
 
 
 def progress_table(rows: Iterable[tuple[Study, Pace]]) -> Table:
-    """The same for several studies, with bars, for a terminal."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    """The same for several studies, with bars, for a terminal; 80 columns are enough."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(7):
+        table.add_column(no_wrap=True)
     for study, pace in rows:
+        style = _STATE_STYLES[study.state]
         done = num_done(study)
+        rate, left = pace.trials_per_minute, pace.seconds_left(study.num_trials - done)
         table.add_row(
             study.name,
-            Text(study.state, _STATE_STYLES[study.state]),
-            ProgressBar(total=study.num_trials, completed=done, width=24),
+            Text(study.state, style),
+            ProgressBar(study.num_trials, done, 12, complete_style=style, finished_style=style),
             f"{done}/{study.num_trials}",
-            ", ".join([*_best_so_far(study), *_pace(study, pace)]),
+            waits_for(study) or ("" if study.best is None else f"best {study.best.value:.6g}"),
+            "" if rate is None or not left else f"{rate:.3g}/min",
+            "" if not left else f"{_duration(left)} left",
         )
     return table
 

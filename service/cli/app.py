@@ -9,6 +9,7 @@ import typer
 
 from service.cli import serving, studies, tokens
 from service.cli.problems import OneLineErrors
+from service.cli.up import up
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -34,7 +35,7 @@ def _root(
         typer.echo(context.get_help())
 
 
-app.command()(serving.up)
+app.command()(up)
 app.command()(serving.serve)
 app.command()(serving.worker)
 app.command()(serving.migrate)

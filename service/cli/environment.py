@@ -34,7 +34,11 @@ def load_settings(**overrides: Any) -> Settings:
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     with input_problems(lambda field: f"RIDGELINE_{field.upper()}"):
-        return Settings(**given)
+        settings = Settings(**given)
+    if settings.data_root is not None and not settings.data_root.is_dir():
+        line = f"--data-root or RIDGELINE_DATA_ROOT: {settings.data_root} is no folder"
+        raise Problem(line, exit_code=2)
+    return settings
 
 
 @contextmanager

@@ -78,7 +78,8 @@ class _Display:
             self._live.update(report.progress_table(rows), refresh=True)
             return
         for study, pace in rows:
-            state, done = study.state.value, report.num_done(study)
+            state = f"{study.state} {report.waits_for(study)}"
+            done = report.num_done(study)
             last_state, last_done, printed_at = self._printed.get(study.name, ("", -1, 0.0))
             due = done != last_done and now_seconds - printed_at >= PLAIN_LINE_SECONDS
             if state != last_state or due:

@@ -96,7 +96,7 @@ def test_following_tells_how_the_study_ended(
     result = ridgeline("run", "x.yaml", "--follow")
     assert result.exit_code == status
     lines = result.stdout.splitlines()
-    assert lines[0] == "x: QUEUED, 0/3 trials"
+    assert lines[0].startswith("x: QUEUED, 0/3 trials: waits for a program")
     state = {"train": "COMPLETED", "fail": "FAILED", "cancel": "CANCELLED"}[ending]
     assert any(line.startswith(f"x is {state}") for line in lines)
 

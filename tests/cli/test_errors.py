@@ -48,6 +48,7 @@ def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None
         ({"database_url": "nonsense"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
         ({"database_url": "mysql://a/b"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
         ({"database_url": "sqlite://"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
+        ({"data_root": "absent"}, "--data-root or RIDGELINE_DATA_ROOT: absent is no folder"),
         ({"host": "0.0.0.0"}, "refusing to listen on 0.0.0.0 without tokens"),
     ],
 )
@@ -87,7 +88,7 @@ def test_a_port_that_is_taken(command: str, ridgeline: Ridgeline) -> None:
 def test_a_home_that_is_in_use(
     ridgeline: Ridgeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.cli.serving import sole_user
+    from service.cli.up import sole_user
 
     with sole_user(tmp_path):
         line = told(ridgeline, "up", "--home", str(tmp_path), status=1)
@@ -98,7 +99,7 @@ def test_a_home_that_is_in_use(
 def test_a_service_that_is_not_there(
     command: str, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.client.RETRY_DELAYS_SECONDS", ())
+    monkeypatch.setattr("service.connection.time.sleep", lambda _seconds: None)
     line = told(ridgeline, *command.split(), status=1, url="http://127.0.0.1:1")
     assert line.startswith("cannot reach http://127.0.0.1:1: ")
     assert line.endswith("is the service running?")

@@ -31,7 +31,7 @@ def study(state: str, complete: int, name: str = "s") -> Study:
     return Study(
         name=name,
         state=StudyState(state),
-        reason=None,
+        reason="no worker is connected" if state == "QUEUED" else None,
         stopping=False,
         spec=SPEC,
         num_trials=40,
@@ -80,7 +80,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then_and_at_each_state() -> 
     ended, out = service.follow("s")
     assert ended["s"].state is StudyState.COMPLETED
     lines = out.splitlines()
-    assert lines[0] == "s: QUEUED, 0/40 trials"
+    assert lines[0] == "s: QUEUED, 0/40 trials: no worker is connected"
     assert lines[1].startswith("s: RUNNING, 1/40 trials, best 0.875 (trial 3)")
     assert lines[-1].startswith("s: COMPLETED, 40/40 trials, best 0.875 (trial 3)")
     assert len(lines) == 5  # 24 looks at a running study, half a second apart

@@ -1,0 +1,132 @@
+"""`ridgeline up`: the whole service on one machine, as one tree of processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service import processes
+from service.cli.environment import DEFAULT_URL, load_settings
+from service.cli.options import DataRootOption, DieWithParentOption, PortOption
+from service.cli.problems import Problem, file_problems
+from service.cli.sockets import free_port, listen
+from service.cli.supervisor import Part, Supervisor
+from service.client import Client
+from service.settings import Settings
+
+DIE_GRACE_SECONDS = 30.0
+"""Time to end in order, where the parent that started this is gone: see `Supervisor`."""
+
+HomeOption = Annotated[
+    Path | None, typer.Option(help="Folder of the database and the logs.", show_default=False)
+]
+
+
+def up(
+    port: PortOption = None,
+    home: HomeOption = None,
+    data_root: DataRootOption = None,
+    no_dashboard: Annotated[
+        bool, typer.Option("--no-dashboard", help="Start no dashboard.")
+    ] = False,
+    no_worker: Annotated[bool, typer.Option("--no-worker", help="Start no worker.")] = False,
+    die_with_parent: DieWithParentOption = False,
+) -> None:
+    """Start everything on this machine: the api, a worker and the dashboard, on SQLite.
+
+    Ctrl-C ends it all; studies go on where they were at the next start.
+    """
+    if die_with_parent:
+        processes.watch_parent(grace_seconds=DIE_GRACE_SECONDS)
+    settings = load_settings(port=port, home=home, data_root=data_root, host="127.0.0.1")
+    with ExitStack() as stack:
+        stack.enter_context(sole_user(settings.home))
+        listener = stack.enter_context(listen(settings.host, settings.port))
+        url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        dashboard_port = None if no_dashboard else free_port()
+        env = _part_environment(settings, url, dashboard_port)
+        api = _part(
+            "api", settings, env, "serve", "--fd", str(listener.fileno()), fds=[listener.fileno()]
+        )
+        others = []
+        if not no_worker:
+            others.append(_part("worker", settings, env, "worker", "--token-from-database"))
+        if dashboard_port is not None:
+            others.append(_dashboard_part(settings, env, dashboard_port))
+        supervisor = Supervisor(api, others, say=lambda line: print(line, file=sys.stderr))
+        client = stack.enter_context(Client(url, retry_delays_seconds=()))
+        supervisor.run(
+            client.is_ready, lambda: _say_ready(url, settings.home, dashboard=not no_dashboard)
+        )
+        typer.echo("Ridgeline has stopped.")
+
+
+@contextmanager
+def sole_user(home: Path) -> Iterator[None]:
+    """Hold the home folder: two embedded services on one database would share its workers.
+
+    Raises:
+        Problem: another one runs there.
+    """
+    with file_problems(f"use the folder {home}"):
+        (home / "logs").mkdir(parents=True, exist_ok=True)
+        lock = (home / "up.lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise Problem(
+                f"ridgeline up runs in {home} already; end it, or choose another --home"
+            ) from exc
+        yield
+
+
+def _part_environment(settings: Settings, url: str, dashboard_port: int | None) -> dict[str, str]:
+    env = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "RIDGELINE_HOME": str(settings.home.absolute()),
+        "RIDGELINE_HOST": settings.host,
+        "RIDGELINE_PORT": url.rpartition(":")[2],
+        "RIDGELINE_URL": url,
+    }
+    if settings.data_root is not None:
+        env["RIDGELINE_DATA_ROOT"] = str(settings.data_root.absolute())
+    env.pop("RIDGELINE_DASHBOARD_URL", None)
+    if dashboard_port is not None:
+        env["RIDGELINE_DASHBOARD_URL"] = f"http://127.0.0.1:{dashboard_port}"
+    return env
+
+
+def _part(
+    name: str, settings: Settings, env: dict[str, str], *args: str, fds: Sequence[int] = ()
+) -> Part:
+    command = [sys.executable, "-P", "-m", "service.cli", *args, "--die-with-parent"]
+    return Part(name, command, env, settings.home / "logs" / f"{name}.log", fds, bool(fds))
+
+
+def _dashboard_part(settings: Settings, env: dict[str, str], port: int) -> Part:
+    command = [sys.executable, "-P", "-m", "service.dashboard", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--die-with-parent"]
+    return Part("dashboard", command, env, settings.home / "logs" / "dashboard.log")
+
+
+def _say_ready(url: str, home: Path, *, dashboard: bool) -> None:
+    prefix = "" if url == DEFAULT_URL else f"RIDGELINE_URL={url} "
+    lines = [
+        f"Ridgeline runs at {url}",
+        *([f"  dashboard   {url}/dashboard"] if dashboard else []),
+        f"  API         {url}/docs",
+        f"  files       {home.absolute()}",
+        "Next, in another terminal:",
+        f"  {prefix}ridgeline run examples/tpe.yaml --follow",
+        "Ctrl-C ends everything; studies go on at the next start.",
+    ]
+    typer.echo("\n".join(lines))

@@ -1,0 +1,245 @@
+"""Calls over HTTP that may be repeated, and the errors they end in.
+
+ClientError
+├── ApiError       the service said no; carries its status, title, detail and (field, reason) pairs
+└── Unreachable    no answer came, after a few quick repetitions
+
+A GET may be repeated by nature, a POST by its Idempotency-Key.  So a lost connection is tried again
+at once, a few times, with the same key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+RETRY_DELAYS_SECONDS = (0.1, 0.4, 1.5)
+"""Waits before repeating a call whose connection failed; long enough for an api to restart."""
+
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_READY_TIMEOUT_SECONDS = 2.0
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class ClientError(Exception):
+    """Base of what calls raise; its text is one line."""
+
+
+class ApiError(ClientError):
+    """An answer that is not a success; `problems` are (field path, reason) pairs."""
+
+    def __init__(
+        self, status: int, title: str, detail: str, problems: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.problems = list(problems)
+        named = "; ".join(f"{field}: {reason}" for field, reason in self.problems)
+        super().__init__(_one_line(named or detail or title) + f" (HTTP {status})")
+
+
+class Unreachable(ClientError):
+    """The service did not answer."""
+
+
+class Connection:
+    """The way to one service; `service.client.Client` explains the arguments.
+
+    Raises:
+        ValueError: the URL or the token cannot be one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        retry_delays_seconds: Sequence[float],
+        transport: httpx.BaseTransport | None,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ValueError("the token has characters that no token has")
+        self.url = url.rstrip("/")
+        self._retry_delays_seconds = tuple(retry_delays_seconds)
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=_TIMEOUT,
+            transport=transport,
+            trust_env=not _is_loopback(parts.hostname),  # a proxy cannot reach our loopback
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str, params: Mapping[str, str | int] | None = None) -> httpx.Response:
+        return self._send(self._http.build_request("GET", path, params=params))
+
+    def post(
+        self,
+        path: str,
+        body: BaseModel | Mapping[str, Any] | None,
+        *,
+        idempotency_key: str | None,
+    ) -> httpx.Response:
+        """Without a key, the call must be one that may be repeated as it is."""
+        headers = {"Content-Type": "application/json"}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        if isinstance(body, BaseModel):
+            content = body.model_dump_json()
+        else:
+            content = json.dumps(body or {}, allow_nan=False)
+        return self._send(self._http.build_request("POST", path, headers=headers, content=content))
+
+    def is_ready(self) -> bool:
+        """Whether GET /readyz says so, asked once."""
+        try:
+            return self._http.get("/readyz", timeout=_READY_TIMEOUT_SECONDS).is_success
+        except httpx.TransportError:
+            return False
+
+    def events(self, path: str, after: int) -> Iterator[dict[str, str]]:
+        """Server-sent events past the id `after`, as fields; a stream that breaks is taken up
+        again where it broke, without end: the caller knows which event is the last.
+        """
+        while True:
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+            answer = self._send(self._http.build_request("GET", path, headers=headers), stream=True)
+            try:
+                for event in _server_sent_events(answer.iter_lines()):
+                    after = int(event["id"])
+                    yield event
+            except httpx.TransportError:
+                pass
+            finally:
+                answer.close()
+            time.sleep(self._retry_delays_seconds[0] if self._retry_delays_seconds else 0)
+
+    def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        """Send a request that may be repeated; returns a success, of a stream its beginning."""
+        for delay_seconds in (*self._retry_delays_seconds, None):
+            try:
+                answer = self._http.send(request, stream=stream)
+                if answer.is_success:
+                    return answer
+                answer.read()
+            except httpx.TransportError as exc:
+                if delay_seconds is None or isinstance(exc, httpx.ReadTimeout):
+                    raise self._unreachable(exc) from exc
+            else:
+                if delay_seconds is None or not _may_succeed_later(answer):
+                    raise _api_error(answer)
+            time.sleep(delay_seconds)
+        raise AssertionError("the last repetition returns or raises")
+
+    def _unreachable(self, exc: httpx.TransportError) -> Unreachable:
+        if isinstance(exc, httpx.ReadTimeout):
+            return Unreachable(f"{self.url} did not answer in {_TIMEOUT.read:g} seconds")
+        reason = _one_line(str(exc)) or type(exc).__name__
+        return Unreachable(f"cannot reach {self.url}: {reason}; is the service running?")
+
+
+def parsed(model: type[_Model], answer: httpx.Response) -> _Model:
+    """The answer as a model; raises `ApiError` where it is none."""
+    return _validated(model, fields(answer), answer)
+
+
+def listed(model: type[_Model], answer: httpx.Response, key: str) -> list[_Model]:
+    """The models in a list of the answer."""
+    return [_validated(model, item, answer) for item in fields(answer).get(key, [])]
+
+
+def fields(answer: httpx.Response) -> dict[str, Any]:
+    """The answer as a JSON object; raises `ApiError` where it is none."""
+    try:
+        data = answer.json()
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise _not_ridgeline(answer)
+    return data
+
+
+def _validated(model: type[_Model], data: Any, answer: httpx.Response) -> _Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as exc:
+        raise _not_ridgeline(answer) from exc
+
+
+def _not_ridgeline(answer: httpx.Response) -> ApiError:
+    url = answer.request.url
+    return ApiError(
+        answer.status_code,
+        "not understood",
+        f"{url} gave an answer that this version of Ridgeline does not understand",
+    )
+
+
+def _may_succeed_later(answer: httpx.Response) -> bool:
+    """Busy (503), or the first sending of this very request is still at work (409 in flight)."""
+    return answer.status_code == 503 or (
+        answer.status_code == 409 and "retry-after" in answer.headers
+    )
+
+
+def _api_error(answer: httpx.Response) -> ApiError:
+    """The error that a problem+json answer (RFC 9457) tells."""
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {}
+    errors = problem.get("errors")
+    return ApiError(
+        answer.status_code,
+        str(problem.get("title") or answer.reason_phrase or "error"),
+        str(problem.get("detail") or f"{answer.request.url} answered {answer.reason_phrase}"),
+        [
+            (str(error.get("field", "")), str(error.get("message", "")))
+            for error in (errors if isinstance(errors, list) else [])
+            if isinstance(error, dict)
+        ],
+    )
+
+
+def _server_sent_events(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    """Fields up to an empty line make an event; a line that begins with ':' is a comment.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+    """
+    event = {"id": "", "type": "", "data": ""}
+    for line in lines:
+        field, _, value = line.partition(":")
+        if field:
+            event["type" if field == "event" else field] = value.removeprefix(" ")
+        elif not line and event["data"]:
+            yield event
+            event = {"id": "", "type": "", "data": ""}
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
