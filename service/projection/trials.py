@@ -79,6 +79,18 @@ def _changed_trials(
 
     One that was finished at or below `above_revision` has been written as finished.
     """
+    # Sorted here: ORDER BY number would make SQLite walk the whole study by that index.
+    numbered = connection.execute(
+        select(trials.c.number, trials.c.id).where(
+            trials.c.study_id == study_id,
+            trials.c.revision > above_revision,
+            or_(
+                trials.c.finished_revision.is_(None),
+                trials.c.finished_revision > above_revision,
+            ),
+        )
+    ).all()
+    trial_ids = [row.id for row in sorted(numbered)]
     last_step = (
         select(func.max(STEPS.c.step))
         .where(STEPS.c.trial_id == trials.c.optuna_trial_id)
@@ -91,26 +103,11 @@ def _changed_trials(
             func.coalesce(last_step, 0).label("last_step"),
         )
         .outerjoin(TRIALS, TRIALS.c.trial_id == trials.c.optuna_trial_id)
-        .where(
-            trials.c.study_id == study_id,
-            trials.c.revision > above_revision,
-            or_(
-                trials.c.finished_revision.is_(None),
-                trials.c.finished_revision > above_revision,
-            ),
-            trials.c.number > bindparam("above_number"),
-        )
         .order_by(trials.c.number)
-        .limit(CHUNK)
     )
-    above_number = -1
-    while True:
-        chunk = connection.execute(query, {"above_number": above_number}).all()
-        if chunk:
-            yield chunk
-        if len(chunk) < CHUNK:
-            return
-        above_number = chunk[-1].number
+    for start in range(0, len(trial_ids), CHUNK):
+        chunk = trial_ids[start : start + CHUNK]
+        yield connection.execute(query.where(trials.c.id.in_(chunk))).all()
 
 
 def _first_new_epochs(

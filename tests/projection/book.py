@@ -119,7 +119,7 @@ class Page:
         with self.connection.begin_nested():
             projection.project(self.connection, self._book.study_id)
 
-    def _next(self) -> int:
+    def next_revision(self) -> int:
         self._book.revision += 1
         return self._book.revision
 
@@ -127,13 +127,13 @@ class Page:
         self.connection.execute(
             update(studies)
             .where(studies.c.id == self._book.study_id)
-            .values(state=state, state_revision=self._next(), **values)
+            .values(state=state, state_revision=self.next_revision(), **values)
         )
 
     def add(self, number: int, *, replicates: int = 1, **values: Any) -> None:
         """A waiting trial with its planned runs; run `r` has the seed 100 + r."""
         common = {"study_id": self._book.study_id, "state": "WAITING"}
-        revision = self._next()
+        revision = self.next_revision()
         origin = {"origin": "sampler", "sampler": "tpe/1", "sampler_seed": 5, "seen_revision": 3}
         trial_id = self.connection.execute(
             insert(trials).returning(trials.c.id),
@@ -157,7 +157,7 @@ class Page:
                     "trial_id": trial_id,
                     "replicate": replicate,
                     "seed": 100 + replicate,
-                    "revision": self._next(),
+                    "revision": self.next_revision(),
                 }
                 for replicate in range(replicates)
             ],
@@ -166,7 +166,7 @@ class Page:
     def start(self, number: int, replicate: int = 0) -> None:
         run = self.run(number, replicate)
         self._update(run, state="RUNNING", attempt=run.attempt + 1)
-        trial = self._trial(number)
+        trial = self.trial(number)
         started = trial.started_at or float(self._book.revision)
         self._touch(number, state="RUNNING", started_at=started)
 
@@ -183,7 +183,7 @@ class Page:
                     "study_id": self._book.study_id,
                     "attempt": run.attempt,
                     "metrics": {metric: value, "loss": 1.0},
-                    "revision": self._next(),
+                    "revision": self.next_revision(),
                     "reported_at": 0.0,
                 }
                 for epoch, value in epochs.items()
@@ -228,7 +228,7 @@ class Page:
             .where(self._is(number), runs.c.replicate == replicate)
         ).one()
 
-    def _trial(self, number: int) -> Any:
+    def trial(self, number: int) -> Any:
         return self.connection.execute(select(trials).where(self._is(number))).one()
 
     def _is(self, number: int) -> Any:
@@ -236,12 +236,12 @@ class Page:
 
     def _update(self, run: Any, **values: Any) -> None:
         self.connection.execute(
-            update(runs).where(runs.c.id == run.id).values(revision=self._next(), **values)
+            update(runs).where(runs.c.id == run.id).values(revision=self.next_revision(), **values)
         )
 
     def _touch(self, number: int, **values: Any) -> None:
         self.connection.execute(
-            update(trials).where(self._is(number)).values(revision=self._next(), **values)
+            update(trials).where(self._is(number)).values(revision=self.next_revision(), **values)
         )
 
 

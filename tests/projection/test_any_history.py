@@ -39,11 +39,11 @@ def play(page: Page, num_trials: int, move: Move) -> int:
     match kind:
         case "report":
             epochs = range(run.last_epoch + 1, run.last_epoch + 1 + amount)
-            page.report(number, {epoch: page._next() / 7 for epoch in epochs}, replicate)
+            page.report(number, {epoch: page.next_revision() / 7 for epoch in epochs}, replicate)
         case "hand back":
             page.hand_back(number, replicate, keep_epochs=min(amount - 1, run.last_epoch))
         case "complete":
-            page.end(number, replicate, value=page._next() / 7)
+            page.end(number, replicate, value=page.next_revision() / 7)
         case "prune":
             page.end(number, replicate, state="PRUNED")
         case "fail":  # with its reports gone, as after a hand-back

@@ -125,7 +125,7 @@ class TestStatements:
                 run_through(page, numbers)
             with book.transaction(project=False) as page:
                 counts.append(self.count(book.engine, page.project))
-        assert counts == [13, 13, 13]
+        assert counts == [14, 14, 14]
 
     def test_trials_that_go_on(self, book: Book) -> None:
         counts = []
@@ -141,7 +141,7 @@ class TestStatements:
                     page.report(number, {epoch: 0.5, epoch + 1: 0.75})
             with book.transaction(project=False) as page:
                 counts.append(self.count(book.engine, page.project))
-        assert counts == [8, 8]
+        assert counts == [9, 9]
 
     def test_nothing_new(self, book: Book) -> None:
         with book.transaction() as page:

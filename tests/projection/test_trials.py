@@ -28,8 +28,8 @@ def test_a_complete_trial_is_all_there(book: Book, open_reader: OpenReader) -> N
                 device_seconds=1.5,
                 charges=1,
             )
-        finished_at = page._trial(0).finished_at
-        started_at = page._trial(0).started_at
+        finished_at = page.trial(0).finished_at
+        started_at = page.trial(0).started_at
     (trial,) = open_reader().trials
     assert trial.number == 0
     assert trial.state is TrialState.COMPLETE
