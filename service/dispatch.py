@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from search.spec import StudySpec
 from service import sampling, views
@@ -16,12 +16,21 @@ _FIRST_GUESS_SECONDS = 1.0
 """What a run is taken to cost before one of its study has ended."""
 
 
-def fill(store: Store, worker: WorkerRow, free_slots: dict[str, int]) -> None:
-    """Hand runs to a worker's free slots until they are full or no study has one for it."""
+def fill(
+    store: Store, worker: WorkerRow, free_slots: Mapping[str, int], num_held: Mapping[str, int]
+) -> None:
+    """Hand runs to a worker's devices until they are full or no study has one for them.
+
+    Args:
+        free_slots: by device, how many more runs it takes.
+        num_held: by device, how many it has; past its `num_slots` a run would only wait there.
+    """
+    num_slots = {device["name"]: device["num_slots"] for device in worker.devices}
     for device, num_free in free_slots.items():
-        for _ in range(num_free):
-            if not _hand_out_one(store, worker, device):
-                return
+        held = num_held.get(device, 0)
+        for place in range(held, held + num_free):
+            if not _hand_out_one(store, worker, device, ahead=place >= num_slots[device]):
+                break
 
 
 def orders(tx: Transaction, runs: Sequence[RunRow]) -> Iterable[RunOrder]:
@@ -51,12 +60,19 @@ def orders(tx: Transaction, runs: Sequence[RunRow]) -> Iterable[RunOrder]:
         )
 
 
-def _hand_out_one(store: Store, worker: WorkerRow, device: str) -> bool:
-    for study in _by_claim(store, worker):
+def _hand_out_one(store: Store, worker: WorkerRow, device: str, *, ahead: bool) -> bool:
+    """Hand one run to a device; `ahead` of its turn, a place is left for every other device.
+
+    A trial that waits in one device's queue counts towards `max_parallel` all the same, and would
+    leave other devices idle.
+    """
+    studies, num_others = _by_claim(store, worker)
+    reserve = num_others if ahead else 0
+    for study in studies:
         while True:
             proposal = None
-            if not _has_waiting(store, study):
-                proposal = sampling.propose(store, study.id, 1)
+            if not _has_waiting(store, study, reserve):
+                proposal = sampling.propose(store, study.id, 1, reserve=reserve)
                 if proposal is None:
                     break  # the study waits for its own trials: the next one may have a run
             with store.transaction() as tx:
@@ -66,9 +82,9 @@ def _hand_out_one(store: Store, worker: WorkerRow, device: str) -> bool:
                 ledger = Ledger(tx, study.id)
                 if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
                     break
-                run = _next_waiting(tx, ledger)
+                run = _next_waiting(tx, study.id, ledger.spec, reserve)
                 if run is None and proposal is not None and sampling.accept(ledger, proposal):
-                    run = _next_waiting(tx, ledger)
+                    run = _next_waiting(tx, study.id, ledger.spec, reserve)
                 if run is None:
                     continue  # somebody else was first: look again
                 fingerprint = views.fingerprint_at(worker, ledger.spec)
@@ -83,11 +99,12 @@ def _hand_out_one(store: Store, worker: WorkerRow, device: str) -> bool:
     return False
 
 
-def _by_claim(store: Store, worker: WorkerRow) -> list[StudyRow]:
-    """The studies this worker can train: highest priority first, then least device time.
+def _by_claim(store: Store, worker: WorkerRow) -> tuple[list[StudyRow], int]:
+    """The studies this worker can train, by claim, and how many devices there are but one.
 
-    Device time is each study's `virtual_seconds` plus what its runs in flight will probably cost,
-    so that a burst of hand-outs does not all go to one study.
+    The highest priority comes first, then the least device time: each study's `virtual_seconds`
+    plus what its runs in flight will probably cost, so that a burst of hand-outs does not all go
+    to one study.
     """
     with store.reading() as tx:
         rows = [
@@ -96,25 +113,26 @@ def _by_claim(store: Store, worker: WorkerRow) -> list[StudyRow]:
             if views.can_train(worker, row, StudySpec.model_validate(row.spec))
         ]
         load = tx.studies.load([row.id for row in rows])
+        num_devices = sum(len(live.devices) for live in tx.workers.all(live_only=True))
 
     def claim(row: StudyRow) -> tuple[int, float, int]:
         in_flight, ended, _ = load[row.id]
         cost = row.device_seconds / ended if ended else _FIRST_GUESS_SECONDS
         return -row.priority, row.virtual_seconds + in_flight * cost, row.id
 
-    return sorted(rows, key=claim)
+    return sorted(rows, key=claim), max(0, num_devices - 1)
 
 
-def _has_waiting(store: Store, study: StudyRow) -> bool:
+def _has_waiting(store: Store, study: StudyRow, reserve: int) -> bool:
     with store.reading() as tx:
-        return _next_waiting_of(tx, study.id, StudySpec.model_validate(study.spec)) is not None
+        return (
+            _next_waiting(tx, study.id, StudySpec.model_validate(study.spec), reserve) is not None
+        )
 
 
-def _next_waiting(tx: Transaction, ledger: Ledger) -> RunRow | None:
-    return _next_waiting_of(tx, ledger.study.id, ledger.spec)
-
-
-def _next_waiting_of(tx: Transaction, study_id: int, spec: StudySpec) -> RunRow | None:
+def _next_waiting(tx: Transaction, study_id: int, spec: StudySpec, reserve: int) -> RunRow | None:
     """The waiting run to start next; one of a new trial only while `max_parallel` allows it."""
     num_running = tx.studies.load([study_id])[study_id][2]
-    return tx.runs.first_waiting(study_id, of_running_trials_only=num_running >= spec.max_parallel)
+    return tx.runs.first_waiting(
+        study_id, of_running_trials_only=num_running >= spec.max_parallel - reserve
+    )

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.samplers.base import Suggestion
-
 from search.seeds import derive
 from search.spec import StudySpec
 from service.errors import StaleAttempt

@@ -40,6 +40,9 @@ class DeviceInfo(_Message):
     kind: Label = Field(examples=["cpu", "cuda"])
     description: Label = Field(examples=["NVIDIA H200"])
     program: Label = Field(description="identity of the program that trains runs here now")
+    num_slots: Annotated[
+        int, Field(ge=1, le=MAX_HELD_RUNS, description="runs it trains at once; more of them wait")
+    ] = 1
 
 
 class DatasetInfo(_Message):
@@ -112,7 +115,10 @@ class SyncRequest(_Message):
     ended: Annotated[tuple[RunEnded, ...], Field(max_length=MAX_HELD_RUNS)] = ()
     free_slots: Annotated[
         dict[Label, Annotated[int, Field(ge=0, le=MAX_HELD_RUNS)]],
-        Field(max_length=64, description="by device: how many more runs it would take now"),
+        Field(
+            max_length=64,
+            description="by device: how many more runs it would take, to train or to have at hand",
+        ),
     ] = {}
     leaving: bool = Field(False, description="the last statement of a worker that shuts down")
 

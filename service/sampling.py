@@ -28,15 +28,16 @@ class Proposal:
         return replace(self, suggestions=self.suggestions[:count])
 
 
-def propose(store: Store, study_id: int, count: int) -> Proposal | None:
+def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Proposal | None:
     """Suggestions for the next `count` trials at most; None where the study must wait or is full.
 
+    `reserve` places of `max_parallel` are left free for others.
     Opens a read-only transaction of its own and computes after it has ended.
     """
     with store.reading() as tx:
         study = tx.studies.get(study_id)
         spec = StudySpec.model_validate(study.spec)
-        count = min(count, num_allowed(tx, study, spec))
+        count = min(count, num_allowed(tx, study, spec, reserve))
         if count <= 0:
             return None
         history = store.histories.at(study, spec, tx.trials)
@@ -55,11 +56,14 @@ def accept(ledger: Ledger, proposal: Proposal) -> bool:
     return True
 
 
-def num_allowed(tx: Transaction, study: StudyRow, spec: StudySpec) -> int:
+def num_allowed(tx: Transaction, study: StudyRow, spec: StudySpec, reserve: int) -> int:
     """How many trials may be created now, by budget, `max_parallel` and reproducibility."""
     if study.stopping or (study.deadline_at is not None and tx.now >= study.deadline_at):
         return 0
-    allowed = min(num_planned(study, spec) - study.next_number, spec.max_parallel - study.num_open)
+    allowed = min(
+        num_planned(study, spec) - study.next_number,
+        spec.max_parallel - reserve - study.num_open,
+    )
     if spec.reproducible:
         lowest_open = tx.trials.lowest_open(study.id)
         if lowest_open is not None:

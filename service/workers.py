@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 from service import dispatch, views
@@ -73,14 +72,19 @@ def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settin
         if request.leaving:
             _give_up(tx, worker_id, "GONE")
             return SyncResponse(start=(), stop=(), refused=tuple(refused))
-    free_slots = dict(request.free_slots)
-    for device in _owed(store, worker_id, request):
-        # A run handed out in an answer that was lost fills one of the slots still called free.
-        free_slots[device] = free_slots.get(device, 0) - 1
-    dispatch.fill(store, worker, free_slots)
+    with store.reading() as tx:
+        handed_out = tx.runs.held_by(worker_id)
+    held = {(run.run, run.attempt) for run in request.held}
+    # A run handed out in an answer that was lost fills one of the slots still called free.
+    owed = Counter(run.device for run in handed_out if (run.id, run.attempt) not in held)
+    dispatch.fill(
+        store,
+        worker,
+        free_slots={device: free - owed[device] for device, free in request.free_slots.items()},
+        num_held=Counter(run.device for run in handed_out if run.device is not None),
+    )
     with store.reading() as tx:
         assigned = {(run.id, run.attempt): run for run in tx.runs.held_by(worker_id)}
-        held = {(run.run, run.attempt) for run in request.held}
         return SyncResponse(
             start=tuple(dispatch.orders(tx, [r for k, r in assigned.items() if k not in held])),
             stop=tuple(
@@ -233,15 +237,6 @@ def _end(ledger: Ledger, run: RunRow, end: RunEnded, settings: Settings) -> None
                 log_tail=end.log_tail,
                 device_seconds=spent,
             )
-
-
-def _owed(store: Store, worker_id: str, request: SyncRequest) -> Iterable[str]:
-    """Devices of the runs that were handed out and that the worker does not know of."""
-    held = {(run.run, run.attempt) for run in request.held}
-    with store.reading() as tx:
-        for run in tx.runs.held_by(worker_id):
-            if (run.id, run.attempt) not in held and run.device is not None:
-                yield run.device
 
 
 def _give_up(tx: Transaction, worker_id: str, state: str) -> int:

@@ -71,10 +71,17 @@ def study_of(store: Store, name: str = "s") -> Study:
 class FakeWorker:
     """A worker that trains nothing: its runs end as the test says."""
 
-    def __init__(self, store: Store, *, num_slots: int = 1, fingerprint: str = FINGERPRINT) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        num_slots: int = 1,
+        queue: int = 0,
+        fingerprint: str = FINGERPRINT,
+    ) -> None:
         self._store = store
         self._seq = 0
-        self.num_slots = num_slots
+        self.num_places = num_slots + queue
         self.held: dict[tuple[int, int], RunOrder] = {}
         dataset = DatasetInfo(
             name="digits",
@@ -84,7 +91,13 @@ class FakeWorker:
             num_classes=10,
             has_test_part=False,
         )
-        device = DeviceInfo(name="cpu:0", kind="cpu", description="CPU", program="eager/test")
+        device = DeviceInfo(
+            name="cpu:0",
+            kind="cpu",
+            description="CPU",
+            program="eager/test",
+            num_slots=max(1, num_slots),
+        )
         registration = WorkerRegistration(
             name="fake", devices=(device,), tasks=("mlp",), datasets=(dataset,)
         )
@@ -100,7 +113,7 @@ class FakeWorker:
             for run, attempt in self.held
             if (run, attempt) not in ended
         ]
-        parts.setdefault("free_slots", {"cpu:0": self.num_slots - len(held)})
+        parts.setdefault("free_slots", {"cpu:0": self.num_places - len(held)})
         return SyncRequest.model_validate({"sync_seq": self._seq, "held": held, **parts})
 
     def send(self, statement: SyncRequest) -> SyncResponse:

@@ -237,6 +237,18 @@ def test_max_parallel_bounds_the_trials_in_flight(store: Store) -> None:
     assert sorted({order.trial for order in worker.sync().start}) == [0, 1]
 
 
+def test_a_queue_takes_no_trial_that_another_device_could_train(store: Store) -> None:
+    post(store, spec(budget={"trials": 6, "max_parallel": 2}))
+    first, second = FakeWorker(store, queue=2), FakeWorker(store, queue=2)
+    assert len(first.sync().start) == 1
+    assert len(second.sync().start) == 1
+
+
+def test_a_lonely_device_has_its_next_run_at_hand(store: Store) -> None:
+    post(store, spec(budget={"trials": 6, "max_parallel": 2}))
+    assert len(FakeWorker(store, queue=2).sync().start) == 2
+
+
 def test_a_study_goes_only_to_workers_with_its_data(store: Store) -> None:
     worker = FakeWorker(store)
     post(store, spec())
