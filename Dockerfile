@@ -1,7 +1,7 @@
 # One image for every process: api, worker, dashboard and migrate differ in their command alone.
 #
-#   docker build -t ridgeline .                                  CPU, from PyTorch's own index
-#   docker build -t ridgeline-gpu --build-arg TORCH_INDEX_URL= . GPU: PyPI's wheels carry CUDA
+#   docker build -t ridgeline .                               CPU, from PyTorch's own index
+#   docker build -t ridgeline-gpu --build-arg TORCH_INDEX= .  GPU: PyPI's wheels carry CUDA
 #
 # pip prefers PyTorch's own index, whose versions end in +cpu or +cu130, and takes torch from where it
 # takes the rest when that index is out of reach or left empty.  All dependencies come as wheels, so
@@ -22,15 +22,15 @@ END
 FROM python:${PYTHON_VERSION}-slim
 ENV PYTHONUNBUFFERED=1 PIP_ROOT_USER_ACTION=ignore
 
-# Numbered, so that Kubernetes' runAsNonRoot can tell.  The folder is where the volumes go: a new
-# named volume takes the owner of the folder that it covers.
+# Numbered, so that Kubernetes' runAsNonRoot can tell.  The folder is for the tokens: a new named
+# volume takes the owner and mode of the folder that it covers.
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ridgeline \
- && install --directory --owner=ridgeline --mode=700 /var/lib/ridgeline /var/lib/ridgeline/tokens
+ && install --directory --owner=ridgeline --mode=700 /run/ridgeline
 
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY --from=requirements /requirements.txt /tmp/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-deps ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$(grep '^torch' /tmp/requirements.txt)" \
+    pip install --no-deps ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$(grep '^torch' /tmp/requirements.txt)" \
  && pip install --requirement /tmp/requirements.txt
 
 # Writable, since the build leaves files beside the sources; they are thrown away.
@@ -38,5 +38,4 @@ RUN --mount=type=bind,target=/src,readwrite \
     pip install --no-cache-dir --no-deps --no-build-isolation /src
 
 USER 10001
-WORKDIR /var/lib/ridgeline
 CMD ["ridgeline", "--help"]

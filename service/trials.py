@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from search.samplers.base import Suggestion
-
 from search.space import Config
 from search.spec import MAX_TRIALS, StudySpec
 from service import sampling, studies, views

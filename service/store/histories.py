@@ -7,7 +7,6 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from search.history import History, TrialStatus
-
 from search.spec import StudySpec
 from service.lifecycle import OPEN_TRIAL
 

@@ -27,7 +27,7 @@ from service.worker.holdings import Holdings
 from service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
 from service.worker.process import DeviceProcess
 from service.worker.session import Answer, Call, Register, Session
-from service.worker.training import DeviceSpec, MlpTrainer, TrainerFactory
+from service.worker.training import Backend, DeviceSpec, MlpBackend
 
 HANG_UP_SECONDS = 2.0
 """How long device processes have to end when the worker leaves; then they are killed."""
@@ -74,7 +74,7 @@ def run_worker(
             HttpApi(client),
             name=name,
             specs=device_specs(data_root, devices, device_threads),
-            make_trainer=MlpTrainer,
+            backend=MlpBackend(),
             clock=time.monotonic,
             random=Random(),
         )
@@ -126,14 +126,14 @@ class Agent:
         *,
         name: str,
         specs: Sequence[DeviceSpec],
-        make_trainer: TrainerFactory,
+        backend: Backend,
         clock: Callable[[], float],
         random: Random,
     ) -> None:
         self._api = api
         self._name = name
         self._specs = specs
-        self._make_trainer = make_trainer
+        self._backend = backend
         self._clock = clock
         self._random = random
         self._processes: list[DeviceProcess] = []
@@ -220,7 +220,7 @@ class Agent:
 
     def _launch(self, spec: DeviceSpec) -> None:
         self._processes.append(
-            DeviceProcess(spec, self._make_trainer, clock=self._clock, random=self._random)
+            DeviceProcess(spec, self._backend, clock=self._clock, random=self._random)
         )
 
     def _end_devices(self) -> list[tuple[str, FromDevice]]:

@@ -13,18 +13,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from service.protocol import DatasetInfo, DeviceInfo, RunEnded, RunOrder
+from service.protocol import DeviceInfo, RunEnded, RunOrder
 from service.worker.messages import CannotStart, FromDevice, Hello, Key, Stop, Survey, key_of
 from service.worker.training import (
+    Backend,
     DeviceSpec,
     LogTail,
     Trainer,
-    TrainerFactory,
     error_text,
     train,
 )
@@ -82,7 +81,7 @@ class Inbox:
 
 def main(
     spec: DeviceSpec,
-    make_trainer: TrainerFactory,
+    backend: Backend,
     orders: Connection[Any, RunOrder | Stop],
     events: Connection[Any, Any],
 ) -> None:
@@ -95,7 +94,7 @@ def main(
     inbox = Inbox(orders, on_end=lambda: os._exit(0))
     tail = _set_up_logging(spec)
     try:
-        hello, trainer = _begin(spec, make_trainer)
+        hello, trainer = _begin(spec, backend)
     except Exception as exc:
         events.send(CannotStart(error_text(exc)))
         raise SystemExit(1) from None
@@ -133,28 +132,20 @@ def _set_up_logging(spec: DeviceSpec) -> LogTail:
     return tail
 
 
-def _begin(spec: DeviceSpec, make_trainer: TrainerFactory) -> tuple[Hello, Trainer]:
-    devices = (spec.name,) if spec.name is not None else _visible_devices()
+def _begin(spec: DeviceSpec, backend: Backend) -> tuple[Hello, Trainer]:
+    devices = (spec.name,) if spec.name is not None else backend.devices()
     name = devices[0]
     kind = name.partition(":")[0]
     if kind == "cpu":
         # Training takes every core it gets; the api, which may run beside it, needs little but at
         # once, and this lets it go first.
         os.nice(CPU_NICENESS)
-    trainer = make_trainer(name, spec)
+    trainer = backend.trainer(name, spec)
     info = DeviceInfo(
         name=name, kind=kind, description=_description(name, kind), program=trainer.program
     )
-    survey = Survey(devices, _datasets(spec.data_root)) if spec.survey else None
+    survey = Survey(devices, backend.datasets(spec.data_root)) if spec.survey else None
     return Hello(info, survey), trainer
-
-
-def _visible_devices() -> tuple[str, ...]:
-    import torch
-
-    if torch.cuda.is_available():
-        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-    return ("cpu:0",)
 
 
 def _description(name: str, kind: str) -> str:
@@ -173,9 +164,3 @@ def _processor() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine() or "CPU"
-
-
-def _datasets(data_root: Path | None) -> tuple[DatasetInfo, ...]:
-    from search.tasks.datasets import cards
-
-    return tuple(DatasetInfo(**asdict(card)) for card in cards(data_root))

@@ -231,9 +231,8 @@ class Holdings:
 
     def _end(self, run: _Run, end: RunEnded) -> None:
         run.end = end
-        # One run is left to train while the api is asked for more; sooner is not needed.
-        if len(self._open_runs(run.order.device)) <= 1:
-            self.urgent = True
+        # Small runs end as fast as the api answers: ask for the next one while others still wait.
+        self.urgent = True
 
     def _new_statement(self) -> SyncRequest:
         held: list[RunHeld] = []

@@ -25,7 +25,7 @@ from service.worker.messages import (
     Stop,
     ToDevice,
 )
-from service.worker.training import DeviceSpec, TrainerFactory
+from service.worker.training import Backend, DeviceSpec
 
 RESTART_CAP_SECONDS = 60.0
 REAP_SECONDS = 5.0
@@ -44,13 +44,13 @@ class DeviceProcess:
     def __init__(
         self,
         spec: DeviceSpec,
-        make_trainer: TrainerFactory,
+        backend: Backend,
         *,
         clock: Callable[[], float],
         random: Random,
     ) -> None:
         self._spec = spec
-        self._make_trainer = make_trainer
+        self._backend = backend
         self._clock = clock
         self._random = random
         self._num_failures = 0
@@ -116,7 +116,7 @@ class DeviceProcess:
         orders, self._orders = _spawn.Pipe(duplex=False)
         self._events, events = _spawn.Pipe(duplex=False)
         self._process = _spawn.Process(
-            target=main, args=(self._spec, self._make_trainer, orders, events)
+            target=main, args=(self._spec, self._backend, orders, events)
         )
         # Ctrl-C, and some supervisors' SIGTERM, reach the whole process group.  It is the agent
         # that decides what becomes of a device, so its process starts with both blocked, and no

@@ -7,11 +7,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from service.protocol import RunEnded, RunOrder, RunReport
+from service.protocol import DatasetInfo, RunEnded, RunOrder, RunReport
 from service.worker.messages import Started, key_of
 
 LOG_LINES = 100
@@ -72,8 +72,36 @@ class Trainer(Protocol):
         ...
 
 
-TrainerFactory = Callable[[str, DeviceSpec], Trainer]
-"""Makes the trainer of a device, by its name; pickled, so a function of a module."""
+class Backend(Protocol):
+    """What a device process trains with; pickled on its way there."""
+
+    def devices(self) -> tuple[str, ...]:
+        """All devices of this machine that it can use."""
+        ...
+
+    def datasets(self, data_root: Path | None) -> tuple[DatasetInfo, ...]: ...
+    def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
+        """The trainer of one device; fails where the device cannot be used."""
+        ...
+
+
+class MlpBackend:
+    """The task mlp, on torch, which is imported in the device process alone."""
+
+    def devices(self) -> tuple[str, ...]:
+        import torch
+
+        if torch.cuda.is_available():
+            return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        return ("cpu:0",)
+
+    def datasets(self, data_root: Path | None) -> tuple[DatasetInfo, ...]:
+        from search.tasks.datasets import cards
+
+        return tuple(DatasetInfo(**asdict(card)) for card in cards(data_root))
+
+    def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
+        return MlpTrainer(device, spec)
 
 
 class MlpTrainer:

@@ -96,7 +96,9 @@ class FakeApi:
         self.runs: dict[int, ApiRun] = {}
         self.workers: dict[str, ApiWorker] = {}
         self.refused: list[Refusal] = []
-        self.failure: CallFailed | None = None
+        self.num_calls = 0
+        self._failure: Exception | None = None
+        self._held_up = False
         self._interval_seconds = sync_interval_seconds
         self._changed = threading.Condition(threading.RLock())
 
@@ -115,10 +117,21 @@ class FakeApi:
         with self._changed:
             self._give_up(worker_id, "LOST")
 
-    def fail(self, failure: CallFailed | None) -> None:
-        """Answer no more, or again."""
+    def fail(self, failure: Exception | None) -> None:
+        """Fail every call from now on, or answer again."""
         with self._changed:
-            self.failure = failure
+            self._failure = failure
+
+    def hold_up(self, held_up: bool) -> None:
+        """Leave every call from now on without an answer, or answer them all."""
+        with self._changed:
+            self._held_up = held_up
+            self._changed.notify_all()
+
+    def wait_for_calls(self, num_calls: int) -> None:
+        """Wait until so many more calls have arrived."""
+        target = self.num_calls + num_calls
+        self.wait_until(lambda: self.num_calls >= target)
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         with self._changed:
@@ -128,8 +141,7 @@ class FakeApi:
 
     def register_worker(self, registration: WorkerRegistration) -> WorkerRegistered:
         with self._changed:
-            if self.failure is not None:
-                raise self.failure
+            self._arrive()
             worker_id = f"w{len(self.workers)}"
             self.workers[worker_id] = ApiWorker(registration)
             self._changed.notify_all()
@@ -141,8 +153,7 @@ class FakeApi:
 
     def sync(self, worker_id: str, request: SyncRequest) -> SyncResponse:
         with self._changed:
-            if self.failure is not None:
-                raise self.failure
+            self._arrive()
             worker = self.workers.get(worker_id)
             if worker is None:
                 raise CallFailed(404, "no such worker")
@@ -152,6 +163,13 @@ class FakeApi:
             answer = self._answer(worker_id, worker, request)
             self._changed.notify_all()
             return answer
+
+    def _arrive(self) -> None:
+        self.num_calls += 1
+        self._changed.notify_all()
+        self._changed.wait_for(lambda: not self._held_up)
+        if self._failure is not None:
+            raise self._failure
 
     def _check(self, worker: ApiWorker, request: SyncRequest) -> None:
         last = worker.last
