@@ -44,12 +44,14 @@ def postgres_directory() -> Iterator[str]:
         # Socket paths are limited to about 100 bytes, pytest's own folders are too deep.
         with tempfile.TemporaryDirectory(prefix="rl-pg-") as directory:
             Path(directory).chmod(0o755)
-            server: Any = get_server(Path(directory), cleanup_mode="delete")
+            # A folder of its own in there, for the package leaves a lock file beside it.
+            data = Path(directory, "data")
+            server: Any = get_server(data, cleanup_mode="delete")
             # Nobody pulls the plug on a test, and flushing to disk is most of what it waits for.
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 server.psql(f"ALTER SYSTEM SET {setting} = off")
             server.psql("SELECT pg_reload_conf()")
-            yield directory
+            yield str(data)
             server.cleanup()
 
 
