@@ -21,13 +21,12 @@ from service.worker.messages import (
     FromDevice,
     Hello,
     Key,
-    Started,
     Stop,
     ToDevice,
 )
 from service.worker.training import Backend, DeviceSpec
 
-RESTART_CAP_SECONDS = 60.0
+RESTART_CAP_SECONDS = 30.0
 REAP_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -146,13 +145,9 @@ class DeviceProcess:
             return None
 
     def _note(self, message: FromDevice) -> None:
-        match message:
-            case Hello(info=info):
-                self._spec = replace(self._spec, name=info.name, survey=False)
-            case Started():
-                self._num_failures = 0
-            case _:
-                pass
+        if isinstance(message, Hello):
+            self._spec = replace(self._spec, name=message.info.name, survey=False)
+            self._num_failures = 0
 
     def _bury(self) -> Died:
         process = self._process
@@ -164,8 +159,8 @@ class DeviceProcess:
         assert code is not None
         for end in (self._orders, self._events, process):
             end.close()
-        # One death may be the fault of a run, and is repaired at once.  A process that dies again
-        # before it has trained anything would be started in vain, over and over.
+        # A process that was of use is replaced at once.  One that died before it was ready, like
+        # the one before it, would be started in vain over and over.
         self._num_failures += 1
         wait = 0.0
         if self._num_failures > 1:

@@ -1,0 +1,80 @@
+"""Agents with real device processes, for tests."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+from service.worker.agent import Agent, device_specs
+from service.worker.training import Backend
+from tests.worker.fakes import DEADLINE_SECONDS, FakeApi
+from tests.worker.trainers import ScriptedBackend
+
+
+def new_agent(
+    api: FakeApi,
+    *,
+    backend: Backend | None = None,
+    devices: tuple[str, ...] | None = ("cpu:0",),
+    data_root: Path | None = None,
+) -> Agent:
+    return Agent(
+        api,
+        name="test",
+        specs=device_specs(data_root, devices, 1),
+        backend=backend or ScriptedBackend(),
+        clock=time.monotonic,
+        random=Random(0),
+    )
+
+
+class Running(threading.Thread):
+    """An agent at work in a thread."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(daemon=True)
+        self.agent = agent
+        self.status: int | None = None
+
+    def run(self) -> None:
+        self.status = self.agent.run()
+
+    def result(self) -> int | None:
+        self.join(DEADLINE_SECONDS)
+        return self.status
+
+
+@contextmanager
+def at_work(agent: Agent) -> Iterator[Running]:
+    running = Running(agent)
+    running.start()
+    try:
+        yield running
+    finally:
+        agent.leave()
+        assert running.result() == 0
+
+
+def ended(api: FakeApi, run: int) -> list[str]:
+    return [end.outcome for end in api.runs[run].ends]
+
+
+def pid_of(api: FakeApi, run: int) -> int:
+    return int(api.runs[run].epochs[1]["pid"])
+
+
+def wait_for_death(pid: int) -> None:
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([process], [], [], DEADLINE_SECONDS)[0], f"{pid} lives on"
+    finally:
+        os.close(process)

@@ -1,0 +1,265 @@
+"""What a worker says of its runs, case by case."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.protocol import RunEnded, RunHeld, RunKey, RunOrder, RunReport, SyncResponse
+from service.worker import holdings as module
+from service.worker.holdings import STOP_GRACE_SECONDS, Holdings
+from service.worker.messages import CannotStart, DeviceEvent, Died, Hello, Key, Started, key_of
+from tests.worker.fakes import ManualClock, device_info, order
+
+
+class Port:
+    """Notes what the agent does to a device."""
+
+    def __init__(self) -> None:
+        self.started: list[Key] = []
+        self.stopped: list[Key] = []
+        self.num_kills = 0
+
+    def start(self, order: RunOrder) -> None:
+        self.started.append(key_of(order))
+
+    def stop(self, key: Key) -> None:
+        self.stopped.append(key)
+
+    def kill(self) -> None:
+        self.num_kills += 1
+
+
+class Desk:
+    """Holdings with one device that is ready."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.port = Port()
+        self.holdings = Holdings({"cpu:0": self.port}, self.clock)
+        self.hear(Hello(device_info("cpu:0"), None))
+
+    def hear(self, *events: DeviceEvent) -> None:
+        for event in events:
+            self.holdings.hear("cpu:0", event)
+
+    def answer(self, *start: RunOrder, stop: tuple[Key, ...] = ()) -> None:
+        self.holdings.statement()
+        self.holdings.answered(
+            SyncResponse(
+                start=start,
+                stop=tuple(RunKey(run=run, attempt=attempt) for run, attempt in stop),
+                refused=(),
+            )
+        )
+
+    def ended(self) -> list[tuple[int, str]]:
+        return [(end.run, end.outcome) for end in self.holdings.statement().ended]
+
+    def held(self) -> list[int]:
+        return [run.run for run in self.holdings.statement().held]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def report(run: int, epoch: int) -> RunReport:
+    return RunReport(run=run, attempt=1, epoch=epoch, metrics={"loss": 1.0})
+
+
+def complete(run: int) -> RunEnded:
+    return RunEnded(run=run, attempt=1, outcome="complete", value=0.5, program="p")
+
+
+def began(run: int) -> Started:
+    return Started((run, 1), "p")
+
+
+def test_a_run_from_order_to_end(desk: Desk) -> None:
+    first = desk.holdings.statement()
+    assert (first.sync_seq, first.held, first.free_slots) == (1, (), {"cpu:0": 3})
+    desk.answer(order(1))
+    assert desk.port.started == [(1, 1)]
+    desk.hear(began(1), report(1, 1))
+    second = desk.holdings.statement()
+    assert second.sync_seq == 2
+    assert second.held == (RunHeld(run=1, attempt=1, device="cpu:0", program="p"),)
+    assert second.reports == (report(1, 1),)
+    assert second.free_slots == {"cpu:0": 2}
+    desk.hear(report(1, 2), complete(1))
+    assert desk.holdings.statement() is second, "the statement stays until it is answered"
+    desk.answer()
+    third = desk.holdings.statement()
+    assert (third.sync_seq, third.held) == (3, ())
+    assert third.reports == (report(1, 2),)
+    assert third.ended == (complete(1),)
+    desk.answer()
+    fourth = desk.holdings.statement()
+    assert (fourth.held, fourth.reports, fourth.ended) == ((), (), ())
+
+
+def test_a_run_that_is_held_or_not_settled_is_not_begun_again(desk: Desk) -> None:
+    desk.answer(order(1))
+    desk.holdings.statement()
+    desk.hear(began(1), complete(1))
+    desk.answer(order(1))
+    assert desk.port.started == [(1, 1)]
+
+
+def test_a_later_attempt_is_another_handing_out(desk: Desk) -> None:
+    desk.answer(order(1))
+    desk.answer(order(1, attempt=2), stop=((1, 1),))
+    assert desk.port.started == [(1, 1), (1, 2)]
+    assert desk.port.stopped == [(1, 1)]
+    assert desk.ended() == [(1, "stopped")]
+
+
+def test_the_run_that_trained_pays_for_a_death_and_no_other(desk: Desk) -> None:
+    desk.answer(order(1), order(2), order(3))
+    desk.hear(began(1), report(1, 1), complete(1), began(2))
+    desk.clock.seconds += 2.5
+    desk.hear(Died("died with signal 9 (Killed)"))
+    statement = desk.holdings.statement()
+    assert desk.ended() == [(1, "complete"), (2, "crashed")]
+    assert statement.ended[1].error == "the device process died with signal 9 (Killed)"
+    assert statement.ended[1].device_seconds == 2.5
+    assert statement.ended[1].program == "p"
+    assert statement.free_slots == {"cpu:0": 0}, "nothing new before it is ready again"
+    assert desk.held() == [3]
+    desk.hear(Hello(device_info("cpu:0"), None))
+    assert desk.port.started == [(1, 1), (2, 1), (3, 1), (3, 1)]
+
+
+def test_a_death_between_runs_is_nobodys_fault(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), complete(1), Died("ended with code 0"))
+    assert desk.ended() == [(1, "complete")]
+    assert desk.held() == [2]
+
+
+def test_a_device_that_does_not_come_back_gives_its_runs_back(desk: Desk) -> None:
+    desk.hear(Died("ended with code 1"))
+    desk.answer(order(1), order(2))
+    assert desk.port.started == []
+    desk.hear(CannotStart("there is no device"), Died("ended with code 1"))
+    assert desk.ended() == [(1, "released"), (2, "released")]
+
+
+def test_a_stopped_run_ends_at_once_and_says_no_more(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), report(1, 1))
+    desk.answer(stop=((1, 1), (2, 1)))
+    assert desk.port.stopped == [(1, 1), (2, 1)]
+    desk.hear(report(1, 2))
+    statement = desk.holdings.statement()
+    assert (statement.held, statement.reports) == ((), ())
+    assert desk.ended() == [(1, "stopped"), (2, "stopped")]
+    desk.hear(report(1, 3), complete(1))
+    desk.answer()
+    assert desk.ended() == []
+    assert desk.holdings.statement().reports == ()
+
+
+def test_the_end_of_a_stopped_run_frees_the_device_for_the_next(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1))
+    desk.answer(stop=((1, 1),))
+    desk.hear(RunEnded(run=1, attempt=1, outcome="stopped"), began(2), complete(2))
+    assert desk.holdings.kill_at == float("inf")
+    desk.hear(Died("ended with code 0"))
+    assert desk.ended() == [(1, "stopped"), (2, "complete")]
+
+
+@pytest.mark.parametrize("told_late", [False, True])
+def test_a_device_that_does_not_stop_is_killed(desk: Desk, told_late: bool) -> None:
+    desk.answer(order(1), order(2))
+    if not told_late:
+        desk.hear(began(1))
+    desk.answer(stop=((1, 1),))
+    if told_late:
+        desk.hear(began(1))
+    assert desk.holdings.kill_at == desk.clock() + STOP_GRACE_SECONDS
+    desk.clock.seconds += STOP_GRACE_SECONDS - 1
+    desk.holdings.kill_overdue()
+    assert desk.port.num_kills == 0
+    desk.clock.seconds += 1
+    desk.holdings.kill_overdue()
+    desk.holdings.kill_overdue()
+    assert desk.port.num_kills == 1
+    desk.hear(Died("died with signal 9 (Killed)"))
+    assert desk.ended() == [(1, "stopped")]
+    assert desk.held() == [2]
+
+
+def test_a_run_hit_by_a_kill_meant_for_the_one_before_is_given_back(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1))
+    desk.answer(stop=((1, 1),))
+    desk.clock.seconds += STOP_GRACE_SECONDS
+    desk.holdings.kill_overdue()
+    desk.hear(complete(1), began(2), Died("died with signal 9 (Killed)"))
+    assert desk.ended() == [(1, "stopped"), (2, "released")]
+    desk.hear(Hello(device_info("cpu:0"), None))
+    desk.answer(order(3))
+    desk.hear(began(3), Died("died with signal 9 (Killed)"))
+    assert desk.ended() == [(3, "crashed")]
+
+
+def test_the_api_is_told_at_once_when_a_run_has_ended(desk: Desk) -> None:
+    desk.answer(order(1), order(2), order(3))
+    desk.hear(began(1), report(1, 1))
+    assert not desk.holdings.urgent, "reports go along with the next call"
+    desk.hear(complete(1))
+    assert desk.holdings.urgent
+    desk.holdings.statement()
+    assert not desk.holdings.urgent
+
+
+def test_much_to_tell_takes_several_statements(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REPORTS_PER_STATEMENT", 3)
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), report(1, 1), report(1, 2), complete(1))
+    desk.hear(began(2), report(2, 1), report(2, 2), complete(2))
+    desk.holdings.release_all()
+    first = desk.holdings.statement()
+    assert [(r.run, r.epoch) for r in first.reports] == [(1, 1), (1, 2), (2, 1)]
+    assert (desk.ended(), desk.held()) == ([(1, "complete")], [2])
+    assert not first.leaving
+    assert desk.holdings.urgent
+    desk.answer()
+    second = desk.holdings.statement()
+    assert [(r.run, r.epoch) for r in second.reports] == [(2, 2)]
+    assert (desk.ended(), desk.held()) == ([(2, "complete")], [])
+    assert second.leaving
+    assert not desk.holdings.urgent
+
+
+def test_a_lost_worker_forgets_everything(desk: Desk) -> None:
+    desk.answer(order(1), order(2), order(3))
+    desk.hear(began(1), complete(1), began(2), report(2, 1))
+    desk.holdings.statement()
+    desk.holdings.drop_all()
+    assert desk.port.stopped == [(2, 1), (3, 1)]
+    statement = desk.holdings.statement()
+    assert statement.sync_seq == 1
+    assert (statement.held, statement.reports, statement.ended) == ((), (), ())
+    desk.hear(report(2, 2), Died("died with signal 11 (Segmentation fault)"))
+    desk.answer()
+    assert desk.ended() == []
+
+
+def test_a_leaving_worker_gives_everything_back(desk: Desk) -> None:
+    desk.answer(order(1), order(2), order(3))
+    desk.hear(began(1), report(1, 1), complete(1), began(2))
+    outstanding = desk.holdings.statement()
+    desk.clock.seconds += 4
+    desk.holdings.release_all()
+    assert desk.holdings.statement() is outstanding
+    desk.answer(order(4))
+    last = desk.holdings.statement()
+    assert last.leaving
+    assert (last.held, last.free_slots) == ((), {"cpu:0": 0})
+    assert desk.ended() == [(2, "released"), (3, "released")]
+    assert [end.device_seconds for end in last.ended] == [4, 0]
+    assert desk.port.started == [(1, 1), (2, 1), (3, 1)]

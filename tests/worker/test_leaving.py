@@ -1,0 +1,157 @@
+"""How a worker with real device processes ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.worker import agent as agent_module
+from service.worker.agent import run_worker
+from service.worker.api import CallFailed
+from tests.worker.fakes import DEADLINE_SECONDS, FakeApi
+from tests.worker.running import Running, new_agent, pid_of, wait_for_death
+from tests.worker.trainers import NoDevice
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def agent_process() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A worker process that trains, in a group of its own, and the id of its device process."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.worker.agent_process"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, json.loads(process.stdout.readline())["device_pid"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_no_device_process_outlives_a_killed_agent() -> None:
+    with agent_process() as (process, device_pid):
+        process.kill()
+        wait_for_death(device_pid)
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)],
+)
+def test_a_worker_told_to_end_gives_its_runs_back(
+    number: signal.Signals, whole_group: bool
+) -> None:
+    with agent_process() as (process, device_pid):
+        if whole_group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.stdout is not None
+        told: dict[str, Any] = json.loads(process.stdout.readline())
+        assert process.wait(DEADLINE_SECONDS) == 0
+        wait_for_death(device_pid)
+    assert told == {
+        "ends": [[1, "released"], [2, "released"]],
+        "states": ["WAITING", "WAITING"],
+        "worker": "GONE",
+        "torch": False,
+    }
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_worker_leaves_even_if_the_api_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, twice: bool
+) -> None:
+    if not twice:
+        monkeypatch.setattr(agent_module, "LEAVE_SECONDS", 0.0)
+    api = FakeApi()
+    api.add(1, epochs=1, end="hang")
+    running = Running(new_agent(api))
+    running.start()
+    api.wait_until(lambda: api.runs[1].epochs)
+    device_pid = pid_of(api, 1)
+    api.fail(CallFailed(None, "no route"))
+    running.agent.leave()
+    if twice:
+        running.agent.leave()
+    assert running.result() == 0
+    wait_for_death(device_pid)
+
+
+def test_a_worker_leaves_before_its_devices_are_ready() -> None:
+    agent = new_agent(FakeApi())
+    agent.leave()
+    assert agent.run() == 0
+
+
+def test_a_device_that_is_not_there_ends_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+    agent = new_agent(FakeApi(), backend=NoDevice(), devices=("cpu:9",))
+    assert agent.run() == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "cpu:9 cannot be used: ValueError: there is no device cpu:9 here"
+    ]
+
+
+def test_a_token_that_is_refused_ends_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    api = FakeApi()
+    api.fail(CallFailed(401, "no such token (HTTP 401)"))
+    assert new_agent(api).run() == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the api refuses this worker: no such token (HTTP 401); it needs a token with the scope "
+        "worker, in RIDGELINE_TOKEN or RIDGELINE_TOKEN_FILE"
+    ]
+
+
+@pytest.mark.parametrize(("url", "token"), [("nowhere", None), ("http://localhost", "caf\u00e9")])
+def test_an_address_or_token_that_cannot_be_one_ends_the_worker(
+    url: str, token: str | None
+) -> None:
+    assert run_worker(url, token, name="test", data_root=None, devices=None, device_threads=1) == 1
+
+
+class Refusing(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert self.headers["Authorization"] == "Bearer rl_canary_secret"
+        self.send_response(403)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_worker_over_http(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    before = signal.getsignal(signal.SIGTERM)
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        status = run_worker(
+            f"http://127.0.0.1:{server.server_port}",
+            "rl_canary_secret",
+            name="test",
+            data_root=None,
+            devices=["cpu:0"],
+            device_threads=None,
+        )
+    assert status == 1
+    assert "(HTTP 403); it needs a token with the scope worker" in caplog.text
+    assert "canary" not in caplog.text
+    assert signal.getsignal(signal.SIGTERM) == before

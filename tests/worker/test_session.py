@@ -1,0 +1,210 @@
+"""When the api is called, and what its failures mean."""
+
+from __future__ import annotations
+
+import logging
+import math
+from random import Random
+
+import pytest
+
+from service.protocol import SyncResponse, WorkerRegistered
+from service.worker.api import CallFailed
+from service.worker.holdings import Holdings
+from service.worker.messages import Hello, Key
+from service.worker.session import RETRY_CAP_SECONDS, Register, Session, Sync
+from tests.worker.fakes import ManualClock, device_info, order
+
+NOTHING = SyncResponse(start=(), stop=(), refused=())
+
+
+class Port:
+    def start(self, order: object) -> None:
+        pass
+
+    def stop(self, key: Key) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+
+class Line:
+    """A session, and the other end of its line."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.holdings = Holdings({"cpu:0": Port()}, self.clock)
+        self.holdings.hear("cpu:0", Hello(device_info("cpu:0"), None))
+        self.session = Session("here", (), self.holdings, clock=self.clock, random=Random(1))
+
+    def register(self, worker_id: str = "w0") -> Register:
+        call = self.session.next_call()
+        assert isinstance(call, Register)
+        self.session.answered(
+            WorkerRegistered(id=worker_id, lease_seconds=30, sync_interval_seconds=0.5)
+        )
+        return call
+
+    def sync(self) -> Sync:
+        call = self.session.next_call()
+        assert isinstance(call, Sync)
+        return call
+
+    def wait(self) -> float:
+        """Let the time come for the next call; how long that took."""
+        seconds = max(0.0, self.session.due_at - self.clock())
+        self.clock.seconds += seconds
+        return seconds
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def test_registers_then_calls_at_the_interval(line: Line) -> None:
+    registration = line.register().registration
+    assert (registration.name, registration.tasks) == ("here", ("mlp",))
+    assert registration.devices == (device_info("cpu:0"),)
+    call = line.sync()
+    assert call.worker_id == "w0"
+    assert line.session.next_call() is None, "one call at a time"
+    assert line.session.due_at == math.inf
+    line.clock.seconds += 0.2
+    line.session.answered(NOTHING)
+    assert line.session.next_call() is None
+    assert line.wait() == pytest.approx(0.3)
+    assert line.sync().request.sync_seq == 2
+
+
+def test_calls_at_once_when_there_is_something_urgent(line: Line) -> None:
+    line.register()
+    line.sync()
+    line.session.answered(NOTHING)
+    assert line.session.due_at > line.clock()
+    line.holdings.urgent = True
+    assert line.session.due_at < line.clock()
+    line.sync()
+    line.session.failed(CallFailed(None, "no route"))
+    line.holdings.urgent = True
+    assert line.session.due_at > line.clock(), "an api in trouble is not pressed"
+
+
+@pytest.mark.parametrize("status", [None, 500, 502, 503, 429, 408, 200])
+def test_repeats_the_same_statement_with_growing_waits(
+    line: Line, status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    line.register()
+    first = line.sync()
+    waits = []
+    for _ in range(10):
+        line.session.failed(CallFailed(status, "no route"))
+        waits.append(line.wait())
+        assert line.sync() == first
+    assert 0.125 <= waits[0] <= 0.25
+    assert 0.25 <= waits[1] <= 0.5
+    assert all(RETRY_CAP_SECONDS / 2 <= wait <= RETRY_CAP_SECONDS for wait in waits[5:])
+    assert len(set(waits)) == len(waits), "drawn by lot"
+    line.session.answered(NOTHING)
+    line.wait()
+    assert line.sync().request.sync_seq == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "registered as worker w0 (here) with cpu:0",
+        "no answer from the api; trying on: no route",
+        "the api answers again",
+    ]
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_a_lost_worker_registers_again_with_nothing(
+    line: Line, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    line.register()
+    line.sync()
+    line.session.answered(SyncResponse(start=(order(1),), stop=(), refused=()))
+    waits = []
+    for number in range(1, 4):
+        line.wait()
+        assert [run.run for run in line.sync().request.held] == ([1] if number == 1 else [])
+        line.session.failed(CallFailed(status, "not known"))
+        waits.append(line.wait())
+        line.register(f"w{number}")
+    assert waits == sorted(waits)
+    assert waits[0] > 0, "not in a tight loop"
+    call = line.sync()
+    assert (call.worker_id, call.request.sync_seq, call.request.held) == ("w3", 1, ())
+    assert [record.getMessage() for record in caplog.records] == [
+        "registering again, without the runs held: not known"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "needs a token with the scope worker"),
+        (403, "needs a token with the scope worker"),
+        (422, "does not understand this worker: no"),
+        (413, "does not understand this worker: no"),
+    ],
+)
+@pytest.mark.parametrize("registered", [False, True])
+def test_some_refusals_are_final(line: Line, status: int, message: str, registered: bool) -> None:
+    if registered:
+        line.register()
+    assert line.session.next_call() is not None
+    line.session.failed(CallFailed(status, "no"))
+    assert line.session.fatal is not None
+    assert message in line.session.fatal
+    assert "\n" not in line.session.fatal
+    line.clock.seconds += 100
+    assert line.session.next_call() is None
+
+
+def test_an_address_without_an_api_is_final(line: Line) -> None:
+    line.session.next_call()
+    line.session.failed(CallFailed(404, "http://example answered Not Found"))
+    assert line.session.fatal is not None
+
+
+def test_leaving_ends_with_the_answer_to_the_last_statement(line: Line) -> None:
+    line.register()
+    before = line.sync()
+    line.session.leave()
+    line.session.failed(CallFailed(503, "busy"))
+    line.wait()
+    assert line.sync() == before
+    line.session.answered(NOTHING)
+    assert not line.session.over
+    assert line.session.due_at < line.clock()
+    assert line.sync().request.leaving
+    line.session.failed(CallFailed(None, "no route"))
+    line.wait()
+    assert line.sync().request.leaving
+    line.session.answered(NOTHING)
+    assert line.session.over
+    assert line.session.next_call() is None
+
+
+def test_leaving_during_trouble_tries_at_once(line: Line) -> None:
+    line.register()
+    line.sync()
+    for _ in range(9):
+        line.session.failed(CallFailed(None, "no route"))
+        line.wait()
+        line.sync()
+    line.session.failed(CallFailed(None, "no route"))
+    line.session.leave()
+    line.sync()
+
+
+def test_leaving_before_registration_and_after_loss_is_over_at_once(line: Line) -> None:
+    line.session.leave()
+    assert line.session.over
+    other = Line()
+    other.register()
+    other.sync()
+    other.session.leave()
+    other.session.failed(CallFailed(409, "lost"))
+    assert other.session.over
