@@ -34,7 +34,7 @@ class Deployment:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._home = home
-        self._env = {
+        self.env = {
             **os.environ,
             "RIDGELINE_DATABASE_URL": database_url,
             "RIDGELINE_HOME": str(home),
@@ -98,7 +98,7 @@ class Deployment:
         with log:
             process = processes.spawn(
                 [sys.executable, *args, "--die-with-parent"],
-                env={**self._env, "PYTHONPATH": str(ROOT), **(env or {})},
+                env={**self.env, "PYTHONPATH": str(ROOT), **(env or {})},
                 output=log.fileno(),
             )
         self._processes.append(process)
