@@ -205,8 +205,8 @@ def _external_run(
     (run,) = tx.runs.of_trials([trial.id])[trial.id]
     if run.attempt != attempt:
         raise StaleAttempt(
-            f"attempt {attempt} at trial {number} of {study} is void: it is at attempt "
-            f"{run.attempt}, given to another program after a silence"
+            f"attempt {attempt} at trial {number} of {study} is not the current one, "
+            f"{run.attempt}: the trial was handed out again, or its lease ran out"
         )
     return ledger, trial, run
 

@@ -1,4 +1,4 @@
-"""The README's code blocks do what the README says."""
+"""The code blocks of the README and the pages do what is said of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from tests.e2e.conftest import ROOT, Deployment
 
 pytestmark = pytest.mark.slow
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
-
-def blocks(language: str, containing: str) -> list[str]:
-    found = [code for name, code in BLOCKS if name == language and containing in code]
-    assert found, f"README has no {language} block with {containing}"
+def blocks(language: str, containing: str, *, page: str = "README.md") -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    every = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found = [code for name, code in every if name == language and containing in code]
+    assert found, f"{page} has no {language} block with {containing}"
     return found
 
 
@@ -54,6 +53,13 @@ def test_python_and_notebook(sqlite_deployment: Deployment, tmp_path: Path) -> N
     best = sqlite_deployment.client.best("digits-python")
     assert printed.splitlines()[-1].startswith(str(best.config))
     assert run(notebook_code, sqlite_deployment, tmp_path).split()[-1] == str(best.value)
+
+
+def test_a_program_of_ones_own(sqlite_deployment: Deployment, tmp_path: Path) -> None:
+    (code,) = blocks("python", "client.suggest", page="docs/external.md")
+    printed = run(code, sqlite_deployment, tmp_path)
+    assert sqlite_deployment.client.study("wing").state is StudyState.COMPLETED
+    assert printed.strip() == str(sqlite_deployment.client.best("wing").config)
 
 
 def test_curl(sqlite_deployment: Deployment) -> None:

@@ -115,7 +115,7 @@ def test_a_silent_program_loses_its_trial(store: Store, clock: ManualClock) -> N
     assert workers.expire(store) == 1
     (again,) = suggest(store)
     assert (again.number, again.attempt, again.config) == (late.number, 2, late.config)
-    with pytest.raises(StaleAttempt, match="given to another program"):
+    with pytest.raises(StaleAttempt, match="not the current one"):
         report(store, late, 2, 0.5)
     with pytest.raises(StaleAttempt):
         complete(store, late, value=0.5)
