@@ -14,7 +14,7 @@ _SETTING = "RIDGELINE_DASHBOARD_DATABASE_URL"
 _ADVISORY_LOCK = 0x5269_6467_526F_6C65  # "RidgRole": any number that nobody else uses
 
 _STATEMENTS = (
-    "ALTER ROLE {role} WITH LOGIN PASSWORD {password} NOSUPERUSER NOCREATEDB NOCREATEROLE",
+    "ALTER ROLE {role} WITH LOGIN PASSWORD {password}",
     "ALTER ROLE {role} SET default_transaction_read_only = on",
     "GRANT CONNECT ON DATABASE {database} TO {role}",
     "GRANT USAGE ON SCHEMA {schema} TO {role}",

@@ -147,5 +147,28 @@ def test_a_user_who_may_not_make_roles(postgres_url: str) -> None:
         grant_reading(modest, reader.render_as_string(hide_password=False))
 
 
+def test_a_user_who_may_make_roles_need_be_no_superuser(postgres_url: str) -> None:
+    database = make_url(postgres_url)
+    owner = create_engine(database)
+    with owner.begin() as connection:
+        connection.execute(text("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'"))
+        connection.execute(text(f'ALTER DATABASE "{database.database}" OWNER TO maker'))
+        connection.execute(text("GRANT CREATE ON SCHEMA public TO maker"))
+    owner.dispose()
+    maker = database.set(username="maker", password="x")
+    reader = database.set(username="made_reader", password="x")
+    engine = create_engine(maker)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE rl_tokens (id int)"))
+        connection.execute(text("CREATE TABLE rl_idempotency_keys (id int)"))
+        connection.execute(text("CREATE TABLE read_me (id int)"))
+    engine.dispose()
+    grant_reading(maker, reader.render_as_string(hide_password=False))
+    engine = create_engine(reader)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM read_me")).scalar_one() == 0
+    engine.dispose()
+
+
 def test_sqlite_needs_no_role() -> None:
     grant_reading(make_url("sqlite:////nowhere/x.db"), "sqlite:////nowhere/x.db")
