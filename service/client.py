@@ -9,7 +9,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -27,7 +27,7 @@ from service.connection import (
     listed,
     parsed,
 )
-from service.lifecycle import StudyState, TrialState
+from service.lifecycle import FailReason, StudyState, TrialState
 from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
 from service.resources import (
     CompleteRequest,
@@ -166,13 +166,40 @@ class Client:
     def report(
         self, study: str, number: int, *, attempt: int, epoch: int, metrics: Mapping[str, float]
     ) -> Trial:
+        """Tell the metrics of one epoch, counted from 1; renews the trial's lease.
+
+        `attempt` is the one that `suggest` gave; an older one is refused with 409.
+        """
         body = ReportRequest(attempt=attempt, epoch=epoch, metrics=dict(metrics))
         answer = self._post(f"{_study_path(study)}/trials/{number}:report", body)
         return parsed(Trial, answer)
 
-    def complete(self, study: str, number: int, request: CompleteRequest) -> Trial:
+    def complete(
+        self,
+        study: str,
+        number: int,
+        *,
+        attempt: int,
+        value: float | None = None,
+        state: Literal["COMPLETE", "PRUNED", "FAIL"] = "COMPLETE",
+        reason: FailReason | None = None,
+        error: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Trial:
+        """End a trial; left out, `value` is the last one reported for the objective's metric.
+
+        A trial that FAILs is tried again a few times, unless it `diverged` or was `cancelled`.
+        """
+        body = CompleteRequest(
+            attempt=attempt,
+            value=value,
+            state=state,
+            reason=reason,
+            error=error,
+            metrics=dict(metrics or {}),
+        )
         path = f"{_study_path(study)}/trials/{number}:complete"
-        return parsed(Trial, self._post(path, request))
+        return parsed(Trial, self._post(path, body))
 
     # -- what there is ---------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 from service.cli.follow import follow
 from service.client import Client
 from service.lifecycle import FailReason
-from service.resources import CompleteRequest, Study
+from service.resources import Study
 from tests.api.calling import EXTERNAL, sqlite_only
 from tests.cli.conftest import Ridgeline
 from tests.client.conftest import client
@@ -40,7 +40,9 @@ def open_client(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
 def train(client: Client, count: int, *, fail: bool = False) -> None:
     """Train the next trials of the study x as a program would."""
     for trial in client.suggest("x", count=count).trials:
-        result = CompleteRequest(
+        client.complete(
+            "x",
+            trial.number,
             attempt=trial.attempt,
             state="FAIL" if fail else "COMPLETE",
             value=None if fail else 10.0 - float(trial.config["depth"]),
@@ -48,7 +50,6 @@ def train(client: Client, count: int, *, fail: bool = False) -> None:
             error="no\x1b[31m memory\nleft" if fail else None,
             metrics={} if fail else {"test_error": 0.25},
         )
-        client.complete("x", trial.number, result)
 
 
 def follow_with(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> None:

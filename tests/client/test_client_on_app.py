@@ -11,7 +11,6 @@ from service.api import examples
 from service.client import ApiError, Client
 from service.lifecycle import StudyState, TrialState
 from service.protocol import RunEnded, SyncRequest, WorkerRegistration
-from service.resources import CompleteRequest
 from tests.api.calling import EXTERNAL, SPEC, sqlite_only
 from tests.service.factory import spec
 
@@ -27,7 +26,7 @@ def test_a_study_trained_by_ones_own_program(client: Client) -> None:
             client.report(
                 "x", trial.number, attempt=trial.attempt, epoch=1, metrics={"error": depth}
             )
-            client.complete("x", trial.number, CompleteRequest(attempt=trial.attempt))
+            client.complete("x", trial.number, attempt=trial.attempt)
     assert client.study("x").state is StudyState.COMPLETED
     trials = list(client.trials("x", state=TrialState.COMPLETE))
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
