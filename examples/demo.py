@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from service import processes, report
+from service.cli.environment import own_command
 from service.cli.follow import follow
 from service.cli.sockets import free_port
 from service.cli.study_file import load_study
@@ -74,7 +75,7 @@ def running_service(home: Path) -> Iterator[Client]:
 
 def wait_until_ready(client: Client, service: subprocess.Popen[bytes], log: Path) -> None:
     gives_up_at = time.monotonic() + START_SECONDS
-    while not client.is_ready():
+    while not (client.is_ready() and any(worker.state == "LIVE" for worker in client.workers())):
         if service.poll() is not None or time.monotonic() > gives_up_at:
             sys.exit(f"The service did not start: {log.read_text(errors='replace')}")
         time.sleep(0.1)
@@ -94,12 +95,9 @@ def print_best(console: Console, client: Client, study: Study) -> None:
 
 
 def print_next_steps(console: Console, home: Path, name: str) -> None:
-    ridgeline = Path(sys.executable).with_name("ridgeline")
-    if ridgeline.is_relative_to(Path.cwd()):
-        ridgeline = ridgeline.relative_to(Path.cwd())
     lines = [
         "The service has stopped; its history stays. To look at it in the dashboard:",
-        f"  {ridgeline} up --home {home}",
+        f"  {own_command()} up --home {home}",
         "  and open http://127.0.0.1:8000/dashboard",
         "To read it in Python:",
         "  import optuna",

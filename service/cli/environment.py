@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,3 +86,11 @@ def read_token() -> str | None:
         with file_problems(f"read RIDGELINE_TOKEN_FILE {path}"):
             token = Path(path).read_text(encoding="utf-8").strip()
     return token or None
+
+
+def own_command() -> str:
+    """`ridgeline` as a person here can call it: by its name, or else by the path of the script."""
+    if shutil.which("ridgeline"):
+        return "ridgeline"
+    script = Path(sys.executable).with_name("ridgeline")
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)

@@ -11,7 +11,7 @@ _BACKLOG = 2_048
 
 def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with file_problems(f"listen on {host} port {port}"):
+    with file_problems(f"listen on {host} port {port} (--port takes another)"):
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from service import processes
-from service.cli.environment import DEFAULT_URL, load_settings
+from service.cli.environment import DEFAULT_URL, load_settings, own_command
 from service.cli.options import DataRootOption, DieWithParentOption, PortOption
 from service.cli.problems import Problem, file_problems
 from service.cli.sockets import free_port, listen
@@ -126,7 +126,7 @@ def _say_ready(url: str, home: Path, *, dashboard: bool) -> None:
         f"  API         {url}/docs",
         f"  files       {home.absolute()}",
         "Next, in another terminal:",
-        f"  {prefix}ridgeline run examples/tpe.yaml --follow",
+        f"  {prefix}{own_command()} run examples/tpe.yaml --follow",
         "Ctrl-C ends everything; studies go on at the next start.",
     ]
     typer.echo("\n".join(lines))

@@ -82,7 +82,10 @@ def test_a_port_that_is_taken(command: str, ridgeline: Ridgeline) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = told(ridgeline, command, "--port", port, status=1)
-    assert line == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert (
+        line
+        == f"cannot listen on 127.0.0.1 port {port} (--port takes another): Address already in use"
+    )
 
 
 def test_a_home_that_is_in_use(
