@@ -38,6 +38,7 @@ def spec(name: str, seed: int) -> dict[str, Any]:
         "sampler": {"name": "tpe", "seed": seed},
         "budget": {"trials": 20, "epochs": 5},
         "early_stopping": {"patience": 2},
+        "reproducible": True,
     }
 
 
