@@ -168,7 +168,8 @@ class Client:
     ) -> Trial:
         """Tell the metrics of one epoch, counted from 1; renews the trial's lease.
 
-        `attempt` is the one that `suggest` gave; an older one is refused with 409.
+        `attempt` is the one that `suggest` gave with the trial and must be sent back; an older one
+        is refused with 409.
         """
         body = ReportRequest(attempt=attempt, epoch=epoch, metrics=dict(metrics))
         answer = self._post(f"{_study_path(study)}/trials/{number}:report", body)
@@ -186,9 +187,17 @@ class Client:
         error: str | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> Trial:
-        """End a trial; left out, `value` is the last one reported for the objective's metric.
+        """End a trial that `suggest` gave.
 
-        A trial that FAILs is tried again a few times, unless it `diverged` or was `cancelled`.
+        Args:
+            attempt: the one that `suggest` gave with the trial; an older one is refused with 409.
+            value: left out, the last one reported for the objective's metric; a trial that FAILs
+                has none.
+            reason: of a failure; left out, `crashed`.  `crashed`, `out_of_memory` and `timeout` are
+                tried again until the service's `max_charges` failures (RIDGELINE_MAX_CHARGES);
+                `diverged` and `cancelled` are final.
+            error: what went wrong, in the words of your program.
+            metrics: others to keep with the trial, such as those on the test part.
         """
         body = CompleteRequest(
             attempt=attempt,

@@ -66,9 +66,7 @@ class Connection:
         retry_delays_seconds: Sequence[float],
         transport: httpx.BaseTransport | None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
+        host = host_of(url)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ValueError("the token has characters that no token has")
         self.url = url.rstrip("/")
@@ -78,7 +76,7 @@ class Connection:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=_TIMEOUT,
             transport=transport,
-            trust_env=not _is_loopback(parts.hostname),  # a proxy cannot reach our loopback
+            trust_env=not _is_loopback(host),  # a proxy cannot reach our loopback
         )
 
     def close(self) -> None:
@@ -150,6 +148,24 @@ class Connection:
             return Unreachable(f"{self.url} did not answer in {_TIMEOUT.read:g} seconds")
         reason = _one_line(str(exc)) or type(exc).__name__
         return Unreachable(f"cannot reach {self.url}: {reason}; is the service running?")
+
+
+def host_of(url: str) -> str:
+    """The host of a service's URL.
+
+    Raises:
+        ValueError: it is not the URL of a service.
+    """
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, or a port beyond 65535
+        is_url = False
+    if not is_url:
+        raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"leave the path out of {url!r}; it ends after the port")
+    return str(parts.hostname)
 
 
 def parsed(model: type[_Model], answer: httpx.Response) -> _Model:

@@ -55,11 +55,18 @@ def num_done(study: Study) -> int:
     return study.trials.complete + study.trials.pruned + study.trials.fail
 
 
+def num_planned(study: Study) -> int:
+    """The trials it was to have; of a closed study, `num_trials` is what it came to."""
+    if study.state is StudyState.CANCELLED:
+        return max(study.num_trials, study.spec.num_trials)
+    return study.num_trials
+
+
 def progress_line(study: Study, pace: Pace) -> str:
     """One line for a log: how far the study is, its best so far, its pace."""
     parts = [
         f"{study.name}: {study.state}",
-        f"{num_done(study)}/{study.num_trials} trials",
+        f"{num_done(study)}/{num_planned(study)} trials",
         *_best_so_far(study),
         *_pace(study, pace),
     ]
@@ -101,7 +108,7 @@ def studies_table(studies: Iterable[Study]) -> Table:
         table.add_row(
             study.name,
             Text(study.state, _STATE_STYLES[study.state]),
-            f"{num_done(study)}/{study.num_trials}",
+            f"{num_done(study)}/{num_planned(study)}",
             "" if study.best is None else f"{study.best.value:.6g}",
             study.spec.sampler.name,
             study.spec.dataset or study.spec.task.name,
@@ -112,13 +119,17 @@ def studies_table(studies: Iterable[Study]) -> Table:
 def study_lines(study: Study) -> list[str]:
     """What a study is and how it stands, one fact a line."""
     spec, counts = study.spec, study.trials
-    by_state = ", ".join(f"{n} {state}" for state, n in counts.model_dump().items() if n)
+    by_state = ", ".join(
+        f"{n} {'failed' if state == 'fail' else state}"
+        for state, n in counts.model_dump().items()
+        if n
+    )
     lines = [
         f"{study.name} is {study.state}{' and stopping' if study.stopping else ''}"
         + (f": {study.reason}" if study.reason else ""),
         f"task {spec.task.name}{f' on {spec.dataset}' if spec.dataset else ''}, "
         f"sampler {spec.sampler.name}, to {spec.objective.direction} {spec.objective.metric}",
-        f"{num_done(study)} of {study.num_trials} trials done ({by_state or 'none begun'}), "
+        f"{num_done(study)} of {num_planned(study)} trials done ({by_state or 'none begun'}), "
         f"{study.device_seconds:.1f} s of device time",
     ]
     if study.projection_error:

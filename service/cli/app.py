@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from service.cli import serving, studies, tokens
+from service.cli.help_text import Command
 from service.cli.problems import OneLineErrors
 from service.cli.up import up
 
@@ -35,13 +36,13 @@ def _root(
         typer.echo(context.get_help())
 
 
-app.command()(up)
-app.command()(serving.serve)
-app.command()(serving.worker)
-app.command()(serving.migrate)
+app.command(cls=Command)(up)
+app.command(cls=Command)(serving.serve)
+app.command(cls=Command)(serving.worker)
+app.command(cls=Command)(serving.migrate)
 app.add_typer(tokens.app, name="token")
-app.command()(studies.run)
-app.command("studies")(studies.list_studies)
-app.command()(studies.show)
-app.command()(studies.cancel)
-app.command()(studies.export)
+app.command(cls=Command)(studies.run)
+app.command("studies", cls=Command)(studies.list_studies)
+app.command(cls=Command)(studies.show)
+app.command(cls=Command)(studies.cancel)
+app.command(cls=Command)(studies.export)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.cli.problems import Problem, file_problems, input_problems
 from service.client import Client
+from service.connection import host_of
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,14 +69,28 @@ def open_client() -> Client:
     Raises:
         Problem: the URL or the token cannot be one.
     """
+    url = service_url()
     try:
-        return Client(service_url(), read_token())
+        return Client(url, read_token())
     except ValueError as exc:
-        raise Problem(f"RIDGELINE_URL or RIDGELINE_TOKEN: {exc}", exit_code=2) from exc
+        variable = (
+            "RIDGELINE_TOKEN" if os.environ.get("RIDGELINE_TOKEN") else "RIDGELINE_TOKEN_FILE"
+        )
+        raise Problem(f"{variable}: {exc}", exit_code=2) from exc
 
 
 def service_url() -> str:
-    return os.environ.get("RIDGELINE_URL") or DEFAULT_URL
+    """Where the service is.
+
+    Raises:
+        Problem: RIDGELINE_URL cannot be it.
+    """
+    url = os.environ.get("RIDGELINE_URL") or DEFAULT_URL
+    try:
+        host_of(url)
+    except ValueError as exc:
+        raise Problem(f"RIDGELINE_URL: {exc}", exit_code=2) from exc
+    return url
 
 
 def read_token() -> str | None:
@@ -83,7 +98,7 @@ def read_token() -> str | None:
     token = os.environ.get("RIDGELINE_TOKEN")
     path = os.environ.get("RIDGELINE_TOKEN_FILE")
     if not token and path:
-        with file_problems(f"read RIDGELINE_TOKEN_FILE {path}"):
+        with file_problems(f"read RIDGELINE_TOKEN_FILE {path}", exit_code=2):
             token = Path(path).read_text(encoding="utf-8").strip()
     return token or None
 

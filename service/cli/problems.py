@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from search.spec import validation_problems
+from service.cli.help_text import without_types_of_flags
 from service.client import ClientError
-from service.errors import ServiceError
+from service.errors import InvalidInput, ServiceError
 
 
 class Problem(Exception):
@@ -28,6 +29,9 @@ class Problem(Exception):
 
 class OneLineErrors(TyperGroup):
     """A group of commands whose errors are lines that begin with `ridgeline:`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return without_types_of_flags(super().get_params(ctx))
 
     def main(self, *args: Any, **extra: Any) -> Any:
         try:
@@ -43,14 +47,14 @@ class OneLineErrors(TyperGroup):
             status = exc.exit_code
         except (ClientError, ServiceError) as exc:
             _complain(str(exc))
-            status = 1
+            status = 2 if isinstance(exc, InvalidInput) else 1
         except typer.Abort:
             status = 1
         sys.exit(status if isinstance(status, int) else 0)
 
 
 @contextmanager
-def file_problems(doing: str) -> Iterator[None]:
+def file_problems(doing: str, *, exit_code: int = 1) -> Iterator[None]:
     """Tell an OSError as "cannot <doing>: <reason>"."""
     try:
         yield
@@ -58,7 +62,7 @@ def file_problems(doing: str) -> Iterator[None]:
         # Not exc.strerror, to which socket.create_server adds the address again; but errors of
         # name resolution have numbers of their own.
         reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or exc
-        raise Problem(f"cannot {doing}: {reason}") from exc
+        raise Problem(f"cannot {doing}: {reason}", exit_code=exit_code) from exc
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from service.cli.environment import (
     service_url,
 )
 from service.cli.options import DataRootOption, DieWithParentOption, PortOption
-from service.cli.problems import Problem
+from service.cli.problems import Problem, printable
 from service.cli.sockets import listen
 from service.cli.tokens import ensure_token_file
 from service.client import ApiError, Client, Unreachable
@@ -134,10 +134,19 @@ def migrate() -> None:
     typer.echo("The database is ready.")
 
 
+class _LogFormat(logging.Formatter):
+    """Why the worker ends is an error of the command, and is told like any other."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if (record.name, record.levelno) != ("service.worker.agent", logging.ERROR):
+            return super().format(record)
+        return f"ridgeline: {printable(record.getMessage())}"
+
+
 def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    to_stderr = logging.StreamHandler()
+    to_stderr.setFormatter(_LogFormat("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
     # One line for each request to the dashboard or the api would hide all others.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 

@@ -7,20 +7,35 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
+from search.spec import StudyName
 from service import report
 from service.cli.environment import open_client
 from service.cli.follow import follow as follow_studies
-from service.cli.problems import file_problems, printable
-from service.cli.study_file import load_study
+from service.cli.problems import Problem, file_problems, printable
+from service.cli.study_file import post_study
 from service.client import Client
 from service.lifecycle import StudyState, TrialState
 from service.resources import Study
 
 NUM_BEST_SHOWN = 10
 
-StudyArgument = Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")]
+_STUDY_NAME = TypeAdapter[str](StudyName)
+
+
+def _possible_name(name: str) -> str:
+    """The api would tell the pattern of names, and that is no help in finding a study."""
+    try:
+        return _STUDY_NAME.validate_python(name)
+    except ValidationError as exc:
+        raise Problem(f"there is no study named {name!r}") from exc
+
+
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The study's name.", callback=_possible_name)
+]
 FollowOption = Annotated[
     bool, typer.Option("--follow", "-f", help="Show its progress until it has ended.")
 ]
@@ -35,9 +50,8 @@ def run(
     With --follow, the exit status is 0 when the study is COMPLETED and 1 when it is FAILED or
     CANCELLED; Ctrl-C leaves the study running.
     """
-    spec = load_study(file)
     with open_client() as client:
-        study = client.create_study(spec)
+        study = post_study(client, file)
         if follow:
             _follow(client, study.name)
         else:

@@ -7,7 +7,8 @@ here are those of the YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-cor
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import yaml
 
 from search.spec import InvalidSpec, StudySpec, parse_spec
 from service.cli.problems import Problem, file_problems
+from service.client import ApiError, Client
+from service.resources import Study
 
 MAX_FILE_BYTES = 2**20
 
@@ -67,7 +70,27 @@ def load_study(path: Path) -> StudySpec:
         Problem: the file cannot be read, is no YAML, or is no study; one line for each problem,
             beginning with the file's name and the line it is about.
     """
-    with file_problems(f"read {path}"), path.open("rb") as file:
+    return _load(path)[0]
+
+
+def post_study(client: Client, path: Path) -> Study:
+    """Post the study that a file describes.
+
+    Raises:
+        Problem: as `load_study`, and in the same words where it is the service that refuses it.
+        ClientError: the service cannot take it for another reason.
+    """
+    spec, root = _load(path)
+    try:
+        return client.create_study(spec)
+    except ApiError as exc:
+        if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY or not exc.problems:
+            raise
+        raise _refused(path, root, exc.problems) from exc
+
+
+def _load(path: Path) -> tuple[StudySpec, yaml.Node | None]:
+    with file_problems(f"read {path}", exit_code=2), path.open("rb") as file:
         text = file.read(MAX_FILE_BYTES + 1)
     if len(text) > MAX_FILE_BYTES:
         raise Problem(f"{path}: is larger than {MAX_FILE_BYTES} bytes", exit_code=2)
@@ -75,12 +98,14 @@ def load_study(path: Path) -> StudySpec:
     if not isinstance(data, dict):
         raise Problem(f"{path}:1: a study is a mapping that begins with name:", exit_code=2)
     try:
-        return parse_spec(data)
+        return parse_spec(data), root
     except InvalidSpec as exc:
-        lines = [
-            f"{path}:{_line_of(field, root)}: {field}: {reason}" for field, reason in exc.problems
-        ]
-        raise Problem(*lines, exit_code=2) from exc
+        raise _refused(path, root, exc.problems) from exc
+
+
+def _refused(path: Path, root: yaml.Node | None, problems: Iterable[tuple[str, str]]) -> Problem:
+    lines = [f"{path}:{_line_of(field, root)}: {field}: {reason}" for field, reason in problems]
+    return Problem(*lines, exit_code=2)
 
 
 def _parse(text: bytes, path: Path) -> tuple[yaml.Node | None, Any]:

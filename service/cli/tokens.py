@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.environment import load_settings, open_database
+from service.cli.help_text import Command
 from service.cli.problems import OneLineErrors, file_problems, input_problems
 from service.errors import Unauthenticated
 from service.resources import TokenRequest
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(cls=OneLineErrors, help="Make, list and revoke tokens, in the database.")
 
 
-@app.command()
+@app.command(cls=Command)
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token it is.")],
     scope: Annotated[
@@ -36,14 +37,14 @@ def create(
     """
     from service import tokens
 
-    with input_problems():
+    with input_problems(lambda field: "NAME" if field == "name" else "--scope"):
         request = TokenRequest.model_validate({"name": name, "scopes": scope})
     with open_database(load_settings()) as store, store.transaction() as tx:
         _, secret = tokens.create(tx, request.name, request.scopes)
     typer.echo(secret)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_tokens() -> None:
     """List the tokens, without their secrets."""
     from service import tokens
@@ -58,7 +59,7 @@ def list_tokens() -> None:
     Console(markup=False, highlight=False, soft_wrap=True).print(table)
 
 
-@app.command()
+@app.command(cls=Command)
 def revoke(
     id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `list` shows it.")],
 ) -> None:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -72,10 +72,13 @@ def up(
 def sole_user(home: Path) -> Iterator[None]:
     """Hold the home folder: two embedded services on one database would share its workers.
 
+    A folder made here is taken away again where the block fails before it has left a file there.
+
     Raises:
         Problem: another one runs there.
     """
     with file_problems(f"use the folder {home}"):
+        is_new = not home.exists()
         (home / "logs").mkdir(parents=True, exist_ok=True)
         lock = (home / "up.lock").open("w")
     with lock:
@@ -85,7 +88,15 @@ def sole_user(home: Path) -> Iterator[None]:
             raise Problem(
                 f"ridgeline up runs in {home} already; end it, or choose another --home"
             ) from exc
-        yield
+        try:
+            yield
+        except Problem:
+            if is_new:
+                with suppress(OSError):  # the first of these fails where there are logs
+                    (home / "logs").rmdir()
+                    (home / "up.lock").unlink()
+                    home.rmdir()
+            raise
 
 
 def _part_environment(settings: Settings, url: str, dashboard_port: int | None) -> dict[str, str]:

@@ -96,7 +96,9 @@ def main(
     try:
         hello, trainer = _begin(spec, backend)
     except Exception as exc:
-        events.send(CannotStart(error_text(exc)))
+        # A ValueError is a person's mistake, and says all there is to say.
+        mistake = isinstance(exc, ValueError)
+        events.send(CannotStart(str(exc) if mistake else error_text(exc)))
         raise SystemExit(1) from None
     with suppress(BrokenPipeError):  # the agent has died; the inbox is about to end this process
         events.send(hello)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from service.cli.follow import follow
-from service.client import Client
+from service.client import ApiError, Client
 from service.lifecycle import FailReason
 from service.resources import Study
 from tests.api.calling import EXTERNAL, sqlite_only
@@ -161,6 +162,30 @@ def test_cancel(ridgeline: Ridgeline, client: Client) -> None:
     assert ridgeline("cancel", "x").stdout == "x is CANCELLED.\n"
     assert client.study("x").state == "CANCELLED"
     assert ridgeline("cancel", "nobody").exit_code == 1
+
+
+def test_what_the_service_refuses_is_told_with_its_line(
+    ridgeline: Ridgeline, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.yaml").write_text(STUDY_FILE)
+    error = ApiError(422, "no", "no", [("space.depth.high", "is too deep"), ("budget.trials", "x")])
+    monkeypatch.setattr(client, "create_study", Mock(side_effect=error))
+    result = ridgeline("run", "x.yaml")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "ridgeline: x.yaml:4: space.depth.high: is too deep",
+        "ridgeline: x.yaml:7: budget.trials: x",
+    ]
+
+
+def test_a_study_cancelled_early_shows_what_it_was_to_do(
+    ridgeline: Ridgeline, client: Client
+) -> None:
+    client.create_study(EXTERNAL)
+    train(client, 1)
+    train(client, 1, fail=True)
+    client.cancel("x")
+    assert "2 of 4 trials done (1 complete, 1 failed)" in ridgeline("show", "x").stdout
 
 
 def test_export(ridgeline: Ridgeline, client: Client, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 
 import pytest
 
+from service.cli.serving import _LogFormat
 from tests.cli.conftest import Ridgeline
 
 
@@ -31,13 +33,12 @@ def told(ridgeline: Ridgeline, *args: str, status: int = 2, **settings: str) -> 
         ("serve --port 65536", "Invalid value for '--port'"),
         ("token", "Missing command (see ridgeline token --help)"),
         ("token create me", "Missing option '--scope' (see ridgeline token create --help)"),
-        ("token create me --scope root", "scopes.0: must be 'read', 'write', 'worker' or 'admin'"),
+        ("token create me --scope root", "--scope: must be 'read', 'write', 'worker' or 'admin'"),
         ("run absent.yaml", "cannot read absent.yaml: No such file or directory"),
     ],
 )
 def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None:
-    status = 1 if command.startswith("run") else 2
-    assert told(ridgeline, *command.split(), status=status).startswith(line)
+    assert told(ridgeline, *command.split()).startswith(line)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,7 @@ def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None
     ],
 )
 def test_settings(settings: dict[str, str], line: str, ridgeline: Ridgeline) -> None:
-    status = 1 if "database_url" in settings else 2
-    assert told(ridgeline, "serve", status=status, **settings).startswith(line)
+    assert told(ridgeline, "serve", status=2, **settings).startswith(line)
 
 
 def test_a_database_that_cannot_be_reached(ridgeline: Ridgeline) -> None:
@@ -88,6 +88,17 @@ def test_a_port_that_is_taken(command: str, ridgeline: Ridgeline) -> None:
     )
 
 
+def test_a_failed_up_leaves_no_new_folder(ridgeline: Ridgeline, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told(ridgeline, "up", "--port", str(taken.getsockname()[1]), status=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "export"])
+def test_a_name_that_no_study_can_have(command: str, ridgeline: Ridgeline) -> None:
+    assert told(ridgeline, command, "my study", status=1) == "there is no study named 'my study'"
+
+
 def test_a_home_that_is_in_use(
     ridgeline: Ridgeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,11 +120,15 @@ def test_a_service_that_is_not_there(
 
 
 def test_what_is_no_url_and_no_token(ridgeline: Ridgeline) -> None:
-    assert told(ridgeline, "studies", url="localhost:8000").endswith(
-        "'localhost:8000' is not a URL such as http://127.0.0.1:8000"
-    )
-    assert told(ridgeline, "studies", token="rl_ä").endswith("that no token has")
-    line = told(ridgeline, "studies", token_file="absent", status=1)
+    for command in ("studies", "worker"):
+        for url in ("localhost:8000", "http://[", "http://host:99999"):
+            line = told(ridgeline, command, url=url)
+            assert line == f"RIDGELINE_URL: {url!r} is not a URL such as http://127.0.0.1:8000"
+    line = told(ridgeline, "studies", url="http://127.0.0.1:8000/v1")
+    assert line.startswith("RIDGELINE_URL: leave the path out of 'http://127.0.0.1:8000/v1'")
+    line = told(ridgeline, "studies", token="rl_ä")
+    assert line == "RIDGELINE_TOKEN: the token has characters that no token has"
+    line = told(ridgeline, "studies", token_file="absent")
     assert line == "cannot read RIDGELINE_TOKEN_FILE absent: No such file or directory"
 
 
@@ -124,10 +139,18 @@ def test_a_study_file_with_two_problems_has_two_lines(ridgeline: Ridgeline, tmp_
     assert "ridgeline: s.yaml:3: foo: is not a field here" in result.stderr.splitlines()
 
 
+def test_why_a_worker_ends_is_told_without_names_of_classes() -> None:
+    name = "service.worker.agent"
+    text = "cpu:7 cannot be used: there is no device cpu:7 here"
+    told = _LogFormat().format(logging.LogRecord(name, logging.ERROR, "", 1, text, None, None))
+    assert told == "ridgeline: cpu:7 cannot be used: there is no device cpu:7 here"
+
+
 def test_help_and_version_are_no_errors(ridgeline: Ridgeline) -> None:
     for args in ([], ["--help"], ["-h"], ["up", "-h"], ["token", "--help"]):
         result = ridgeline(*args)
         assert result.exit_code == 0
         assert "Usage" in result.stdout
+        assert "<bool>" not in result.stdout
         assert result.stderr == ""
     assert ridgeline("--version").stdout.startswith("ridgeline 0.")

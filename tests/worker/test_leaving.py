@@ -106,7 +106,7 @@ def test_a_device_that_is_not_there_ends_the_worker(caplog: pytest.LogCaptureFix
     agent = new_agent(FakeApi(), backend=NoDevice(), devices=("cpu:9",))
     assert agent.run() == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "cpu:9 cannot be used: ValueError: there is no device cpu:9 here"
+        "cpu:9 cannot be used: there is no device cpu:9 here"
     ]
 
 
