@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from service.lifecycle import OPEN_RUN, FailReason, RunState
 from service.store.rows import RunRow
 from service.store.tables import reports, runs, trials
+
+MAX_IDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,23 @@ class Runs:
         self._connection.execute(insert(runs), list(rows))
 
     def get(self, run_ids: Sequence[int]) -> dict[int, RunRow]:
-        query = select(runs).where(runs.c.id.in_(run_ids))
-        return {row["id"]: _run(row) for row in self._connection.execute(query).mappings()}
+        found: dict[int, RunRow] = {}
+        for ids in batched(run_ids):
+            query = select(runs).where(runs.c.id.in_(ids))
+            found |= {row["id"]: _run(row) for row in self._connection.execute(query).mappings()}
+        return found
 
     def of_trials(self, trial_ids: Sequence[int]) -> dict[int, list[RunRow]]:
         """The runs of each trial, in the order of their replicates."""
-        query = (
-            select(runs)
-            .where(runs.c.trial_id.in_(trial_ids))
-            .order_by(runs.c.trial_id, runs.c.replicate)
-        )
         found: dict[int, list[RunRow]] = {trial_id: [] for trial_id in trial_ids}
-        for row in self._connection.execute(query).mappings():
-            found[row["trial_id"]].append(_run(row))
+        for ids in batched(trial_ids):
+            query = (
+                select(runs)
+                .where(runs.c.trial_id.in_(ids))
+                .order_by(runs.c.trial_id, runs.c.replicate)
+            )
+            for row in self._connection.execute(query).mappings():
+                found[row["trial_id"]].append(_run(row))
         return found
 
     def open_of(self, study_id: int) -> list[RunRow]:
@@ -200,6 +206,12 @@ class Runs:
             (row["number"], _run({k: v for k, v in row.items() if k != "number"}))
             for row in self._connection.execute(query).mappings()
         ]
+
+
+def batched(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """`ids` in pieces that one statement can take: PostgreSQL has 65,535 parameters at most."""
+    for start in range(0, len(ids), MAX_IDS):
+        yield ids[start : start + MAX_IDS]
 
 
 def _run(row: Mapping[Any, Any]) -> RunRow:

@@ -194,3 +194,11 @@ def test_a_full_disk_is_unavailable_and_harms_nothing(tmp_path: Path, clock: Man
 def test_two_starters_migrate_once(database_url: str) -> None:
     in_parallel(3, lambda: migrate.upgrade(database_url, prepare=projection.prepare))
     assert migrate.is_current(database_url)
+
+
+def test_more_ids_than_a_statement_takes(store: Store) -> None:
+    """PostgreSQL's limit is 65,535; a long study has more trials than that."""
+    many = range(1, 70_001)
+    with store.reading() as tx:
+        assert tx.runs.get(many) == {}
+        assert set(map(len, tx.runs.of_trials(many).values())) == {0}
