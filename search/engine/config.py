@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 Activation = Literal["relu", "tanh"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["constant", "step", "cosine", "one_cycle"]
 Penalize = Literal["weights", "all"]
 LambdaConvention = Literal["sum", "half_per_sample"]
 L1Update = Literal["subgradient", "proximal"]
@@ -56,8 +57,21 @@ class RunConfig:
     The objective is `loss + l1·Σ|w| + l2·Σw²` with `lambda_convention="sum"` and
     `loss + l1/(2m)·Σ|w| + l2/(2m)·Σw²` with `"half_per_sample"`, m being the number of training
     samples.  `weight_decay` is decoupled for every optimizer.  All three act on the weight
-    matrices; with `penalize="all"` on biases and normalisation parameters too.  `momentum` is that
-    of SGD; Adam and AdamW have fixed betas and do not read it.
+    matrices; with `penalize="all"` on biases and normalisation parameters too.
+
+    `momentum` is that of SGD, Nesterov's (as `torch.optim.SGD` has it) with `nesterov`; without
+    momentum that is plain SGD, so that a search over both may meet any pair.  Adam and AdamW have
+    fixed betas and read neither.
+
+    `schedule` and `warmup`, a share of all steps, shape the learning rate over the steps of all
+    `epochs`; `learning_rate` is its highest value.  `one_cycle` rises by itself and does not read
+    `warmup`.  `search.engine.rates` has the formulas.  Decoupled decay and the proximal update of
+    l1 go by the rate of the step.
+
+    `clip_norm`, where above 0, bounds the L2 norm over all parameters of the gradient of the
+    objective (the loss and what l1 and l2 add): g ← g·min(1, clip_norm/(‖g‖ + 1e-6)), as
+    `torch.nn.utils.clip_grad_norm_` after `backward()`.  Neither decoupled decay nor the proximal
+    update is part of it.
 
     `patience` is the number of epochs in a row that may pass without `monitor` improving by more
     than `min_delta`; None trains all `epochs` and keeps the last.
@@ -75,7 +89,11 @@ class RunConfig:
     weight_decay: float = 0.0
     dropout: float = 0.0
     momentum: float = 0.0
+    nesterov: bool = False
     optimizer: OptimizerName = "adam"
+    schedule: ScheduleName = "constant"
+    warmup: float = 0.0
+    clip_norm: float = 0.0
     penalize: Penalize = "weights"
     lambda_convention: LambdaConvention = "sum"
     l1_update: L1Update = "subgradient"
@@ -94,7 +112,11 @@ class RunConfig:
         _check_float("weight_decay", self.weight_decay, low=0.0)
         _check_float("dropout", self.dropout, low=0.0, below=1.0)
         _check_float("momentum", self.momentum, low=0.0, below=1.0)
+        _check_bool("nesterov", self.nesterov)
         _check_choice("optimizer", self.optimizer, OptimizerName)
+        _check_choice("schedule", self.schedule, ScheduleName)
+        _check_float("warmup", self.warmup, low=0.0, below=1.0)
+        _check_float("clip_norm", self.clip_norm, low=0.0)
         _check_choice("penalize", self.penalize, Penalize)
         _check_choice("lambda_convention", self.lambda_convention, LambdaConvention)
         _check_choice("l1_update", self.l1_update, L1Update)

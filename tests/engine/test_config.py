@@ -29,7 +29,13 @@ from tests.engine.sets import config
         ("dropout", 1.0),
         ("dropout", -0.1),
         ("momentum", 1.0),
+        ("nesterov", 1),
         ("optimizer", "lion"),
+        ("schedule", "linear"),
+        ("warmup", 1.0),
+        ("warmup", -0.1),
+        ("clip_norm", -1.0),
+        ("clip_norm", float("inf")),
         ("penalize", "none"),
         ("lambda_convention", "mean"),
         ("l1_update", "soft"),
@@ -61,7 +67,7 @@ def test_an_illegal_shape_is_refused_by_name(field: str, value: Any) -> None:
 
 
 def test_a_config_survives_json() -> None:
-    one = config(seed=2**63 - 1, patience=3, l1=1e-300)
+    one = config(seed=2**63 - 1, patience=3, l1=1e-300, schedule="cosine", nesterov=True)
     assert RunConfig(**json.loads(json.dumps(one.as_dict()))) == one
 
 
