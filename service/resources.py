@@ -136,7 +136,7 @@ class ParameterInfo(_Resource):
     """A parameter of a task: what it means and what it may be."""
 
     name: str
-    kind: Literal["float", "int", "choice"]
+    kind: Literal["float", "int", "choice", "flag"]
     description: str
     low: float | None
     high: float | None

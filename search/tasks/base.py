@@ -18,10 +18,11 @@ class Domain:
     """What a task accepts for one parameter, whatever a study's space says.
 
     `low` and `high` bound numbers; an open bound is not itself allowed.  `choices` lists the texts
-    a choice may take.  `listed` demands a finite list of values: each is a tensor shape of its own.
+    a choice may take; a flag is true or false.  `listed` demands a finite list of values: each is a
+    tensor shape of its own.
     """
 
-    kind: Literal["float", "int", "choice"]
+    kind: Literal["float", "int", "choice", "flag"]
     description: str
     low: float = float("-inf")
     high: float = float("inf")
@@ -35,7 +36,7 @@ class Domain:
         if isinstance(parameter, ValuesParameter):
             reasons = (self._value_problem(value) for value in parameter.values)
             return next((reason for reason in reasons if reason is not None), None)
-        if self.listed or self.kind == "choice":
+        if self.listed or self.kind in ("choice", "flag"):
             return 'must be a finite list: {"type": "values", "values": [...]}'
         if self.kind == "int" and isinstance(parameter, FloatParameter):
             return 'must be whole numbers: use "type": "int"'
@@ -50,6 +51,8 @@ class Domain:
             if value in self.choices:
                 return None
             return f"{value!r} is not one of {', '.join(self.choices)}"
+        if self.kind == "flag":
+            return None if isinstance(value, bool) else f"{value!r} is not true or false"
         if isinstance(value, bool | str):
             return f"{value!r} is not a number"
         if self.kind == "int" and not isinstance(value, int):

@@ -55,7 +55,11 @@ class MlpDefaults(_Settings):
     weight_decay: Annotated[Real, Field(ge=0, le=MAX_COEFFICIENT)] = 0.0
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    nesterov: Flag = False
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
+    warmup: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[Real, Field(ge=0, le=MAX_COEFFICIENT)] = 0.0
 
 
 class MlpSettings(_Settings):
@@ -78,7 +82,11 @@ class MlpSettings(_Settings):
     parameters: ClassVar[Mapping[str, Domain]] = MappingProxyType(
         {
             "learning_rate": Domain(
-                "float", "step size of the optimizer", open_low=True, low=0, high=MAX_COEFFICIENT
+                "float",
+                "step size of the optimizer, the highest of the schedule",
+                open_low=True,
+                low=0,
+                high=MAX_COEFFICIENT,
             ),
             "batch_size": Domain("int", "rows a step", low=1, high=MAX_BATCH_SIZE, listed=True),
             "l1": Domain("float", "λ of the L1 penalty, λ·Σ|w|", low=0, high=MAX_COEFFICIENT),
@@ -93,7 +101,26 @@ class MlpSettings(_Settings):
                 "float", "share of hidden units dropped", low=0, high=1, open_high=True
             ),
             "momentum": Domain("float", "momentum of SGD", low=0, high=1, open_high=True),
+            "nesterov": Domain("flag", "whether the momentum of SGD is Nesterov's"),
             "optimizer": Domain("choice", "update rule", choices=("sgd", "adam", "adamw")),
+            "schedule": Domain(
+                "choice",
+                "how the learning rate goes over the run's steps",
+                choices=("constant", "step", "cosine", "one_cycle"),
+            ),
+            "warmup": Domain(
+                "float",
+                "share of the steps in which the rate rises; one_cycle does not read it",
+                low=0,
+                high=1,
+                open_high=True,
+            ),
+            "clip_norm": Domain(
+                "float",
+                "bound on the norm of the objective's gradient; 0 is none",
+                low=0,
+                high=MAX_COEFFICIENT,
+            ),
             "epochs": Domain(
                 "int",
                 "passes over the training rows; budget.epochs where left out",

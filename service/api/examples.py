@@ -233,7 +233,7 @@ _TASK = TaskInfo(
         ParameterInfo(
             name="learning_rate",
             kind="float",
-            description="step size of the optimizer",
+            description="step size of the optimizer, the highest of the schedule",
             low=0.0,
             high=1e12,
             choices=(),

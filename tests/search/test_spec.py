@@ -31,7 +31,11 @@ def test_the_least_that_can_be_said() -> None:
         "weight_decay": 0.0,
         "dropout": 0.0,
         "momentum": 0.9,
+        "nesterov": False,
         "optimizer": "adam",
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip_norm": 0.0,
         "epochs": 20,
     }
 

@@ -33,6 +33,17 @@ from search.tasks.settings import MlpSettings
         ("optimizer", {"type": "values", "values": ["sgd", "adam"]}, None),
         ("optimizer", {"type": "values", "values": ["lion"]}, "'lion' is not one of sgd"),
         ("optimizer", {"type": "int", "low": 0, "high": 2}, "must be a finite list"),
+        ("schedule", {"type": "values", "values": ["constant", "cosine"]}, None),
+        ("schedule", {"type": "values", "values": ["linear"]}, "'linear' is not one of constant"),
+        ("nesterov", {"type": "values", "values": [True, False]}, None),
+        ("nesterov", {"type": "values", "values": [True]}, None),
+        ("nesterov", {"type": "values", "values": [0, 1]}, "0 is not true or false"),
+        ("nesterov", {"type": "values", "values": ["true"]}, "'true' is not true or false"),
+        ("nesterov", {"type": "int", "low": 0, "high": 1}, "must be a finite list"),
+        ("warmup", {"type": "float", "low": 0, "high": 0.3}, None),
+        ("warmup", {"type": "float", "low": 0, "high": 1}, "1 must be below 1"),
+        ("clip_norm", {"type": "float", "low": 0.1, "high": 10, "log": True, "zero": True}, None),
+        ("clip_norm", {"type": "float", "low": -1, "high": 1}, "-1 must be at least 0"),
     ],
 )
 def test_ranges(name: str, parameter: dict[str, Any], reason: str | None) -> None:
