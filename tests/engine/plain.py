@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import lr_scheduler
 
 from search.engine import DeviceData, ModelShape, RunConfig, rng
 from search.engine.layout import ParameterLayout
@@ -57,6 +58,9 @@ def train_plainly(config: RunConfig, shape: ModelShape, data: DeviceData) -> Pla
     selected = list(model.parameters()) if config.penalize == "all" else matrices
     others = [p for p in model.parameters() if all(p is not s for s in selected)]
     optimizer = _optimizer(config, selected, others)
+    num_steps = config.epochs * math.ceil(num_samples / config.batch_size)
+    num_warmup_steps = round(config.warmup * num_steps)
+    scheduler = scheduler_for(optimizer, config.schedule, num_steps, num_warmup_steps)
     result = PlainResult(model)
     counters = rng.counters(num_samples, data.device)
     step = 0
@@ -71,13 +75,17 @@ def train_plainly(config: RunConfig, shape: ModelShape, data: DeviceData) -> Pla
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad()
             (loss + _penalty(config, selected, num_samples)).backward()
+            if config.clip_norm > 0:
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            (rate,) = {group["lr"] for group in optimizer.param_groups}
             if config.optimizer != "adamw":
                 with torch.no_grad():
                     for parameter in selected:
-                        parameter -= config.learning_rate * config.weight_decay * parameter
+                        parameter -= rate * config.weight_decay * parameter
             optimizer.step()
             if config.l1_update == "proximal":
-                _soft_threshold(config, selected, num_samples)
+                _soft_threshold(config, rate, selected, num_samples)
+            scheduler.step()
             loss_sum += loss.item() * len(rows)
             num_right += int((logits.argmax(1) == y).sum())
             step += 1
@@ -108,7 +116,9 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     rate = config.learning_rate
     if config.optimizer == "sgd":
-        return torch.optim.SGD([*selected, *others], lr=rate, momentum=config.momentum)
+        return torch.optim.SGD(
+            [*selected, *others], lr=rate, momentum=config.momentum, nesterov=config.nesterov
+        )
     if config.optimizer == "adam":
         return torch.optim.Adam([*selected, *others], lr=rate)
     groups = [
@@ -116,6 +126,30 @@ def _optimizer(
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate)
+
+
+def scheduler_for(
+    optimizer: torch.optim.Optimizer, schedule: str, num_steps: int, num_warmup_steps: int = 0
+) -> lr_scheduler.LRScheduler:
+    """torch's scheduler of a run of so many steps, to be stepped after each batch."""
+    (rate,) = {group["lr"] for group in optimizer.param_groups}
+    if schedule == "one_cycle":
+        return lr_scheduler.OneCycleLR(optimizer, rate, total_steps=num_steps, cycle_momentum=False)
+    rest = num_steps - num_warmup_steps
+    scheduler: lr_scheduler.LRScheduler
+    if schedule == "cosine":
+        scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=rest)
+    elif schedule == "step":
+        thirds = [math.ceil(rest / 3), math.ceil(2 * rest / 3)]
+        scheduler = lr_scheduler.MultiStepLR(optimizer, milestones=thirds, gamma=0.1)
+    else:
+        scheduler = lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    if num_warmup_steps == 0:
+        return scheduler
+    ramp = lr_scheduler.LinearLR(
+        optimizer, start_factor=1 / (num_warmup_steps + 1), total_iters=num_warmup_steps
+    )
+    return lr_scheduler.SequentialLR(optimizer, [ramp, scheduler], milestones=[num_warmup_steps])
 
 
 def _lambda_scale(config: RunConfig, num_samples: int) -> float:
@@ -132,8 +166,10 @@ def _penalty(config: RunConfig, selected: list[nn.Parameter], num_samples: int) 
     return total
 
 
-def _soft_threshold(config: RunConfig, selected: list[nn.Parameter], num_samples: int) -> None:
-    bound = config.learning_rate * config.l1 * _lambda_scale(config, num_samples)
+def _soft_threshold(
+    config: RunConfig, rate: float, selected: list[nn.Parameter], num_samples: int
+) -> None:
+    bound = rate * config.l1 * _lambda_scale(config, num_samples)
     with torch.no_grad():
         for parameter in selected:
             parameter.copy_(parameter.sign() * (parameter.abs() - bound).clamp(min=0))

@@ -13,6 +13,7 @@ from torch.optim import lr_scheduler
 
 from search.engine.config import ScheduleName
 from search.engine.rates import learning_rates
+from tests.engine.plain import scheduler_for
 from tests.engine.sets import config
 
 SCHEDULES = get_args(ScheduleName)
@@ -26,28 +27,9 @@ def rates(num_epochs: int, steps_per_epoch: int, **settings: Any) -> list[float]
 
 
 def torchs(schedule: str, num_steps: int, num_warmup_steps: int = 0) -> list[float]:
-    """The rates that torch's schedulers give a run of so many steps."""
+    """The rates that torch's scheduler gives a run of so many steps."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
-    rest = num_steps - num_warmup_steps
-    scheduler: lr_scheduler.LRScheduler
-    if schedule == "one_cycle":
-        scheduler = lr_scheduler.OneCycleLR(
-            optimizer, RATE, total_steps=num_steps, cycle_momentum=False
-        )
-    elif schedule == "cosine":
-        scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=rest)
-    elif schedule == "step":
-        thirds = [-(-rest // 3), -(-2 * rest // 3)]
-        scheduler = lr_scheduler.MultiStepLR(optimizer, milestones=thirds, gamma=0.1)
-    else:
-        scheduler = lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    if num_warmup_steps:
-        ramp = lr_scheduler.LinearLR(
-            optimizer, start_factor=1 / (num_warmup_steps + 1), total_iters=num_warmup_steps
-        )
-        scheduler = lr_scheduler.SequentialLR(
-            optimizer, [ramp, scheduler], milestones=[num_warmup_steps]
-        )
+    scheduler = scheduler_for(optimizer, schedule, num_steps, num_warmup_steps)
     found = []
     for _ in range(num_steps):
         found.append(optimizer.param_groups[0]["lr"])
