@@ -7,9 +7,11 @@ and `DeviceData`.
 from search.engine.checkpoint import CheckpointError
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
-from search.engine.pack import NEAR_ZERO, Pack
+from search.engine.evaluation import NEAR_ZERO
+from search.engine.pack import Pack
 from search.engine.program import ProgramIdentity
-from search.engine.run import EpochReport, Outcome, TrainingRun
+from search.engine.progress import EpochReport, Outcome
+from search.engine.run import TrainingRun
 
 __all__ = [
     "NEAR_ZERO",

@@ -1,9 +1,11 @@
 """What a slot's weights are worth on a part of the data.
 
-# P, Q numbers a slot, B rows of a chunk, D units in, H units out
+# P, Q numbers a slot, B rows of a chunk, D units in, H units out, E slots evaluated at once
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -12,6 +14,10 @@ from search.engine.config import ModelShape
 from search.engine.data import Split
 from search.engine.layers import NORM_EPSILON
 from search.engine.layout import ParameterLayout, StatisticsLayout
+from search.engine.spec import round_up
+
+NEAR_ZERO = 1e-3
+"""A weight of a smaller magnitude counts as near zero."""
 
 EVALUATION_ROWS = 2048
 """Rows evaluated at once: bounds the memory; fixed, since sums in chunks depend on it."""
@@ -66,3 +72,123 @@ def _logits(
     return torch.addmm(
         parameters[f"layers.{last}.bias"], flow, parameters[f"layers.{last}.weight"].t()
     )
+
+
+def slots_at_once(shape: ModelShape, num_samples: int, width: int) -> int:
+    """How many slots a compiled program evaluates in one call.
+
+    A few, where one slot's work is less than a call costs; fixed for a program, since a sum may
+    depend on it, and small, since a slot that ends its epoch alone pays for all of them.
+    """
+    layout = ParameterLayout(shape)
+    return min(width, 8) if num_samples * layout.num_matrix_entries < 1e7 else 1
+
+
+def weight_totals(matrices_ER: Tensor) -> Tensor:
+    """Σw², in float64, and the number of weights below NEAR_ZERO: float64 [E, 2].
+
+    In float64: squares of float32 overflow long before the weights do.
+    """
+    squares_E = matrices_ER.double().square().sum(dim=1)
+    near_E = (matrices_ER.abs() < NEAR_ZERO).sum(dim=1)
+    return torch.stack([squares_E, near_E.double()], dim=1)
+
+
+class TracedEvaluation(torch.nn.Module):
+    """The evaluation of E slots on one chunk of rows, as a compiler takes it.
+
+    Adds the losses and right guesses of the rows to `totals`, and states `weights` anew.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self._shape = shape
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[()]:
+        """Change `totals` in place."""
+        shape = self._shape
+        logits_EBC = _stacked_logits(shape, inputs, inputs["x"])
+        target_EB = inputs["y"].expand(logits_EBC.shape[:2])
+        losses_EB = -torch.log_softmax(logits_EBC, dim=2).gather(2, target_EB[:, :, None])[:, :, 0]
+        right_EB = logits_EBC.argmax(dim=2) == target_EB
+        valid_B = torch.arange(logits_EBC.shape[1], device=right_EB.device) < inputs["num_valid"]
+        losses_EB = losses_EB.masked_fill(~valid_B, 0)
+        sums = [losses_EB.sum(1, dtype=torch.float64), (right_EB & valid_B).sum(1).double()]
+        inputs["totals"].add_(torch.stack(sums, dim=1))
+        matrices = [inputs[f"layers.{i}.weight"] for i in range(len(shape.hidden) + 1)]
+        weights = [weight_totals(matrix.flatten(1)) for matrix in matrices]
+        inputs["weights"].copy_(torch.stack(weights).sum(0))
+        return ()
+
+
+class EvaluationMemory:
+    """The tensors of a compiled evaluation: rows of E slots, and the chunks of a split.
+
+    Attributes:
+        parameters_EP, statistics_EQ: what is evaluated.
+        totals_E2: the sum of the losses, and the number of right guesses.
+        weights_E2: as `weight_totals` gives them.
+    """
+
+    def __init__(self, shape: ModelShape, split: Split, num_slots: int) -> None:
+        x, y = split.x, split.y
+        self._layouts = ParameterLayout(shape), StatisticsLayout(shape)
+        self.parameters_EP, self.statistics_EQ = (
+            x.new_zeros(num_slots, layout.row_size) for layout in self._layouts
+        )
+        self.totals_E2 = torch.zeros(num_slots, 2, dtype=torch.float64, device=x.device)
+        self.weights_E2 = torch.zeros_like(self.totals_E2)
+        num_rows = min(EVALUATION_ROWS, round_up(split.num_samples))
+        self._chunks = list(_chunks(x, y, num_rows))
+
+    def inputs(self) -> list[dict[str, Tensor]]:
+        """The inputs of each call, chunk by chunk."""
+        parameters, statistics = (
+            layout.views(rows)
+            for layout, rows in zip(
+                self._layouts, (self.parameters_EP, self.statistics_EQ), strict=True
+            )
+        )
+        return [
+            {
+                **chunk,
+                "totals": self.totals_E2,
+                "weights": self.weights_E2,
+                **parameters,
+                **statistics,
+            }
+            for chunk in self._chunks
+        ]
+
+
+def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:
+    for x_BD, y_B in zip(torch.split(x, num_rows), torch.split(y, num_rows), strict=True):
+        missing = num_rows - len(y_B)
+        num_valid = torch.tensor(len(y_B), device=y.device)
+        if missing:
+            x_BD = torch.cat([x_BD, x_BD[:1].expand(missing, -1)])
+            y_B = torch.cat([y_B, y_B[:1].expand(missing)])
+        yield {"x": x_BD, "y": y_B, "num_valid": num_valid}
+
+
+def _stacked_logits(shape: ModelShape, tensors: Mapping[str, Tensor], x_BD: Tensor) -> Tensor:
+    """Logits in evaluation mode, [E, B, C]; one slot's by plain products, which are faster."""
+    last = len(shape.hidden)
+    num_slots = len(tensors["layers.0.weight"])
+    flow = x_BD[None].expand(num_slots, -1, -1)
+    for i in range(last + 1):
+        weight, bias = tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]
+        if num_slots == 1:
+            flow = torch.addmm(bias[0], flow[0], weight[0].t())[None]
+        else:
+            flow = torch.baddbmm(bias[:, None], flow, weight.transpose(1, 2))
+        if i == last:
+            break
+        if shape.batch_norm:
+            scale = tensors[f"norms.{i}.weight"] * torch.rsqrt(
+                tensors[f"norms.{i}.running_var"] + NORM_EPSILON
+            )
+            shift = tensors[f"norms.{i}.bias"] - tensors[f"norms.{i}.running_mean"] * scale
+            flow = flow * scale[:, None] + shift[:, None]
+        flow = flow.relu() if shape.activation == "relu" else flow.tanh()
+    return flow

@@ -11,13 +11,13 @@ it against autograd.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from search.engine.config import ModelShape
-from search.engine.layout import ParameterLayout, StatisticsLayout
 
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
@@ -47,16 +47,17 @@ class StackedMlp:
     """K multilayer perceptrons of one shape over rows of parameters, gradients and statistics.
 
     Args:
-        parameters_KP, gradients_KP: laid out by `ParameterLayout`.
-        statistics_KQ: running statistics, laid out by `StatisticsLayout`; training updates them.
+        parameters, gradients: [K, …] by their names in `ParameterLayout`.
+        statistics: running statistics by their names in `StatisticsLayout`; training updates them.
     """
 
     def __init__(
-        self, shape: ModelShape, parameters_KP: Tensor, gradients_KP: Tensor, statistics_KQ: Tensor
+        self,
+        shape: ModelShape,
+        parameters: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        statistics: Mapping[str, Tensor],
     ) -> None:
-        layout = ParameterLayout(shape)
-        parameters, gradients = layout.views(parameters_KP), layout.views(gradients_KP)
-        statistics = StatisticsLayout(shape).views(statistics_KQ)
         self._relu = shape.activation == "relu"
         self._linears = [
             _Linear(
@@ -79,7 +80,8 @@ class StackedMlp:
             for i in range(len(shape.hidden) if shape.batch_norm else 0)
         ]
         self._hidden = shape.hidden
-        self._minus_one = parameters_KP.new_full((1, 1, 1), -1)
+        device = parameters["layers.0.weight"].device
+        self._classes_C = torch.arange(shape.num_classes, device=device)
 
     def loss_gradients(
         self, x_KBD: Tensor, target_KB: Tensor, rows: Rows, dropout_KBU: Tensor | None
@@ -108,8 +110,7 @@ class StackedMlp:
         log_p_KBC = torch.log_softmax(self._linears[-1].forward(flow), dim=2)
 
         gradient = log_p_KBC.exp()
-        target_KB1 = target_KB[:, :, None]
-        gradient.scatter_add_(2, target_KB1, self._minus_one.expand_as(target_KB1))
+        gradient.sub_((target_KB[:, :, None] == self._classes_C).to(gradient.dtype))
         gradient = rows.mask(gradient.div_(rows.num_valid_K11))
         for i in range(len(self._hidden), 0, -1):
             gradient = self._linears[i].backward(gradient)

@@ -18,13 +18,7 @@ from torch import Tensor
 
 from search.engine import rng
 from search.engine.config import ModelShape
-
-ALIGNMENT = 16
-
-
-def round_up(size: int) -> int:
-    """The next multiple of ALIGNMENT."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+from search.engine.spec import round_up
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class ParameterLayout(Layout):
             for kind in ("weight", "bias")
         }
         super().__init__({**matrices, **biases, **norms})
-        self._shape = shape
+        self.shape = shape
         self.num_matrix_entries = sum(math.prod(matrix) for matrix in matrices.values())
         self.matrices_end = self._segments["layers.0.bias"].offset
 
@@ -97,7 +91,7 @@ class ParameterLayout(Layout):
         uniform_N = rng.uniform(seed, rng.Stream.WEIGHTS, 0, sum(sizes), device=device, dtype=dtype)
         draws = torch.split(uniform_N.mul_(2).sub_(1), sizes)
         for (name, view), drawn in zip(linear.items(), draws, strict=True):
-            units_in = self._shape.widths[int(name.split(".")[1])]
+            units_in = self.shape.widths[int(name.split(".")[1])]
             view.copy_(drawn.view(view.shape)).mul_(units_in**-0.5)
         for name, view in views.items():
             if name.startswith("norms.") and name.endswith(".weight"):

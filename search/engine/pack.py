@@ -5,29 +5,35 @@ whenever it was loaded.  Loading overwrites everything that a slot has; every op
 a slot's own or the same kernel over all slots at aligned strides; a slot without a run is frozen by
 selection.
 
-# K slots, P parameters a slot, Q statistics a slot, S steps of an epoch, B rows of a batch
+# K slots, P parameters a slot, Q statistics a slot, S steps of an epoch, G slots of a group
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from search.engine.config import ModelShape, OptimizerName, RunConfig
+from search.engine import rng
+from search.engine.compiled import CompiledProgram
+from search.engine.config import RunConfig
 from search.engine.data import DeviceData, Split
-from search.engine.dropout import Dropout
-from search.engine.evaluation import loss_and_accuracy
-from search.engine.layers import StackedMlp
-from search.engine.layout import ParameterLayout, StatisticsLayout
-from search.engine.optim import make_update
-from search.engine.penalty import NO_PENALTY, PenalizedRegion, PenaltyTerms
+from search.engine.evaluation import (
+    EvaluationMemory,
+    loss_and_accuracy,
+    slots_at_once,
+    weight_totals,
+)
+from search.engine.memory import Constant, PackMemory, Rate
+from search.engine.optim import adam_coefficients
+from search.engine.penalty import lambda_scale
 from search.engine.program import ProgramIdentity
-from search.engine.schedule import Schedule
-
-NEAR_ZERO = 1e-3
-"""A weight of a smaller magnitude counts as near zero."""
+from search.engine.rates import learning_rates
+from search.engine.spec import StepSpec
+from search.engine.step import Terms, eager_step
 
 
 @dataclass
@@ -57,10 +63,24 @@ class Weights:
     statistics_Q: Tensor
 
 
+METRICS = (
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "weight_norm",
+    "near_zero_share",
+)
+"""What is known of a run at the end of each epoch."""
+
+
 class Pack:
-    """K slots over one model shape, data set, batch size and family of optimizers.
+    """K slots of one training step, over one data set.
 
     The float dtype and the device are those of the data.
+
+    Args:
+        compiled: the program for this spec, width and data; None steps eagerly.
 
     Raises:
         ValueError: where the shape's features or classes are not the data's.
@@ -68,129 +88,109 @@ class Pack:
 
     def __init__(
         self,
-        shape: ModelShape,
+        spec: StepSpec,
         data: DeviceData,
         *,
         width: int,
-        batch_size: int,
-        optimizer: OptimizerName,
+        compiled: CompiledProgram | None = None,
     ) -> None:
+        shape = spec.shape
         if shape.num_features != data.num_features:
             raise ValueError(f"num_features is {shape.num_features}, data: {data.num_features}")
         if shape.num_classes != data.num_classes:
             raise ValueError(f"num_classes is {shape.num_classes}, data: {data.num_classes}")
-        device, dtype = data.device, data.dtype
-        self.program = ProgramIdentity.current("eager", width, device, dtype)
-        self._shape, self._data, self._width = shape, data, width
-        self._batch_size, self._optimizer = batch_size, optimizer
-        self._layout = ParameterLayout(shape)
-        self._statistics_layout = StatisticsLayout(shape)
+        self.spec = spec
+        self.program = ProgramIdentity.current(
+            "eager" if compiled is None else "compiled", width, data.device, data.dtype
+        )
+        self._data = data
+        self._memory = PackMemory(spec, width, data)
+        self._step: Callable[[Terms], None]
+        self._evaluation: _CompiledEvaluation | None = None
+        if compiled is None:
+            self._step = eager_step(spec, self._memory)
+        else:
+            self._step = compiled.bind_step(self._memory.inputs())
+            self._evaluation = _CompiledEvaluation(compiled, self._memory)
         self._occupants: list[_Occupant | None] = [None] * width
-
-        self._parameters_KP = torch.zeros(width, self._layout.row_size, dtype=dtype, device=device)
-        gradients_KP = torch.zeros_like(self._parameters_KP)
-        self._statistics_KQ = torch.zeros(
-            width, self._statistics_layout.row_size, dtype=dtype, device=device
-        )
-        self._model = StackedMlp(shape, self._parameters_KP, gradients_KP, self._statistics_KQ)
-        self._schedule = Schedule(data.train, width=width, batch_size=batch_size, dtype=dtype)
-        num_steps, num_rows = self._schedule.num_steps, self._schedule.num_rows
-        self._dropout = Dropout(
-            shape,
-            width=width,
-            num_rows=num_rows,
-            steps_per_epoch=num_steps,
-            device=device,
-            dtype=dtype,
-        )
-        scratch_KP = torch.empty_like(gradients_KP)
-        self._update = make_update(
-            optimizer, self._parameters_KP, gradients_KP, scratch_KP, num_steps
-        )
-        end = self._layout.matrices_end
-        self._matrices, self._others = (
-            PenalizedRegion(
-                self._parameters_KP[:, part], gradients_KP[:, part], scratch_KP[:, part]
-            )
-            for part in (slice(0, end), slice(end, None))
-        )
-
-        self._x_KBD = torch.zeros(width, num_rows, shape.num_features, dtype=dtype, device=device)
-        self._losses_KSB = torch.zeros(width, num_steps, num_rows, dtype=dtype, device=device)
-        self._guesses_KSB = torch.zeros_like(self._losses_KSB, dtype=torch.int64)
-        self._slots_K = torch.arange(width, device=device)
-        self._step_K = torch.zeros(width, dtype=torch.int64, device=device)
-        self._occupied_K1 = torch.zeros(width, 1, dtype=torch.bool, device=device)
+        self._counters_N = rng.counters(data.train.num_samples, data.device)
+        self._terms = Terms()
 
     @property
     def width(self) -> int:
         """The number of slots."""
-        return self._width
+        return len(self._occupants)
+
+    @property
+    def num_free(self) -> int:
+        """The number of slots without a run."""
+        return self._occupants.count(None)
 
     @property
     def steps_per_epoch(self) -> int:
         """The number of ticks that a slot's epoch takes."""
-        return self._schedule.num_steps
+        return self.spec.num_steps
+
+    @property
+    def ticks_to_epoch_end(self) -> int:
+        """How many ticks it takes until a slot is at the end of an epoch; at least one is taken."""
+        steps = [run.step or 0 for run in self._occupants if run is not None]
+        return self.spec.num_steps - max(steps)
 
     def load(self, slot: int, config: RunConfig, state: SlotState | None = None) -> None:
         """Put a run into a free slot: fresh, or from a state of the same run.
 
         Raises:
-            ValueError: where the run's batch size or optimizer are not the pack's.
+            ValueError: where the run is not one that this pack's step trains.
         """
         assert self._occupants[slot] is None, f"slot {slot} is taken"
-        if config.batch_size != self._batch_size:
-            raise ValueError(f"batch_size is {config.batch_size}, the pack's {self._batch_size}")
-        if config.optimizer != self._optimizer:
-            raise ValueError(f"optimizer is {config.optimizer}, the pack's {self._optimizer}")
+        spec = StepSpec.of(config, self.spec.shape, self.spec.num_samples, self.spec.dtype)
+        for name in ("batch_size", "family", "drops", "clips"):
+            mine, its = getattr(self.spec, name), getattr(spec, name)
+            if mine != its:
+                raise ValueError(f"{name} is {its}, the pack's {mine}")
+        memory = self._memory
         if state is None:
             state = self._fresh_state(config)
-        for name, rows in self._rows_of_state().items():
+        for name, rows in memory.state.items():
             rows[slot] = state.tensors[name]
-        num_samples = self._data.train.num_samples
-        terms = PenaltyTerms.of(config, num_samples)
-        self._matrices.set_terms(slot, terms)
-        self._others.set_terms(slot, terms if config.penalize == "all" else NO_PENALTY)
-        self._dropout.load(slot, config)
-        self._update.load(slot, config)
+        memory.constants_KC[slot] = torch.tensor(
+            _constants(config, spec.num_samples), dtype=memory.constants_KC.dtype
+        )
+        memory.dropout_thresholds_K1[slot] = rng.threshold(config.dropout)
+        memory.occupied_K[slot] = True
         self._occupants[slot] = _Occupant(config, state.epochs_done, step=None)
-        self._occupied_K1[slot] = True
+        self._note_terms()
 
     def free(self, slot: int) -> None:
         """Take the run out of a slot.  Its weights stay until the next `load`."""
         self._occupants[slot] = None
-        self._occupied_K1[slot] = False
-        self._step_K[slot] = 0
-        self._matrices.set_terms(slot, NO_PENALTY)
-        self._others.set_terms(slot, NO_PENALTY)
-        self._dropout.free(slot)
-        self._update.free(slot)
+        self._memory.occupied_K[slot] = False
+        self._memory.step_K[slot] = 0
+        self._note_terms()
 
-    def tick(self) -> None:
-        """One optimizer step of every occupied slot; a slot at the end of an epoch starts the next.
+    def tick(self, count: int = 1) -> None:
+        """Optimizer steps of every occupied slot; a slot at an epoch's end starts the next first.
 
         Queues work on the device and never waits for it.
+
+        Args:
+            count: of steps, at most `ticks_to_epoch_end`.
         """
-        occupants = {k: run for k, run in enumerate(self._occupants) if run is not None}
-        if not occupants:
+        runs = [run for run in self._occupants if run is not None]
+        if not runs:
             return
-        for slot, run in occupants.items():
-            if run.step is None:
-                self._prepare_epoch(slot, run)
-        steps = [0 if run is None else run.step or 0 for run in self._occupants]
-        # With all slots at one step a view of each table does; the values are the same.
-        step_K = steps[0] if len(set(steps)) == 1 else self._step_K
-        frozen = None if len(occupants) == self._width else self._copies()
-
-        self._step(step_K, padded=any(self._schedule.is_padded(step) for step in set(steps)))
-
-        if frozen is not None:
-            self._restore_unoccupied(frozen)
-        self._step_K.add_(self._occupied_K1[:, 0])
-        for run in occupants.values():
+        self._prepare_epochs(
+            [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
+        )
+        assert count <= self.ticks_to_epoch_end
+        step, terms = self._step, self._terms
+        for _ in range(count):
+            step(terms)
+        for run in runs:
             assert run.step is not None
-            run.step += 1
-            if run.step == self._schedule.num_steps:
+            run.step += count
+            if run.step == self.spec.num_steps:
                 run.step, run.epochs_done = None, run.epochs_done + 1
 
     def at_epoch_end(self, slot: int) -> bool:
@@ -202,53 +202,46 @@ class Pack:
         """Epochs that the slot's run has finished."""
         return self._run(slot).epochs_done
 
-    def training_metrics(self, slot: int) -> Tensor:
-        """Mean loss and accuracy over the samples of the epoch that has just ended.
+    def epoch_metrics(self, slots: Sequence[int]) -> list[list[float]]:
+        """What the epochs that have just ended in these slots came to, in the order of METRICS.
 
-        Each sample counts as it was met: in training mode (with dropout and the batch's own
-        statistics), before the step that learned from it, without penalties.
-
-        Returns:
-            float64 [2] on the device: train_loss, train_accuracy.  The loss is finite only if
-            that of every step was.
+        Of training each sample counts as it was met: in training mode (with dropout and the batch's
+        own statistics), before the step that learned from it, without penalties.  A train_loss is
+        finite only if that of every step was.  The one place where the host waits for the device.
         """
-        assert self.at_epoch_end(slot)
-        invalid_SB = self._schedule.invalid_SB
-        losses_SB = self._losses_KSB[slot].masked_fill(invalid_SB, 0)
-        right_SB = self._guesses_KSB[slot] == self._schedule.targets_of(slot)
-        sums = [losses_SB.sum(dtype=torch.float64), (right_SB & ~invalid_SB).sum().double()]
-        return torch.stack(sums).div_(self._data.train.num_samples)
-
-    def weight_metrics(self, slot: int) -> Tensor:
-        """The norm √Σw² over the weight matrices, and the share of entries below NEAR_ZERO.
-
-        Returns:
-            float64 [2] on the device: weight_norm, near_zero_share.
-        """
-        matrices_R = self._parameters_KP[slot, : self._layout.matrices_end]
-        num_entries = self._layout.num_matrix_entries
-        gaps = len(matrices_R) - num_entries  # Zeros, all of them below any bound.
-        near_zero = (matrices_R.abs() < NEAR_ZERO).sum().double().sub_(gaps).div_(num_entries)
-        # In float64: squares of float32 overflow long before the weights do.
-        return torch.stack([torch.linalg.vector_norm(matrices_R, dtype=torch.float64), near_zero])
+        assert all(self.at_epoch_end(slot) for slot in slots)
+        memory, num_samples = self._memory, self.spec.num_samples
+        group_G = torch.tensor(slots, device=self._data.device)
+        train_G2 = torch.stack(
+            [memory.loss_sums_K[group_G], memory.num_right_K[group_G].double()], dim=1
+        ).div_(num_samples)
+        validation_G2, weights_G2 = self._evaluate_group(group_G, slots)
+        validation_G2 = validation_G2 / self._data.validation.num_samples
+        squares_G, near_zero_G = weights_G2.unbind(dim=1)
+        shares_G = near_zero_G / memory.layout.num_matrix_entries
+        weights_G2 = torch.stack([squares_G.sqrt(), shares_G], dim=1)
+        metrics: list[list[float]] = torch.cat([train_G2, validation_G2, weights_G2], 1).tolist()
+        return metrics
 
     def evaluate(self, weights: Weights, split: Split) -> Tensor:
         """Mean loss and accuracy of weights in evaluation mode: float64 [2] on the device."""
-        return loss_and_accuracy(self._shape, weights.parameters_P, weights.statistics_Q, split)
+        shape = self.spec.shape
+        return loss_and_accuracy(shape, weights.parameters_P, weights.statistics_Q, split)
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are: views that the next tick changes.  See `copy_weights`."""
-        return Weights(self._parameters_KP[slot], self._statistics_KQ[slot])
+        return Weights(self._memory.parameters_KP[slot], self._memory.statistics_KQ[slot])
 
     def copy_weights(self, slot: int) -> Weights:
         """A copy of the slot's weights, on the device."""
-        return Weights(self._parameters_KP[slot].clone(), self._statistics_KQ[slot].clone())
+        weights = self.weights(slot)
+        return Weights(weights.parameters_P.clone(), weights.statistics_Q.clone())
 
     def named(self, weights: Weights) -> dict[str, Tensor]:
         """Parameters and running statistics by their names in the layouts, on the CPU."""
         views = {
-            **self._layout.views(weights.parameters_P[None]),
-            **self._statistics_layout.views(weights.statistics_Q[None]),
+            **self._memory.layout.views(weights.parameters_P[None]),
+            **self._memory.statistics_layout.views(weights.statistics_Q[None]),
         }
         return {name: view[0].detach().cpu().clone() for name, view in views.items()}
 
@@ -257,70 +250,152 @@ class Pack:
         run = self._run(slot)
         assert run.step is None, "a state is taken between epochs"
         tensors = {
-            name: rows[slot].detach().cpu().clone() for name, rows in self._rows_of_state().items()
+            name: rows[slot].detach().cpu().clone() for name, rows in self._memory.state.items()
         }
         return SlotState(tensors, run.epochs_done)
 
     def state_sizes(self) -> dict[str, int]:
         """The length of each tensor of a `SlotState`."""
-        return {name: rows.shape[1] for name, rows in self._rows_of_state().items()}
+        return {name: rows.shape[1] for name, rows in self._memory.state.items()}
 
-    def _step(self, step_K: Tensor | int, *, padded: bool) -> None:
-        batch = self._schedule.batch(step_K, padded=padded)
-        torch.index_select(
-            self._data.train.x,
-            0,
-            batch.samples_KB.reshape(-1),
-            out=self._x_KBD.view(-1, self._shape.num_features),
+    def _evaluate_group(self, group_G: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Losses and right guesses on the validation data, and `weight_totals`, each [G, 2]."""
+        if self._evaluation is not None:
+            return self._evaluation(group_G)
+        # Slot by slot: how a sum over several rows is split depends on how many they are.
+        layout, split = self._memory.layout, self._data.validation
+        validation, weights = [], []
+        for slot in slots:
+            validation.append(self.evaluate(self.weights(slot), split) * split.num_samples)
+            matrices_1R = self._memory.parameters_KP[slot : slot + 1, : layout.matrices_end]
+            weights.append(weight_totals(matrices_1R))
+        weights_G2 = torch.cat(weights)
+        # The gaps between the matrices hold zeros, all of them below any bound.
+        weights_G2[:, 1] -= layout.matrices_end - layout.num_matrix_entries
+        return torch.stack(validation), weights_G2
+
+    def _prepare_epochs(self, slots: Sequence[int]) -> None:
+        """Draw the order of the samples, and work out keys and coefficients, for an epoch each.
+
+        All of it is whole numbers, or worked out for each slot alone, so it does not matter who
+        else is in the group.
+        """
+        if not slots:
+            return
+        memory, num_steps = self._memory, self.spec.num_steps
+        device = self._data.device
+        runs = [self._run(slot) for slot in slots]
+        group_G = torch.tensor(slots, device=device)
+        orders_GN = rng.permutations(
+            [(run.config.seed, run.epochs_done) for run in runs], self._counters_N
         )
-        log_p_KBC = self._model.loss_gradients(
-            self._x_KBD, batch.target_KB, batch.rows, self._dropout.scales(step_K)
+        samples = orders_GN[:, memory.positions_SB.view(-1)]
+        memory.samples_KSB[group_G] = samples.view(-1, *memory.positions_SB.shape).int()
+        first_steps = [run.epochs_done * num_steps for run in runs]
+        if self.spec.drops:
+            keys = [rng.stream_key(run.config.seed, rng.Stream.DROPOUT) for run in runs]
+            memory.dropout_keys_KS[group_G] = rng.step_keys(keys, first_steps, num_steps, device)
+        tables = [
+            _rates(run.config, first, self.spec)
+            for run, first in zip(runs, first_steps, strict=True)
+        ]
+        memory.rates_KSC[group_G] = torch.from_numpy(np.stack(tables)).to(
+            device, memory.rates_KSC.dtype
         )
-        losses_KB = log_p_KBC.gather(2, batch.target_KB[:, :, None])[:, :, 0].neg_()
-        at: tuple[Tensor | slice, Tensor | int]
-        at = (slice(None), step_K) if isinstance(step_K, int) else (self._slots_K, step_K)
-        self._losses_KSB[at] = losses_KB
-        self._guesses_KSB[at] = log_p_KBC.argmax(dim=2)
+        memory.loss_sums_K[group_G] = 0
+        memory.num_right_K[group_G] = 0
+        memory.step_K[group_G] = 0
+        for run in runs:
+            run.step = 0
 
-        self._matrices.before_update()
-        self._others.before_update()
-        self._update.step(step_K)
-        self._matrices.after_update()
-        self._others.after_update()
-
-    def _prepare_epoch(self, slot: int, run: _Occupant) -> None:
-        first_step = run.epochs_done * self._schedule.num_steps
-        self._schedule.prepare_epoch(slot, run.config.seed, run.epochs_done)
-        self._dropout.prepare_epoch(slot, first_step)
-        self._update.prepare_epoch(slot, first_step)
-        run.step = 0
-        self._step_K[slot] = 0
+    def _note_terms(self) -> None:
+        """What the runs in the slots need of an eager step."""
+        configs = [run.config for run in self._occupants if run is not None]
+        proximal = [config.l1 > 0 and config.l1_update == "proximal" for config in configs]
+        self._terms = Terms(
+            padding=self._memory.has_padding,
+            frozen=len(configs) < self.width,
+            l1=any(c.l1 > 0 and not p for c, p in zip(configs, proximal, strict=True)),
+            l2=any(config.l2 > 0 for config in configs),
+            decay=any(config.weight_decay > 0 for config in configs),
+            threshold=any(proximal),
+            momentum=any(config.momentum > 0 for config in configs),
+        )
 
     def _fresh_state(self, config: RunConfig) -> SlotState:
         device, dtype = self._data.device, self._data.dtype
-        moments = {name: torch.zeros_like(rows[0]) for name, rows in self._update.moments.items()}
-        parameters_P = self._layout.initial_row(config.seed, device, dtype)
-        statistics_Q = self._statistics_layout.initial_row(device, dtype)
+        memory = self._memory
+        moments = {name: torch.zeros_like(rows[0]) for name, rows in memory.moments.items()}
+        parameters_P = memory.layout.initial_row(config.seed, device, dtype)
+        statistics_Q = memory.statistics_layout.initial_row(device, dtype)
         return SlotState(
             {"parameters": parameters_P, "statistics": statistics_Q, **moments}, epochs_done=0
         )
-
-    def _rows_of_state(self) -> dict[str, Tensor]:
-        """Everything that `tick` changes for good, each [K, …]."""
-        return {
-            "parameters": self._parameters_KP,
-            "statistics": self._statistics_KQ,
-            **self._update.moments,
-        }
-
-    def _copies(self) -> dict[str, Tensor]:
-        return {name: rows.clone() for name, rows in self._rows_of_state().items()}
-
-    def _restore_unoccupied(self, copies: dict[str, Tensor]) -> None:
-        for name, rows in self._rows_of_state().items():
-            rows.copy_(torch.where(self._occupied_K1, rows, copies[name]))
 
     def _run(self, slot: int) -> _Occupant:
         run = self._occupants[slot]
         assert run is not None, f"slot {slot} has no run"
         return run
+
+
+class _CompiledEvaluation:
+    """Evaluates slots on the validation data, a fixed number of them at once."""
+
+    def __init__(self, compiled: CompiledProgram, memory: PackMemory) -> None:
+        split, shape = memory.data.validation, memory.layout.shape
+        self._source = memory
+        self._num_slots = slots_at_once(shape, split.num_samples, len(memory.step_K))
+        self._memory = EvaluationMemory(shape, split, self._num_slots)
+        self._run = compiled.bind_evaluation(self._memory.inputs())
+
+    def __call__(self, group_G: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and right guesses, and `weight_totals`, each float64 [G, 2]."""
+        memory, source = self._memory, self._source
+        totals, weights = [], []
+        for chosen in torch.split(group_G, self._num_slots):
+            num_chosen = len(chosen)
+            memory.parameters_EP[:num_chosen] = source.parameters_KP[chosen]
+            memory.statistics_EQ[:num_chosen] = source.statistics_KQ[chosen]
+            memory.totals_E2.zero_()
+            self._run()
+            totals.append(memory.totals_E2[:num_chosen].clone())
+            weights.append(memory.weights_E2[:num_chosen].clone())
+        return torch.cat(totals), torch.cat(weights)
+
+
+def _constants(config: RunConfig, num_samples: int) -> list[float]:
+    """A row of `Constant`s."""
+    scale = lambda_scale(config, num_samples)
+    others = float(config.penalize == "all")
+    l1 = config.l1 * scale if config.l1_update == "subgradient" else 0.0
+    l2 = 2 * config.l2 * scale
+    row = {
+        Constant.L1: l1,
+        Constant.L1_OTHERS: l1 * others,
+        Constant.L2: l2,
+        Constant.L2_OTHERS: l2 * others,
+        Constant.MOMENTUM: config.momentum,
+        Constant.NESTEROV: float(config.nesterov),
+        Constant.CLIP_NORM: config.clip_norm,
+        Constant.DROPOUT_SCALE: 1 / (1 - config.dropout),
+    }
+    return [row[column] for column in Constant]
+
+
+def _rates(config: RunConfig, first_step: int, spec: StepSpec) -> np.ndarray:
+    """The `Rate`s of an epoch, float64 [S, C]."""
+    rates_S = learning_rates(config, first_step, spec.num_steps, spec.num_steps)
+    scale = lambda_scale(config, spec.num_samples)
+    proximal = config.l1 * scale if config.l1_update == "proximal" else 0.0
+    table_SC = np.empty((spec.num_steps, len(Rate)))
+    if spec.family == "adam":
+        factor_S, epsilon_S = adam_coefficients(rates_S, first_step)
+        table_SC[:, Rate.SCALE], table_SC[:, Rate.EPSILON] = factor_S, epsilon_S
+    else:
+        table_SC[:, Rate.SCALE], table_SC[:, Rate.EPSILON] = rates_S, 0
+    others = config.penalize == "all"
+    table_SC[:, Rate.KEEP] = 1 - rates_S * config.weight_decay
+    table_SC[:, Rate.KEEP_OTHERS] = table_SC[:, Rate.KEEP] if others else 1
+    table_SC[:, Rate.THRESHOLD] = rates_S * proximal
+    table_SC[:, Rate.THRESHOLD_OTHERS] = table_SC[:, Rate.THRESHOLD] if others else 0
+    return table_SC

@@ -13,6 +13,7 @@ start, the *key*, is itself such a hash of (seed, stream, step).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -51,17 +52,25 @@ def stream_key(seed: int, stream: Stream) -> int:
     return _signed(_mix_int(_mix_int(seed + _GAMMA) + stream * _GAMMA))
 
 
-def step_keys(key: int, first_step: int, num_steps: int, device: torch.device) -> Tensor:
-    """The keys of steps first_step, first_step + 1, … of a stream.
+def step_keys(
+    keys: Sequence[int], first_steps: Sequence[int], num_steps: int, device: torch.device
+) -> Tensor:
+    """The keys of steps first_step, first_step + 1, … of streams.
 
     Args:
-        key: of the stream, from `stream_key`.
+        keys: of the streams, from `stream_key`.
+        first_steps: one a stream.
 
     Returns:
-        int64 [S] with S = num_steps, on the device.
+        int64 [K, S] with S = num_steps, on the device.
     """
-    steps_S = torch.arange(first_step + 1, first_step + num_steps + 1, device=device)
-    return _xorshift(_multiply_twice(steps_S.mul_(_signed(_GAMMA)).add_(key)), 31)
+    starts_K = [
+        _signed((key + (first + 1) * _GAMMA) & _WORD)
+        for key, first in zip(keys, first_steps, strict=True)
+    ]
+    weyl_S = torch.arange(num_steps, device=device).mul_(_signed(_GAMMA))
+    words_KS = torch.tensor(starts_K, device=device)[:, None] + weyl_S
+    return _xorshift(_multiply_twice(words_KS), 31)
 
 
 def counters(num_draws: int, device: torch.device) -> Tensor:
@@ -115,24 +124,25 @@ def uniform(
     Returns:
         [N] with N = num_draws, multiples of 2**-24.
     """
-    keys_S = step_keys(stream_key(seed, stream), step, 1, device)
-    return as_uniform(draw(keys_S, counters(num_draws, device))[0], dtype)
+    keys_K1 = step_keys([stream_key(seed, stream)], [step], 1, device)
+    return as_uniform(draw(keys_K1[:, 0], counters(num_draws, device))[0], dtype)
 
 
-def permutation(seed: int, epoch: int, counters_N: Tensor) -> Tensor:
-    """The order of the samples in an epoch: the argsort of one hash a sample.
+def permutations(orders: Sequence[tuple[int, int]], counters_N: Tensor) -> Tensor:
+    """The order of the samples in epochs of runs: each the argsort of one hash a sample.
 
     Sorted once an epoch, so any batch of it can be had without the ones before.
 
     Args:
-        epoch: counted from 0.
+        orders: (seed, epoch) of each, the epoch counted from 0.
         counters_N: `counters(number of samples, device)`.
 
     Returns:
-        int64 [N], a permutation of 0 … N - 1.
+        int64 [K, N], each row a permutation of 0 … N - 1.
     """
-    keys_S = step_keys(stream_key(seed, Stream.ORDER), epoch, 1, counters_N.device)
-    return torch.argsort(draw(keys_S, counters_N)[0], stable=True)
+    keys = [stream_key(seed, Stream.ORDER) for seed, _ in orders]
+    keys_K1 = step_keys(keys, [epoch for _, epoch in orders], 1, counters_N.device)
+    return torch.argsort(draw(keys_K1[:, 0], counters_N), dim=1, stable=True)
 
 
 def _mix_int(word: int) -> int:

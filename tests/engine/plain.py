@@ -66,7 +66,7 @@ def train_plainly(config: RunConfig, shape: ModelShape, data: DeviceData) -> Pla
     step = 0
     for epoch in range(config.epochs):
         model.train()
-        order = rng.permutation(config.seed, epoch, counters)
+        order = rng.permutations([(config.seed, epoch)], counters)[0]
         loss_sum, num_right = 0.0, 0
         for start in range(0, num_samples, config.batch_size):
             rows = order[start : start + config.batch_size]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from search.engine import DeviceData, ModelShape, RunConfig
+from search.engine.spec import StepSpec
 
 CPU = torch.device("cpu")
 
@@ -49,3 +50,9 @@ def config(**changes: Any) -> RunConfig:
         **changes,
     }
     return RunConfig(**settings)
+
+
+def step_spec(run_config: RunConfig, shape: ModelShape, data: DeviceData) -> StepSpec:
+    """The step that trains a run."""
+    dtype = str(data.dtype).removeprefix("torch.")
+    return StepSpec.of(run_config, shape, data.train.num_samples, dtype)

@@ -58,6 +58,7 @@ def check(data: DeviceData, shape: ModelShape, **settings: Any) -> None:
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "learning_rate": 0.1},
     "momentum": {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9},
+    "nesterov": {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "nesterov": True},
     "adam": {"optimizer": "adam"},
     "adamw": {"optimizer": "adamw"},
 }
@@ -93,12 +94,54 @@ def test_penalties_and_optimizers(optimizer: str, penalty: str) -> None:
     check(data, shape_for(data), **OPTIMIZERS[optimizer], **PENALTIES[penalty])
 
 
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "constant_warmup": {"warmup": 0.25},
+    "step": {"schedule": "step"},
+    "step_warmup": {"schedule": "step", "warmup": 0.1},
+    "cosine": {"schedule": "cosine"},
+    "cosine_warmup": {"schedule": "cosine", "warmup": 0.15},
+    "one_cycle": {"schedule": "one_cycle"},
+}
+# Decay and threshold go by the rate of the step.
+RATED: dict[str, dict[str, Any]] = {
+    "decay": {"weight_decay": 0.1},
+    "proximal": {"l1": 0.05, "l1_update": "proximal"},
+    "everything_all": PENALTIES["everything_all"],
+}
+
+
+@pytest.mark.parametrize("penalty", RATED)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_schedules(optimizer: str, schedule: str, penalty: str) -> None:
+    data = blobs()
+    settings = {**OPTIMIZERS[optimizer], **SCHEDULES[schedule], **RATED[penalty]}
+    check(data, shape_for(data), **settings)
+
+
+# Gradients have norms of mostly 0.1 to 1: they are clipped always, on the way, and never.
+@pytest.mark.parametrize("clip_norm", [0.02, 0.3, 100.0])
+@pytest.mark.parametrize("penalty", ["none", "l1", "l1_proximal", "l2", "everything_all"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_clipping(optimizer: str, penalty: str, clip_norm: float) -> None:
+    data = blobs()
+    settings = {**OPTIMIZERS[optimizer], **PENALTIES[penalty], "clip_norm": clip_norm}
+    check(data, shape_for(data), **settings)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_schedules_with_clipping(optimizer: str) -> None:
+    data = blobs()
+    settings = {**OPTIMIZERS[optimizer], **PENALTIES["everything"], **SCHEDULES["cosine_warmup"]}
+    check(data, shape_for(data), clip_norm=0.3, **settings)
+
+
 # A strong penalty shrinks weights under a batch norm until the network is chaotic and magnifies
 # rounding a millionfold in 200 steps; these are weak enough to tell a mistake from that.
 NORM_PENALTIES: dict[str, dict[str, Any]] = {
     "none": {},
     "dropout": {"dropout": 0.3},
-    "proximal": {"l1": 1e-3, "l1_update": "proximal"},
+    "proximal": {"l1": 3e-4, "l1_update": "proximal"},
     "everything_all": {
         "l1": 1e-4,
         "l2": 1e-3,
@@ -106,6 +149,7 @@ NORM_PENALTIES: dict[str, dict[str, Any]] = {
         "dropout": 0.2,
         "penalize": "all",
     },
+    "clipped": {"l2": 1e-3, "clip_norm": 0.3, "schedule": "cosine", "warmup": 0.1},
 }
 
 

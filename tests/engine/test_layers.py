@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from search.engine import ModelShape
 from search.engine.layers import Rows, StackedMlp
-from search.engine.layout import ALIGNMENT, ParameterLayout, StatisticsLayout
+from search.engine.layout import ParameterLayout, StatisticsLayout
+from search.engine.spec import ALIGNMENT
 from tests.engine.sets import CPU
 
 K, B, D, C = 3, 8, 5, 4
@@ -43,7 +44,12 @@ def test_gradients_are_those_of_autograd(
         kept = torch.rand(K, B, sum(hidden), generator=generator) > 0.4
         scales = kept.double() / 0.6
 
-    model = StackedMlp(shape, parameters, gradients, statistics)
+    model = StackedMlp(
+        shape,
+        layout.views(parameters),
+        layout.views(gradients),
+        statistics_layout.views(statistics),
+    )
     rows = Rows(invalid[:, :, None], num_valid.double()[:, None, None])
     log_p = model.loss_gradients(x.clone(), y, rows, scales)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from search.engine import DeviceData, ModelShape, Pack, RunConfig
-from search.engine.schedule import Schedule
-from tests.engine.sets import blobs, config, shape_for
+from tests.engine.sets import blobs, config, shape_for, step_spec
 
 WIDTH = 4
 EPOCHS = 3
@@ -25,13 +25,13 @@ SHAPES = {
 }
 FAMILIES: dict[str, list[dict[str, Any]]] = {
     "adam": [
-        {"learning_rate": 0.01, "dropout": 0.3},
+        {"learning_rate": 0.01},
         {"learning_rate": 0.003, "l1": 0.01, "penalize": "all"},
         {"learning_rate": 0.03, "l2": 0.02, "weight_decay": 0.1},
         {"learning_rate": 0.001, "l1": 0.02, "l1_update": "proximal"},
     ],
     "sgd": [
-        {"learning_rate": 0.1, "dropout": 0.5},
+        {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True},
         {"learning_rate": 0.03, "momentum": 0.9, "l1": 0.01},
         {"learning_rate": 0.3, "l2": 0.02, "weight_decay": 0.1, "penalize": "all"},
         {"learning_rate": 0.05, "momentum": 0.5, "l1": 0.02, "l1_update": "proximal"},
@@ -47,15 +47,10 @@ class Lane:
         self.optimizer = optimizer
         self.data: DeviceData = blobs(**sizes, dtype=dtype)
         self.shape: ModelShape = shape_for(self.data, hidden=hidden, batch_norm=batch_norm)
+        self.spec = step_spec(self.configs()[0], self.shape, self.data)
 
     def pack(self, width: int = WIDTH) -> Pack:
-        return Pack(
-            self.shape,
-            self.data,
-            width=width,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-        )
+        return Pack(self.spec, self.data, width=width)
 
     def configs(self) -> list[RunConfig]:
         return [
@@ -72,13 +67,8 @@ class Lane:
 
 def result(pack: Pack, slot: int) -> Result:
     """Everything that comes out of a slot at the end of an epoch."""
-    weights = pack.weights(slot)
-    return {
-        **pack.state(slot).tensors,
-        "training": pack.training_metrics(slot),
-        "weights": pack.weight_metrics(slot),
-        "evaluation": pack.evaluate(weights, pack._data.validation),
-    }
+    metrics = torch.tensor(pack.epoch_metrics([slot])[0], dtype=torch.float64)
+    return {**pack.state(slot).tensors, "metrics": metrics}
 
 
 def train(pack: Pack, slot: int) -> Result:
@@ -143,7 +133,7 @@ def test_neighbours_of_nan_do_not_show(lane: Lane, alone: list[Result]) -> None:
         for slot in (0, 1, 3):
             if occupied:
                 pack.load(slot, lane.configs()[slot])
-            for rows in pack._rows_of_state().values():
+            for rows in pack._memory.state.values():
                 rows[slot] = float("nan")
         assert_same_bits(train(pack, 2), alone[2])
 
@@ -154,11 +144,11 @@ def test_a_slot_without_a_run_is_frozen(lane: Lane) -> None:
         pack.load(slot, run_config)
     for _ in range(pack.steps_per_epoch):
         pack.tick()
-    before = {name: rows[1].clone() for name, rows in pack._rows_of_state().items()}
+    before = {name: rows[1].clone() for name, rows in pack._memory.state.items()}
     pack.free(1)
     for _ in range(3):
         pack.tick()
-    assert_same_bits({name: rows[1] for name, rows in pack._rows_of_state().items()}, before)
+    assert_same_bits({name: rows[1] for name, rows in pack._memory.state.items()}, before)
 
 
 def test_a_refilled_slot_starts_as_new(lane: Lane, alone: list[Result]) -> None:
@@ -168,7 +158,7 @@ def test_a_refilled_slot_starts_as_new(lane: Lane, alone: list[Result]) -> None:
         pack.load(slot, configs[(slot + 1) % WIDTH])
     for _ in range(pack.steps_per_epoch + 1):  # In the middle of the others' second epoch.
         pack.tick()
-    for rows in pack._rows_of_state().values():
+    for rows in pack._memory.state.values():
         rows[1] = float("inf")
     pack.free(1)
     pack.load(1, configs[0])
@@ -214,27 +204,27 @@ def test_a_pack_equals_packs_of_one(kind: str, optimizer: str, batch_norm: bool)
             unseen = name in hidden_biases or (batch_norm and name.endswith("running_mean"))
             exact = {"rtol": 0.0, "atol": 1e-8} if unseen else {"rtol": 1e-10, "atol": 1e-12}
             assert_close(weight, expected[name], **exact)
-        assert_close(pack.training_metrics(slot), solo.training_metrics(0), rtol=1e-10, atol=0)
+        ours, its = pack.epoch_metrics([slot])[0], solo.epoch_metrics([0])[0]
+        assert ours[:2] == pytest.approx(its[:2], rel=1e-10)
 
 
 @pytest.mark.parametrize(("width", "batch_size"), [(1, 7), (3, 7), (1, 200), (2, 16)])
 def test_every_sample_comes_once_an_epoch(width: int, batch_size: int) -> None:
     data = blobs(num_train=50)
-    schedule = Schedule(data.train, width=width, batch_size=batch_size, dtype=data.dtype)
-    for epoch in range(3):
+    spec = step_spec(config(batch_size=batch_size), shape_for(data), data)
+    pack = Pack(spec, data, width=width)
+    for slot in range(width):
+        pack.load(slot, config(batch_size=batch_size, seed=slot))
+    memory = pack._memory
+    for _ in range(3):
+        pack.tick(pack.ticks_to_epoch_end)
         orders = []
         for slot in range(width):
-            schedule.prepare_epoch(slot, seed=slot, epoch=epoch)
             seen: list[int] = []
-            for step in range(schedule.num_steps):
-                batch = schedule.batch(step, padded=True)
-                assert batch.rows.invalid_KB1 is not None
-                valid = ~batch.rows.invalid_KB1[0, :, 0]
-                samples = batch.samples_KB[slot]
-                assert torch.equal(batch.target_KB[slot], data.train.y[samples])
-                assert int(valid.sum()) == int(batch.rows.num_valid_K11[0, 0, 0])
-                assert schedule.is_padded(step) == (not valid.all())
-                seen += samples[valid].tolist()
+            for step in range(spec.num_steps):
+                valid = ~memory.invalid_SB[step]
+                assert int(valid.sum()) == int(memory.num_valid_S[step])
+                seen += memory.samples_KSB[slot, step][valid].tolist()
             assert sorted(seen) == list(range(50))
             orders.append(seen)
         assert len({tuple(order) for order in orders}) == width
@@ -243,7 +233,7 @@ def test_every_sample_comes_once_an_epoch(width: int, batch_size: int) -> None:
 def test_a_batch_of_one_row_leaves_the_running_statistics() -> None:
     data = blobs(num_train=17)
     shape = shape_for(data, batch_norm=True)
-    pack = Pack(shape, data, width=1, batch_size=16, optimizer="sgd")
+    pack = Pack(step_spec(config(optimizer="sgd"), shape, data), data, width=1)
     pack.load(0, config(optimizer="sgd"))
     pack.tick()
     before = pack.copy_weights(0)
@@ -256,12 +246,17 @@ def test_a_batch_of_one_row_leaves_the_running_statistics() -> None:
 
 def test_a_run_that_does_not_fit_the_pack_is_refused() -> None:
     data = blobs()
-    pack = Pack(shape_for(data), data, width=1, batch_size=16, optimizer="adam")
-    with pytest.raises(ValueError, match="batch_size"):
-        pack.load(0, config(batch_size=8))
-    with pytest.raises(ValueError, match="optimizer"):
-        pack.load(0, config(optimizer="sgd"))
+    spec = step_spec(config(), shape_for(data), data)
+    pack = Pack(spec, data, width=1)
+    for name, other in (
+        ("batch_size", config(batch_size=8)),
+        ("family", config(optimizer="sgd")),
+        ("drops", config(dropout=0.5)),
+        ("clips", config(clip_norm=1.0)),
+    ):
+        with pytest.raises(ValueError, match=name):
+            pack.load(0, other)
     with pytest.raises(ValueError, match="num_features"):
-        Pack(ModelShape(5, (), 3), data, width=1, batch_size=16, optimizer="adam")
+        Pack(replace(spec, shape=ModelShape(5, (), 3)), data, width=1)
     with pytest.raises(ValueError, match="num_classes"):
-        Pack(ModelShape(6, (), 4), data, width=1, batch_size=16, optimizer="adam")
+        Pack(replace(spec, shape=ModelShape(6, (), 4)), data, width=1)

@@ -56,7 +56,7 @@ def test_splitmix_matches_its_reference_output() -> None:
 
 def test_step_keys_are_full_hashes() -> None:
     key = rng.stream_key(5, Stream.ORDER)
-    got = rng.step_keys(key, 3, 4, CPU).tolist()
+    got = rng.step_keys([key], [3], 4, CPU)[0].tolist()
     words = [splitmix((key + (step + 1) * 0x9E3779B97F4A7C15) & WORD) for step in range(3, 7)]
     assert [value & WORD for value in got] == [word ^ (word >> 31) for word in words]
 
@@ -110,7 +110,7 @@ def test_keys_never_collide() -> None:
         key
         for seed in [*range(200), *SEEDS]
         for stream in Stream
-        for key in rng.step_keys(rng.stream_key(seed, stream), 0, 20, CPU).tolist()
+        for key in rng.step_keys([rng.stream_key(seed, stream)], [0], 20, CPU)[0].tolist()
     }
     num_seeds = len({*range(200), *SEEDS})
     assert len(keys) == num_seeds * len(Stream) * 20
@@ -133,7 +133,7 @@ def test_a_draw_does_not_depend_on_how_many_are_made() -> None:
 )
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_threshold_says_what_uniform_says(probability: float, seed: int, step: int) -> None:
-    key = rng.step_keys(rng.stream_key(seed, Stream.DROPOUT), step, 1, CPU)
+    key = rng.step_keys([rng.stream_key(seed, Stream.DROPOUT)], [step], 1, CPU)[0]
     raw = rng.draw(key, rng.counters(500, CPU))
     kept = raw >= rng.threshold(probability)
     assert torch.equal(kept, rng.as_uniform(raw, torch.float64) >= probability)
@@ -148,7 +148,7 @@ def test_thresholds_at_the_ends() -> None:
 @given(num_samples=st.integers(1, 300), seed=st.integers(0, MAX_SEED), epoch=st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_an_order_is_a_permutation(num_samples: int, seed: int, epoch: int) -> None:
-    order = rng.permutation(seed, epoch, rng.counters(num_samples, CPU))
+    order = rng.permutations([(seed, epoch)], rng.counters(num_samples, CPU))[0]
     assert sorted(order.tolist()) == list(range(num_samples))
 
 
@@ -156,7 +156,7 @@ def test_orders_are_evenly_distributed() -> None:
     counters = rng.counters(4, CPU)
     counts: dict[tuple[int, ...], int] = {}
     for epoch in range(24 * 200):
-        order = tuple(rng.permutation(1, epoch, counters).tolist())
+        order = tuple(rng.permutations([(1, epoch)], counters)[0].tolist())
         counts[order] = counts.get(order, 0) + 1
     assert len(counts) == 24
     assert abs(chi_square(torch.tensor(list(counts.values())).double())) < 5

@@ -119,10 +119,10 @@ def test_a_loss_that_is_not_finite_in_one_step_only_is_seen() -> None:
     reports = run.epochs()
     next(reports)
     run._pack.tick()
-    run._pack._losses_KSB[0, 0, 0] = float("inf")
+    run._pack._memory.loss_sums_K[0] += float("inf")  # as a step of infinite loss adds
     for _ in range(run._pack.steps_per_epoch - 1):
         run._pack.tick()
-    assert run._pack.training_metrics(0)[0] == float("inf")
+    assert run._pack.epoch_metrics([0])[0][0] == float("inf")
 
 
 def test_the_global_generator_plays_no_part() -> None:
@@ -234,7 +234,7 @@ def test_kept_weights_give_the_outcomes_test_metrics() -> None:
     shape = shape_for(data)
     run = TrainingRun(config(patience=2), shape, data)
     _, outcome = finish(run)
-    kept = run._kept
+    kept = run._progress.kept
     assert kept is not None
     values = loss_and_accuracy(shape, kept.parameters_P, kept.statistics_Q, data.test)
     assert values.tolist() == [outcome.metrics["test_loss"], outcome.metrics["test_accuracy"]]

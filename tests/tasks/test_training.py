@@ -89,6 +89,11 @@ def test_a_run_follows_from_its_input_alone(trainer: Trainer) -> None:
         {"weight_decay": 0.5},
         {"dropout": 0.5},
         {"optimizer": "sgd"},
+        {"schedule": "step"},
+        {"schedule": "cosine"},
+        {"schedule": "one_cycle"},
+        {"warmup": 0.2},
+        {"clip_norm": 0.01},
     ],
 )
 def test_every_parameter_has_an_effect(trainer: Trainer, change: dict[str, Any]) -> None:
@@ -96,10 +101,17 @@ def test_every_parameter_has_an_effect(trainer: Trainer, change: dict[str, Any])
 
 
 def test_momentum_is_that_of_the_configuration(trainer: Trainer) -> None:
-    results = [
-        history(trainer, run_input(optimizer="sgd", momentum=momentum)) for momentum in (0.0, 0.9)
-    ]
-    assert results[0] != results[1]
+    def trained(**config: Any) -> list[dict[str, float]]:
+        return history(trainer, run_input(optimizer="sgd", **config))
+
+    plain, heavy, nesterov = (
+        trained(momentum=0.0),
+        trained(momentum=0.9),
+        trained(momentum=0.9, nesterov=True),
+    )
+    assert plain != heavy != nesterov != plain
+    # A search over both meets this pair.
+    assert trained(momentum=0.0, nesterov=True) == plain
 
 
 def test_penalty_conventions_reach_the_engine(trainer: Trainer) -> None:

@@ -1,0 +1,199 @@
+"""Compiled programs: ahead of time, in a process of their own, and kept for every later process.
+
+`torch.export` takes step and evaluation as they stand in `step` and `evaluation`, AOTInductor makes
+native libraries of them, and calling those costs neither guards nor the interpreter: 25 µs for a
+whole step of a small model, where the eager one takes 150.  A folder holds one program; its name is
+a hash of all that went into it, so a program of another torch, processor or version of this engine
+is never taken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.engine.data import DeviceData, Split
+from search.engine.evaluation import EvaluationMemory, TracedEvaluation, slots_at_once
+from search.engine.memory import PackMemory
+from search.engine.spec import StepSpec
+from search.engine.step import Terms, TracedStep
+
+_STEP, _EVALUATION = "step.pt2", "evaluation.pt2"
+
+_SOURCES = (
+    "compiled",
+    "evaluation",
+    "layers",
+    "layout",
+    "memory",
+    "optim",
+    "penalty",
+    "rng",
+    "spec",
+    "step",
+)
+"""The modules that a program is made of."""
+
+
+class CompiledProgram:
+    """A program from its folder.
+
+    Raises:
+        RuntimeError: there is none, or not one for this machine.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._step = torch._inductor.aoti_load_package(str(folder / _STEP)).loader
+        self._evaluation = torch._inductor.aoti_load_package(str(folder / _EVALUATION)).loader
+
+    def bind_step(self, inputs: Mapping[str, Tensor]) -> Callable[[Terms], None]:
+        """The step over these tensors, which must be laid out as those it was compiled for."""
+        tensors, run = list(inputs.values()), self._step.run
+
+        def step(terms: Terms) -> None:
+            run(tensors)
+
+        return step
+
+    def bind_evaluation(self, inputs: Sequence[Mapping[str, Tensor]]) -> Callable[[], None]:
+        """The evaluation of what lies in these tensors, chunk by chunk."""
+        chunks, run = [list(chunk.values()) for chunk in inputs], self._evaluation.run
+
+        def evaluate() -> None:
+            for tensors in chunks:
+                run(tensors)
+
+        return evaluate
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program to compile: a step of some width, and the evaluation that goes with it.
+
+    Attributes:
+        num_validation: rows of the validation part.
+        threads: of a CPU device; 0 elsewhere.
+    """
+
+    spec: StepSpec
+    num_validation: int
+    width: int
+    device_type: str
+    threads: int
+
+    @classmethod
+    def of(cls, spec: StepSpec, width: int, data: DeviceData) -> Job:
+        """The program for a pack here and now."""
+        kind = data.device.type
+        threads = torch.get_num_threads() if kind == "cpu" else 0
+        return cls(spec, data.validation.num_samples, width, kind, threads)
+
+    @property
+    def name(self) -> str:
+        """The name of the program's folder: a hash of the job, this machine and this engine."""
+        text = json.dumps([self._as_dict(), *_surroundings(self.device_type)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+    def compile(self, folder: Path) -> None:
+        """Compile the program here and now; the folder appears whole or not at all."""
+        device = torch.device(self.device_type)
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        shape, num_rows = self.spec.shape, self.spec.num_samples
+        data = DeviceData(
+            train=self._blank(num_rows, device),
+            validation=self._blank(self.num_validation, device),
+            test=self._blank(1, device),
+            num_classes=shape.num_classes,
+        )
+        step_inputs = PackMemory(self.spec, self.width, data).inputs()
+        num_slots = slots_at_once(shape, self.num_validation, self.width)
+        evaluation_inputs = EvaluationMemory(shape, data.validation, num_slots).inputs()[0]
+        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        try:
+            _compile(TracedStep(self.spec), step_inputs, made / _STEP)
+            _compile(TracedEvaluation(shape), evaluation_inputs, made / _EVALUATION)
+            os.rename(made, folder)
+        except OSError:
+            if not folder.exists():  # another process was faster
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def start(self, folder: Path) -> subprocess.Popen[bytes]:
+        """Compile it in a process of its own, which ends when this one does."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "search.engine.compiling", self._as_json(), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            process_group=0,
+            cwd=Path(__file__).parents[2],  # where this very engine is found
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The job that `start` wrote down."""
+        data = json.loads(text)
+        return cls(**{**data, "spec": StepSpec.from_dict(data["spec"])})
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {**vars(self), "spec": self.spec.as_dict()}
+
+    def _as_json(self) -> str:
+        return json.dumps(self._as_dict())
+
+    def _blank(self, num_rows: int, device: torch.device) -> Split:
+        return Split(
+            torch.zeros(
+                num_rows,
+                self.spec.shape.num_features,
+                dtype=getattr(torch, self.spec.dtype),
+                device=device,
+            ),
+            torch.zeros(num_rows, dtype=torch.int64, device=device),
+        )
+
+
+def _compile(module: torch.nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
+    # Of the same shapes and strides, but no two of one storage: what the inputs are views of is
+    # none of the program's business.
+    example = {
+        name: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).zero_()
+        for name, t in inputs.items()
+    }
+    program = torch.export.export(module, (example,), strict=False)
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+@cache
+def _surroundings(device_type: str) -> list[str]:
+    """What else a program depends on."""
+    sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in _SOURCES]
+    digest = hashlib.sha256(b"".join(sources)).hexdigest()
+    kind = _processor() if device_type == "cpu" else torch.cuda.get_device_name()
+    return [str(torch.__version__), kind, digest]
+
+
+def _processor() -> str:
+    """What tells processors apart that do not run each other's programs."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith("flags")), platform.processor())
+    return f"{platform.machine()} {hashlib.sha256(flags.encode()).hexdigest()}"

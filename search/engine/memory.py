@@ -1,0 +1,149 @@
+"""Every tensor of a pack: allocated once, written in place, the same for all its programs.
+
+Whatever differs between slots or changes with time stands in one of these, so a program needs no
+number from the host, and a run is loaded into a slot by writing a row.
+
+# K slots, P parameters a slot, Q statistics a slot, S steps of an epoch, B rows of a batch (padded)
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from search.engine.data import DeviceData
+from search.engine.layout import ParameterLayout, StatisticsLayout
+from search.engine.spec import StepSpec
+
+MOMENTS = {"sgd": ("momentum",), "adam": ("first_moment", "second_moment")}
+"""The state of each family's update, by name; all zero for a fresh run."""
+
+
+class Rate(IntEnum):
+    """The columns of a slot's coefficients, a row for each step of its epoch.
+
+    SCALE and EPSILON are those of the family's update; what an unpenalised parameter is kept and
+    thresholded by stands beside what a weight matrix is.
+    """
+
+    SCALE = 0
+    EPSILON = 1
+    KEEP = 2
+    KEEP_OTHERS = 3
+    THRESHOLD = 4
+    THRESHOLD_OTHERS = 5
+
+
+class Constant(IntEnum):
+    """The columns of a slot's coefficients that are the same in every step."""
+
+    L1 = 0
+    L1_OTHERS = 1
+    L2 = 2
+    L2_OTHERS = 3
+    MOMENTUM = 4
+    NESTEROV = 5
+    CLIP_NORM = 6
+    DROPOUT_SCALE = 7
+
+
+class PackMemory:
+    """The tensors of K slots over one data set.
+
+    Attributes:
+        parameters_KP, statistics_KQ, moments: what training changes in a slot for good.
+        samples_KSB: the rows of the training part that each step takes, int32.
+        rates_KSC, constants_KC: see `Rate` and `Constant`.
+        dropout_keys_KS, dropout_thresholds_K1: see `rng`.
+        step_K: the step of its epoch that each slot takes next.
+        occupied_K: whether a slot has a run.
+        loss_sums_K, num_right_K: over the samples met in the slot's epoch so far.
+        invalid_SB, num_valid_S: which rows of a step only pad its batch; the same for all slots.
+    """
+
+    def __init__(self, spec: StepSpec, width: int, data: DeviceData) -> None:
+        device, dtype = data.device, data.dtype
+        num_steps, num_rows = spec.num_steps, spec.num_rows(width)
+        self.data = data
+        self.layout = ParameterLayout(spec.shape)
+        self.statistics_layout = StatisticsLayout(spec.shape)
+
+        def zeros(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.parameters_KP = zeros(width, self.layout.row_size)
+        self.statistics_KQ = zeros(width, self.statistics_layout.row_size)
+        self.moments = {name: torch.zeros_like(self.parameters_KP) for name in MOMENTS[spec.family]}
+        self.samples_KSB = zeros(width, num_steps, num_rows, dtype=torch.int32)
+        self.rates_KSC = zeros(width, num_steps, len(Rate))
+        self.constants_KC = zeros(width, len(Constant))
+        self.dropout_keys_KS = zeros(width, num_steps if spec.drops else 0, dtype=torch.int64)
+        self.dropout_thresholds_K1 = zeros(width, 1, dtype=torch.int64)
+        self.step_K = zeros(width, dtype=torch.int64)
+        self.occupied_K = zeros(width, dtype=torch.bool)
+        self.loss_sums_K = zeros(width, dtype=torch.float64)
+        self.num_right_K = zeros(width, dtype=torch.int64)
+
+        starts_S = torch.arange(num_steps, device=device) * spec.batch_size
+        num_valid_S = (spec.num_samples - starts_S).clamp(max=spec.batch_size)
+        rows_B = torch.arange(num_rows, device=device)
+        self.invalid_SB = rows_B >= num_valid_S[:, None]
+        self.num_valid_S = num_valid_S.to(dtype)
+        self.has_padding = bool(self.invalid_SB.any())
+        # A padded row repeats the batch's first: nothing comes up in it that does not come up in
+        # the batch itself.
+        self.positions_SB = starts_S[:, None] + torch.where(self.invalid_SB, 0, rows_B)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Everything that training changes for good, each [K, …]."""
+        return {
+            "parameters": self.parameters_KP,
+            "statistics": self.statistics_KQ,
+            **self.moments,
+        }
+
+    def inputs(self) -> dict[str, Tensor]:
+        """All that a step reads and writes, with the state parameter by parameter."""
+        views = self.layout.views
+        tensors = {
+            "x": self.data.train.x,
+            "y": self.data.train.y,
+            "samples": self.samples_KSB,
+            "rates": self.rates_KSC,
+            "constants": self.constants_KC,
+            "dropout_keys": self.dropout_keys_KS,
+            "dropout_thresholds": self.dropout_thresholds_K1,
+            "step": self.step_K,
+            "occupied": self.occupied_K,
+            "loss_sums": self.loss_sums_K,
+            "num_right": self.num_right_K,
+            "invalid": self.invalid_SB,
+            "num_valid": self.num_valid_S,
+        }
+        tensors |= {f"parameters.{name}": t for name, t in views(self.parameters_KP).items()}
+        for moment, rows_KP in self.moments.items():
+            tensors |= {f"{moment}.{name}": t for name, t in views(rows_KP).items()}
+        statistics = self.statistics_layout.views(self.statistics_KQ)
+        return tensors | {f"statistics.{name}": t for name, t in statistics.items()}
+
+
+def bytes_per_slot(spec: StepSpec, width: int) -> int:
+    """What one slot more takes of the device, by the shapes above and those of `step`.
+
+    Parameters, gradients, scratch and moments; the batch and its activations forwards and
+    backwards; the order of the samples and the coefficients of an epoch.
+    """
+    item = 8 if spec.dtype == "float64" else 4
+    num_rows, shape = spec.num_rows(width), spec.shape
+    row = ParameterLayout(shape).row_size
+    state = row * (3 + len(MOMENTS[spec.family])) + 2 * StatisticsLayout(shape).row_size
+    units = sum(shape.hidden)
+    activations = num_rows * (
+        shape.num_features + (3 if shape.batch_norm else 2) * units + 3 * shape.num_classes
+    )
+    dropout = num_rows * units * (item + 8) + 8 * spec.num_steps if spec.drops else 0
+    tables = spec.num_steps * (4 * num_rows + item * len(Rate))
+    return item * (state + activations) + dropout + tables

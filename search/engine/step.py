@@ -1,0 +1,255 @@
+"""One optimizer step of every slot: the one function behind the eager and the compiled programs.
+
+Everything is elementwise in the slots or a product a slot, so no slot sees another.  An eager step
+leaves out the terms that no slot needs; what is left out is 0 or selects nothing, so a slot cannot
+tell.  A compiled step has all of them, for little more than the memory it reads anyway.
+
+# K slots, B rows of a batch, D features, C classes, R numbers of a region
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search.engine import rng
+from search.engine.layers import Rows, StackedMlp
+from search.engine.memory import MOMENTS, Constant, PackMemory, Rate
+from search.engine.optim import adam, clip_factors, sgd
+from search.engine.penalty import add_gradients, soft_threshold
+from search.engine.spec import StepSpec
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Which optional terms a step works out."""
+
+    padding: bool = True
+    frozen: bool = True
+    l1: bool = True
+    l2: bool = True
+    decay: bool = True
+    threshold: bool = True
+    momentum: bool = True
+
+
+ALL_TERMS = Terms()
+
+
+@dataclass(frozen=True)
+class Region:
+    """A stretch of every slot's parameters with one set of coefficients; tensors [K, …]."""
+
+    parameters: Tensor
+    gradients: Tensor
+    scratch: Tensor
+    moments: tuple[Tensor, ...]
+    is_matrices: bool
+
+
+class Step:
+    """The step over one set of tensors.
+
+    Args:
+        inputs: of `PackMemory.inputs`.
+        gradients: by the names of the parameters; filled in each step.
+        regions: all parameters, their gradients and moments, in stretches.
+        batch_KBD: room for the rows of a batch.
+    """
+
+    def __init__(
+        self,
+        spec: StepSpec,
+        inputs: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        regions: Sequence[Region],
+        batch_KBD: Tensor,
+    ) -> None:
+        self._spec = spec
+        self._inputs = inputs
+        self._regions = regions
+        self._batch_KBD = batch_KBD
+        parameters, statistics = _under(inputs, "parameters."), _under(inputs, "statistics.")
+        self._statistics = list(statistics.values())
+        self._model = StackedMlp(spec.shape, parameters, gradients, statistics)
+        self._slots_K = torch.arange(len(batch_KBD), device=batch_KBD.device)
+
+    def __call__(self, terms: Terms) -> None:
+        """Change the state of every occupied slot."""
+        inputs, step_K = self._inputs, self._inputs["step"]
+        at = (self._slots_K, step_K)
+        samples_N = inputs["samples"][at].view(-1)
+        num_slots, num_rows, num_features = self._batch_KBD.shape
+        torch.index_select(inputs["x"], 0, samples_N, out=self._batch_KBD.view(-1, num_features))
+        target_KB = torch.index_select(inputs["y"], 0, samples_N).view(num_slots, num_rows)
+        invalid_KB = inputs["invalid"][step_K] if terms.padding else None
+        rows = Rows(
+            None if invalid_KB is None else invalid_KB[:, :, None],
+            inputs["num_valid"][step_K].view(-1, 1, 1),
+        )
+        changing = [*self._state(), *self._statistics] if terms.frozen else []
+        before = [tensor.clone() for tensor in changing]
+
+        log_p_KBC = self._model.loss_gradients(self._batch_KBD, target_KB, rows, self._dropout(at))
+        self._count(log_p_KBC, target_KB, invalid_KB)
+        self._update(inputs["rates"][at], terms)
+
+        for tensor, old in zip(changing, before, strict=True):
+            tensor.copy_(torch.where(_per_slot(inputs["occupied"], tensor), tensor, old))
+        step_K.add_(inputs["occupied"])
+
+    def _state(self) -> list[Tensor]:
+        return [t for region in self._regions for t in (region.parameters, *region.moments)]
+
+    def _dropout(self, at: tuple[Tensor, Tensor]) -> Tensor | None:
+        """What to multiply each hidden unit with, [K, B, U]: 0, or 1/(1 - p) where it is kept.
+
+        Inverted dropout (Srivastava et al., 2014).  Unit u of row b is dropped where
+        `rng.uniform(seed, Stream.DROPOUT, step)[b·U + u] < p`, the steps counted over a run's life.
+        """
+        if not self._spec.drops:
+            return None
+        num_slots, num_rows, _ = self._batch_KBD.shape
+        num_units = sum(self._spec.shape.hidden)
+        keys_K = self._inputs["dropout_keys"][at]
+        draws_KN = rng.draw(keys_K, rng.counters(num_rows * num_units, keys_K.device))
+        scale_K1 = self._inputs["constants"][:, Constant.DROPOUT_SCALE, None]
+        kept_KN = draws_KN >= self._inputs["dropout_thresholds"]
+        scales_KN = torch.where(kept_KN, scale_K1, torch.zeros_like(scale_K1))
+        return scales_KN.view(num_slots, num_rows, num_units)
+
+    def _count(self, log_p_KBC: Tensor, target_KB: Tensor, invalid_KB: Tensor | None) -> None:
+        """Add up losses and right guesses: finite only if the loss of every sample was."""
+        losses_KB = log_p_KBC.gather(2, target_KB[:, :, None])[:, :, 0].neg()
+        right_KB = log_p_KBC.argmax(dim=2) == target_KB
+        if invalid_KB is not None:
+            losses_KB = losses_KB.masked_fill(invalid_KB, 0)
+            right_KB = right_KB & ~invalid_KB
+        self._inputs["loss_sums"].add_(losses_KB.sum(dim=1, dtype=torch.float64))
+        self._inputs["num_right"].add_(right_KB.sum(dim=1))
+
+    def _update(self, rates_KC: Tensor, terms: Terms) -> None:
+        constants_KC = self._inputs["constants"]
+
+        def of(table_KC: Tensor, column: Rate | Constant, region: Region) -> Tensor:
+            # The column of what is no matrix follows that of what is one.
+            return _per_slot(table_KC[:, column + (not region.is_matrices)], region.parameters)
+
+        for region in self._regions:
+            add_gradients(
+                region.parameters,
+                region.gradients,
+                region.scratch,
+                l1=of(constants_KC, Constant.L1, region) if terms.l1 else None,
+                l2=of(constants_KC, Constant.L2, region) if terms.l2 else None,
+            )
+        if self._spec.clips:
+            factor_K = clip_factors(
+                [region.gradients for region in self._regions],
+                constants_KC[:, Constant.CLIP_NORM],
+            )
+            for region in self._regions:
+                region.gradients.mul_(_per_slot(factor_K, region.gradients))
+        for region in self._regions:
+            if terms.decay:
+                region.parameters.mul_(of(rates_KC, Rate.KEEP, region))
+            scale = _per_slot(rates_KC[:, Rate.SCALE], region.parameters)
+            if self._spec.family == "sgd":
+                momentum, nesterov = (
+                    _per_slot(constants_KC[:, column], region.parameters)
+                    for column in (Constant.MOMENTUM, Constant.NESTEROV)
+                )
+                sgd(
+                    region.parameters,
+                    region.gradients,
+                    region.scratch,
+                    region.moments[0],
+                    scale,
+                    momentum=momentum if terms.momentum else None,
+                    nesterov=nesterov,
+                )
+            else:
+                epsilon = _per_slot(rates_KC[:, Rate.EPSILON], region.parameters)
+                adam(
+                    region.parameters,
+                    region.gradients,
+                    region.scratch,
+                    region.moments[0],
+                    region.moments[1],
+                    scale,
+                    epsilon,
+                )
+            if terms.threshold:
+                threshold = of(rates_KC, Rate.THRESHOLD, region)
+                soft_threshold(region.parameters, region.scratch, threshold)
+
+
+def eager_step(spec: StepSpec, memory: PackMemory) -> Step:
+    """The step of a pack's tensors, with the parameters in two stretches: few, long operations."""
+    gradients_KP = torch.zeros_like(memory.parameters_KP)
+    scratch_KP = torch.empty_like(gradients_KP)
+    end = memory.layout.matrices_end
+    regions = [
+        Region(
+            memory.parameters_KP[:, part],
+            gradients_KP[:, part],
+            scratch_KP[:, part],
+            tuple(moment[:, part] for moment in memory.moments.values()),
+            is_matrices=part.start == 0,
+        )
+        for part in (slice(0, end), slice(end, None))
+    ]
+    num_slots, _, num_rows = memory.samples_KSB.shape
+    batch_KBD = memory.parameters_KP.new_zeros(num_slots, num_rows, spec.shape.num_features)
+    gradients = memory.layout.views(gradients_KP)
+    return Step(spec, memory.inputs(), gradients, regions, batch_KBD)
+
+
+class TracedStep(torch.nn.Module):
+    """The step as a function of its inputs alone, as a compiler takes it.
+
+    Every parameter is a stretch of its own: its gradient is then used up where it is made.
+    """
+
+    def __init__(self, spec: StepSpec) -> None:
+        super().__init__()
+        self._spec = spec
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[()]:
+        """One step; changes the inputs in place."""
+        spec = self._spec
+        parameters = _under(inputs, "parameters.")
+        gradients = {
+            name: torch.empty(t.shape, dtype=t.dtype, device=t.device)
+            for name, t in parameters.items()
+        }
+        regions = [
+            Region(
+                parameter,
+                gradients[name],
+                torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device),
+                tuple(inputs[f"{moment}.{name}"] for moment in MOMENTS[spec.family]),
+                is_matrices=parameter.dim() == 3,
+            )
+            for name, parameter in parameters.items()
+        ]
+        num_slots, _, num_rows = inputs["samples"].shape
+        batch_KBD = inputs["x"].new_empty(num_slots, num_rows, spec.shape.num_features)
+        Step(spec, inputs, gradients, regions, batch_KBD)(ALL_TERMS)
+        return ()
+
+
+def _per_slot(values_K: Tensor, like: Tensor) -> Tensor:
+    """One value a slot, shaped to be broadcast over `like` [K, …]."""
+    return values_K.view(-1, *(1,) * (like.dim() - 1))
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
