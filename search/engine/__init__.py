@@ -1,27 +1,47 @@
 """The engine: packs of runs trained as one batched tensor program.
 
-Imports torch and numpy alone.  A worker needs `TrainingRun`, and for it `RunConfig`, `ModelShape`
-and `DeviceData`.
+Imports torch and numpy alone.  A worker needs `Lanes`, and for it `RunConfig`, `ModelShape` and
+`DeviceData`; `TrainingRun` is one run by itself.
 """
 
 from search.engine.checkpoint import CheckpointError
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
 from search.engine.evaluation import NEAR_ZERO
+from search.engine.lanes import (
+    Began,
+    Event,
+    Failed,
+    HandedBack,
+    LaneOptions,
+    Lanes,
+    Over,
+    Reported,
+)
 from search.engine.pack import Pack
 from search.engine.program import ProgramIdentity
 from search.engine.progress import EpochReport, Outcome
+from search.engine.pruning import PruningRules
 from search.engine.run import TrainingRun
 
 __all__ = [
     "NEAR_ZERO",
+    "Began",
     "CheckpointError",
     "DeviceData",
     "EpochReport",
+    "Event",
+    "Failed",
+    "HandedBack",
+    "LaneOptions",
+    "Lanes",
     "ModelShape",
     "Outcome",
+    "Over",
     "Pack",
     "ProgramIdentity",
+    "PruningRules",
+    "Reported",
     "RunConfig",
     "TrainingRun",
 ]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -125,8 +125,11 @@ class Job:
         evaluation_inputs = EvaluationMemory(shape, data.validation, num_slots).inputs()[0]
         made = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
-            _compile(TracedStep(self.spec), step_inputs, made / _STEP)
-            _compile(TracedEvaluation(shape), evaluation_inputs, made / _EVALUATION)
+            # Inductor of torch 2.13 fails with a KeyError (`get_read_expr`) on what it fuses of a
+            # batch norm, unless values that are read are written out first.
+            settings = {"realize_reads_threshold": 1} if shape.batch_norm else {}
+            _compile(TracedStep(self.spec), step_inputs, made / _STEP, settings)
+            _compile(TracedEvaluation(shape), evaluation_inputs, made / _EVALUATION, settings)
             os.rename(made, folder)
         except OSError:
             if not folder.exists():  # another process was faster
@@ -134,13 +137,17 @@ class Job:
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
-    def start(self, folder: Path) -> subprocess.Popen[bytes]:
-        """Compile it in a process of its own, which ends when this one does."""
+    def start(self, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Compile it in a process of its own, which ends when this one does.
+
+        Args:
+            log: an open file for what the compiler has to say.
+        """
         return subprocess.Popen(
             [sys.executable, "-m", "search.engine.compiling", self._as_json(), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=log,
             process_group=0,
             cwd=Path(__file__).parents[2],  # where this very engine is found
         )
@@ -169,7 +176,9 @@ class Job:
         )
 
 
-def _compile(module: torch.nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
+def _compile(
+    module: torch.nn.Module, inputs: Mapping[str, Tensor], path: Path, settings: dict[str, Any]
+) -> None:
     # Of the same shapes and strides, but no two of one storage: what the inputs are views of is
     # none of the program's business.
     example = {
@@ -177,7 +186,9 @@ def _compile(module: torch.nn.Module, inputs: Mapping[str, Tensor], path: Path) 
         for name, t in inputs.items()
     }
     program = torch.export.export(module, (example,), strict=False)
-    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+    torch._inductor.aoti_compile_and_package(
+        program, package_path=str(path), inductor_configs=settings
+    )
 
 
 @cache

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from search.engine.config import ModelShape
+
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
@@ -70,6 +72,13 @@ class DeviceData:
             for name, (x, y) in parts.items()
         }
         return cls(**splits, num_classes=num_classes)
+
+    def check(self, shape: ModelShape) -> None:
+        """Raise a ValueError where the shape's features or classes are not these data's."""
+        if shape.num_features != self.num_features:
+            raise ValueError(f"num_features is {shape.num_features}, data: {self.num_features}")
+        if shape.num_classes != self.num_classes:
+            raise ValueError(f"num_classes is {shape.num_classes}, data: {self.num_classes}")
 
     @property
     def device(self) -> torch.device:

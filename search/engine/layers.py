@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from search.engine.config import ModelShape
+from search.engine.spec import ALIGNMENT, round_up
 
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
@@ -149,7 +151,14 @@ class _Linear:
         return torch.bmm(gradient_KBH, self._weight_KHD)
 
     def backward_parameters(self, gradient_KBH: Tensor) -> None:
-        torch.bmm(gradient_KBH.transpose(1, 2), self._input, out=self._weight_grad_KHD)
+        gradient_KHB, grad_KHD = gradient_KBH.transpose(1, 2), self._weight_grad_KHD
+        if grad_KHD.stride(0) % ALIGNMENT == 0:
+            torch.bmm(gradient_KHB, self._input, out=grad_KHD)
+        else:
+            # A product whose slots begin at odd addresses has other bits in each: pad its rows.
+            num_in = grad_KHD.shape[2]
+            padded_KBD = functional.pad(self._input, (0, round_up(num_in) - num_in))
+            grad_KHD.copy_(torch.bmm(gradient_KHB, padded_KBD)[:, :, :num_in])
         torch.sum(gradient_KBH, dim=1, out=self._bias_grad_KH)
 
 

@@ -13,6 +13,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from search.engine import rng
 from search.engine.data import DeviceData
 from search.engine.layout import ParameterLayout, StatisticsLayout
 from search.engine.spec import StepSpec
@@ -56,7 +57,7 @@ class PackMemory:
         parameters_KP, statistics_KQ, moments: what training changes in a slot for good.
         samples_KSB: the rows of the training part that each step takes, int32.
         rates_KSC, constants_KC: see `Rate` and `Constant`.
-        dropout_keys_KS, dropout_thresholds_K1: see `rng`.
+        dropout_keys_KS, dropout_thresholds_K1, dropout_counters_N: see `rng`.
         step_K: the step of its epoch that each slot takes next.
         occupied_K: whether a slot has a run.
         loss_sums_K, num_right_K: over the samples met in the slot's epoch so far.
@@ -81,6 +82,9 @@ class PackMemory:
         self.constants_KC = zeros(width, len(Constant))
         self.dropout_keys_KS = zeros(width, num_steps if spec.drops else 0, dtype=torch.int64)
         self.dropout_thresholds_K1 = zeros(width, 1, dtype=torch.int64)
+        # Given rather than worked out in the step: inductor cannot print what it makes of it.
+        num_draws = num_rows * sum(spec.shape.hidden) if spec.drops else 0
+        self.dropout_counters_N = rng.counters(num_draws, device)
         self.step_K = zeros(width, dtype=torch.int64)
         self.occupied_K = zeros(width, dtype=torch.bool)
         self.loss_sums_K = zeros(width, dtype=torch.float64)
@@ -116,6 +120,7 @@ class PackMemory:
             "constants": self.constants_KC,
             "dropout_keys": self.dropout_keys_KS,
             "dropout_thresholds": self.dropout_thresholds_K1,
+            "dropout_counters": self.dropout_counters_N,
             "step": self.step_K,
             "occupied": self.occupied_K,
             "loss_sums": self.loss_sums_K,

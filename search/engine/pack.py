@@ -94,11 +94,7 @@ class Pack:
         width: int,
         compiled: CompiledProgram | None = None,
     ) -> None:
-        shape = spec.shape
-        if shape.num_features != data.num_features:
-            raise ValueError(f"num_features is {shape.num_features}, data: {data.num_features}")
-        if shape.num_classes != data.num_classes:
-            raise ValueError(f"num_classes is {shape.num_classes}, data: {data.num_classes}")
+        data.check(spec.shape)
         self.spec = spec
         self.program = ProgramIdentity.current(
             "eager" if compiled is None else "compiled", width, data.device, data.dtype

@@ -115,7 +115,7 @@ class Step:
         num_slots, num_rows, _ = self._batch_KBD.shape
         num_units = sum(self._spec.shape.hidden)
         keys_K = self._inputs["dropout_keys"][at]
-        draws_KN = rng.draw(keys_K, rng.counters(num_rows * num_units, keys_K.device))
+        draws_KN = rng.draw(keys_K, self._inputs["dropout_counters"])
         scale_K1 = self._inputs["constants"][:, Constant.DROPOUT_SCALE, None]
         kept_KN = draws_KN >= self._inputs["dropout_thresholds"]
         scales_KN = torch.where(kept_KN, scale_K1, torch.zeros_like(scale_K1))

@@ -1,0 +1,151 @@
+"""How wide a pack to open: as wide as throughput still rises and memory allows.
+
+A slot more costs memory, and past the cache or the parallelism of the device it gains nothing.
+`measure` shows what each width is worth for a training step and a device; `prior_width`, the width
+that packs have, follows from such tables.
+
+# K slots
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from search.engine.compiled import CompiledProgram, Job
+from search.engine.config import RunConfig
+from search.engine.data import DeviceData
+from search.engine.memory import bytes_per_slot
+from search.engine.pack import Pack
+from search.engine.program import Form
+from search.engine.spec import StepSpec
+
+WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""The widths that packs have: few, so that programs are used again."""
+
+MAX_WIDTH = {"cpu": 64, "cuda": 256}
+"""On a CPU more slots only cost memory: 64-64-10 with batches of 16 gains 3 % from 32 to 64."""
+
+GAIN = 1.05
+"""A width twice as wide must be so much faster: runs in narrow packs end sooner."""
+
+_CACHE_BYTES = 16 * 2**20
+"""Of a CPU's last-level cache; past it MNIST's 784-128-10 with batches of 512 loses a tenth."""
+
+_MEMORY_SHARE = 0.5
+"""Of the memory that is free, what packs may take; the rest is for data sets and neighbours."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is one of torch's ways to say so, or Python's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU's allocator has no class of its own (c10/core/impl/alloc_cpu.cpp).
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one width came to; `bytes` is the memory of the pack."""
+
+    width: int
+    form: Form
+    samples_per_s: float
+    bytes: int
+
+
+def prior_width(spec: StepSpec, device: torch.device) -> int:
+    """The width to take unmeasured; on one kind of device always the same for a step.
+
+    On a CPU the slots' working set stays within the cache.  On a GPU every width up to the largest
+    pays for networks that are narrow enough for packs to pay at all (pytorch issue 182631).
+    """
+    limit = MAX_WIDTH.get(device.type, 1)
+    if device.type == "cpu":
+        limit = min(limit, max(1, _CACHE_BYTES // bytes_per_slot(spec, 2)))
+    return max(width for width in WIDTHS if width <= limit)
+
+
+def width_for(num_runs: int, limit: int) -> int:
+    """The narrowest of WIDTHS with a slot for every run, up to `limit`."""
+    return next((w for w in WIDTHS if w >= min(num_runs, limit)), limit)
+
+
+def free_bytes(device: torch.device) -> int:
+    """What packs may take of the memory that is free now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch has set aside and not given out is free to it.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    else:
+        free = _free_host_bytes()
+    return int(free * _MEMORY_SHARE)
+
+
+def _free_host_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(li.split()[1]) * 1024 for li in lines if li.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(
+    spec: StepSpec,
+    data: DeviceData,
+    config: RunConfig,
+    *,
+    limit: int,
+    cache: Path | None = None,
+) -> Iterator[Measurement]:
+    """Train copies of a run at each width up to `limit`, eagerly and, with a cache, compiled.
+
+    Ends where memory does.
+    """
+    for form in ("eager", "compiled") if cache is not None else ("eager",):
+        for width in (w for w in WIDTHS if w <= limit):
+            program = None
+            if form == "compiled":
+                assert cache is not None
+                job = Job.of(spec, width, data)
+                if not (cache / job.name).exists():
+                    job.compile(cache / job.name)
+                program = CompiledProgram(cache / job.name)
+            try:
+                speed = _samples_per_second(Pack(spec, data, width=width, compiled=program), config)
+            except Exception as exc:
+                if not is_out_of_memory(exc):
+                    raise
+                break
+            yield Measurement(width, form, speed, width * bytes_per_slot(spec, width))
+            gc.collect()
+
+
+def _samples_per_second(pack: Pack, config: RunConfig, *, rounds: int = 3) -> float:
+    """The best of some rounds of ticks, each about as long as a clock can tell."""
+    for slot in range(pack.width):
+        pack.load(slot, replace(config, seed=slot))
+    num_ticks = min(pack.steps_per_epoch, 10)
+    seconds = []
+    for _ in range(rounds + 1):  # the first warms up
+        before = time.perf_counter()
+        pack.tick(min(num_ticks, pack.ticks_to_epoch_end))
+        if pack.program.device_kind != "cpu":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - before)
+    return pack.width * num_ticks * pack.spec.batch_size / min(seconds[1:])
+
+
+def best_width(measured: list[Measurement], form: Form) -> int:
+    """The widest that is faster, by GAIN, than all narrower ones; never one slower than solo."""
+    best = None
+    for m in sorted((m for m in measured if m.form == form), key=lambda m: m.width):
+        if best is None or m.samples_per_s > GAIN * best.samples_per_s:
+            best = m
+    return 1 if best is None else best.width

@@ -1,0 +1,199 @@
+"""Compiled programs: right against the plain loop, and the same bits whoever rides along."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from search.engine import DeviceData, ModelShape, RunConfig, TrainingRun
+from search.engine.compiled import CompiledProgram, Job
+from search.engine.pack import Pack
+from search.engine.programs import Programs
+from search.engine.spec import StepSpec
+from tests.engine.plain import train_plainly
+from tests.engine.sets import blobs, config, shape_for, step_spec
+
+pytestmark = pytest.mark.slow
+
+WIDTH = 4
+EPOCHS = 3
+
+
+class Case:
+    """Runs of one program; what they have in common is odd, and does not divide evenly."""
+
+    def __init__(self, dtype: torch.dtype, runs: list[dict[str, Any]], **shape: Any) -> None:
+        self.data: DeviceData = blobs(num_train=101, num_features=13, dtype=dtype)
+        self.shape: ModelShape = shape_for(self.data, hidden=(33, 7), **shape)
+        self.configs = [
+            config(seed=seed, batch_size=23, epochs=EPOCHS, **changes)
+            for seed, changes in enumerate(runs)
+        ]
+        self.spec: StepSpec = step_spec(self.configs[0], self.shape, self.data)
+        self.job = Job.of(self.spec, WIDTH, self.data)
+
+
+ADAM: list[dict[str, Any]] = [
+    {"learning_rate": 0.01, "dropout": 0.3},
+    {"learning_rate": 0.003, "l1": 0.01, "penalize": "all", "dropout": 0.1},
+    {"learning_rate": 0.03, "l2": 0.02, "weight_decay": 0.1, "dropout": 0.5, "schedule": "cosine"},
+    {"learning_rate": 0.001, "l1": 0.02, "l1_update": "proximal", "dropout": 0.2, "warmup": 0.2},
+]
+SGD: list[dict[str, Any]] = [
+    {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "clip_norm": 0.5},
+    {"learning_rate": 0.03, "momentum": 0.9, "l1": 0.01, "clip_norm": 0.1},
+    {"learning_rate": 0.3, "l2": 0.02, "weight_decay": 0.1, "penalize": "all", "clip_norm": 1.0},
+    {"learning_rate": 0.05, "l1": 0.02, "l1_update": "proximal", "clip_norm": 9.0},
+]
+CASES = {
+    "adam": Case(torch.float32, ADAM),
+    "adam64": Case(torch.float64, ADAM),
+    "sgd-norm": Case(
+        torch.float32,
+        [{**run, "optimizer": "sgd"} for run in SGD],
+        batch_norm=True,
+        activation="tanh",
+    ),
+    "sgd64": Case(torch.float64, [{**run, "optimizer": "sgd"} for run in SGD]),
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="session")
+def compiled(folder: Path, one_thread: None) -> dict[str, CompiledProgram]:
+    """Every case's program, each made by the process that makes them in a worker."""
+    paths = {name: folder / case.job.name for name, case in CASES.items()}
+    log_path = folder / "log"
+    with log_path.open("wb") as log:
+        processes = [case.job.start(paths[name], log) for name, case in CASES.items()]
+        for process in processes:
+            process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+            assert process.returncode == 0, log_path.read_text()
+    return {name: CompiledProgram(path) for name, path in paths.items()}
+
+
+@pytest.fixture(params=CASES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def result(pack: Pack, slot: int) -> dict[str, torch.Tensor]:
+    metrics = torch.tensor(pack.epoch_metrics([slot])[0], dtype=torch.float64)
+    return {**pack.state(slot).tensors, "metrics": metrics}
+
+
+def alone(case: Case, program: CompiledProgram, run: int) -> dict[str, torch.Tensor]:
+    """A run with nobody beside it, in a slot of its own number."""
+    pack = Pack(case.spec, case.data, width=WIDTH, compiled=program)
+    pack.load(run, case.configs[run])
+    for _ in range(EPOCHS):
+        pack.tick(pack.ticks_to_epoch_end)
+    return result(pack, run)
+
+
+def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    for key, tensor in one.items():
+        assert torch.equal(tensor, other[key]), key
+
+
+def test_neighbours_slots_and_refills_change_no_bit(
+    name: str, compiled: dict[str, CompiledProgram]
+) -> None:
+    case, program = CASES[name], compiled[name]
+    expected = [alone(case, program, run) for run in range(WIDTH)]
+    for order in ([0, 1, 2, 3], [2, 3, 1, 0]):
+        pack = Pack(case.spec, case.data, width=WIDTH, compiled=program)
+        for rows in pack._memory.state.values():
+            rows[:] = float("nan")
+        # The third slot is first another run's, and is refilled in the middle of an epoch.
+        others = replace(case.configs[3], seed=99, learning_rate=1e6)
+        for slot, run in enumerate(order):
+            pack.load(slot, others if slot == 2 else case.configs[run])
+        pack.tick(3)
+        pack.free(2)
+        for rows in pack._memory.state.values():
+            rows[2] = float("inf")
+        pack.load(2, case.configs[order[2]])
+        results: dict[int, dict[str, torch.Tensor]] = {}
+        while len(results) < WIDTH:
+            pack.tick(pack.ticks_to_epoch_end)
+            for slot in range(WIDTH):
+                if (
+                    slot not in results
+                    and pack.epochs_done(slot) == EPOCHS
+                    and pack.at_epoch_end(slot)
+                ):
+                    results[slot] = result(pack, slot)
+        for slot, run in enumerate(order):
+            assert_same_bits(results[slot], expected[run])
+
+
+def test_a_slot_without_a_run_is_frozen(name: str, compiled: dict[str, CompiledProgram]) -> None:
+    case = CASES[name]
+    pack = Pack(case.spec, case.data, width=WIDTH, compiled=compiled[name])
+    for slot, run_config in enumerate(case.configs):
+        pack.load(slot, run_config)
+    pack.tick(2)
+    before = {key: rows[1].clone() for key, rows in pack._memory.state.items()}
+    pack.free(1)
+    pack.tick(2)
+    assert_same_bits({key: rows[1] for key, rows in pack._memory.state.items()}, before)
+
+
+@pytest.mark.parametrize("name", ["adam64", "sgd64"])
+def test_it_agrees_with_the_plain_loop(name: str, compiled: dict[str, CompiledProgram]) -> None:
+    case = CASES[name]
+    epochs = 40  # of 5 steps
+    for run_config in case.configs:
+        whole: RunConfig = replace(run_config, epochs=epochs)
+        run = TrainingRun(whole, case.shape, case.data, width=WIDTH, compiled=compiled[name])
+        reports = list(run.epochs())
+        plain = train_plainly(whole, case.shape, case.data)
+        for key, weight in run.outcome().weights.items():
+            assert_close(weight, plain.model.state_dict()[key], rtol=1e-10, atol=1e-12)
+        losses = [report.metrics["validation_loss"] for report in reports]
+        assert losses == pytest.approx(plain.validation_losses, rel=1e-10)
+        accuracies = [report.metrics["train_accuracy"] for report in reports]
+        assert accuracies == pytest.approx(plain.train_accuracies, rel=1e-10)
+
+
+def test_a_program_is_made_once_and_found_again(
+    folder: Path, compiled: dict[str, CompiledProgram]
+) -> None:
+    job = CASES["adam"].job
+    programs = Programs(folder)
+    assert programs.get(job) is not None
+    programs.request(job)  # there is one: nothing is started
+    assert programs._running is None
+    assert programs.get(replace(job, width=2)) is None
+
+
+def test_a_damaged_program_is_done_without(
+    tmp_path: Path, compiled: dict[str, CompiledProgram]
+) -> None:
+    job = CASES["adam"].job
+    (tmp_path / job.name).mkdir()
+    (tmp_path / job.name / "step.pt2").write_bytes(b"no program")
+    programs = Programs(tmp_path)
+    assert programs.get(job) is None
+    assert programs.get(job) is None
+
+
+def test_the_compiler_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        process = CASES["adam"].job.start(tmp_path / "program", log)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=60) != 0
+    assert not (tmp_path / "program").exists()

@@ -1,0 +1,305 @@
+"""Runs in lanes: every run ends once, to the bits that it comes to alone, whatever happens."""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from search.engine import (
+    Began,
+    DeviceData,
+    Failed,
+    HandedBack,
+    LaneOptions,
+    Lanes,
+    ModelShape,
+    Outcome,
+    Over,
+    PruningRules,
+    Reported,
+    RunConfig,
+    TrainingRun,
+)
+from search.engine.pack import Pack
+from tests.engine.sets import CPU, blobs, config, shape_for
+
+WIDTH = 3
+
+
+def drain(lanes: Lanes) -> list[Any]:
+    events: list[Any] = []
+    while not lanes.is_idle:
+        events += lanes.advance()
+    return events
+
+
+def outcomes(events: list[Any]) -> dict[Any, Outcome]:
+    return {event.key: event.outcome for event in events if isinstance(event, Over)}
+
+
+def alone(run: RunConfig, shape: ModelShape, data: DeviceData, width: int = WIDTH) -> Outcome:
+    """What a run comes to when the engine is called directly."""
+    training = TrainingRun(run, shape, data, width=width)
+    list(training.epochs())
+    return training.outcome()
+
+
+def assert_same(one: Outcome, other: Outcome) -> None:
+    assert replace(one, weights={}) == replace(other, weights={})
+    assert one.weights.keys() == other.weights.keys()
+    for name, weight in one.weights.items():
+        assert torch.equal(weight, other.weights[name]), name
+
+
+@pytest.fixture
+def data() -> DeviceData:
+    return blobs(num_train=50, dtype=torch.float32)
+
+
+def test_slots_are_refilled_and_nothing_shows(data: DeviceData) -> None:
+    shape = shape_for(data, hidden=(9,))
+    configs = {
+        number: config(
+            seed=number,
+            epochs=1 + number % 5,
+            batch_size=(16, 23)[number % 2],
+            optimizer=("adam", "sgd")[number % 3 == 0],
+            dropout=(0.0, 0.4)[number % 4 == 0],
+            learning_rate=1e6 if number == 7 else 0.01,
+            patience=2 if number % 2 else None,
+        )
+        for number in range(24)
+    }
+    lanes = Lanes(CPU, LaneOptions(width=WIDTH))
+    for number, run in configs.items():
+        lanes.add(number, run, shape, data)
+    events = drain(lanes)
+    began = [event.key for event in events if isinstance(event, Began)]
+    assert sorted(began) == list(configs)
+    ended = outcomes(events)
+    assert ended.keys() == configs.keys()
+    for number, run in configs.items():
+        assert_same(ended[number], alone(run, shape, data))
+        reports = [e.report.epoch for e in events if isinstance(e, Reported) and e.key == number]
+        assert reports == list(range(1, ended[number].epochs_trained + 1))
+
+
+def test_a_freed_slot_is_taken_while_the_others_train(data: DeviceData) -> None:
+    lanes = Lanes(CPU, LaneOptions(width=2))
+    shape = shape_for(data)
+    lanes.add("long", config(epochs=50), shape, data)
+    for number in range(6):
+        lanes.add(number, config(epochs=2, seed=number), shape, data)
+    events = drain(lanes)
+    order = [event.key for event in events if isinstance(event, Over)]
+    assert order == [0, 1, 2, 3, 4, 5, "long"]
+
+
+def test_a_run_can_be_taken_out_at_any_time(data: DeviceData) -> None:
+    lanes = Lanes(CPU, LaneOptions(width=2))
+    shape = shape_for(data)
+    for number in range(4):
+        lanes.add(number, config(epochs=20, seed=number), shape, data)
+    lanes.advance()
+    assert lanes.remove(0)  # it trains
+    assert lanes.remove(3)  # it waits
+    assert not lanes.remove(0)
+    ended = outcomes(drain(lanes))
+    assert sorted(ended) == [1, 2]
+    assert_same(ended[1], alone(config(epochs=20, seed=1), shape, data, width=2))
+
+
+def test_rules_prune_at_the_epoch(data: DeviceData) -> None:
+    lanes = Lanes(CPU, LaneOptions(width=2))
+    shape = shape_for(data)
+    lanes.set_rules("a", PruningRules(5, "validation_accuracy", "maximize", {2: 1.1}))
+    for group in ("a", "b"):
+        lanes.add(group, config(epochs=6), shape, data, group=group)
+    ended = outcomes(drain(lanes))
+    assert (ended["a"].state, ended["a"].epochs_trained, ended["a"].rule_version) == (
+        "pruned",
+        2,
+        5,
+    )
+    assert ended["a"].value == ended["a"].metrics["validation_accuracy"]
+    assert (ended["b"].state, ended["b"].rule_version) == ("complete", None)
+
+
+class Breaks:
+    """Makes the ticks of packs raise while some run is in them, or while they are too wide."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, seeds: set[int], widest: int | None = None
+    ) -> None:
+        tick = Pack.tick
+
+        def breaking(pack: Pack, count: int = 1) -> None:
+            if widest is not None and pack.width > widest:
+                raise torch.OutOfMemoryError("no room")
+            inside = {run.config.seed for run in pack._occupants if run is not None}
+            if inside & seeds:
+                raise RuntimeError("a kernel failed")
+            tick(pack, count)
+
+        monkeypatch.setattr(Pack, "tick", breaking)
+
+
+def test_a_crash_is_bisected_until_the_guilty_one_is_alone(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Breaks(monkeypatch, {5})
+    shape = shape_for(data)
+    lanes = Lanes(CPU, LaneOptions(width=8))
+    runs = {number: config(seed=number) for number in range(8)}
+    for number, run in runs.items():
+        lanes.add(number, run, shape, data)
+    tries: collections.Counter[int] = collections.Counter()
+    failed, ended = [], {}
+    while not lanes.is_idle:
+        for event in lanes.advance():
+            match event:
+                case Began(key=key):
+                    tries[key] += 1
+                case HandedBack(key=key, limit=limit):
+                    lanes.add(key, runs[key], shape, data, limit=limit)
+                case Failed(key=key):
+                    failed.append(key)
+                case Over(key=key, outcome=outcome):
+                    ended[key] = outcome
+    assert failed == [5]
+    assert sorted(ended) == [0, 1, 2, 3, 4, 6, 7]
+    assert max(tries.values()) <= 4  # log2(8) + 1
+    monkeypatch.undo()
+    for number, outcome in ended.items():
+        assert_same(outcome, alone(runs[number], shape, data, width=8))
+
+
+def test_out_of_memory_halves_the_pack_and_is_remembered(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Breaks(monkeypatch, set(), widest=2)
+    shape = shape_for(data)
+    lanes = Lanes(CPU, LaneOptions(width=8))
+    for number in range(8):
+        lanes.add(number, config(seed=number), shape, data)
+    widths, handed_back, ended = set(), collections.Counter[int](), []
+    while not lanes.is_idle:
+        for event in lanes.advance():
+            match event:
+                case HandedBack(key=key, limit=None, error=MemoryError()):
+                    handed_back[key] += 1
+                    lanes.add(key, config(seed=key), shape, data)
+                case Over(key=key):
+                    ended.append(key)
+                case Began(program=program):
+                    widths.add(program.split("/")[1])
+    assert sorted(ended) == list(range(8))
+    assert max(handed_back.values()) <= 3  # log2(8)
+    assert widths == {"width=8", "width=4", "width=2"}
+
+
+def test_a_run_that_does_not_fit_alone_fails(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Breaks(monkeypatch, set(), widest=0)
+    lanes = Lanes(CPU, LaneOptions(width=1))
+    lanes.add("large", config(), shape_for(data), data)
+    (event,) = [event for event in drain(lanes) if not isinstance(event, Began)]
+    assert isinstance(event, Failed)
+    assert isinstance(event.error, MemoryError)
+
+
+def test_memory_bounds_the_width(data: DeviceData) -> None:
+    lanes = Lanes(CPU, LaneOptions(width=64, memory_bytes=100_000))
+    lanes.add("run", config(), shape_for(data), data)
+    (began,) = [event for event in drain(lanes) if isinstance(event, Began)]
+    assert int(began.program.split("/")[1].removeprefix("width=")) < 64
+
+
+def test_a_shape_that_does_not_fit_the_data_is_refused(data: DeviceData) -> None:
+    lanes = Lanes(CPU, LaneOptions())
+    with pytest.raises(ValueError, match="num_features"):
+        lanes.add("run", config(), ModelShape(5, (), 3), data)
+    assert lanes.is_idle
+
+
+DATA = blobs(num_train=40, dtype=torch.float32)
+SHAPE = shape_for(DATA, hidden=(5,))
+ALONE: dict[RunConfig, Outcome] = {}
+
+
+class SlotTable(RuleBasedStateMachine):
+    """Runs come, train, are taken out and break packs; against a plain dict of what each is at."""
+
+    @initialize()
+    def start(self) -> None:
+        self.lanes = Lanes(CPU, LaneOptions(width=2))
+        self.number = 0
+        self.open: dict[int, RunConfig] = {}
+        self.training: set[int] = set()
+
+    @rule(epochs=st.integers(1, 3), batch_size=st.sampled_from([16, 20]))
+    def add(self, epochs: int, batch_size: int) -> None:
+        run = config(seed=self.number % 5, epochs=epochs, batch_size=batch_size)
+        self.lanes.add(self.number, run, SHAPE, DATA)
+        self.open[self.number] = run
+        self.number += 1
+
+    @precondition(lambda self: self.open)
+    @rule(choice=st.data())
+    def remove(self, choice: st.DataObject) -> None:
+        number = choice.draw(st.sampled_from(sorted(self.open)))
+        assert self.lanes.remove(number)
+        del self.open[number]
+        self.training.discard(number)
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def advance(self) -> None:
+        for event in self.lanes.advance():
+            assert event.key in self.open
+            match event:
+                case Began(key=key):
+                    assert key not in self.training, "a run begins once"
+                    self.training.add(key)
+                case Over(key=key, outcome=outcome):
+                    self.training.remove(key)
+                    run = self.open.pop(key)
+                    if run not in ALONE:
+                        ALONE[run] = alone(run, SHAPE, DATA, width=2)
+                    assert_same(outcome, ALONE[run])
+                case Reported(key=key):
+                    assert key in self.training
+                case _:
+                    raise AssertionError(event)
+
+    @invariant()
+    def every_run_is_in_one_place(self) -> None:
+        assert self.lanes.num_open == len(self.open)
+        held = [
+            (lane, index, slot)
+            for lane, one in self.lanes._lanes.items()
+            for index, open_pack in enumerate(one.packs)
+            for slot in open_pack.runs
+        ]
+        assert len(held) == len(set(held)) == len(self.training)
+        assert self.lanes.is_idle == (not self.open)
+
+    def teardown(self) -> None:
+        if hasattr(self, "lanes"):
+            for _ in range(1_000):
+                if self.lanes.is_idle:
+                    break
+                self.advance()
+            assert not self.open, "refill always progresses"
+
+
+SlotTable.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestSlotTable = SlotTable.TestCase
