@@ -1,0 +1,1 @@
+"""Measurements; their results lie in `results/`."""

@@ -1,0 +1,172 @@
+"""Measure the engine: packs against the loops that people write, and refill against static packs.
+
+    python -m benchmarks.engine --device cpu --threads 2 --out benchmarks/results/engine.jsonl
+
+Needs torch and numpy alone, and no network.  Prints a row of JSON for each figure, the first of
+which says where and when; progress goes to the standard error.  All contenders train the same
+configurations in turn, round by round, in one process; a ratio is the median over the rounds of the
+ratio within a round (`…_range`: the extremes), a rate the median of the rates.  Every figure has
+the evaluation after each epoch in it, and none the compilation, which is cold and stands in
+`compile_seconds`.
+
+* `ratio_to_loader`: to a loop over a `DataLoader`, with `torch.optim.Adam`, run by run;
+* `ratio_to_solo`: to a loop over data on the device, with `Adam(fused=True)`, run by run;
+* `ratio_to_compiled_solo`: to this engine with one slot;
+* `share_of_limit`: of what the device could do at best; see `benchmarks.engine_limits`;
+* `ratio_to_static`, `ratio_to_narrowing`, `ratio_to_pooled_narrowing`: of refill; see
+  `benchmarks.engine_refill`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.engine_data import Work, digits_work, mnist_work
+from benchmarks.engine_refill import BLOCK, measure_refill
+from benchmarks.engine_throughput import Options, Row, measure_throughput
+
+WORKS = ("digits", "mnist")
+
+
+def main() -> None:
+    arguments = _arguments()
+    device = torch.device(arguments.device)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    header = _header(device)
+    _write(header, arguments.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        # The compiler's own caches would warm it for programs that ours do not have.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{scratch}/inductor"
+        os.environ["TRITON_CACHE_DIR"] = f"{scratch}/triton"
+        cache = None if arguments.eager else arguments.cache or Path(scratch, "programs")
+        if cache is not None:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for row in _measure(arguments, device, cache):
+            _write({"work": row.pop("work"), "device": header["device"], **row}, arguments.out)
+
+
+def _measure(
+    arguments: argparse.Namespace, device: torch.device, cache: Path | None
+) -> Iterator[Row]:
+    quick = arguments.quick
+    works = {"digits": digits_work(quick=quick), "mnist": mnist_work(arguments.mnist, quick=quick)}
+    options = Options(
+        rounds=arguments.rounds,
+        width=arguments.width,
+        num_configs=arguments.configs,
+        num_serial=arguments.serial_configs,
+        quick=quick,
+        cache=cache,
+    )
+
+    def throughput(work: Work, *, dropout: bool) -> Iterator[Row]:
+        return measure_throughput(work, device, options, dropout=dropout, progress=_tell)
+
+    for name in arguments.work:
+        yield from throughput(works[name], dropout=False)
+        if arguments.dropout:
+            yield from throughput(works[name], dropout=True)
+    for name in arguments.refill:
+        yield from measure_refill(
+            works[name],
+            device,
+            options,
+            num_runs=arguments.runs,
+            num_slots=arguments.slots,
+            progress=_tell,
+        )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--threads", type=_count, help="of torch on a CPU")
+    add("--rounds", type=_count, help="default 5")
+    add("--quick", action="store_true", help="little of everything, to see that it works")
+    add("--out", type=Path, help="a file to append the rows to")
+    add("--mnist", type=Path, metavar="FOLDER", help="of MNIST's IDX files; data are made without")
+    add("--work", nargs="*", choices=WORKS, default=[*WORKS], help="throughput of these")
+    add("--dropout", action="store_true", help="measure throughput with dropout too")
+    add("--configs", type=_count, help="for each batch size; default: as many as the widest pack")
+    add("--serial-configs", type=_count, help="of them a round one by one; default 4")
+    add("--width", type=_count, help="of the packs; default: the engine's own")
+    add("--refill", nargs="*", choices=WORKS, default=["digits"], help="runs that stop at rungs")
+    add("--runs", type=_count, help=f"of the refill part, a multiple of {BLOCK}; default 216")
+    add("--slots", type=_count, default=27, help="of the refill part; default 27")
+    add("--eager", action="store_true", help="compile nothing")
+    add("--cache", type=Path, help="keep compiled programs here; compile_seconds is then 0 later")
+    arguments = parser.parse_args()
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
+    arguments.serial_configs = arguments.serial_configs or (1 if arguments.quick else 4)
+    arguments.runs = arguments.runs or (2 * BLOCK if arguments.quick else 8 * BLOCK)
+    if arguments.quick:
+        arguments.configs, arguments.width = arguments.configs or 4, arguments.width or 4
+    if arguments.runs % BLOCK:
+        parser.error(f"--runs must be a multiple of {BLOCK}")
+    return arguments
+
+
+def _header(device: torch.device) -> Row:
+    """Where, when and with what."""
+    return {
+        "benchmark": "engine",
+        "date": datetime.date.today().isoformat(),
+        "device": _name(device),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "numpy": np.__version__,
+        "arguments": sys.argv[1:],
+    }
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "cpu"
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def _write(row: Row, out: Path | None) -> None:
+    line = json.dumps(row, ensure_ascii=False)
+    print(line, flush=True)
+    if out is not None:
+        with out.open("a") as file:
+            file.write(f"{line}\n")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

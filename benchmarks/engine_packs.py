@@ -1,0 +1,127 @@
+"""The engine as a contender.  All that the benchmark asks of `search.engine` past data stands here.
+
+# K slots
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.engine_loops import Training, synchronise
+from search.engine import (
+    Began,
+    DeviceData,
+    LaneOptions,
+    Lanes,
+    ModelShape,
+    Over,
+    Pack,
+    Reported,
+    RunConfig,
+)
+from search.engine.admission import prior_width
+from search.engine.compiled import CompiledProgram, Job
+from search.engine.pack import METRICS
+from search.engine.spec import StepSpec
+
+ACCURACY = METRICS.index("validation_accuracy")
+
+
+class Packs:
+    """Lanes for the runs of one shape and data set; every run added waits for a slot.
+
+    Args:
+        width: of every pack; None takes the engine's own.
+        cache: the folder of compiled programs; None steps eagerly.
+    """
+
+    def __init__(
+        self, shape: ModelShape, data: DeviceData, *, width: int | None, cache: Path | None
+    ) -> None:
+        self._shape, self._data, self._width, self._cache = shape, data, width, cache
+        options = LaneOptions(width=width, compile=cache is not None, cache=cache)
+        self._lanes = Lanes(data.device, options)
+
+    def width(self, config: RunConfig) -> int:
+        """The number of slots of the pack that trains such a run."""
+        return self._width or prior_width(_spec(config, self._shape, self._data), self._data.device)
+
+    def compile(self, config: RunConfig) -> float:
+        """Have the program for such a run at hand; the seconds that took, 0 where it was."""
+        if self._cache is None:
+            return 0.0
+        spec = _spec(config, self._shape, self._data)
+        return _compile(Job.of(spec, self.width(config), self._data), self._cache)
+
+    def train(self, configs: Sequence[RunConfig]) -> Training:
+        """Add all the runs at once, and train until the last is over.
+
+        Raises:
+            RuntimeError: one of them diverged or failed.
+        """
+        synchronise(self._data.device)
+        start = now = time.perf_counter()
+        for key, config in enumerate(configs):
+            self._lanes.add(key, config, self._shape, self._data)
+        began: dict[object, float] = {}
+        accuracies: dict[object, float] = {}
+        programs: set[str] = set()
+        slot_seconds, num_epochs = 0.0, 0
+        while not self._lanes.is_idle:
+            before, events, now = now, self._lanes.advance(), time.perf_counter()
+            for event in events:
+                if isinstance(event, Began):
+                    began[event.key] = before
+                    programs.add(str(event.program))
+                elif isinstance(event, Reported):
+                    num_epochs += 1
+                    accuracies[event.key] = event.report.metrics["validation_accuracy"]
+                elif isinstance(event, Over) and event.outcome.state == "complete":
+                    slot_seconds += now - began[event.key]
+                else:
+                    raise RuntimeError(f"a run went wrong: {event}")
+        synchronise(self._data.device)
+        seconds = time.perf_counter() - start
+        return Training(
+            num_samples=num_epochs * self._data.train.num_samples,
+            seconds=seconds,
+            accuracies=tuple(accuracies[key] for key in range(len(configs))),
+            programs=frozenset(programs),
+            occupancy=slot_seconds / (self.width(configs[0]) * (now - start)),
+        )
+
+
+def open_pack(
+    config: RunConfig, shape: ModelShape, data: DeviceData, width: int, cache: Path | None
+) -> tuple[Pack, float]:
+    """A pack for such runs, and the seconds that compiling its program took."""
+    spec = _spec(config, shape, data)
+    if cache is None:
+        return Pack(spec, data, width=width), 0.0
+    job = Job.of(spec, width, data)
+    seconds = _compile(job, cache)
+    return Pack(spec, data, width=width, compiled=CompiledProgram(cache / job.name)), seconds
+
+
+def _spec(config: RunConfig, shape: ModelShape, data: DeviceData) -> StepSpec:
+    dtype = str(data.train.x.dtype).removeprefix("torch.")
+    return StepSpec.of(config, shape, data.train.num_samples, dtype)
+
+
+def _compile(job: Job, cache: Path) -> float:
+    """Compile in a process of its own, as `Lanes` does, with the device otherwise at rest."""
+    folder = cache / job.name
+    if folder.exists():
+        return 0.0
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as log:
+        process = job.start(folder, log)
+        if process.wait() != 0:
+            log.seek(0)
+            raise RuntimeError(log.read().decode(errors="replace"))
+    if process.stdin is not None:
+        process.stdin.close()
+    return time.perf_counter() - start
