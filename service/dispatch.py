@@ -56,6 +56,7 @@ def orders(tx: Transaction, runs: Sequence[RunRow]) -> Iterable[RunOrder]:
             config=spec.run_config(trial.config),
             early_stopping=None if stopping is None else stopping.model_dump(mode="json"),
             data_fingerprint=run.data_fingerprint,
+            reproducible=spec.reproducible,
             **parts,
         )
 

@@ -137,6 +137,7 @@ class RunOrder(RunKey):
     early_stopping: dict[str, Any] | None
     penalty: dict[str, Any]
     data_fingerprint: str | None
+    reproducible: bool = Field(False, description="train it by the same program, come what may")
 
 
 class Refusal(RunKey):

@@ -57,6 +57,14 @@ class Settings(BaseSettings):
         None, description="threads of a CPU device; left out: one core less than there are"
     )
 
+    pack_width: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None, description="slots of every pack; left out: what suits the runs and the device"
+    )
+    compile: bool = Field(True, description="whether a worker may compile its programs")
+    cache_dir: Path | None = Field(
+        None, description="folder of compiled programs; left out: ridgeline in the user's cache"
+    )
+
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, hosts: object) -> object:

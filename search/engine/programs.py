@@ -23,9 +23,13 @@ class Programs:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        if folder is not None:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
+        if folder is not None:
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as exc:  # a read-only home, say
+                _log.warning("nothing is compiled, as there is no folder for it: %s", exc)
+                self.folder = None
         self._loaded: dict[str, CompiledProgram] = {}
         self._failed: set[str] = set()
         self._running: tuple[str, subprocess.Popen[bytes], IO[bytes]] | None = None

@@ -6,7 +6,7 @@ Importing this module imports no torch: the process that only passes orders on s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from search import engine
-    from search.engine import EpochReport, Outcome
 
 _MAX_PREPARED = 4
 """Data sets kept on the device, the most recently used; more studies than this rarely alternate."""
@@ -33,7 +32,8 @@ class RunInput:
     """All that decides what a run comes to, but the program that trains it.
 
     `config` has a value for every parameter of the task.  `data_fingerprint` is that of the data
-    set the study was created with; None takes the data as they are.
+    set the study was created with; None takes the data as they are.  A `reproducible` run is
+    trained by the same program whatever else there is to train.
     """
 
     task: MlpSettings
@@ -43,6 +43,7 @@ class RunInput:
     early_stopping: EarlyStopping | None
     penalty: Penalty
     data_fingerprint: str | None
+    reproducible: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,54 +53,92 @@ class _Prepared:
 
 
 class Trainer:
-    """One device, the data sets on it, and the runs that train there one after the other.
+    """One device, the data sets on it, and the runs that train there.
 
     Args:
         device_name: "cpu:0" or "cuda:N".
         threads: how many a CPU device computes with, set for the whole process; None leaves them
             as they are.
+        options: how the device trains.
 
     Raises:
         ValueError: there is no such device here.
     """
 
-    def __init__(self, data_root: Path | None, device_name: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        data_root: Path | None,
+        device_name: str,
+        threads: int | None,
+        options: engine.LaneOptions | None = None,
+    ) -> None:
         import torch
 
-        from search.engine import ProgramIdentity
+        from search.engine import LaneOptions, Lanes, ProgramIdentity
 
         self._data_root = data_root
         self._device = _device(device_name)
         if self._device.type == "cpu" and threads is not None:
             torch.set_num_threads(threads)
-        self._program = ProgramIdentity.current("eager", 1, self._device, torch.float32)
+        self._lanes = Lanes(self._device, options or LaneOptions(compile=False))
+        width = self._lanes.num_slots
+        self._program = ProgramIdentity.current("eager", width, self._device, torch.float32)
         self._prepared: OrderedDict[tuple[str, Split], _Prepared] = OrderedDict()
 
     @property
     def program(self) -> str:
-        """The identity of the program that trains every run here."""
+        """The identity of the eager program of the widest pack."""
         return str(self._program)
 
-    def start(self, run: RunInput) -> TrainingRun:
-        """A run with its first weights, ready to be trained.
+    @property
+    def num_slots(self) -> int:
+        """How many runs train at once."""
+        return self._lanes.num_slots
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no run."""
+        return self._lanes.is_idle
+
+    def add(self, key: Hashable, run: RunInput, *, group: str | None = None) -> None:
+        """Have a run trained; `key` names it in every event, `group` whose pruning rules it has.
 
         Raises:
             DatasetError: the data set is not here, is not the study's, or cannot be split.
             ValueError: the configuration is not complete, or not one of this task's.
-            MemoryError: data and model do not fit on the device.
+            MemoryError: the data do not fit on the device.
         """
+        config, shape, data = self.prepare(run)
+        self._lanes.add(key, config, shape, data, group=group, pinned=run.reproducible)
+
+    def prepare(
+        self, run: RunInput
+    ) -> tuple[engine.RunConfig, engine.ModelShape, engine.DeviceData]:
+        """A run as the engine takes it; raises what `add` does."""
         from search import engine
 
         with _memory_errors():
             data = self._data(run)
-            shape = engine.ModelShape(
-                num_features=data.num_features,
-                hidden=run.task.hidden,
-                num_classes=data.num_classes,
-                activation=run.task.activation,
-                batch_norm=run.task.batch_norm,
-            )
-            return TrainingRun(engine.TrainingRun(_run_config(run), shape, data))
+        shape = engine.ModelShape(
+            num_features=data.num_features,
+            hidden=run.task.hidden,
+            num_classes=data.num_classes,
+            activation=run.task.activation,
+            batch_norm=run.task.batch_norm,
+        )
+        return _run_config(run), shape, data
+
+    def remove(self, key: Hashable) -> bool:
+        """Train a run no further; False where there is none of that key."""
+        return self._lanes.remove(key)
+
+    def set_rules(self, group: str, rules: engine.PruningRules) -> None:
+        """Prune the runs of a group by these rules from their next epochs on."""
+        self._lanes.set_rules(group, rules)
+
+    def advance(self) -> list[engine.Event]:
+        """Train for a moment; what has come of it."""
+        return self._lanes.advance()
 
     def _data(self, run: RunInput) -> engine.DeviceData:
         key = (run.task.dataset, run.task.split)
@@ -130,26 +169,6 @@ class Trainer:
             device=self._device,
         )
         return _Prepared(dataset.fingerprint, data)
-
-
-class TrainingRun:
-    """One run: iterate it to train, epoch by epoch, then read its outcome.
-
-    Iterating raises MemoryError where the device has no room for a step.
-    """
-
-    def __init__(self, run: engine.TrainingRun) -> None:
-        self._run = run
-
-    def __iter__(self) -> Iterator[EpochReport]:
-        with _memory_errors():
-            yield from self._run.epochs()
-
-    @property
-    def outcome(self) -> Outcome:
-        """What has become of it up to now; evaluates the kept weights on the test data."""
-        with _memory_errors():
-            return self._run.outcome()
 
 
 def _run_config(run: RunInput) -> engine.RunConfig:
@@ -185,14 +204,11 @@ def _device(name: str) -> torch.device:
 @contextmanager
 def _memory_errors() -> Iterator[None]:
     """Turn torch's ways to say that memory has run out into Python's one."""
-    import torch
+    from search.engine.admission import is_out_of_memory
 
     try:
         yield
-    except torch.OutOfMemoryError as exc:
-        raise MemoryError(str(exc)) from exc
     except RuntimeError as exc:
-        # The CPU's allocator has no class of its own (c10/core/impl/alloc_cpu.cpp).
-        if "DefaultCPUAllocator" in str(exc):
+        if is_out_of_memory(exc):
             raise MemoryError(str(exc)) from exc
         raise

@@ -92,6 +92,14 @@ def worker(
         ),
     ] = None,
     data_root: DataRootOption = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Measure how fast packs of each width train on the first device, print the "
+            "table, and end.",
+        ),
+    ] = False,
     token_from_database: Annotated[bool, typer.Option(hidden=True)] = False,
     die_with_parent: DieWithParentOption = False,
 ) -> None:
@@ -99,6 +107,11 @@ def worker(
     if die_with_parent:
         processes.watch_parent()
     settings = load_settings(data_root=data_root)
+    if profile:
+        from service.cli.profile import print_profile
+
+        print_profile(device[0] if device else None, settings)
+        return
     token = read_token() or (_own_token(settings) if token_from_database else None)
     from service.worker.agent import run_worker
 
@@ -110,6 +123,9 @@ def worker(
         data_root=settings.data_root,
         devices=device or None,
         device_threads=settings.device_threads,
+        pack_width=settings.pack_width,
+        compile=settings.compile,
+        cache_dir=settings.cache_dir,
     )
     raise typer.Exit(status)
 

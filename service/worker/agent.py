@@ -50,6 +50,9 @@ def run_worker(
     data_root: Path | None,
     devices: Sequence[str] | None,
     device_threads: int | None,
+    pack_width: int | None,
+    compile: bool,
+    cache_dir: Path | None,
 ) -> int:
     """Train runs of the service at `url` until a SIGTERM or SIGINT; call it in the main thread.
 
@@ -58,6 +61,9 @@ def run_worker(
         data_root: folder whose sub-folders of IDX files are data sets.
         devices: such as cuda:0 or cpu:0; None takes every GPU, or the CPU where there is none.
         device_threads: threads of a CPU device; None takes one core less than there are.
+        pack_width: slots of every pack; None takes what suits the runs and the device.
+        compile: whether programs may be compiled.
+        cache_dir: the folder for them; None takes one in the user's cache.
 
     Returns:
         The status to exit with: 0, or 1 where the worker cannot go on, which the log explains.
@@ -70,10 +76,12 @@ def run_worker(
         _log.error("%s", exc)
         return 1
     with client:
+        specs = device_specs(data_root, devices, device_threads)
+        cache = cache_dir or _user_cache() / "ridgeline"
         agent = Agent(
             HttpApi(client),
             name=name,
-            specs=device_specs(data_root, devices, device_threads),
+            specs=[replace(s, width=pack_width, compile=compile, cache=cache) for s in specs],
             backend=MlpBackend(),
             clock=time.monotonic,
             random=Random(),
@@ -89,6 +97,12 @@ def device_specs(
     names: list[str | None] = [None] if devices is None else [*dict.fromkeys(devices)]
     threads = device_threads or max(1, _num_cores() - 1)
     return [DeviceSpec(name, data_root, threads, survey=i == 0) for i, name in enumerate(names)]
+
+
+def _user_cache() -> Path:
+    """Where programs keep what they can make again (the XDG base directory specification)."""
+    folder = os.environ.get("XDG_CACHE_HOME")
+    return Path(folder) if folder else Path("~/.cache").expanduser()
 
 
 def _num_cores() -> int:

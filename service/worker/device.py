@@ -1,4 +1,4 @@
-"""The process of one device: trains the runs it is given, one after the other.
+"""The process of one device: trains the runs it is given.
 
 It talks to nobody but the agent that started it, and ends when the agent does, however that ended.
 """
@@ -10,57 +10,41 @@ import logging
 import os
 import platform
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from service.protocol import DeviceInfo, RunEnded, RunOrder
-from service.worker.messages import CannotStart, FromDevice, Hello, Key, Stop, Survey, key_of
-from service.worker.training import (
-    Backend,
-    DeviceSpec,
-    LogTail,
-    Trainer,
-    error_text,
-    train,
-)
+from service.protocol import DeviceInfo
+from service.worker.crew import Crew
+from service.worker.messages import CannotStart, FromDevice, Hello, Stop, Survey, ToDevice
+from service.worker.training import Backend, DeviceSpec, LogTail, Trainer, error_text
 
 CPU_NICENESS = 5
 
-_FAILED = ("crashed", "out_of_memory")
-
 
 class Inbox:
-    """The orders that wait, kept up to date by a thread that reads the agent's pipe.
+    """What the agent has said and nobody has taken yet, collected by a thread that reads its pipe.
 
     The agent holds the only writing end of the pipe.  Whether it lets us go or dies itself, the
     thread reads end-of-file and ends this process at once, whatever the main thread is at.
     """
 
-    def __init__(self, pipe: Connection[Any, RunOrder | Stop], on_end: Callable[[], None]) -> None:
+    def __init__(self, pipe: Connection[Any, ToDevice], on_end: Callable[[], None]) -> None:
         self._pipe = pipe
         self._on_end = on_end
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[Key, RunOrder] = OrderedDict()
-        self._training: Key | None = None
-        self._stopped = False
+        self._messages: list[ToDevice] = []
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
-    def next(self) -> RunOrder:
-        """The next run to train; waits for one."""
+    def take(self, *, wait: bool) -> list[ToDevice]:
+        """All that has come since the last call; `wait` for something."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting)
-            self._training, order = self._waiting.popitem(last=False)
-            self._stopped = False
-            return order
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the run last taken is to be trained no further."""
-        return self._stopped
+            if wait:
+                self._changed.wait_for(lambda: self._messages)
+            taken, self._messages = self._messages, []
+            return taken
 
     def _read(self) -> None:
         while True:
@@ -70,19 +54,14 @@ class Inbox:
                 self._on_end()
                 return
             with self._changed:
-                if isinstance(message, RunOrder):
-                    self._waiting[key_of(message)] = message
-                elif message.key == self._training:
-                    self._stopped = True
-                else:
-                    self._waiting.pop(message.key, None)
+                self._messages.append(message)
                 self._changed.notify()
 
 
 def main(
     spec: DeviceSpec,
     backend: Backend,
-    orders: Connection[Any, RunOrder | Stop],
+    orders: Connection[Any, ToDevice],
     events: Connection[Any, Any],
 ) -> None:
     """The whole life of a device process; SIGINT and SIGTERM are blocked, the agent sees to them.
@@ -102,22 +81,23 @@ def main(
         raise SystemExit(1) from None
     with suppress(BrokenPipeError):  # the agent has died; the inbox is about to end this process
         events.send(hello)
-        serve(hello.info.kind, trainer, inbox, tail, events.send)
+        serve(hello.info.kind, Crew(trainer, tail), inbox, events.send)
 
 
-def serve(
-    kind: str, trainer: Trainer, inbox: Inbox, tail: LogTail, send: Callable[[FromDevice], None]
-) -> None:
+def serve(kind: str, crew: Crew, inbox: Inbox, send: Callable[[FromDevice], None]) -> None:
     """Train what the inbox holds, until the device had better be started anew."""
     while True:
-        order = inbox.next()
-        tail.lines.clear()
-        for message in train(trainer, order, tail, lambda: inbox.stopped):
-            send(message)
-            failed = isinstance(message, RunEnded) and message.outcome in _FAILED
-        if failed and kind == "cuda":
-            # After some errors a CUDA context fails every later call, and memory stays taken.  The
-            # next run must not pay for that, so the agent gets to start a new process.
+        for message in inbox.take(wait=crew.is_idle):
+            taken = crew.stop(message.key) if isinstance(message, Stop) else crew.take(message)
+            for said in taken:
+                send(said)
+        for said in crew.advance():
+            send(said)
+        if crew.failed and kind == "cuda":
+            # After some errors a CUDA context fails every later call.  The other runs must not pay
+            # for that, so the agent gets to start a new process.
+            for said in crew.hand_back():
+                send(said)
             return
 
 
@@ -144,7 +124,11 @@ def _begin(spec: DeviceSpec, backend: Backend) -> tuple[Hello, Trainer]:
         os.nice(CPU_NICENESS)
     trainer = backend.trainer(name, spec)
     info = DeviceInfo(
-        name=name, kind=kind, description=_description(name, kind), program=trainer.program
+        name=name,
+        kind=kind,
+        description=_description(name, kind),
+        program=trainer.program,
+        num_slots=trainer.num_slots,
     )
     survey = Survey(devices, backend.datasets(spec.data_root)) if spec.survey else None
     return Hello(info, survey), trainer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,10 +22,19 @@ from service.protocol import (
     SyncRequest,
     SyncResponse,
 )
-from service.worker.messages import CannotStart, DeviceEvent, Died, Hello, Key, Started, key_of
+from service.worker.messages import (
+    CannotStart,
+    DeviceEvent,
+    Died,
+    HandedBack,
+    Hello,
+    Key,
+    Started,
+    key_of,
+)
 
-RUNS_PER_DEVICE = 3
-"""One that trains and two that wait: small runs end faster than the api is asked for more."""
+MAX_LIMITS = 10_000
+"""Runs whose packs have failed that are remembered; the oldest are forgotten."""
 
 REPORTS_PER_STATEMENT = 5_000
 """About 1.5 MB of JSON, well below what an api accepts."""
@@ -34,6 +43,11 @@ STOP_GRACE_SECONDS = 30.0
 """How long a device may go on with a run that it was told to stop, before it is started anew."""
 
 _log = logging.getLogger(__name__)
+
+
+def num_wanted(num_slots: int) -> int:
+    """Runs to hold for so many slots: small runs end faster than the api is asked for more."""
+    return num_slots + max(2, num_slots // 2)
 
 
 class Port(Protocol):
@@ -47,6 +61,7 @@ class Port(Protocol):
 @dataclass
 class _Run:
     order: RunOrder
+    sent: bool = False
     program: str | None = None
     began_at: float | None = None
     reports: list[RunReport] = field(default_factory=list)
@@ -58,8 +73,8 @@ class _Device:
     port: Port
     info: DeviceInfo | None = None
     ready: bool = False
-    training: Key | None = None  # what its process is at, still ours or not
-    stop_by: float | None = None
+    training: set[Key] = field(default_factory=set)  # what its process is at, still ours or not
+    stop_by: dict[Key, float] = field(default_factory=dict)
     killed: bool = False
 
 
@@ -78,6 +93,7 @@ class Holdings:
         self._statement: SyncRequest | None = None
         self._sync_seq = 0
         self._leaving = False
+        self._limits: OrderedDict[int, int] = OrderedDict()
         self.urgent = False
         """Whether the api should be told at once rather than in its turn."""
 
@@ -94,41 +110,63 @@ class Holdings:
         match event:
             case Hello(info=info):
                 device.info, device.ready = info, True
-                for run in self._open_runs(device_name):
-                    device.port.start(run.order)
+                self._send(device_name)
             case CannotStart(reason=reason):
                 _log.error("%s cannot be used: %s", device_name, reason)
             case Started(key=key, program=program):
-                device.training = key
+                device.training.add(key)
                 if (started := self._open_run(key)) is not None:
                     started.program, started.began_at = program, self._clock()
                 else:  # it began before the word that stops it came
-                    device.stop_by = self._clock() + STOP_GRACE_SECONDS
+                    device.stop_by[key] = self._clock() + STOP_GRACE_SECONDS
             case RunReport():
                 if (reported := self._open_run(key_of(event))) is not None:
                     reported.reports.append(event)
             case RunEnded():
-                device.training = device.stop_by = None
+                self._forget(device, key_of(event))
                 if (ended := self._open_run(key_of(event))) is not None:
                     self._end(ended, event)
+                self._send(device_name)
+            case HandedBack(key=key, limit=limit):
+                self._forget(device, key)
+                if (returned := self._open_run(key)) is not None:
+                    self._release(returned, limit)
+                self._send(device_name)
             case Died(how=how):
                 self._bury(device_name, how)
 
     def _bury(self, device_name: str, how: str) -> None:
         device = self._devices[device_name]
-        trained = None if device.training is None else self._open_run(device.training)
-        at_what = "" if trained is None else f" while it trained run {trained.order.run}"
+        trained = [run for key in sorted(device.training) if (run := self._open_run(key))]
+        at_what = "".join(f" {run.order.run}" for run in trained)
+        at_what = f" while it trained{at_what}" if trained else ""
         _log.warning("the process of %s %s%s; starting it anew", device_name, how, at_what)
-        if trained is not None and device.killed:
-            # It was killed for the run before this one, a moment too late.
-            self._end(trained, self._ended(trained, "released"))
-        elif trained is not None:
-            self._end(trained, self._ended(trained, "crashed", f"the device process {how}"))
-        if not device.ready:
-            # Nobody knows when it will be of use again: others may have its runs.
-            for run in self._open_runs(device_name):
+        # Killed for a run that did not stop, it says nothing of the others.  Else one of those that
+        # trained is to blame, and only where it was the only one is it known which.
+        if len(trained) == 1 and not device.killed:
+            self._end(trained[0], self._ended(trained[0], "crashed", f"the device process {how}"))
+        else:
+            for run in trained:
+                self._release(run, None if device.killed else len(trained) // 2)
+        for run in self._open_runs(device_name):
+            run.sent = False
+            if not device.ready:
+                # Nobody knows when it will be of use again: others may have its runs.
                 self._end(run, self._ended(run, "released"))
         self._devices[device_name] = _Device(device.port, device.info)
+
+    def _release(self, run: _Run, limit: int | None) -> None:
+        """Give a run back, and remember beside how few others it is to be tried again."""
+        if limit is not None:
+            self._limits[run.order.run] = limit
+            self._limits.move_to_end(run.order.run)
+            while len(self._limits) > MAX_LIMITS:
+                self._limits.popitem(last=False)
+        self._end(run, self._ended(run, "released"))
+
+    def _forget(self, device: _Device, key: Key) -> None:
+        device.training.discard(key)
+        device.stop_by.pop(key, None)
 
     # ---- the api
 
@@ -178,15 +216,17 @@ class Holdings:
     def kill_at(self) -> float:
         """When to call `kill_overdue`; infinite where no device is to stop a run."""
         return min(
-            (d.stop_by for d in self._devices.values() if d.stop_by is not None), default=math.inf
+            (at for device in self._devices.values() for at in device.stop_by.values()),
+            default=math.inf,
         )
 
     def kill_overdue(self) -> None:
         """Kill the processes that have gone on for too long with a run they were to stop."""
         for name, device in self._devices.items():
-            if device.stop_by is not None and device.stop_by <= self._clock():
+            if any(at <= self._clock() for at in device.stop_by.values()):
                 _log.warning("%s does not stop a run; killing its process", name)
-                device.killed, device.stop_by = True, None
+                device.killed = True
+                device.stop_by.clear()
                 device.port.kill()
 
     # ----
@@ -203,17 +243,37 @@ class Holdings:
 
     def _hold(self, order: RunOrder) -> None:
         self._runs[key_of(order)] = _Run(order)
-        device = self._devices[order.device]
-        if device.ready:
-            device.port.start(order)
+        self._send(order.device)
+
+    def _send(self, device_name: str) -> None:
+        """Have a device train what it has not been given yet.
+
+        A run with a limit trains beside fewer than that many others, whatever they are.  So the
+        runs that trained when the device failed are halved until the guilty one is alone.
+        """
+        device = self._devices[device_name]
+        if not device.ready:
+            return
+        runs = self._open_runs(device_name)
+        sent = [run for run in runs if run.sent]
+        for run in runs:
+            if run.sent:
+                continue
+            together = [*sent, run]
+            limits = [self._limits.get(each.order.run, math.inf) for each in together]
+            if len(together) > min(limits):
+                return
+            run.sent = True
+            sent = together
+            device.port.start(run.order)
 
     def _tell_to_stop(self, run: _Run) -> None:
         device = self._devices[run.order.device]
         key = key_of(run.order)
-        if device.ready:
+        if device.ready and run.sent:
             device.port.stop(key)
-        if device.training == key:
-            device.stop_by = self._clock() + STOP_GRACE_SECONDS
+        if key in device.training:
+            device.stop_by[key] = self._clock() + STOP_GRACE_SECONDS
 
     def _ended(self, run: _Run, outcome: str, error: str | None = None) -> RunEnded:
         """The end of a run as the agent sees it."""
@@ -231,6 +291,8 @@ class Holdings:
 
     def _end(self, run: _Run, end: RunEnded) -> None:
         run.end = end
+        if end.outcome not in ("released", "crashed"):
+            self._limits.pop(end.run, None)
         # Small runs end as fast as the api answers: ask for the next one while others still wait.
         self.urgent = True
 
@@ -267,9 +329,11 @@ class Holdings:
         )
 
     def _num_free(self, device_name: str) -> int:
-        if self._leaving or not self._devices[device_name].ready:
+        device = self._devices[device_name]
+        if self._leaving or not device.ready:
             return 0
-        return max(0, RUNS_PER_DEVICE - len(self._open_runs(device_name)))
+        assert device.info is not None
+        return max(0, num_wanted(device.info.num_slots) - len(self._open_runs(device_name)))
 
     def _settle(self, statement: SyncRequest) -> None:
         for key, num_told in Counter(map(key_of, statement.reports)).items():

@@ -1,8 +1,9 @@
 """What the agent and the process of a device say to each other, over two pipes.
 
-To the device: a `RunOrder` for each run to train, in the order they arrive, and `Stop`.  From the
-device: `Hello` or `CannotStart` once; then for each run `Started`, its reports and its end.  Every
-message is in the pipe before the device goes on, so that what it said before it died is heard.
+To the device: a `RunOrder` for each run to train, and `Stop`.  From the device: `Hello` or
+`CannotStart` once; then for each run `Started`, its reports and its end, those of different runs in
+any order.  Every message is in the pipe before the device goes on, so that what it said before it
+died is heard.
 """
 
 from __future__ import annotations
@@ -51,6 +52,17 @@ class Started:
 
 
 @dataclass(frozen=True)
+class HandedBack:
+    """What the run trained in has failed, with others in it: nobody is to blame.
+
+    `limit` is beside how few others it is to be tried again, itself counted; None: beside any.
+    """
+
+    key: Key
+    limit: int | None
+
+
+@dataclass(frozen=True)
 class Stop:
     """Train the run no further; the end of one that trains is told, a waiting one just goes."""
 
@@ -64,6 +76,6 @@ class Died:
     how: str
 
 
-FromDevice = Hello | CannotStart | Started | RunReport | RunEnded
+FromDevice = Hello | CannotStart | Started | RunReport | RunEnded | HandedBack
 ToDevice = RunOrder | Stop
 DeviceEvent = FromDevice | Died

@@ -1,18 +1,21 @@
-"""One run on a device: the trainer it needs, and what is told of it while it trains."""
+"""What trains on a device: the trainer, what it tells, and how it is made."""
 
 from __future__ import annotations
 
 import logging
-import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from service.protocol import DatasetInfo, RunEnded, RunOrder, RunReport
-from service.worker.messages import Started, key_of
+from service.protocol import DatasetInfo, RunOrder
+from service.worker.messages import HandedBack, Key, key_of
+
+if TYPE_CHECKING:
+    from search import engine
+
+_log = logging.getLogger(__name__)
 
 LOG_LINES = 100
 MAX_ERROR = 2_000
@@ -25,20 +28,16 @@ class DeviceSpec:
     """What a device process is started with.
 
     `name` None takes the first device there is.  `survey` asks for the machine's devices and data
-    sets in the `Hello`.
+    sets in the `Hello`.  `width`, `compile` and `cache` are the engine's `LaneOptions`.
     """
 
     name: str | None
     data_root: Path | None
     threads: int | None
     survey: bool = False
-
-
-class Epoch(Protocol):
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
+    width: int | None = None
+    compile: bool = True
+    cache: Path | None = None
 
 
 class Outcome(Protocol):
@@ -54,21 +53,66 @@ class Outcome(Protocol):
     def metrics(self) -> Mapping[str, float]: ...
 
 
-class Training(Protocol):
-    """A run: iterate it to train it, then read its outcome."""
+@dataclass(frozen=True)
+class Began:
+    """The run trains from now on, by this program."""
 
-    def __iter__(self) -> Iterator[Epoch]: ...
-    @property
-    def outcome(self) -> Outcome: ...
+    key: Key
+    program: str
+
+
+@dataclass(frozen=True)
+class Reported:
+    key: Key
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Over:
+    key: Key
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run failed with nobody else involved; a MemoryError: it does not fit alone."""
+
+    key: Key
+    error: Exception
+
+
+Event = Began | Reported | Over | Failed | HandedBack
 
 
 class Trainer(Protocol):
-    """Trains runs on one device."""
+    """Trains runs on one device, as many at once as suit it."""
 
     @property
-    def program(self) -> str: ...
-    def start(self, order: RunOrder) -> Training:
-        """The run of an order; it, and iterating it, raise MemoryError where memory runs out."""
+    def program(self) -> str:
+        """The identity of the program that a run begins with unless a better one is at hand."""
+        ...
+
+    @property
+    def num_slots(self) -> int:
+        """How many runs it trains at once."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no run."""
+        ...
+
+    def add(self, order: RunOrder) -> None:
+        """Take a run in; any exception says why it cannot be trained."""
+        ...
+
+    def remove(self, key: Key) -> None:
+        """Train a run no further."""
+        ...
+
+    def advance(self) -> Sequence[Event]:
+        """Train for a moment; what has come of it."""
         ...
 
 
@@ -108,31 +152,64 @@ class MlpTrainer:
     """The trainer of the task mlp, told what to do by orders."""
 
     def __init__(self, device: str, spec: DeviceSpec) -> None:
+        from search.engine import LaneOptions
         from search.tasks.training import Trainer
 
-        self._trainer = Trainer(spec.data_root, device, spec.threads)
+        options = LaneOptions(width=spec.width, compile=spec.compile, cache=spec.cache)
+        self._trainer = Trainer(spec.data_root, device, spec.threads, options)
 
     @property
     def program(self) -> str:
         return self._trainer.program
 
-    def start(self, order: RunOrder) -> Training:
+    @property
+    def num_slots(self) -> int:
+        return self._trainer.num_slots
+
+    @property
+    def is_idle(self) -> bool:
+        return self._trainer.is_idle
+
+    def add(self, order: RunOrder) -> None:
         from search.spec import EarlyStopping, Objective, Penalty
         from search.tasks.settings import MlpSettings
         from search.tasks.training import RunInput
 
         stopping = order.early_stopping
-        return self._trainer.start(
-            RunInput(
-                task=MlpSettings.model_validate(order.task),
-                config=order.config,
-                seed=order.seed,
-                objective=Objective.model_validate(order.objective),
-                early_stopping=None if stopping is None else EarlyStopping.model_validate(stopping),
-                penalty=Penalty.model_validate(order.penalty),
-                data_fingerprint=order.data_fingerprint,
-            )
+        run = RunInput(
+            task=MlpSettings.model_validate(order.task),
+            config=order.config,
+            seed=order.seed,
+            objective=Objective.model_validate(order.objective),
+            early_stopping=None if stopping is None else EarlyStopping.model_validate(stopping),
+            penalty=Penalty.model_validate(order.penalty),
+            data_fingerprint=order.data_fingerprint,
+            reproducible=order.reproducible,
         )
+        self._trainer.add(key_of(order), run, group=order.study)
+
+    def remove(self, key: Key) -> None:
+        self._trainer.remove(key)
+
+    def advance(self) -> Sequence[Event]:
+        return [self._event(event) for event in self._trainer.advance()]
+
+    def _event(self, event: engine.Event) -> Event:
+        from search import engine
+
+        key = cast(Key, event.key)
+        match event:
+            case engine.Began(program=program):
+                return Began(key, program)
+            case engine.Reported(report=report):
+                return Reported(key, report.epoch, report.metrics)
+            case engine.Over(outcome=outcome):
+                return Over(key, outcome)
+            case engine.HandedBack(error=error, limit=limit):
+                _log.warning("run %d is handed back: %s", key[0], error_text(error))
+                return HandedBack(key, limit)
+            case engine.Failed(error=error):
+                return Failed(key, error)
 
 
 class LogTail(logging.Handler):
@@ -147,52 +224,11 @@ class LogTail(logging.Handler):
         self.lines.append(self.format(record))
 
 
-def train(
-    trainer: Trainer, order: RunOrder, tail: LogTail, stopped: Callable[[], bool]
-) -> Iterator[Started | RunReport | RunEnded]:
-    """Train one run; what is to be said of it, when it is to be said, its end last."""
-    began = time.monotonic()
-    program = trainer.program
-    names: dict[str, Any] = {"run": order.run, "attempt": order.attempt}
-
-    def end(outcome: str, **values: Any) -> RunEnded:
-        seconds = time.monotonic() - began
-        return RunEnded.model_validate(
-            {**names, "outcome": outcome, "program": program, "device_seconds": seconds, **values}
-        )
-
-    yield Started(key_of(order), program)
-    try:
-        training = trainer.start(order)
-        for report in training:
-            yield RunReport(**names, epoch=report.epoch, metrics=dict(report.metrics))
-            if stopped():
-                yield end("stopped")
-                return
-        result = training.outcome
-        diverged = result.diverged_epoch
-        last = end(
-            result.state,
-            value=result.value,
-            kept_epoch=result.kept_epoch,
-            metrics=dict(result.metrics),
-            error=None if diverged is None else f"the loss was not finite in epoch {diverged}",
-        )
-    except Exception as exc:
-        lines = [*tail.lines, traceback.format_exc()]
-        last = end(
-            "out_of_memory" if isinstance(exc, MemoryError) else "crashed",
-            error=error_text(exc),
-            log_tail=_clean("\n".join(lines))[-MAX_LOG:],
-        )
-    yield last
-
-
 def error_text(exc: Exception) -> str:
     """What to tell a person of an exception, fit to be sent."""
-    return _clean(f"{type(exc).__name__}: {exc}")[:MAX_ERROR]
+    return clean(f"{type(exc).__name__}: {exc}")[:MAX_ERROR]
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """`text` without what JSON or PostgreSQL cannot carry: lone surrogates and NUL."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")

@@ -63,6 +63,8 @@ def test_documented_defaults_are_the_defaults() -> None:
             continue
         if isinstance(default, tuple):
             default = ",".join(default)
+        elif isinstance(default, bool):
+            default = str(default).lower()
         elif isinstance(default, float):
             default = f"{default:g}"
         assert documented[name.upper()] == f"`{default}`"

@@ -43,6 +43,9 @@ class Deployment:
             "RIDGELINE_LEASE_SECONDS": "5",
             "RIDGELINE_SYNC_INTERVAL_SECONDS": "0.2",
             "RIDGELINE_DEVICE_THREADS": "1",
+            # The same program for every run, so that outcomes can be compared to the bit.
+            "RIDGELINE_PACK_WIDTH": "4",
+            "RIDGELINE_COMPILE": "false",
         }
         self._processes: list[subprocess.Popen[bytes]] = []
         # Patient: the api is killed and started again under its hands.

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from search import engine
 from search.spec import EarlyStopping, Objective, Penalty
 from search.tasks import training
 from search.tasks.datasets import Dataset, DatasetError, load
@@ -43,8 +44,13 @@ def run_input(dataset: str = "digits", **config: Any) -> RunInput:
     )
 
 
+def begin(trainer: Trainer, run: RunInput) -> engine.TrainingRun:
+    """The run by itself, trained by the engine called directly."""
+    return engine.TrainingRun(*trainer.prepare(run))
+
+
 def history(trainer: Trainer, run: RunInput) -> list[dict[str, float]]:
-    return [report.metrics for report in trainer.start(run)]
+    return [report.metrics for report in begin(trainer, run).epochs()]
 
 
 @pytest.fixture
@@ -54,11 +60,11 @@ def trainer() -> Trainer:
 
 @pytest.mark.parametrize("name", ["digits", "breast-cancer"])
 def test_learns(trainer: Trainer, name: str) -> None:
-    run = trainer.start(run_input(name, epochs=8, learning_rate=0.005, batch_size=32))
-    reports = list(run)
+    run = begin(trainer, run_input(name, epochs=8, learning_rate=0.005, batch_size=32))
+    reports = list(run.epochs())
     assert [report.epoch for report in reports] == list(range(1, 9))
     assert reports[-1].metrics["train_loss"] < reports[0].metrics["train_loss"] / 2
-    outcome = run.outcome
+    outcome = run.outcome()
     assert outcome.state == "complete"
     assert outcome.kept_epoch == 8
     assert outcome.value == reports[-1].metrics["validation_accuracy"]
@@ -149,15 +155,16 @@ def test_model_settings_reach_the_engine(trainer: Trainer) -> None:
 
 
 def test_early_stopping_keeps_the_best_epoch(trainer: Trainer) -> None:
-    run = trainer.start(
+    run = begin(
+        trainer,
         replace(
             run_input(epochs=60, learning_rate=0.02),
             objective=Objective(metric="validation_loss", direction="minimize"),
             early_stopping=EarlyStopping(patience=3),
-        )
+        ),
     )
-    losses = [report.metrics["validation_loss"] for report in run]
-    outcome = run.outcome
+    losses = [report.metrics["validation_loss"] for report in run.epochs()]
+    outcome = run.outcome()
     assert outcome.state == "complete"
     assert len(losses) < 60
     assert outcome.kept_epoch == int(np.argmin(losses)) + 1 == len(losses) - 3
@@ -165,27 +172,26 @@ def test_early_stopping_keeps_the_best_epoch(trainer: Trainer) -> None:
 
 
 def test_divergence_is_an_outcome(trainer: Trainer) -> None:
-    run = trainer.start(run_input(optimizer="sgd", learning_rate=1e10, epochs=5))
-    assert len(list(run)) < 5
-    assert run.outcome.state == "diverged"
-    assert run.outcome.value is None
-    assert run.outcome.metrics == {}
+    run = begin(trainer, run_input(optimizer="sgd", learning_rate=1e10, epochs=5))
+    assert len(list(run.epochs())) < 5
+    assert run.outcome().state == "diverged"
+    assert run.outcome().value is None
+    assert run.outcome().metrics == {}
 
 
 def test_a_run_can_be_left_early(trainer: Trainer) -> None:
-    run = trainer.start(run_input(epochs=5))
-    next(iter(run))
-    assert run.outcome.state == "stopped"
-    assert run.outcome.kept_epoch == 1
+    run = begin(trainer, run_input(epochs=5))
+    next(run.epochs())
+    assert run.outcome().state == "stopped"
+    assert run.outcome().kept_epoch == 1
 
 
 def test_folders_of_the_data_root_are_trained_on(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy")
-    run = Trainer(tmp_path, "cpu:0", 1).start(
-        run_input("toy", epochs=30, batch_size=16, learning_rate=0.02)
-    )
-    assert list(run)[-1].metrics["validation_accuracy"] == 1
-    assert run.outcome.metrics["test_accuracy"] > 0.9
+    wanted = run_input("toy", epochs=30, batch_size=16, learning_rate=0.02)
+    run = begin(Trainer(tmp_path, "cpu:0", 1), wanted)
+    assert list(run.epochs())[-1].metrics["validation_accuracy"] == 1
+    assert run.outcome().metrics["test_accuracy"] > 0.9
 
 
 @pytest.mark.skipif(
@@ -194,30 +200,30 @@ def test_folders_of_the_data_root_are_trained_on(tmp_path: Path) -> None:
 )
 def test_real_mnist() -> None:
     trainer = Trainer(Path(os.environ["RIDGELINE_DATA_ROOT"]), "cpu:0", threads=1)
-    run = trainer.start(run_input("mnist", epochs=2, batch_size=256))
-    assert list(run)[-1].metrics["validation_accuracy"] > 0.93
-    assert run.outcome.metrics["test_accuracy"] > 0.93
+    run = begin(trainer, run_input("mnist", epochs=2, batch_size=256))
+    assert list(run.epochs())[-1].metrics["validation_accuracy"] > 0.93
+    assert run.outcome().metrics["test_accuracy"] > 0.93
 
 
 def test_other_data_than_the_study_has_are_refused(trainer: Trainer) -> None:
     right = load("digits", None).fingerprint
-    list(trainer.start(replace(run_input(epochs=1), data_fingerprint=right)))
+    trainer.prepare(replace(run_input(epochs=1), data_fingerprint=right))
     with pytest.raises(DatasetError, match=rf"not the one the study .*{right}.*{'0' * 64}"):
-        trainer.start(replace(run_input(), data_fingerprint="0" * 64))
+        trainer.prepare(replace(run_input(), data_fingerprint="0" * 64))
 
 
 def test_files_replaced_while_the_worker_runs_are_read_again(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy")
     trainer = Trainer(tmp_path, "cpu:0", 1)
     before = load("toy", tmp_path).fingerprint
-    trainer.start(replace(run_input("toy"), data_fingerprint=before))
+    trainer.prepare(replace(run_input("toy"), data_fingerprint=before))
     images, _ = toy_arrays(seed=7)
     write(tmp_path / "toy" / "train-images-idx3-ubyte", encode(images))
     after = load("toy", tmp_path).fingerprint
     assert after != before
-    trainer.start(replace(run_input("toy"), data_fingerprint=after))
+    trainer.prepare(replace(run_input("toy"), data_fingerprint=after))
     with pytest.raises(DatasetError, match="not the one"):
-        trainer.start(replace(run_input("toy"), data_fingerprint=before))
+        trainer.prepare(replace(run_input("toy"), data_fingerprint=before))
 
 
 def test_the_most_recent_data_stay_prepared(
@@ -235,7 +241,7 @@ def test_the_most_recent_data_stay_prepared(
         """How many data sets are prepared for a run on the split of this seed."""
         loaded.clear()
         run = run_input()
-        trainer.start(replace(run, task=run.task.model_copy(update={"split": Split(seed=seed)})))
+        trainer.prepare(replace(run, task=run.task.model_copy(update={"split": Split(seed=seed)})))
         return len(loaded)
 
     assert [start(seed) for seed in (0, 1, 2, 3)] == [1, 1, 1, 1]
@@ -249,11 +255,11 @@ def test_configurations_must_be_complete(trainer: Trainer) -> None:
     run = run_input()
     without = {name: value for name, value in run.config.items() if name != "momentum"}
     with pytest.raises(ValueError, match="lacks momentum"):
-        trainer.start(replace(run, config=without))
+        trainer.prepare(replace(run, config=without))
     with pytest.raises(ValueError, match="must not have temperature"):
-        trainer.start(replace(run, config={**run.config, "temperature": 1.0}))
+        trainer.prepare(replace(run, config={**run.config, "temperature": 1.0}))
     with pytest.raises(ValueError, match="dropout must be below"):
-        trainer.start(replace(run, config={**run.config, "dropout": 1.0}))
+        trainer.prepare(replace(run, config={**run.config, "dropout": 1.0}))
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu:1", "cuda:99", "tpu:0", ""])
@@ -267,7 +273,7 @@ def test_program_tells_the_number_of_threads() -> None:
     assert torch.get_num_threads() == 1
     torch.set_num_threads(2)
     trainer = Trainer(None, "cpu:0", threads=None)
-    assert trainer.program.startswith("eager/width=1/torch=")
+    assert trainer.program.startswith("eager/width=32/torch=")
     assert trainer.program.endswith("/threads=2")
 
 
@@ -278,40 +284,47 @@ def test_program_tells_the_number_of_threads() -> None:
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_memory_running_out_is_a_memory_error(
+def test_data_that_do_not_fit_are_a_memory_error(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
-    class Fails:
-        def __init__(self, *_: object) -> None:
-            pass
-
-        def epochs(self) -> Iterator[None]:
-            raise error
-            yield
-
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("search.engine.TrainingRun", Fails)
+    monkeypatch.setattr("search.engine.DeviceData.from_arrays", fail)
     with pytest.raises(MemoryError, match="memory"):
-        list(trainer.start(run_input()))
-    monkeypatch.setattr("search.engine.TrainingRun", fail)
-    with pytest.raises(MemoryError, match="memory"):
-        trainer.start(run_input())
-    monkeypatch.setattr("search.engine.TrainingRun", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        trainer.start(run_input())
+        trainer.add("run", run_input())
+    assert trainer.is_idle
 
 
 def test_other_errors_of_torch_stay_as_they_are(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr("search.engine.TrainingRun", fail)
+    monkeypatch.setattr("search.engine.DeviceData.from_arrays", fail)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        trainer.start(run_input())
+        trainer.add("run", run_input())
+
+
+def test_runs_beside_others_come_to_what_they_come_to_alone() -> None:
+    trainer = Trainer(None, "cpu:0", 1, engine.LaneOptions(width=4))
+    runs = {f"run {n}": run_input(epochs=1 + n % 3, learning_rate=0.001 * 2**n) for n in range(9)}
+    for key, run in runs.items():
+        trainer.add(key, run)
+    ended = {}
+    while not trainer.is_idle:
+        for event in trainer.advance():
+            if isinstance(event, engine.Began):
+                assert engine.ProgramIdentity.parse(event.program).width == 4
+            if isinstance(event, engine.Over):
+                ended[event.key] = event.outcome
+    assert ended.keys() == runs.keys()
+    for key, run in runs.items():
+        alone = engine.TrainingRun(*trainer.prepare(run), width=4)
+        list(alone.epochs())
+        assert alone.outcome().metrics == ended[key].metrics
+        assert alone.outcome().value == ended[key].value
 
 
 def test_the_module_imports_no_torch() -> None:

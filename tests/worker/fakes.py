@@ -24,7 +24,7 @@ from service.protocol import (
     WorkerRegistration,
 )
 from service.worker.api import CallFailed
-from service.worker.holdings import RUNS_PER_DEVICE
+from service.worker.holdings import num_wanted
 from service.worker.messages import Key, key_of
 
 MAX_CHARGES = 3
@@ -194,7 +194,8 @@ class FakeApi:
             assert key not in worker.told_ends, "a run ends once"
             worker.told_ends.add(key)
         assert set(request.free_slots) == {info.name for info in worker.registration.devices}
-        assert all(free <= RUNS_PER_DEVICE for free in request.free_slots.values())
+        slots = {d.name: d.num_slots for d in worker.registration.devices}
+        assert all(free <= num_wanted(slots[d]) for d, free in request.free_slots.items())
         if request.leaving:
             assert not held
             assert not any(request.free_slots.values())

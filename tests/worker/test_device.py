@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from service.protocol import RunEnded, RunReport
+from service.worker.crew import Crew
 from service.worker.device import Inbox, serve
-from service.worker.messages import FromDevice, Started, Stop, key_of
-from service.worker.training import MAX_LOG, DeviceSpec, LogTail, train
+from service.worker.messages import FromDevice, HandedBack, Started, Stop
+from service.worker.training import MAX_LOG, DeviceSpec, LogTail
 from tests.worker.fakes import DEADLINE_SECONDS, order
-from tests.worker.trainers import Epoch, ScriptedTrainer, ScriptedTraining
+from tests.worker.trainers import Epoch, ScriptedPack, ScriptedTrainer, ScriptedTraining
 
 SPEC = DeviceSpec("cpu:0", None, None)
 
@@ -37,7 +38,11 @@ def tail() -> Iterator[LogTail]:
 
 def trained(tail: LogTail, **task: Any) -> list[FromDevice]:
     """All that is said of a run."""
-    return list(train(ScriptedTrainer("cpu:0", SPEC), order(1, **task), tail, lambda: False))
+    crew = Crew(ScriptedTrainer("cpu:0", SPEC), tail)
+    said = list(crew.take(order(1, **task)))
+    while not crew.is_idle:
+        said += crew.advance()
+    return said
 
 
 def test_a_run_says_that_it_begins_each_epoch_and_its_end(tail: LogTail) -> None:
@@ -98,8 +103,8 @@ def test_a_metric_that_json_does_not_have_is_an_error(
 def test_an_order_this_version_does_not_know_is_an_error(
     tail: LogTail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ScriptedTrainer, "start", lambda *_: 1 / 0)
-    _, end = trained(tail)
+    monkeypatch.setattr(ScriptedTrainer, "add", lambda *_: 1 / 0)
+    (end,) = trained(tail)
     assert isinstance(end, RunEnded)
     assert (end.outcome, end.error) == ("crashed", "ZeroDivisionError: division by zero")
 
@@ -119,27 +124,14 @@ class Pipe:
         assert self.ended.wait(DEADLINE_SECONDS)
 
 
-def test_orders_are_taken_in_turn_and_those_stopped_are_left_out() -> None:
+def test_messages_are_taken_in_the_order_they_came() -> None:
     pipe = Pipe()
-    for run in (1, 2, 3):
-        pipe.writer.send(order(run))
-    pipe.writer.send(Stop((2, 1)))
-    pipe.writer.send(Stop((9, 1)))
+    messages = [order(1), order(2), Stop((1, 1)), order(3)]
+    for message in messages:
+        pipe.writer.send(message)
     pipe.close()
-    assert [pipe.inbox.next().run, pipe.inbox.next().run] == [1, 3]
-    assert not pipe.inbox.stopped
-
-
-def test_the_run_that_trains_learns_that_it_is_stopped() -> None:
-    pipe = Pipe()
-    pipe.writer.send(order(1))
-    first = pipe.inbox.next()
-    pipe.writer.send(order(2))
-    pipe.writer.send(Stop(key_of(first)))
-    pipe.close()
-    assert pipe.inbox.stopped
-    pipe.inbox.next()
-    assert not pipe.inbox.stopped
+    assert pipe.inbox.take(wait=True) == messages
+    assert pipe.inbox.take(wait=False) == []
 
 
 def served(kind: str, tail: LogTail, num_ends: int, *tasks: dict[str, Any]) -> list[str]:
@@ -156,7 +148,7 @@ def served(kind: str, tail: LogTail, num_ends: int, *tasks: dict[str, Any]) -> l
     for run, task in enumerate(tasks, start=1):
         pipe.writer.send(order(run, **task))
     try:
-        serve(kind, ScriptedTrainer("cpu:0", SPEC), pipe.inbox, tail, send)
+        serve(kind, Crew(ScriptedTrainer("cpu:0", SPEC), tail), pipe.inbox, send)
     except BrokenPipeError:
         ends.append("left")
     pipe.close()
@@ -168,24 +160,47 @@ def test_a_device_trains_on_after_an_error(tail: LogTail) -> None:
     assert ends == ["crashed", "out_of_memory", "complete", "left"]
 
 
-@pytest.mark.parametrize("end", ["raise_error", "run_out_of_memory"])
-def test_a_gpu_is_started_anew_after_an_error(tail: LogTail, end: str) -> None:
-    ends = served("cuda", tail, 4, {}, {"end": "diverge"}, {"end": end}, {})
-    assert len(ends) == 3
-    assert ends[:2] == ["complete", "diverged"]
+def test_a_gpu_is_started_anew_after_an_error(tail: LogTail) -> None:
+    ends = served("cuda", tail, 4, {}, {"end": "diverge"}, {"end": "raise_error"}, {})
+    assert ends == ["complete", "diverged", "crashed"]
 
 
-def test_the_log_of_a_run_begins_with_the_run(tail: LogTail) -> None:
-    served("cpu", tail, 2, {"epochs": 7}, {"epochs": 1})
-    assert [line.rpartition(": ")[2] for line in tail.lines] == ["epoch 1"]
+def test_running_out_of_memory_leaves_a_gpu_as_it_is(tail: LogTail) -> None:
+    ends = served("cuda", tail, 2, {"end": "run_out_of_memory"}, {})
+    assert ends == ["out_of_memory", "complete", "left"]
+
+
+def test_a_failed_gpu_gives_the_other_runs_back(tail: LogTail) -> None:
+    crew = Crew(ScriptedPack("cuda:0", SPEC), tail)
+    assert not list(crew.take(order(1, epochs=9)))
+    assert not list(crew.take(order(2, epochs=1, end="raise_error")))
+    while not crew.failed:
+        list(crew.advance())
+    assert list(crew.hand_back()) == [HandedBack((1, 1), None)]
+
+
+def test_runs_train_side_by_side_and_share_the_devices_time(tail: LogTail) -> None:
+    crew = Crew(ScriptedPack("cpu:0", SPEC), tail)
+    for run in range(1, 7):
+        assert not list(crew.take(order(run, epochs=run)))
+    said: list[FromDevice] = []
+    while not crew.is_idle:
+        said += crew.advance()
+    ends = [message for message in said if isinstance(message, RunEnded)]
+    assert [end.run for end in ends] == [1, 2, 3, 4, 5, 6]
+    started = [message.key[0] for message in said if isinstance(message, Started)]
+    assert started == [1, 2, 3, 4, 5, 6]
+    assert said.index(Started((5, 1), "scripted/1")) > said.index(ends[0])
+    assert all(end.device_seconds > 0 for end in ends)
 
 
 def test_a_run_is_trained_no_further_once_it_is_stopped(tail: LogTail) -> None:
-    said: list[FromDevice] = []
-    for message in train(
-        ScriptedTrainer("cpu:0", SPEC), order(1, epochs=5), tail, lambda: len(said) >= 3
-    ):
-        said.append(message)
-    assert [type(message) for message in said] == [Started, RunReport, RunReport, RunEnded]
+    crew = Crew(ScriptedTrainer("cpu:0", SPEC), tail)
+    for run in (1, 2):
+        assert not list(crew.take(order(run, epochs=5)))
+    said = [*crew.advance(), *crew.advance(), *crew.stop((1, 1)), *crew.stop((2, 1))]
+    assert [type(message) for message in said] == [Started, RunReport, RunEnded]
     assert isinstance(said[-1], RunEnded)
     assert said[-1].outcome == "stopped"
+    assert crew.is_idle
+    assert not list(crew.stop((9, 1)))

@@ -121,11 +121,21 @@ def test_a_token_that_is_refused_ends_the_worker(caplog: pytest.LogCaptureFixtur
     ]
 
 
+SETTINGS: dict[str, Any] = {
+    "name": "test",
+    "data_root": None,
+    "device_threads": 1,
+    "pack_width": None,
+    "compile": False,
+    "cache_dir": None,
+}
+
+
 @pytest.mark.parametrize(("url", "token"), [("nowhere", None), ("http://localhost", "caf\u00e9")])
 def test_an_address_or_token_that_cannot_be_one_ends_the_worker(
     url: str, token: str | None
 ) -> None:
-    assert run_worker(url, token, name="test", data_root=None, devices=None, device_threads=1) == 1
+    assert run_worker(url, token, devices=None, **SETTINGS) == 1
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -146,10 +156,8 @@ def test_a_worker_over_http(caplog: pytest.LogCaptureFixture) -> None:
         status = run_worker(
             f"http://127.0.0.1:{server.server_port}",
             "rl_canary_secret",
-            name="test",
-            data_root=None,
             devices=["cpu:0"],
-            device_threads=None,
+            **SETTINGS,
         )
     assert status == 1
     assert "(HTTP 403); it needs a token with the scope worker" in caplog.text

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from search.engine import ProgramIdentity
 from search.space import Config
 from search.tasks.settings import MlpDefaults
 from service.protocol import DeviceInfo
@@ -21,7 +22,7 @@ from service.worker.process import DeviceProcess
 from service.worker.training import DeviceSpec, MlpBackend
 from tests.worker.fakes import DEADLINE_SECONDS, FakeApi, ManualClock
 from tests.worker.running import at_work, ended, new_agent, pid_of
-from tests.worker.trainers import DiesAtStart, DiesOnce
+from tests.worker.trainers import DiesAtStart, DiesOnce, PackBackend
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +67,40 @@ def test_a_run_that_kills_its_process_fails_alone(end: str, error: str) -> None:
     for run in (2, 3, 4):
         assert ended(api, run) == ["complete"]
         assert sorted(api.runs[run].epochs) == [1, 2]
+
+
+@pytest.mark.parametrize("end", ["exit", "segfault"])
+def test_a_run_that_kills_a_pack_is_found_by_halves(end: str) -> None:
+    api = FakeApi()
+    for run in range(1, 8):
+        api.add(run, epochs=2, **({"end": end} if run == 3 else {}))
+    with at_work(new_agent(api, backend=PackBackend())):
+        api.wait_until(lambda: all(run.state in ("DONE", "FAILED") for run in api.runs.values()))
+    assert api.runs[3].state == "FAILED"
+    assert ended(api, 3).count("crashed") == 3
+    # Beside others of four at first, then of two, then alone.
+    assert ended(api, 3)[:-3].count("released") == len(ended(api, 3)) - 3 <= 2
+    for run in (1, 2, 4, 5, 6, 7):
+        assert ended(api, run)[-1] == "complete"
+        assert set(ended(api, run)[:-1]) <= {"released"}
+        assert api.runs[run].charges == 0
+
+
+def test_a_run_that_hangs_in_a_pack_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holdings_module, "STOP_GRACE_SECONDS", 0.0)
+    api = FakeApi()
+    api.add(1, epochs=1, end="hang")
+    for run in (2, 3):
+        api.add(run, epochs=4)
+    with at_work(new_agent(api, backend=PackBackend())):
+        api.wait_until(lambda: api.runs[1].epochs)
+        api.cancel(1)
+        api.wait_until(lambda: api.runs[2].state == api.runs[3].state == "DONE")
+    for run in (2, 3):
+        assert ended(api, run) in (["complete"], ["released", "complete"])
+        assert api.runs[run].charges == 0
 
 
 def test_a_process_that_dies_at_its_start_is_started_again_with_growing_waits() -> None:
@@ -172,7 +207,9 @@ def test_digits_are_learned() -> None:
     (worker,) = api.workers.values()
     (device,) = worker.registration.devices
     assert isinstance(device, DeviceInfo)
-    assert device.program == api.runs[1].ends[0].program
+    program = ProgramIdentity.parse(api.runs[1].ends[0].program or "")
+    assert program.form == "eager"
+    assert device.num_slots == 32
     assert {"digits", "breast-cancer"} <= {data.name for data in worker.registration.datasets}
     assert worker.state == "GONE"
 

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Literal
 
 from service.protocol import DatasetInfo, RunOrder
-from service.worker.training import DeviceSpec, Trainer
+from service.worker.messages import Key, key_of
+from service.worker.training import (
+    Began,
+    DeviceSpec,
+    Event,
+    Failed,
+    Over,
+    Reported,
+    Trainer,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -74,13 +83,53 @@ class ScriptedTraining:
 
 
 class ScriptedTrainer:
+    """Trains an epoch of every run in turn, and ends them as their orders say."""
+
     program = "scripted/1"
+    num_slots = 1
 
     def __init__(self, device: str, spec: DeviceSpec) -> None:
-        pass
+        self._waiting: list[RunOrder] = []
+        self._training: dict[Key, tuple[ScriptedTraining, Iterator[Epoch]]] = {}
 
-    def start(self, order: RunOrder) -> ScriptedTraining:
-        return ScriptedTraining(order)
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and not self._training
+
+    def add(self, order: RunOrder) -> None:
+        self._waiting.append(order)
+
+    def remove(self, key: Key) -> None:
+        self._waiting = [order for order in self._waiting if key_of(order) != key]
+        self._training.pop(key, None)
+
+    def advance(self) -> list[Event]:
+        events: list[Event] = []
+        while self._waiting and len(self._training) < self.num_slots:
+            order = self._waiting.pop(0)
+            training = ScriptedTraining(order)
+            self._training[key_of(order)] = training, iter(training)
+            events.append(Began(key_of(order), self.program))
+        if events:
+            return events  # told before any of it may end this process
+        for key, (training, epochs) in list(self._training.items()):
+            try:
+                epoch = next(epochs, None)
+            except Exception as exc:
+                events.append(Failed(key, exc))
+            else:
+                if epoch is not None:
+                    events.append(Reported(key, epoch.epoch, epoch.metrics))
+                    continue
+                events.append(Over(key, training.outcome))
+            del self._training[key]
+        return events
+
+
+class ScriptedPack(ScriptedTrainer):
+    """Trains up to four at once."""
+
+    num_slots = 4
 
 
 class ScriptedBackend:
@@ -116,3 +165,13 @@ class DiesOnce(ScriptedBackend):
             mark.touch()
             os._exit(7)
         return ScriptedTrainer(device, spec)
+
+
+class PackBackend(ScriptedBackend):
+    """One device that trains several runs at once."""
+
+    def devices(self) -> tuple[str, ...]:
+        return ("cpu:0",)
+
+    def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
+        return ScriptedPack(device, spec)
