@@ -6,8 +6,7 @@ grid needs points, a parameter must be one the task has) and reports every probl
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,7 +18,9 @@ from pydantic import (
 )
 
 from search.fields import Flag, Real, Whole
-from search.ranges import ZERO_SUFFIX, FloatParameter
+from search.problems import validation_problems
+from search.pruners import MedianPruner, Pruner
+from search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
 from search.space import Config, Space
 from search.tasks.settings import MAX_EPOCHS, MAX_SEED, MlpSettings, TaskSettings
 
@@ -119,6 +120,7 @@ class StudySpec(_Part):
         Whole, Field(ge=1, le=MAX_REPLICATES, description="runs of each trial, one seed each")
     ] = 1
     early_stopping: EarlyStopping | None = None
+    pruner: Annotated[Pruner, Field(discriminator="name")] | None = None
     penalty: Penalty = Penalty()
     priority: Annotated[
         Whole, Field(ge=-1_000, le=1_000, description="higher goes first; equal ones share")
@@ -156,6 +158,18 @@ class StudySpec(_Part):
         """The name of the data set that workers train on; None for an external study."""
         return self.task.dataset if isinstance(self.task, MlpSettings) else None
 
+    @property
+    def max_epochs(self) -> int | None:
+        """Epochs that the longest run trains; None for an external study, whose programs decide."""
+        if self.external:
+            return None
+        if "epochs" not in self.space:
+            return self.budget.epochs
+        epochs = self.space["epochs"]
+        if isinstance(epochs, IntParameter | FloatParameter):
+            return int(epochs.high)
+        return max(int(value) for value in epochs.values)
+
     def run_config(self, config: Config) -> Config:
         """`config` completed with the task's defaults and the budget's epochs."""
         if not isinstance(self.task, MlpSettings):
@@ -179,65 +193,6 @@ def parse_spec(data: Mapping[str, Any]) -> StudySpec:
     return spec
 
 
-def validation_problems(exc: ValidationError) -> Iterator[tuple[str, str]]:
-    """pydantic's errors as (field path, reason) pairs, in words for people."""
-    return error_problems(exc.errors(include_url=False, include_context=True))
-
-
-def error_problems(errors: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """The same for errors that are plain data already, as FastAPI hands them on."""
-    scalar: list[int | str] | None = None
-    last: list[int | str] = []
-    for error in errors:
-        path = list(error["loc"])
-        reason = error["msg"].removeprefix("Value error, ")
-        context = error.get("ctx", {})
-        if path[:-1] == scalar:
-            continue  # the other members of a union of scalars say no in their own words
-        if error["type"] == "bool_type" and path[-1:] == ["bool"]:
-            path = scalar = path[:-1]
-            reason = "must be a number, a text, true or false"
-        elif error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            path.append(str(context["discriminator"]).strip("'"))
-            if "tag" in context:
-                reason = f"{context['tag'][:100]!r} is not one of {context['expected_tags']}"
-            else:
-                reason = "is missing"
-        elif error["type"] == "extra_forbidden":
-            reason = "is not a field here"
-        elif error["type"] == "missing":
-            reason = "is missing"
-        elif error["type"] == "string_pattern_mismatch":
-            reason = f"must match {context['pattern']}"
-        elif error["type"] in ("model_type", "model_attributes_type", "dict_type"):
-            reason = "must be an object"
-        elif error["type"] == "tuple_type":
-            reason = "must be a list"
-        elif error["type"] == "string_unicode":
-            reason = "must be text that UTF-8 can hold"
-        elif error["type"] == "too_short":
-            if last[: len(path)] == path and len(last) > len(path):
-                continue  # its items are bad, and said so
-            reason = f"must have a length of at least {context['min_length']}"
-        last = path
-        reason = _SUBJECT.sub("must ", reason)
-        if path[-1:] == ["[key]"]:
-            path, reason = path[:-1], f"the name {reason}"
-        yield ".".join(str(part) for part in _without_tags(path)), reason
-
-
-_SUBJECT = re.compile("^(Input|String|List|Tuple|Dictionary) should ")
-_TAGS = {"float", "int", "values", "mlp", "external", "bool", "str"}
-
-
-def _without_tags(path: list[int | str]) -> Iterator[int | str]:
-    """The path as the author wrote it: pydantic puts the tag chosen in a union into it."""
-    for depth, part in enumerate(path):
-        is_union_tag = (depth == 2 and path[0] == "space") or (depth == 1 and path[0] == "task")
-        if not (is_union_tag and part in _TAGS):
-            yield part
-
-
 def _cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
     num_cells = spec.space.num_cells
     if spec.sampler.name == "grid":
@@ -256,7 +211,19 @@ def _cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
         has_zero = isinstance(parameter, FloatParameter) and parameter.zero
         if has_zero and (taken := name + ZERO_SUFFIX) in spec.space:
             yield f"space.{taken}", f"the name is taken: zero on {name} is recorded under it"
-    yield from _task_problems(spec)
+    problems = list(_task_problems(spec))
+    yield from problems
+    if spec.pruner is not None and not problems:
+        yield from _pruner_problems(spec, spec.pruner)
+
+
+def _pruner_problems(spec: StudySpec, pruner: Pruner) -> Iterator[tuple[str, str]]:
+    if spec.reproducible:
+        yield "pruner", "depends on which runs came first, so a reproducible study can have none"
+    last = spec.max_epochs
+    if last is not None and pruner.first_epoch >= last:
+        field = "warmup_epochs" if isinstance(pruner, MedianPruner) else "min_epochs"
+        yield f"pruner.{field}", f"leaves nothing to prune: runs train {last} epochs at most"
 
 
 def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
-from search.spec import validation_problems
+from search.problems import validation_problems
 from service.api import strict_json
 from service.api.context import Api
 from service.api.problems import HttpError

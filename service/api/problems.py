@@ -19,7 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from search.spec import InvalidSpec, error_problems
+from search.problems import error_problems
+from search.spec import InvalidSpec
 from service.errors import (
     InvalidInput,
     RequestInFlight,

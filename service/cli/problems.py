@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from search.spec import validation_problems
+from search.problems import validation_problems
 from service.cli.help_text import without_types_of_flags
 from service.client import ClientError
 from service.errors import InvalidInput, ServiceError

@@ -126,6 +126,18 @@ def test_tpe_has_a_tenth_of_its_trials_in_flight(trials: int, max_parallel: int)
             "objective.direction",
             "minimize",
         ),
+        (
+            changed(changed(BASE, "reproducible", True), "pruner", {"name": "median"}),
+            "pruner",
+            "reproducible",
+        ),
+        (
+            changed(
+                changed(BASE, "budget.epochs", 9), "pruner", {"name": "halving", "min_epochs": 9}
+            ),
+            "pruner.min_epochs",
+            "runs train 9 epochs at most",
+        ),
         (changed(EXTERNAL, "replicates", 2), "replicates", "one run a trial"),
         (changed(EXTERNAL, "early_stopping", {"patience": 2}), "early_stopping", "your own"),
         (

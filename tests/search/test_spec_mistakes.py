@@ -44,11 +44,14 @@ WRONG = [
     *_each("name task.dataset objective.metric", "-a", "a\n", "a" * 129),
     *_each("objective.metric", "test_accuracy"),
     *_each("space task sampler objective budget penalty", None, 5, "a", [], [{}], True),
-    *_each("early_stopping", 5, "a", [], True),
+    *_each("early_stopping pruner", 5, "a", [], True),
     *_each("space.learning_rate", None, 5, "a", [], True),
     *_each("space.batch_size.values", None, 5, "ab", {}, {"a": 1}, []),
     *_each("task.hidden", None, 5, "ab", {}, [64] * 33),
 ]
+
+MEDIAN = changed(FULL, "pruner", {"name": "median", "startup": 5, "warmup_epochs": 2})
+HALVING = changed(FULL, "pruner", {"name": "halving", "eta": 3, "min_epochs": 2})
 
 OUT_OF_RANGE: list[tuple[str, object]] = [
     ("sampler.seed", -1),
@@ -93,6 +96,27 @@ def test_a_mistake_is_told_by_its_field(path: str, value: object) -> None:
     assert reason
     assert not reason.startswith(("Input", "Value", "String", "Tuple"))
     json.dumps(problem, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "value"),
+    [
+        *((MEDIAN, *case) for case in _each("pruner.startup", *_NOT_WHOLE, None, 0, 100_001)),
+        *((MEDIAN, *case) for case in _each("pruner.warmup_epochs", *_NOT_WHOLE, -1, 50, 100_001)),
+        *((MEDIAN, *case) for case in _each("pruner.eta pruner.min_epochs", 3)),
+        *((HALVING, *case) for case in _each("pruner.eta", *_NOT_WHOLE, None, 0, 1, 1_001)),
+        *((HALVING, *case) for case in _each("pruner.min_epochs", *_NOT_WHOLE, 0, 50, 100_001)),
+        *((HALVING, *case) for case in _each("pruner.startup pruner.lerning_rate", 3)),
+        *((HALVING, *case) for case in _each("pruner.name", *_NOT_TEXT, None, "hyperband")),
+    ],
+    ids=repr,
+)
+def test_a_mistake_in_a_pruner_is_told_by_its_field(
+    base: dict[str, Any], path: str, value: object
+) -> None:
+    ((field, reason),) = problems_of(changed(base, path, value))
+    assert field == path
+    assert not reason.startswith(("Input", "Value", "String", "Tuple"))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def test_the_fields_are_found() -> None:
         "early_stopping.patience",
         "task.description",
         "task.defaults.l2",
+        "pruner.startup",
+        "pruner.eta",
         "space.*.zero",
         "space.*.values",
     }
@@ -69,7 +71,9 @@ def test_every_field_is_described_with_its_default(path: str, field: FieldInfo) 
 
 
 def test_every_row_is_a_field() -> None:
-    described = re.findall(r"^\| `((?:space|task|budget|sampler|penalty)[^`]*)` \|", PAGE, re.M)
+    described = re.findall(
+        r"^\| `((?:space|task|budget|sampler|pruner|penalty)[^`]*)` \|", PAGE, re.M
+    )
     assert set(described) <= {path for path, _ in _fields(StudySpec)}
 
 
