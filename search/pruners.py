@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from search.fields import Whole
-from search.samplers.base import Direction
 from search.tasks.settings import MAX_EPOCHS
+
+if TYPE_CHECKING:  # the samplers bring Optuna along
+    from search.samplers.base import Direction
 
 MAX_STARTUP = 100_000
 MAX_ETA = 1_000

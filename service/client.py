@@ -34,6 +34,7 @@ from service.resources import (
     Dataset,
     EnqueueRequest,
     Event,
+    ReportedTrial,
     ReportRequest,
     Study,
     SuggestRequest,
@@ -165,15 +166,18 @@ class Client:
 
     def report(
         self, study: str, number: int, *, attempt: int, epoch: int, metrics: Mapping[str, float]
-    ) -> Trial:
+    ) -> ReportedTrial:
         """Tell the metrics of one epoch, counted from 1; renews the trial's lease.
+
+        Where the answer says `should_prune`, the study's pruner gives the trial up: end it with
+        `complete(…, state="PRUNED")`.
 
         `attempt` is the one that `suggest` gave with the trial and must be sent back; an older one
         is refused with 409.
         """
         body = ReportRequest(attempt=attempt, epoch=epoch, metrics=dict(metrics))
         answer = self._post(f"{_study_path(study)}/trials/{number}:report", body)
-        return parsed(Trial, answer)
+        return parsed(ReportedTrial, answer)
 
     def complete(
         self,

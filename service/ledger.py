@@ -208,15 +208,17 @@ class Ledger:
         state: RunState = RunState.COMPLETE,
         kept_epoch: int | None = None,
         metrics: Mapping[str, float],
+        pruned_by_version: int | None = None,
         device_seconds: float = 0.0,
     ) -> None:
-        """RUNNING → COMPLETE or PRUNED."""
+        """RUNNING → COMPLETE or PRUNED, the latter by the rules of some version or by a wish."""
         self._end_run(
             run,
             state,
             value=value,
             kept_epoch=kept_epoch,
             metrics=dict(metrics),
+            pruned_by_version=pruned_by_version,
             device_seconds=device_seconds,
         )
 

@@ -26,6 +26,7 @@ Metrics = Annotated[
 ]
 Id = Annotated[int, Field(ge=1, le=MAX_INT)]
 Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+Version = Annotated[int, Field(ge=1, le=MAX_INT)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 
@@ -88,10 +89,13 @@ class RunEnded(RunKey):
 
     `released` gives the run back unharmed (the worker is leaving, or never started it); `crashed`
     and `out_of_memory` are charged to the run, which is tried again until `max_charges`; `diverged`
-    is final, since it would repeat; `stopped` answers the api's wish to stop it.
+    is final, since it would repeat; `pruned` is too, by the rules that `rule_version` names;
+    `stopped` answers the api's wish to stop it.
     """
 
-    outcome: Literal["complete", "diverged", "crashed", "out_of_memory", "released", "stopped"]
+    outcome: Literal[
+        "complete", "pruned", "diverged", "crashed", "out_of_memory", "released", "stopped"
+    ]
     value: Annotated[float, Field(allow_inf_nan=False)] | None = None
     kept_epoch: Epoch | None = None
     metrics: Metrics = {}
@@ -99,6 +103,9 @@ class RunEnded(RunKey):
     log_tail: LongText | None = None
     device_seconds: Seconds = 0.0
     program: Label | None = Field(None, description="that trained it; None where it never began")
+    rule_version: Version | None = Field(
+        None, description="of a pruned run: the version of the rules that ended it"
+    )
 
 
 class RunHeld(RunKey):
@@ -120,6 +127,13 @@ class SyncRequest(_Message):
             description="by device: how many more runs it would take, to train or to have at hand",
         ),
     ] = {}
+    rules: Annotated[
+        dict[Label, Version],
+        Field(
+            max_length=MAX_HELD_RUNS,
+            description="by study: the version of the pruning rules that it applies",
+        ),
+    ] = {}
     leaving: bool = Field(False, description="the last statement of a worker that shuts down")
 
 
@@ -137,7 +151,24 @@ class RunOrder(RunKey):
     early_stopping: dict[str, Any] | None
     penalty: dict[str, Any]
     data_fingerprint: str | None
-    reproducible: bool = Field(False, description="train it by the same program, come what may")
+    reproducible: bool = Field(
+        False, description="whether the same study must give the same values every time"
+    )
+
+
+class StudyRules(_Message):
+    """The pruning rules of a study: what its runs must reach to go on.
+
+    A run that would go on after an epoch and is strictly worse than that epoch's threshold ends as
+    `pruned`.  It stands at what it would end with there: its best so far under early stopping, else
+    the value of the epoch.
+    """
+
+    study: str
+    version: Version = Field(description="the revision of the newest thing they rest on")
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    thresholds: dict[Epoch, float] = Field(description="by epoch; others prune nobody")
 
 
 class Refusal(RunKey):
@@ -148,3 +179,8 @@ class SyncResponse(_Message):
     start: tuple[RunOrder, ...] = Field(description="runs handed out that the worker lacks")
     stop: tuple[RunKey, ...] = Field(description="runs the worker must drop")
     refused: tuple[Refusal, ...] = Field(description="late reports and ends, not taken")
+    rules: tuple[StudyRules, ...] = Field(
+        (),
+        description="pruning rules, newer than those the worker states, of the studies whose runs "
+        "it holds or is to start; each replaces the study's rules as a whole",
+    )

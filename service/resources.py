@@ -76,6 +76,9 @@ class Run(_Resource):
     metrics: dict[str, float] = Field(
         description="at the kept epoch; test_* are of the kept weights, never selected on"
     )
+    pruned_by_version: int | None = Field(
+        description="version of the pruning rules that a worker ended it by"
+    )
     device_seconds: float
     started_at: Timestamp | None
     finished_at: Timestamp | None
@@ -100,6 +103,12 @@ class Trial(_Resource):
     created_at: Timestamp
     started_at: Timestamp | None
     finished_at: Timestamp | None
+
+
+class ReportedTrial(Trial):
+    """A trial after a report, and what the study's pruner says to it."""
+
+    should_prune: bool = Field(description="end it as PRUNED: the study's pruner gives it up")
 
 
 class EpochMetrics(_Resource):

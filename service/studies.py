@@ -167,7 +167,7 @@ def export_csv(tx: Transaction, name: str) -> str:
     writer.writerow(
         ["number", "trial_state", "trial_reason", "trial_value", *spec.space.names, "replicate",
          "seed", "run_state", "run_reason", "run_value", "kept_epoch", *metrics, "attempt",
-         "device_seconds", "program"]
+         "device_seconds", "program", "pruned_by_version"]
     )  # fmt: skip
     for trial in trials:
         for run in runs[trial.id]:
@@ -176,7 +176,7 @@ def export_csv(tx: Transaction, name: str) -> str:
                  *(_cell(trial.config.get(key)) for key in spec.space.names), run.replicate,
                  run.seed, run.state, run.reason, run.value, run.kept_epoch,
                  *((run.metrics or {}).get(key) for key in metrics), run.attempt,
-                 run.device_seconds, run.program]
+                 run.device_seconds, run.program, run.pruned_by_version]
             )  # fmt: skip
     return out.getvalue()
 

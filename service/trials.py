@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from search.samplers.base import Suggestion
 from search.space import Config
 from search.spec import MAX_TRIALS, StudySpec
-from service import sampling, studies, views
+from service import pruning, sampling, studies, views
 from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt
 from service.ledger import Ledger, num_planned, run_seed
 from service.lifecycle import OPEN_STUDY, FailReason, RunState, StudyState, TrialState
+from service.protocol import StudyRules
 from service.resources import (
     CompleteRequest,
     EpochMetrics,
+    ReportedTrial,
     ReportRequest,
     SuggestedTrial,
     SuggestRequest,
@@ -132,8 +134,18 @@ def suggest(
             return response
 
 
-def report(tx: Transaction, study: str, number: int, request: ReportRequest) -> Trial:
+def report(
+    tx: Transaction,
+    study: str,
+    number: int,
+    request: ReportRequest,
+    *,
+    rules: StudyRules | None = None,
+) -> ReportedTrial:
     """Take the metrics of one epoch of an external trial, and renew its lease.
+
+    Args:
+        rules: the study's pruning rules, as they stood before this report.
 
     Raises:
         NotFound: there is no such study or trial.
@@ -145,7 +157,9 @@ def report(tx: Transaction, study: str, number: int, request: ReportRequest) -> 
         raise StaleAttempt(f"trial {number} of {study} is {run.state}, it takes no more reports")
     ledger.record(run, {request.epoch: request.metrics})
     _renew(tx, run)
-    return views.trials(tx, study, [tx.trials.get(trial.id)])[0]
+    (told,) = views.trials(tx, study, [tx.trials.get(trial.id)])
+    prune = pruning.should_prune(rules, request.epoch, request.metrics)
+    return ReportedTrial(**dict(told), should_prune=prune)
 
 
 def complete(

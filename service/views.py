@@ -119,6 +119,7 @@ def run(row: RunRow) -> resources.Run:
         value=row.value,
         kept_epoch=row.kept_epoch,
         metrics=dict(row.metrics or {}),
+        pruned_by_version=row.pruned_by_version,
         device_seconds=row.device_seconds,
         started_at=row.started_at,
         finished_at=row.finished_at,

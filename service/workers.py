@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from service import dispatch, views
+from service import dispatch, pruning, views
 from service.errors import Conflict, InvalidInput, NotFound
 from service.ledger import Ledger
 from service.lifecycle import FailReason, RunState
@@ -15,6 +16,7 @@ from service.protocol import (
     Refusal,
     RunEnded,
     RunKey,
+    StudyRules,
     SyncRequest,
     SyncResponse,
     WorkerRegistered,
@@ -93,6 +95,7 @@ def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settin
                 if (run, attempt) not in assigned
             ),
             refused=tuple(refused),
+            rules=tuple(_newer_rules(store, tx, assigned.values(), request.rules)),
         )
 
 
@@ -221,6 +224,16 @@ def _end(ledger: Ledger, run: RunRow, end: RunEnded, settings: Settings) -> None
                 metrics=end.metrics,
                 device_seconds=spent,
             )
+        case "pruned":
+            ledger.complete(
+                run,
+                value=end.value,
+                state=RunState.PRUNED,
+                kept_epoch=end.kept_epoch,
+                metrics=end.metrics,
+                pruned_by_version=end.rule_version,
+                device_seconds=spent,
+            )
         case "diverged":
             ledger.fail(run, FailReason.DIVERGED, error=end.error, device_seconds=spent)
         case "released" | "stopped":
@@ -237,6 +250,18 @@ def _end(ledger: Ledger, run: RunRow, end: RunEnded, settings: Settings) -> None
                 log_tail=end.log_tail,
                 device_seconds=spent,
             )
+
+
+def _newer_rules(
+    store: Store, tx: Transaction, assigned: Iterable[RunRow], known: Mapping[str, int]
+) -> Iterator[StudyRules]:
+    """The pruning rules that a worker lacks, of the studies it has runs of."""
+    for study_id in sorted({run.study_id for run in assigned}):
+        rules = pruning.rules_of(store, tx, tx.studies.get(study_id))
+        if rules is None or rules.version <= known.get(rules.study, 0):
+            continue
+        if rules.thresholds or rules.study in known:
+            yield rules
 
 
 def _give_up(tx: Transaction, worker_id: str, state: str) -> int:

@@ -14,6 +14,7 @@ from service.protocol import (
     RunKey,
     RunOrder,
     RunReport,
+    StudyRules,
     SyncRequest,
     SyncResponse,
     WorkerRegistered,
@@ -57,6 +58,7 @@ TPE_SPEC: dict[str, Any] = {
     "sampler": {"name": "tpe", "seed": 1},
     "budget": {"trials": 100, "epochs": 20},
     "early_stopping": {"patience": 5},
+    "pruner": {"name": "halving", "eta": 3},
 }
 GRID_SPEC: dict[str, Any] = {
     "name": "digits-grid",
@@ -126,6 +128,7 @@ _TRIAL = Trial(
             value=0.975,
             kept_epoch=14,
             metrics={**_METRICS, "test_accuracy": 0.969},
+            pruned_by_version=None,
             device_seconds=1.07,
             started_at=_DAY + 20,
             finished_at=_DAY + 22,
@@ -198,6 +201,7 @@ SYNC = SyncRequest(
         ),
     ),
     free_slots={"cpu:0": 1},
+    rules={"digits-tpe": 871},
 ).model_dump(mode="json", exclude_defaults=True)
 _SYNCED = SyncResponse(
     start=(
@@ -215,10 +219,20 @@ _SYNCED = SyncResponse(
             early_stopping={"patience": 5, "min_delta": 0.0},
             penalty={"penalize": "weights"},
             data_fingerprint=_FINGERPRINT,
+            reproducible=False,
         ),
     ),
     stop=(RunKey(run=12, attempt=2),),
     refused=(),
+    rules=(
+        StudyRules(
+            study="digits-tpe",
+            version=905,
+            metric="validation_accuracy",
+            direction="maximize",
+            thresholds={1: 0.71, 3: 0.88, 9: 0.94},
+        ),
+    ),
 ).model_dump(mode="json")
 
 TOKEN_REQUEST = {"name": "laptop", "scopes": ["write"]}
@@ -275,7 +289,7 @@ ANSWERS: dict[str, Any] = {
     "get_trial": _TRIAL_WITH_HISTORY,
     "enqueue_trials": {"trials": [_TRIAL], "next_page_token": None},
     "suggest_trials": _SUGGESTED,
-    "report_trial": _TRIAL,
+    "report_trial": {**_TRIAL, "should_prune": False},
     "complete_trial": _TRIAL,
     "list_tasks": {"tasks": [_TASK], "next_page_token": None},
     "list_datasets": {"datasets": [_DATASET], "next_page_token": None},

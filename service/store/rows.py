@@ -54,6 +54,7 @@ class RunRow:
     value: float | None
     kept_epoch: int | None
     metrics: Mapping[str, float] | None
+    pruned_by_version: int | None
     device_seconds: float
     revision: int
     created_at: float

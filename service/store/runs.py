@@ -192,7 +192,7 @@ class Runs:
         return [ReportRow(**row) for row in self._connection.execute(query).mappings()]
 
     def changed_since(
-        self, study_id: int, revision: int, *, limit: int
+        self, study_id: int, revision: int, *, limit: int | None
     ) -> list[tuple[int, RunRow]]:
         """(trial number, run) of runs whose last change is past `revision`, in that order."""
         query = (

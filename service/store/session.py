@@ -17,6 +17,7 @@ from service.errors import Unavailable
 from service.store.engine import READ_ONLY, open_engine
 from service.store.histories import Histories
 from service.store.idempotency import IdempotencyKeys
+from service.store.rules import RulesBook
 from service.store.runs import Runs
 from service.store.studies import Studies
 from service.store.tokens import Tokens
@@ -67,6 +68,7 @@ class Store:
     def __init__(self, url: str, *, clock: Clock, project: Projector) -> None:
         self.url = make_url(url)
         self.histories = Histories()
+        self.rules = RulesBook()
         self._engine = open_engine(self.url)
         self._clock = clock
         self._project = project

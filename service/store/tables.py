@@ -152,6 +152,7 @@ runs = Table(
     Column("value", _Time, comment="the objective at the epoch whose weights are kept"),
     Column("kept_epoch", Integer),
     Column("metrics", JSON, comment="at the kept epoch; test metrics of the kept weights"),
+    Column("pruned_by_version", BigInteger, comment="of the pruning rules that ended it"),
     Column("device_seconds", _Time, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("created_at", _Time, nullable=False),

@@ -89,7 +89,8 @@ def test_examples_are_valid(client: httpx.Client) -> None:
     CompleteRequest.model_validate(examples.FAILED)
     Study.model_validate(examples.ANSWERS["pause_study"])
     Study.model_validate(examples.ANSWERS["cancel_study"])
-    Trial.model_validate(examples.ANSWERS["report_trial"])
+    ReportedTrial.model_validate(examples.ANSWERS["report_trial"])
+    SyncResponse.model_validate(examples.ANSWERS["sync_worker"])
     TrialWithHistory.model_validate(examples.ANSWERS["get_trial"])
     SuggestResponse.model_validate(examples.ANSWERS["suggest_trials"])
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from service import trials
+from service import pruning, trials
 from service.api import examples
 from service.api.auth import Reader, Writer
 from service.api.bodies import body_of
@@ -20,6 +20,7 @@ from service.lifecycle import TrialState
 from service.resources import (
     CompleteRequest,
     EnqueueRequest,
+    ReportedTrial,
     ReportRequest,
     SuggestRequest,
     SuggestResponse,
@@ -109,12 +110,13 @@ def suggest_trials(
 @router.post(
     "/trials/{number}:report",
     summary="Report one epoch",
-    response_model=Trial,
+    response_model=ReportedTrial,
     responses=problems(404, 409, body=True),
     openapi_extra=takes(ReportRequest, first_epoch=examples.REPORT),
 )
 def report_trial(
     caller: Writer,
+    api: Api,
     study: StudyPath,
     number: TrialPath,
     body: Annotated[ReportRequest, Depends(body_of(ReportRequest))],
@@ -122,10 +124,13 @@ def report_trial(
 ) -> Response:
     """Metrics of one finished epoch of an external trial; renews its lease.
 
+    `should_prune` in the answer says that the study's pruner gives the trial up: end it as PRUNED.
+
     409 with the type `urn:ridgeline:stale-attempt`: the trial has ended, or is somebody else's by
     now; drop it.
     """
-    return once.perform(caller, lambda tx: trials.report(tx, study, number, body))
+    rules = pruning.rules_named(api.store, study)
+    return once.perform(caller, lambda tx: trials.report(tx, study, number, body, rules=rules))
 
 
 @router.post(

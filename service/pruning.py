@@ -1,0 +1,45 @@
+"""The pruning rules of studies, as they are sent to workers and told to external programs."""
+
+from __future__ import annotations
+
+from search.pruners import is_worse
+from search.spec import StudySpec
+from service import studies
+from service.protocol import StudyRules
+from service.store.rows import StudyRow
+from service.store.session import Store, Transaction
+
+
+def rules_of(store: Store, tx: Transaction, study: StudyRow) -> StudyRules | None:
+    """The rules of a study as `tx`, which only reads, sees it; None before there are any."""
+    if study.spec.get("pruner") is None:  # so that the many studies without one cost nothing
+        return None
+    spec = StudySpec.model_validate(study.spec)
+    assert spec.pruner is not None
+    rules = store.rules.at(study, spec, spec.pruner, tx.runs)
+    if rules.version == 0:
+        return None
+    return StudyRules(
+        study=study.name,
+        version=rules.version,
+        metric=spec.objective.metric,
+        direction=spec.objective.direction,
+        thresholds=dict(rules.thresholds),
+    )
+
+
+def rules_named(store: Store, name: str) -> StudyRules | None:
+    """The same of a study by its name.
+
+    Raises:
+        NotFound: there is no study of that name.
+    """
+    with store.reading() as tx:
+        return rules_of(store, tx, studies.find(tx, name))
+
+
+def should_prune(rules: StudyRules | None, epoch: int, metrics: dict[str, float]) -> bool:
+    """Whether an external trial that has reported `metrics` is to be given up."""
+    if rules is None or epoch not in rules.thresholds or rules.metric not in metrics:
+        return False
+    return is_worse(metrics[rules.metric], rules.thresholds[epoch], rules.direction)

@@ -1,0 +1,111 @@
+"""Pruning rules, told from the reports in the database and brought up to date by revision.
+
+The version of a study's rules is the revision of the newest thing they rest on.  So it follows from
+the database alone: every api process gives the same rules the same version, before and after a
+restart, and the history at that revision gives the same rules again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from search.pruners import Curve, Pruner, standings
+from search.spec import StudySpec
+from service.lifecycle import RunState
+
+if TYPE_CHECKING:
+    from service.store.rows import RunRow, StudyRow
+    from service.store.runs import Runs
+
+_MAX_STUDIES = 64
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By epoch, what a run must reach to go on; version 0 stands for no rules yet."""
+
+    version: int
+    thresholds: Mapping[int, float]
+
+
+class RulesBook:
+    """The rules of the studies asked for last; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[int, _Known] = OrderedDict()
+
+    def at(self, study: StudyRow, spec: StudySpec, pruner: Pruner, runs: Runs) -> Rules:
+        """The rules of `study` at the revision it shows.
+
+        `runs` must see the same snapshot that `study` was read from, of what is committed: what is
+        seen is remembered.
+        """
+        with self._lock:
+            known = self._known.get(study.id)
+            if known is None or known.revision > study.revision:
+                known = _Known()
+            if known.revision < study.revision:
+                known = known.read_on(study, spec, runs)
+                basis = pruner.basis(known.curves.values())
+                version = max((curve.revision for curve in basis), default=0)
+                if version != known.rules.version:
+                    thresholds = pruner.thresholds(basis, spec.objective.direction)
+                    known.rules = Rules(version, thresholds)
+            self._known[study.id] = known
+            self._known.move_to_end(study.id)
+            while len(self._known) > _MAX_STUDIES:
+                self._known.popitem(last=False)
+            return known.rules
+
+
+@dataclass
+class _Known:
+    """What is known of one study's runs."""
+
+    revision: int = -1
+    attempts: dict[int, int] = field(default_factory=dict)
+    values: dict[int, dict[int, float]] = field(default_factory=dict)
+    """By run and epoch, the metric that is compared."""
+    curves: dict[int, Curve] = field(default_factory=dict)
+    rules: Rules = Rules(0, {})
+
+    def read_on(self, study: StudyRow, spec: StudySpec, runs: Runs) -> _Known:
+        """The same with what has changed since; may change itself on the way."""
+        changed = {
+            run.id: run for _, run in runs.changed_since(study.id, self.revision, limit=None)
+        }
+        if any(run.id in self.values and self._started_again(run) for run in changed.values()):
+            # Its reports are gone, or some of them: nothing tells which but reading all anew.
+            return _Known(rules=self.rules).read_on(study, spec, runs)
+        newest = {run.id: run.revision for run in changed.values()}
+        for report in runs.reports_of(study.id, above_revision=self.revision):
+            newest[report.run_id] = max(newest.get(report.run_id, 0), report.revision)
+            value = report.metrics.get(spec.objective.metric)
+            if value is not None:
+                self.values.setdefault(report.run_id, {})[report.epoch] = value
+        for run_id, revision in newest.items():
+            run = changed.get(run_id)
+            if run is not None:
+                self.attempts[run_id] = run.attempt
+                is_complete = run.state is RunState.COMPLETE
+            else:
+                is_complete = self.curves[run_id].is_complete
+            self.curves[run_id] = Curve(
+                is_complete,
+                revision,
+                standings(
+                    self.values.get(run_id, {}),
+                    spec.objective.direction,
+                    keeps_best=spec.early_stopping is not None,
+                ),
+            )
+        self.revision = study.revision
+        return self
+
+    def _started_again(self, run: RunRow) -> bool:
+        return run.state is RunState.WAITING or run.attempt != self.attempts[run.id]
