@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from heapq import heapify, heapreplace
+from typing import Any
 
 from search.spec import StudySpec
 from service import sampling, views
 from service.ledger import Ledger
-from service.lifecycle import StudyState
+from service.lifecycle import StudyState, TrialState
 from service.protocol import RunOrder
 from service.store.rows import RunRow, StudyRow, WorkerRow
 from service.store.session import Store, Transaction
@@ -21,119 +24,196 @@ def fill(
 ) -> None:
     """Hand runs to a worker's devices until they are full or no study has one for them.
 
+    Slots are filled first.  What a device takes ahead of its turn would only wait there, and a
+    trial that waits in one device's queue counts towards `max_parallel` all the same: for those a
+    place is left for every other device, which would be idle otherwise.
+
     Args:
         free_slots: by device, how many more runs it takes.
         num_held: by device, how many it has; past its `num_slots` a run would only wait there.
     """
     num_slots = {device["name"]: device["num_slots"] for device in worker.devices}
+    slots: list[str] = []
+    queues: list[str] = []
     for device, num_free in free_slots.items():
-        held = num_held.get(device, 0)
-        for place in range(held, held + num_free):
-            if not _hand_out_one(store, worker, device, ahead=place >= num_slots[device]):
-                break
+        num_at_once = min(num_free, max(0, num_slots[device] - num_held.get(device, 0)))
+        slots += [device] * num_at_once
+        queues += [device] * (num_free - num_at_once)
+    if _fill_places(store, worker, slots, ahead=False):
+        _fill_places(store, worker, queues, ahead=True)
 
 
 def orders(tx: Transaction, runs: Sequence[RunRow]) -> Iterable[RunOrder]:
     """All that a worker needs to train each of `runs`."""
-    specs: dict[int, tuple[str, StudySpec]] = {}
+    trials = tx.trials.of_ids(sorted({run.trial_id for run in runs}))
+    studies: dict[int, tuple[StudySpec, dict[str, Any]]] = {}
     for run in runs:
-        if run.study_id not in specs:
-            study = tx.studies.get(run.study_id)
-            specs[run.study_id] = study.name, StudySpec.model_validate(study.spec)
-        name, spec = specs[run.study_id]
-        trial = tx.trials.get(run.trial_id)
-        parts = spec.model_dump(mode="json", include={"task", "objective", "penalty"})
-        stopping = spec.early_stopping
+        if run.study_id not in studies:
+            row = tx.studies.get(run.study_id)
+            spec = StudySpec.model_validate(row.spec)
+            parts = {"task", "objective", "early_stopping", "penalty", "reproducible"}
+            common = spec.model_dump(mode="json", include=parts)
+            studies[run.study_id] = spec, {"study": row.name, **common}
+        spec, common = studies[run.study_id]
+        trial = trials[run.trial_id]
         assert run.device is not None
         yield RunOrder(
             run=run.id,
             attempt=run.attempt,
-            study=name,
             trial=trial.number,
             replicate=run.replicate,
             device=run.device,
             seed=run.seed,
             config=spec.run_config(trial.config),
-            early_stopping=None if stopping is None else stopping.model_dump(mode="json"),
             data_fingerprint=run.data_fingerprint,
-            reproducible=spec.reproducible,
-            **parts,
+            **common,
         )
 
 
-def _hand_out_one(store: Store, worker: WorkerRow, device: str, *, ahead: bool) -> bool:
-    """Hand one run to a device; `ahead` of its turn, a place is left for every other device.
+def _startable(
+    tx: Transaction, study_id: int, spec: StudySpec, *, limit: int, reserve: int = 0
+) -> list[RunRow]:
+    """Waiting runs that may start now, at most `limit`, those to start first at first.
 
-    A trial that waits in one device's queue counts towards `max_parallel` all the same, and would
-    leave other devices idle.
+    Those of new trials only while `max_parallel`, less `reserve`, has room for them.  There may be
+    more once these have started; there are none where the list is empty.
     """
-    studies, num_others = _by_claim(store, worker)
-    reserve = num_others if ahead else 0
-    for study in studies:
-        while True:
-            proposal = None
-            if not _has_waiting(store, study, reserve):
-                proposal = sampling.propose(store, study.id, 1, reserve=reserve)
-                if proposal is None:
-                    break  # the study waits for its own trials: the next one may have a run
-            with store.transaction() as tx:
-                live = tx.workers.lock(worker.id)
-                if live is None or live.state != "LIVE":
-                    return False
-                ledger = Ledger(tx, study.id)
-                if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
-                    break
-                run = _next_waiting(tx, study.id, ledger.spec, reserve)
-                if run is None and proposal is not None and sampling.accept(ledger, proposal):
-                    run = _next_waiting(tx, study.id, ledger.spec, reserve)
-                if run is None:
-                    continue  # somebody else was first: look again
-                fingerprint = views.fingerprint_at(worker, ledger.spec)
-                if ledger.study.data_fingerprint is None:
-                    ledger.study.data_fingerprint = fingerprint
-                elif ledger.study.data_fingerprint != fingerprint:
-                    break
-                ledger.hand_out(
-                    run, worker_id=worker.id, device=device, data_fingerprint=fingerprint
-                )
-                return True
-    return False
+    room = spec.max_parallel - reserve - tx.studies.load([study_id])[study_id][2]
+    waiting = tx.runs.waiting(study_id, limit=limit, of_running_trials_only=room <= 0)
+    begun = {run.trial_id for run, state in waiting if state is TrialState.RUNNING}
+    found = []
+    for run, _ in waiting:
+        if run.trial_id not in begun and room > 0:
+            begun.add(run.trial_id)
+            room -= 1
+        if run.trial_id in begun:
+            found.append(run)
+    return found
 
 
-def _by_claim(store: Store, worker: WorkerRow) -> tuple[list[StudyRow], int]:
-    """The studies this worker can train, by claim, and how many devices there are but one.
+def _fill_places(store: Store, worker: WorkerRow, devices: list[str], *, ahead: bool) -> bool:
+    """Hand a run to each of `devices`, as far as there are any; False where the worker is gone.
 
-    The highest priority comes first, then the least device time: each study's `virtual_seconds`
-    plus what its runs in flight will probably cost, so that a burst of hand-outs does not all go
-    to one study.
+    The places are shared out among the studies beforehand, so that each study's are handed out in
+    one transaction; what a study cannot use is shared out again among the others.
+    """
+    exhausted: set[int] = set()
+    while devices:
+        shares, num_others = _shares(store, worker, len(devices), exhausted)
+        if not shares:
+            break
+        for study, num_places in shares:
+            places, devices = devices[:num_places], devices[num_places:]
+            num_handed = _hand_out(store, worker, study, places, num_others if ahead else 0)
+            if num_handed is None:
+                return False
+            if num_handed < num_places:
+                exhausted.add(study.id)
+                devices = places[num_handed:] + devices
+    return True
+
+
+def _shares(
+    store: Store, worker: WorkerRow, num_places: int, exhausted: Container[int]
+) -> tuple[list[tuple[StudyRow, int]], int]:
+    """How many places go to each study that this worker can train, and how many other devices wait.
+
+    One after the other, the places go to the study of the highest priority that has had the least
+    device time: its `virtual_seconds` plus what its runs in flight will probably cost, those just
+    given a place among them, so that a burst does not all go to one study.
     """
     with store.reading() as tx:
-        rows = [
-            row
+        rows = {
+            row.id: row
             for row in tx.studies.servable()
-            if views.can_train(worker, row, StudySpec.model_validate(row.spec))
-        ]
-        load = tx.studies.load([row.id for row in rows])
+            if row.id not in exhausted
+            and views.can_train(worker, row, StudySpec.model_validate(row.spec))
+        }
+        load = tx.studies.load(list(rows))
         num_devices = sum(len(live.devices) for live in tx.workers.all(live_only=True))
-
-    def claim(row: StudyRow) -> tuple[int, float, int]:
+    costs = {}
+    claims = []
+    for row in rows.values():
         in_flight, ended, _ = load[row.id]
-        cost = row.device_seconds / ended if ended else _FIRST_GUESS_SECONDS
-        return -row.priority, row.virtual_seconds + in_flight * cost, row.id
+        costs[row.id] = row.device_seconds / ended if ended else _FIRST_GUESS_SECONDS
+        claims.append((-row.priority, row.virtual_seconds + in_flight * costs[row.id], row.id))
+    heapify(claims)
+    shares: dict[int, int] = {}
+    for _ in range(num_places if claims else 0):
+        rank, seconds, study_id = claims[0]
+        shares[study_id] = shares.get(study_id, 0) + 1
+        heapreplace(claims, (rank, seconds + costs[study_id], study_id))
+    return [(rows[study_id], num) for study_id, num in shares.items()], max(0, num_devices - 1)
 
-    return sorted(rows, key=claim), max(0, num_devices - 1)
+
+def _hand_out(
+    store: Store, worker: WorkerRow, study: StudyRow, devices: Sequence[str], reserve: int
+) -> int | None:
+    """Hand runs of a study to `devices`; how many it had, None where the worker is gone."""
+    num_handed = 0
+    while num_handed < len(devices):
+        any_wait, proposal = _outlook(store, study, len(devices) - num_handed, reserve)
+        if not any_wait and proposal is None:
+            break  # the study waits for its own trials, or has no more
+        with store.transaction() as tx:
+            live = tx.workers.lock(worker.id)
+            if live is None or live.state != "LIVE":
+                return None
+            ledger = Ledger(tx, study.id)
+            fingerprint = views.fingerprint_at(worker, ledger.spec)
+            if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
+                break
+            if ledger.study.data_fingerprint not in (None, fingerprint):
+                break
+            ledger.study.data_fingerprint = fingerprint
+            for run in starting(tx, ledger, proposal, len(devices) - num_handed, reserve):
+                ledger.hand_out(
+                    run,
+                    worker_id=worker.id,
+                    device=devices[num_handed],
+                    data_fingerprint=fingerprint,
+                )
+                num_handed += 1
+        # Where somebody else was first and there were fewer, look again.
+    return num_handed
 
 
-def _has_waiting(store: Store, study: StudyRow, reserve: int) -> bool:
+def starting(
+    tx: Transaction,
+    ledger: Ledger,
+    proposal: sampling.Proposal | None,
+    num_places: int,
+    reserve: int = 0,
+) -> Iterator[RunRow]:
+    """Runs to start, at most `num_places`; each is to be started before the next one is asked for.
+
+    The proposed trials are added once nothing else may start.  `reserve` places of `max_parallel`
+    are left free.
+    """
+    while num_places > 0:
+        runs = _startable(tx, ledger.study.id, ledger.spec, limit=num_places, reserve=reserve)
+        if runs:
+            yield from runs
+            num_places -= len(runs)
+            continue
+        num_trials = _num_trials(num_places, ledger.spec)
+        if proposal is None or not sampling.accept(ledger, proposal.first(num_trials)):
+            return
+        proposal = None
+
+
+def _outlook(
+    store: Store, study: StudyRow, num_places: int, reserve: int
+) -> tuple[bool, sampling.Proposal | None]:
+    """Whether a study has runs that may start, and the trials it lacks to fill all the places."""
+    spec = StudySpec.model_validate(study.spec)
     with store.reading() as tx:
-        return (
-            _next_waiting(tx, study.id, StudySpec.model_validate(study.spec), reserve) is not None
-        )
+        runs = _startable(tx, study.id, spec, limit=num_places, reserve=reserve)
+    if len(runs) == num_places:
+        return True, None
+    num_trials = _num_trials(num_places - len(runs), spec)
+    return bool(runs), sampling.propose(store, study.id, num_trials, reserve=reserve)
 
 
-def _next_waiting(tx: Transaction, study_id: int, spec: StudySpec, reserve: int) -> RunRow | None:
-    """The waiting run to start next; one of a new trial only while `max_parallel` allows it."""
-    num_running = tx.studies.load([study_id])[study_id][2]
-    return tx.runs.first_waiting(
-        study_id, of_running_trials_only=num_running >= spec.max_parallel - reserve
-    )
+def _num_trials(num_runs: int, spec: StudySpec) -> int:
+    return math.ceil(num_runs / spec.replicates)

@@ -103,9 +103,10 @@ def _derive(spec: StudySpec, history: History, revision: int, count: int) -> Pro
     # Each trial sees a history of its own, see docs/decisions/0001.
     suggestions = []
     for number in range(first, first + count):
+        seen = history.copy()
         for recent in range(max(0, number - spec.max_parallel + 1), number):
-            _mark_running(history, recent)
-        suggestions += sampler.suggest(spec.space, history, [number], seed, direction)
+            _mark_running(seen, recent)
+        suggestions += sampler.suggest(spec.space, seen, [number], seed, direction)
         history.put(
             number,
             suggestions[-1].config,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from search.samplers.base import Suggestion
 from search.space import Config
 from search.spec import MAX_TRIALS, StudySpec
-from service import pruning, sampling, studies, views
+from service import dispatch, pruning, sampling, studies, views
 from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt
 from service.ledger import Ledger, num_planned, run_seed
 from service.lifecycle import OPEN_STUDY, FailReason, RunState, StudyState, TrialState
@@ -231,17 +231,9 @@ def _hand_out_waiting(
     handed: list[SuggestedTrial] = []
     if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
         return handed
-    for _ in range(request.count if limit is None else limit):
-        num_running = tx.studies.load([ledger.study.id])[ledger.study.id][2]
-        run = tx.runs.first_waiting(
-            ledger.study.id, of_running_trials_only=num_running >= ledger.spec.max_parallel
-        )
-        if run is None:
-            break
-        run = ledger.hand_out(
-            run,
-            lease_seconds=request.lease_seconds,
-        )
+    num_places = request.count if limit is None else limit
+    for run in dispatch.starting(tx, ledger, None, num_places):
+        run = ledger.hand_out(run, lease_seconds=request.lease_seconds)
         trial = tx.trials.get(run.trial_id)
         handed.append(
             SuggestedTrial(

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from service.lifecycle import OPEN_RUN, FailReason, RunState
+from service.lifecycle import OPEN_RUN, FailReason, RunState, TrialState
 from service.store.rows import RunRow
 from service.store.tables import reports, runs, trials
 
@@ -90,19 +90,25 @@ class Runs:
         )
         return [_run(row) for row in self._connection.execute(query).mappings()]
 
-    def first_waiting(self, study_id: int, *, of_running_trials_only: bool) -> RunRow | None:
-        """The waiting run to hand out next: smallest trial number, then smallest replicate."""
+    def waiting(
+        self, study_id: int, *, limit: int, of_running_trials_only: bool
+    ) -> list[tuple[RunRow, TrialState]]:
+        """Waiting runs with the state of their trials, by trial number, then by replicate."""
         query = (
-            select(runs)
+            select(runs, trials.c.state.label("trial_state"))
             .join(trials, trials.c.id == runs.c.trial_id)
             .where(runs.c.study_id == study_id, runs.c.state == RunState.WAITING.value)
             .order_by(trials.c.number, runs.c.replicate)
-            .limit(1)
+            .limit(limit)
         )
         if of_running_trials_only:
-            query = query.where(trials.c.state == "RUNNING")
-        row = self._connection.execute(query).mappings().first()
-        return None if row is None else _run(row)
+            query = query.where(trials.c.state == TrialState.RUNNING.value)
+        found = []
+        for row in self._connection.execute(query).mappings():
+            values = dict(row)
+            state = TrialState(values.pop("trial_state"))
+            found.append((_run(values), state))
+        return found
 
     def transition(
         self, run: RunRow, target: RunState, *, attempt: int | None = None, **values: Any

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from service.lifecycle import OPEN_TRIAL, FailReason, TrialState
 from service.store.rows import TrialRow
+from service.store.runs import batched
 from service.store.tables import trials
 
 _COLUMNS = [column for column in trials.c if column.name != "optuna_trial_id"]
@@ -36,6 +37,15 @@ class Trials:
             .mappings()
             .one()
         )
+
+    def of_ids(self, trial_ids: Sequence[int]) -> dict[int, TrialRow]:
+        """Trials by id."""
+        found: dict[int, TrialRow] = {}
+        for ids in batched(trial_ids):
+            query = select(*_COLUMNS).where(trials.c.id.in_(ids))
+            rows = self._connection.execute(query).mappings()
+            found |= {row["id"]: _trial(row) for row in rows}
+        return found
 
     def find(self, study_id: int, number: int) -> TrialRow | None:
         row = (

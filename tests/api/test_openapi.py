@@ -13,11 +13,12 @@ import pytest
 
 from search.spec import parse_spec
 from service.api import examples
+from service.protocol import SyncResponse
 from service.resources import (
     CompleteRequest,
+    ReportedTrial,
     Study,
     SuggestResponse,
-    Trial,
     TrialWithHistory,
 )
 from tests.api.calling import ok, sqlite_only

@@ -1,0 +1,161 @@
+"""Handing out: many runs in few transactions, and as fairly as one at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service import trials
+from service.resources import CompleteRequest, SuggestRequest
+from service.store.session import Store, Transaction
+from tests.parallel import in_parallel
+from tests.service.factory import FakeWorker, ended, external, post, spec, study_of
+
+
+class Counted:
+    """Counts a store's writing transactions."""
+
+    def __init__(self, store: Store, patch: pytest.MonkeyPatch) -> None:
+        self.number = 0
+        transaction = store.transaction
+
+        @contextmanager
+        def counting() -> Iterator[Transaction]:
+            self.number += 1
+            with transaction() as tx:
+                yield tx
+
+        patch.setattr(store, "transaction", counting)
+
+
+def names(worker: FakeWorker) -> Counter[str]:
+    return Counter(order.study for order in worker.held.values())
+
+
+def test_a_pack_is_filled_in_a_handful_of_transactions(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(store, spec("a", budget={"trials": 100}))
+    post(store, spec("b", budget={"trials": 100}, replicates=3))
+    worker = FakeWorker(store, num_slots=32, queue=32)
+    counted = Counted(store, monkeypatch)
+    worker.sync()
+    assert names(worker) == {"a": 32, "b": 32}
+    assert counted.number <= 6
+    assert {order.reproducible for order in worker.held.values()} == {False}
+
+
+def test_runs_go_out_by_number_and_replicate(store: Store) -> None:
+    post(store, spec(budget={"trials": 10}, replicates=3))
+    worker = FakeWorker(store, num_slots=8)
+    orders = worker.sync().start
+    assert [(order.trial, order.replicate) for order in orders] == [
+        (index // 3, index % 3) for index in range(8)
+    ]
+    more = worker.sync(ended=[ended(order) for order in orders[:4]]).start
+    assert [(o.trial, o.replicate) for o in more] == [(2, 2), (3, 0), (3, 1), (3, 2)]
+
+
+def test_the_replicates_of_running_trials_pass_those_that_must_wait(store: Store) -> None:
+    """`max_parallel` holds back new trials, not the rest of those that have begun."""
+    post(store, spec(budget={"trials": 6, "max_parallel": 2}, replicates=3))
+    worker = FakeWorker(store, num_slots=2)
+    first, second = worker.sync().start
+    late = FakeWorker(store, num_slots=9)
+    late.sync()
+    assert {order.trial for order in late.held.values()} == {0, 1}
+    assert len(late.held) == 4
+    answer = worker.sync(ended=[ended(first, "released"), ended(second, "released")])
+    assert sorted((o.trial, o.replicate) for o in answer.start) == [(0, 0), (0, 1)]
+
+
+def test_what_one_study_cannot_use_goes_to_the_others(store: Store) -> None:
+    post(store, spec("first", priority=2, budget={"trials": 3}))
+    post(store, spec("bounded", priority=1, budget={"trials": 9, "max_parallel": 2}))
+    post(store, spec("a", budget={"trials": 4}))
+    post(store, spec("b", budget={"trials": 90}))
+    worker = FakeWorker(store, num_slots=20)
+    worker.sync()
+    assert names(worker) == {"first": 3, "bounded": 2, "a": 4, "b": 11}
+
+
+def test_places_are_shared_by_device_time(store: Store) -> None:
+    """A run of `slow` costs three of `quick`, so it gets a third as many."""
+    for name in ("quick", "slow"):
+        post(store, spec(name, budget={"trials": 1_000}))
+    worker = FakeWorker(store, num_slots=2)
+    worker.sync()
+    seconds = {"quick": 1.0, "slow": 3.0}
+    used: Counter[str] = Counter()
+    for _ in range(4):
+        worker.num_places = 40
+        used.update(names(worker))
+        worker.sync(ended=[ended(o, device_seconds=seconds[o.study]) for o in worker.held.values()])
+    assert used["quick"] / used["slow"] == pytest.approx(3, rel=0.25)
+    assert study_of(store, "quick").device_seconds == pytest.approx(
+        study_of(store, "slow").device_seconds, rel=0.2
+    )
+
+
+def test_all_slots_come_before_any_queue(store: Store) -> None:
+    post(store, spec(budget={"trials": 9, "max_parallel": 3}))
+    one, other = FakeWorker(store, num_slots=2, queue=5), FakeWorker(store, num_slots=2, queue=5)
+    one.sync()
+    assert len(one.held) == 2
+    other.sync()
+    assert len(other.held) == 1
+
+
+def test_workers_in_parallel_share_a_study(store: Store) -> None:
+    post(
+        store,
+        spec(
+            budget={"trials": 60},
+            sampler={"name": "grid"},
+            space={
+                "learning_rate": {
+                    "type": "float",
+                    "low": 1e-4,
+                    "high": 1e-1,
+                    "log": True,
+                    "points": 60,
+                }
+            },
+        ),
+    )
+    some = [FakeWorker(store, num_slots=16) for _ in range(4)]
+    queue = list(some)
+    in_parallel(4, lambda: queue.pop().sync())
+    for worker in some:
+        worker.sync()
+    held = [order.trial for worker in some for order in worker.held.values()]
+    assert sorted(held) == list(range(60))
+
+
+def test_a_program_gets_many_trials_of_a_reproducible_study_at_once(store: Store) -> None:
+    """As it would one by one: each sees the results it has a right to."""
+    found = []
+    for name, count in (("one", 1), ("many", 4)):
+        post(
+            store,
+            external(
+                name,
+                sampler={"name": "tpe", "seed": 3},
+                budget={"trials": 20, "max_parallel": 4},
+                reproducible=True,
+            ),
+        )
+        while handed := trials.suggest(store, name, SuggestRequest(count=count)).trials:
+            for trial in handed:
+                end = {"attempt": trial.attempt, "value": float(trial.config["x"])}
+                with store.transaction() as tx:
+                    request = CompleteRequest.model_validate(end)
+                    trials.complete(tx, name, trial.number, request, max_charges=1)
+        with store.reading() as tx:
+            page, _ = trials.list_page(tx, name, page_size=50, cursor=None, state=None)
+        found.append([trial.config for trial in page])
+    assert len(found[0]) == 20
+    assert found[0] == found[1]
