@@ -83,6 +83,8 @@ class FakeWorker:
         self._seq = 0
         self.num_places = num_slots + queue
         self.held: dict[tuple[int, int], RunOrder] = {}
+        self.versions: dict[str, int] = {}
+        """Of the pruning rules it has heard, by study."""
         dataset = DatasetInfo(
             name="digits",
             fingerprint=fingerprint,
@@ -127,6 +129,7 @@ class FakeWorker:
             self.held.pop((stop.run, stop.attempt), None)
         for order in answer.start:
             self.held[order.run, order.attempt] = order
+        self.versions |= {rules.study: rules.version for rules in answer.rules}
 
     def sync(self, **parts: Any) -> SyncResponse:
         statement = self.statement(**parts)

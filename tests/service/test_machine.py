@@ -25,13 +25,18 @@ from sqlalchemy import text
 
 from service import projection, studies, workers
 from service.errors import Conflict
-from service.lifecycle import OPEN_STUDY, RunState, StudyState, TrialState
-from service.protocol import SyncRequest
+from service.lifecycle import OPEN_STUDY, RunState, StudyState
+from service.protocol import RunEnded, RunOrder, RunReport, SyncRequest
 from service.store.session import Store
 from tests.conftest import ManualClock
-from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec
+from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec, value_of
 
-OUTCOMES = ["complete", "complete", "complete", "diverged", "crashed", "out_of_memory", "released"]
+OUTCOMES = [
+    *("complete", "complete", "complete", "pruned", "pruned"),
+    *("diverged", "crashed", "out_of_memory", "released"),
+]
+FINAL = ("complete", "pruned", "diverged")
+PRUNERS = [None, {"name": "median", "startup": 1}, {"name": "halving", "eta": 2}]
 
 
 class Service(RuleBasedStateMachine):
@@ -48,6 +53,8 @@ class Service(RuleBasedStateMachine):
         self.names: list[str] = []
         self.taken: dict[int, str] = {}
         """How each run ended, as its worker was told by not being refused."""
+        self.thresholds: dict[tuple[str, int], dict[int, float]] = {}
+        """Pruning rules by study and version, as they were sent."""
 
     def teardown(self) -> None:
         if self.names:
@@ -58,8 +65,15 @@ class Service(RuleBasedStateMachine):
     # ---- what may happen
 
     @precondition(lambda self: len(self.names) < 3)
-    @rule(replicates=st.integers(1, 2), reproducible=st.booleans(), priority=st.integers(0, 1))
-    def submit(self, replicates: int, reproducible: bool, priority: int) -> None:
+    @rule(
+        replicates=st.integers(1, 2),
+        reproducible=st.booleans(),
+        priority=st.integers(0, 1),
+        pruner=st.sampled_from(PRUNERS),
+    )
+    def submit(
+        self, replicates: int, reproducible: bool, priority: int, pruner: dict[str, Any] | None
+    ) -> None:
         name = f"s{len(self.names)}"
         self.names.append(name)
         post(
@@ -67,7 +81,8 @@ class Service(RuleBasedStateMachine):
             spec(
                 name,
                 replicates=replicates,
-                reproducible=reproducible,
+                reproducible=reproducible and pruner is None,
+                pruner=pruner,
                 priority=priority,
                 budget={"trials": 4, "max_parallel": 3},
             ),
@@ -86,8 +101,9 @@ class Service(RuleBasedStateMachine):
         outcomes = data.draw(
             st.lists(st.sampled_from([None, *OUTCOMES]), min_size=len(orders), max_size=len(orders))
         )
-        ends = [ended(o, outcome) for o, outcome in zip(orders, outcomes, strict=True) if outcome]
-        statement = worker.statement(ended=ends)
+        ends = [end(o, outcome) for o, outcome in zip(orders, outcomes, strict=True) if outcome]
+        reports = [report(o) for o in orders if data.draw(st.booleans())]
+        statement = worker.statement(ended=ends, reports=reports, rules=worker.versions)
         try:
             answer = worker.send(statement)
             if said_twice:
@@ -95,7 +111,8 @@ class Service(RuleBasedStateMachine):
                 assert {(r.run, r.attempt) for r in answer.refused} <= {
                     (r.run, r.attempt) for r in again.refused
                 }
-                answer = answer.model_copy(update={"start": again.start, "stop": again.stop})
+                rest = {"start": again.start, "stop": again.stop, "rules": again.rules}
+                answer = answer.model_copy(update=rest)
         except Conflict:  # it was given up: a real worker registers again, with nothing
             self.workers.remove(worker)
             return
@@ -105,10 +122,14 @@ class Service(RuleBasedStateMachine):
             worker.held = {k: o for k, o in worker.held.items() if k not in _keys(statement)}
         else:
             worker.hear(statement, answer)
+        for rules in answer.rules:
+            key = rules.study, rules.version
+            assert self.thresholds.setdefault(key, rules.thresholds) == rules.thresholds
+            assert rules.version > statement.rules.get(rules.study, 0)
 
     def note(self, statement: SyncRequest, refused: set[tuple[int, int]]) -> None:
         for end in statement.ended:
-            if (end.run, end.attempt) not in refused and end.outcome in ("complete", "diverged"):
+            if (end.run, end.attempt) not in refused and end.outcome in FINAL:
                 assert end.run not in self.taken, "a run ended twice"
                 self.taken[end.run] = end.outcome
 
@@ -174,10 +195,12 @@ class Service(RuleBasedStateMachine):
         taken = self.taken.get(run.id)
         if taken == "complete":
             assert run.state is RunState.COMPLETE
+        elif taken == "pruned":
+            assert (run.state, run.pruned_by_version) == (RunState.PRUNED, 1)
         elif taken == "diverged":
             assert (run.state, run.reason) == (RunState.FAIL, "diverged")
         else:
-            assert run.state is not RunState.COMPLETE
+            assert run.state not in (RunState.COMPLETE, RunState.PRUNED)
 
     def check_projection(self, connection: Any, name: str, found: list[Any]) -> None:
         query = text(
@@ -185,10 +208,7 @@ class Service(RuleBasedStateMachine):
             "LEFT JOIN trial_values v USING (trial_id) WHERE study_name = :name ORDER BY number"
         )
         theirs = [tuple(row) for row in connection.execute(query, {"name": name})]
-        ours = [
-            (t.number, t.state.value, t.value if t.state is TrialState.COMPLETE else None)
-            for t in found
-        ]
+        ours = [(trial.number, trial.state.value, trial.value) for trial in found]
         assert theirs == ours
 
     def finish(self) -> None:
@@ -216,6 +236,17 @@ class Service(RuleBasedStateMachine):
                 if study.state is StudyState.COMPLETED and not study.stopping:
                     assert study.next_number == 4
         self.the_books_balance()
+
+
+def end(order: RunOrder, outcome: str) -> RunEnded:
+    if outcome != "pruned":
+        return ended(order, outcome)
+    return ended(order, outcome, value=value_of(order), kept_epoch=1, rule_version=1)
+
+
+def report(order: RunOrder) -> RunReport:
+    metrics = {"validation_accuracy": value_of(order)}
+    return RunReport(run=order.run, attempt=order.attempt, epoch=1, metrics=metrics)
 
 
 def _keys(statement: SyncRequest) -> set[tuple[int, int]]:
