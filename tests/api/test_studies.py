@@ -130,6 +130,32 @@ def test_an_external_study_from_end_to_end(client: httpx.Client) -> None:
     assert len(export.text.splitlines()) == 5
 
 
+def test_a_program_is_told_to_prune(client: httpx.Client) -> None:
+    pruner = {"name": "halving", "eta": 2}
+    ok(client.post("/v1/studies", json={**EXTERNAL, "pruner": pruner}), 201)
+    ok(client.post("/v1/studies/x/trials:suggest", json={"count": 2}))
+    told = []
+    for number, error in ((0, 1.0), (1, 2.0)):
+        report = {"attempt": 1, "epoch": 1, "metrics": {"error": error}}
+        path = f"/v1/studies/x/trials/{number}:report"
+        key = {"Idempotency-Key": str(number)}
+        told.append(ok(client.post(path, json=report, headers=key)))
+        assert ok(client.post(path, json=report, headers=key)) == told[-1]
+    assert [answer["should_prune"] for answer in told] == [False, True]
+    end = {"attempt": 1, "state": "PRUNED"}
+    trial = ok(client.post("/v1/studies/x/trials/1:complete", json=end))
+    assert (trial["state"], trial["value"]) == ("PRUNED", 2.0)
+
+
+def test_a_pruner_is_refused_by_its_field(client: httpx.Client) -> None:
+    for part, field in (
+        ({"pruner": {"name": "median", "eta": 3}}, "pruner.eta"),
+        ({"pruner": {"name": "hyperband"}}, "pruner.name"),
+        ({"pruner": {"name": "halving"}, "reproducible": True}, "pruner"),
+    ):
+        assert fields(client.post("/v1/studies", json={**SPEC, **part})).keys() == {field}
+
+
 def test_the_catalog(client: httpx.Client) -> None:
     tasks = ok(client.get("/v1/tasks"))
     assert {task["name"] for task in tasks["tasks"]} == {"mlp", "external"}

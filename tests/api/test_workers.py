@@ -25,12 +25,48 @@ def test_a_worker_from_registration_to_result(client: httpx.Client) -> None:
         "metrics": {"validation_accuracy": 0.9},
     }
     answer = ok(client.post(sync, json={"sync_seq": 2, "ended": [end]}))
-    assert answer == {"start": [], "stop": [], "refused": []}
+    assert answer == {"start": [], "stop": [], "refused": [], "rules": []}
     assert ok(client.get("/v1/studies/s/best"))["value"] == 0.9
     (worker,) = ok(client.get("/v1/workers"))["workers"]
     assert (worker["id"], worker["state"], worker["num_runs"]) == (registered["id"], "LIVE", 0)
     (dataset,) = ok(client.get("/v1/datasets"))["datasets"]
     assert (dataset["name"], dataset["num_workers"]) == ("digits", 1)
+
+
+def test_a_run_is_pruned_by_the_rules_it_was_sent(client: httpx.Client) -> None:
+    pruner = {"name": "halving", "eta": 2}
+    ok(client.post("/v1/studies", json={**SPEC, "pruner": pruner}), 201)
+    worker = ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)["id"]
+    sync = f"/v1/workers/{worker}:sync"
+    good, bad = ok(client.post(sync, json={"sync_seq": 1, "free_slots": {"cpu:0": 2}}))["start"]
+    assert not good["reproducible"]
+    key = {"run": good["run"], "attempt": 1}
+    held = [{"run": order["run"], "attempt": 1, "device": "cpu:0"} for order in (good, bad)]
+    report = {**key, "epoch": 1, "metrics": {"validation_accuracy": 0.75}}
+    answer = ok(client.post(sync, json={"sync_seq": 2, "held": held, "reports": [report]}))
+    (rules,) = answer["rules"]
+    assert rules == {
+        "study": "s",
+        "version": rules["version"],
+        "metric": "validation_accuracy",
+        "direction": "maximize",
+        "thresholds": {"1": 0.75},
+    }
+    end = {
+        "run": bad["run"],
+        "attempt": 1,
+        "outcome": "pruned",
+        "value": 0.5,
+        "kept_epoch": 1,
+        "rule_version": rules["version"],
+    }
+    known = {"s": rules["version"]}
+    statement = {"sync_seq": 3, "held": held[:1], "ended": [end], "rules": known}
+    assert ok(client.post(sync, json=statement))["refused"] == []
+    trial = ok(client.get(f"/v1/studies/s/trials/{bad['trial']}"))
+    assert (trial["state"], trial["value"]) == ("PRUNED", 0.5)
+    assert trial["runs"][0]["pruned_by_version"] == rules["version"]
+    assert ok(client.get("/v1/studies/s"))["trials"]["pruned"] == 1
 
 
 def test_what_a_worker_may_not_say(client: httpx.Client) -> None:
@@ -46,3 +82,6 @@ def test_what_a_worker_may_not_say(client: httpx.Client) -> None:
     assert "free_slots.cuda:9" in named
     named = fields(client.post(sync, json={"sync_seq": 0, "held": [{"run": 1}]}))
     assert named.keys() == {"sync_seq", "held.0.attempt", "held.0.device"}
+    end = {"run": 1, "attempt": 1, "outcome": "pruned", "rule_version": 0}
+    named = fields(client.post(sync, json={"sync_seq": 1, "ended": [end], "rules": {"s": -1}}))
+    assert named.keys() == {"ended.0.rule_version", "rules.s"}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +37,33 @@ def test_a_study_trained_by_ones_own_program(client: Client) -> None:
     assert best.value == min(trial.value for trial in trials if trial.value is not None)
     assert client.trial("x", 0).epochs[0].metrics == {"error": 7.0}
     assert len(list(csv.DictReader(io.StringIO(client.export("x"))))) == 4
+
+
+def test_pruning_as_the_docs_tell_it(client: Client) -> None:
+    page = Path(__file__).parents[2] / "docs" / "external.md"
+    (code,) = re.findall(r"^```python\n(def train.*?)^```$", page.read_text(), re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    client.create_study(
+        {
+            "name": "wing",
+            "task": {"name": "external"},
+            "space": {
+                "angle": {"type": "float", "low": -5.0, "high": 15.0},
+                "ribs": {"type": "int", "low": 4, "high": 40},
+            },
+            "sampler": {"name": "random", "seed": 1},
+            "objective": {"metric": "drag", "direction": "minimize"},
+            "budget": {"trials": 12},
+            "pruner": {"name": "halving", "eta": 3},
+        }
+    )
+    while given := client.suggest("wing").trials:
+        names["train"](client, given[0])
+    study = client.study("wing")
+    assert study.state is StudyState.COMPLETED
+    assert study.trials.pruned > 3
+    assert study.trials.complete > 0
 
 
 def test_events_end_with_the_study(client: Client) -> None:
