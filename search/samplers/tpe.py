@@ -132,7 +132,8 @@ class _Past(optuna.storages.InMemoryStorage):
             distributions=self._axes,
             user_attrs={},
             system_attrs={},
-            # TPE ranks pruned trials by their last intermediate value, behind the complete ones.
+            # TPE ranks pruned trials behind the complete ones, those that came further first, then
+            # by value.  How far they came the history does not say: here all came equally far.
             intermediate_values={0: value} if state is TrialState.PRUNED else {},
             trial_id=number,
         )

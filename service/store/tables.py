@@ -164,6 +164,7 @@ runs = Table(
     CheckConstraint("(state = 'FAIL') = (reason IS NOT NULL)", name="failed_for_a_reason"),
     CheckConstraint("state <> 'RUNNING' OR attempt > 0", name="running_was_handed_out"),
     CheckConstraint("state <> 'COMPLETE' OR value IS NOT NULL", name="complete_has_a_value"),
+    CheckConstraint("pruned_by_version IS NULL OR state = 'PRUNED'", name="pruned_by_rules"),
     Index(None, "study_id", "revision"),
     Index(None, "study_id", "state"),
     Index(None, "worker_id", "state"),

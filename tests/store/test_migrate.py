@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from service import projection
 from service.store import migrate
@@ -69,6 +70,67 @@ def test_up_down_and_up_again_keeps_optunas_tables(database_url: str) -> None:
     assert migrate.is_current(database_url)
     with optuna_storage(database_url) as storage:
         assert optuna.load_study(study_name="theirs", storage=storage).trials == []
+
+
+def test_runs_pass_from_one_schema_to_the_next_and_back(database_url: str) -> None:
+    migrate.upgrade(database_url, prepare=projection.prepare, revision="0001")
+    engine = create_engine(database_url)
+    study = {
+        "id": 1,
+        "name": "s",
+        "spec": "{}",
+        "state": "RUNNING",
+        "stopping": False,
+        **dict.fromkeys(("priority", "revision", "state_revision", "next_number"), 1),
+        **dict.fromkeys(("num_enqueued", "num_open", "projected_revision"), 0),
+        **dict.fromkeys(("device_seconds", "virtual_seconds", "created_at"), 0.0),
+    }
+    trial = {
+        "id": 1,
+        "study_id": 1,
+        "number": 0,
+        "state": "RUNNING",
+        "config": "{}",
+        "origin": "sampler",
+        "revision": 1,
+        "created_revision": 1,
+        "created_at": 0.0,
+    }
+    run = {
+        "id": 1,
+        "study_id": 1,
+        "trial_id": 1,
+        "replicate": 0,
+        "seed": 0,
+        "state": "RUNNING",
+        "attempt": 1,
+        "charges": 0,
+        "device_seconds": 0.0,
+        "revision": 1,
+        "created_at": 0.0,
+    }
+    with engine.begin() as connection:
+        for table, row in (("rl_studies", study), ("rl_trials", trial), ("rl_runs", run)):
+            names = ", ".join(row)
+            values = ", ".join(f":{name}" for name in row)
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)
+    upgraded(database_url)
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT state, pruned_by_version FROM rl_runs")).all()
+        assert [tuple(row) for row in found] == [("RUNNING", None)]
+    with engine.begin() as connection, pytest.raises(IntegrityError, match="pruned_by_rules"):
+        connection.execute(text("UPDATE rl_runs SET pruned_by_version = 7"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE rl_runs SET state = 'PRUNED', pruned_by_version = 7"))
+    migrate.downgrade(database_url, "0001")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT state FROM rl_runs")).scalars().all() == ["PRUNED"]
+        assert "pruned_by_version" not in {
+            column["name"] for column in inspect(connection).get_columns("rl_runs")
+        }
+    engine.dispose()
+    upgraded(database_url)
+    assert migrate.is_current(database_url)
 
 
 def test_a_database_that_was_never_migrated_is_not_current(database_url: str) -> None:

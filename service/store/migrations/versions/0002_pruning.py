@@ -16,11 +16,15 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # The check stands with its column, since SQLite adds none to a table that is there already.
     op.add_column(
         "rl_runs",
         sa.Column(
             "pruned_by_version",
             sa.BigInteger(),
+            sa.CheckConstraint(
+                "pruned_by_version IS NULL OR state = 'PRUNED'", name="ck_rl_runs_pruned_by_rules"
+            ),
             nullable=True,
             comment="of the pruning rules that ended it",
         ),
