@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from service.protocol import RunEnded, RunOrder, RunReport
+from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from service.worker.messages import FromDevice, HandedBack, Key, Started, key_of
 from service.worker.training import (
     MAX_LOG,
@@ -49,6 +49,10 @@ class Crew:
     def is_idle(self) -> bool:
         """Whether there is nothing to train."""
         return self._trainer.is_idle
+
+    def set_rules(self, rules: StudyRules) -> None:
+        """Prune the runs of a study by these rules, instead of those before."""
+        self._trainer.set_rules(rules)
 
     def take(self, order: RunOrder) -> Iterator[FromDevice]:
         """Have a run trained; its end, where it cannot be."""
@@ -119,6 +123,7 @@ class Crew:
                 value=outcome.value,
                 kept_epoch=outcome.kept_epoch,
                 metrics=dict(outcome.metrics),
+                rule_version=outcome.rule_version,
                 error=None if diverged is None else f"the loss was not finite in epoch {diverged}",
             )
         except ValueError as exc:

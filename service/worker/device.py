@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from service.protocol import DeviceInfo
+from service.protocol import DeviceInfo, StudyRules
 from service.worker.crew import Crew
 from service.worker.messages import CannotStart, FromDevice, Hello, Stop, Survey, ToDevice
 from service.worker.training import Backend, DeviceSpec, LogTail, Trainer, error_text
@@ -88,6 +88,9 @@ def serve(kind: str, crew: Crew, inbox: Inbox, send: Callable[[FromDevice], None
     """Train what the inbox holds, until the device had better be started anew."""
     while True:
         for message in inbox.take(wait=crew.is_idle):
+            if isinstance(message, StudyRules):
+                crew.set_rules(message)
+                continue
             taken = crew.stop(message.key) if isinstance(message, Stop) else crew.take(message)
             for said in taken:
                 send(said)

@@ -19,6 +19,7 @@ from service.protocol import (
     RunHeld,
     RunOrder,
     RunReport,
+    StudyRules,
     SyncRequest,
     SyncResponse,
 )
@@ -55,6 +56,7 @@ class Port(Protocol):
 
     def start(self, order: RunOrder) -> None: ...
     def stop(self, key: Key) -> None: ...
+    def set_rules(self, rules: StudyRules) -> None: ...
     def kill(self) -> None: ...
 
 
@@ -94,6 +96,7 @@ class Holdings:
         self._sync_seq = 0
         self._leaving = False
         self._limits: OrderedDict[int, int] = OrderedDict()
+        self._rules: dict[str, StudyRules] = {}
         self.urgent = False
         """Whether the api should be told at once rather than in its turn."""
 
@@ -110,6 +113,8 @@ class Holdings:
         match event:
             case Hello(info=info):
                 device.info, device.ready = info, True
+                for rules in self._rules.values():
+                    device.port.set_rules(rules)
                 self._send(device_name)
             case CannotStart(reason=reason):
                 _log.error("%s cannot be used: %s", device_name, reason)
@@ -183,6 +188,11 @@ class Holdings:
         self._statement = None
         for refusal in answer.refused:
             _log.info("run %d, attempt %d: %s", refusal.run, refusal.attempt, refusal.reason)
+        for rules in answer.rules:
+            self._rules[rules.study] = rules
+            for device in self._devices.values():
+                if device.ready:
+                    device.port.set_rules(rules)
         for stop in answer.stop:
             if (run := self._open_run(key_of(stop))) is not None:
                 self._end(run, self._ended(run, "stopped"))
@@ -191,6 +201,8 @@ class Holdings:
             # Runs handed to a worker that leaves go back with its last statement.
             if key_of(order) not in self._runs and not self._leaving:
                 self._hold(order)
+        studies = {run.order.study for run in self._runs.values()}
+        self._rules = {name: rules for name, rules in self._rules.items() if name in studies}
 
     def drop_all(self) -> None:
         """Forget every run and all there is to tell: the api has given them to others."""
@@ -324,6 +336,7 @@ class Holdings:
             held=tuple(held),
             reports=tuple(reports),
             ended=tuple(ended),
+            rules={name: rules.version for name, rules in self._rules.items()},
             free_slots={name: self._num_free(name) for name in self._devices},
             leaving=self._leaving and complete,
         )

@@ -1,16 +1,24 @@
 """What the agent and the process of a device say to each other, over two pipes.
 
-To the device: a `RunOrder` for each run to train, and `Stop`.  From the device: `Hello` or
-`CannotStart` once; then for each run `Started`, its reports and its end, those of different runs in
-any order.  Every message is in the pipe before the device goes on, so that what it said before it
-died is heard.
+To the device: a `RunOrder` for each run to train, `Stop`, and the rules of studies.  From the
+device: `Hello` or `CannotStart` once; then for each run `Started`, its reports and its end, those of
+different runs in any order.  Every message is in the pipe before the device goes on, so that what it
+said before it died is heard.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.protocol import DatasetInfo, DeviceInfo, RunEnded, RunKey, RunOrder, RunReport
+from service.protocol import (
+    DatasetInfo,
+    DeviceInfo,
+    RunEnded,
+    RunKey,
+    RunOrder,
+    RunReport,
+    StudyRules,
+)
 
 Key = tuple[int, int]
 """A run and its attempt: one handing-out."""
@@ -77,5 +85,5 @@ class Died:
 
 
 FromDevice = Hello | CannotStart | Started | RunReport | RunEnded | HandedBack
-ToDevice = RunOrder | Stop
+ToDevice = RunOrder | Stop | StudyRules
 DeviceEvent = FromDevice | Died

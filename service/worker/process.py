@@ -12,7 +12,7 @@ from multiprocessing import resource_tracker
 from random import Random
 from typing import Any
 
-from service.protocol import RunOrder
+from service.protocol import RunOrder, StudyRules
 from service.worker.backoff import backoff_seconds
 from service.worker.device import main
 from service.worker.messages import (
@@ -76,6 +76,10 @@ class DeviceProcess:
     def stop(self, key: Key) -> None:
         """Have a run trained no further; one that waits is taken out of the queue."""
         self._send(Stop(key))
+
+    def set_rules(self, rules: StudyRules) -> None:
+        """Prune the runs of a study by these rules."""
+        self._send(rules)
 
     def kill(self) -> None:
         """End the process, whatever it is at; its death is an event like any other."""

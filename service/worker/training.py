@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from service.protocol import DatasetInfo, RunOrder
+from service.protocol import DatasetInfo, RunOrder, StudyRules
 from service.worker.messages import HandedBack, Key, key_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Outcome(Protocol):
     def diverged_epoch(self) -> int | None: ...
     @property
     def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def rule_version(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,10 @@ class Trainer(Protocol):
 
     def remove(self, key: Key) -> None:
         """Train a run no further."""
+        ...
+
+    def set_rules(self, rules: StudyRules) -> None:
+        """Prune the runs of a study by these rules, instead of those before."""
         ...
 
     def advance(self) -> Sequence[Event]:
@@ -190,6 +196,14 @@ class MlpTrainer:
 
     def remove(self, key: Key) -> None:
         self._trainer.remove(key)
+
+    def set_rules(self, rules: StudyRules) -> None:
+        from search.engine import PruningRules
+
+        self._trainer.set_rules(
+            rules.study,
+            PruningRules(rules.version, rules.metric, rules.direction, rules.thresholds),
+        )
 
     def advance(self) -> Sequence[Event]:
         return [self._event(event) for event in self._trainer.advance()]

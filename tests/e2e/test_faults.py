@@ -40,16 +40,17 @@ def test_another_worker_finishes_what_a_killed_one_began(deployment: Deployment)
 
 
 def test_an_api_killed_between_commit_and_answer(deployment: Deployment) -> None:
+    many = {"trials": 90, "epochs": 2}  # more than a few syncs have done with
     deployment.start_worker()
-    deployment.client.create_study(small("calm", "random"))
+    deployment.client.create_study(small("calm", "random", budget=many))
     calm = deployment.outcome("calm")
 
     deployment.kill(deployment.api)
     for num_syncs in (1, 2, 3, 5):
         deployment.start_api(None, str(ROOT / "tests/e2e/dying_api.py"), str(num_syncs))
         if num_syncs == 1:
-            deployment.client.create_study(small("shaken", "random"))
-        assert deployment.api.wait() == -9
+            deployment.client.create_study(small("shaken", "random", budget=many))
+        assert deployment.api.wait(timeout=60) == -9
     deployment.start_api()
     shaken = deployment.outcome("shaken")
 

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from service.protocol import RunEnded, RunHeld, RunKey, RunOrder, RunReport, SyncResponse
+from service.protocol import (
+    RunEnded,
+    RunHeld,
+    RunKey,
+    RunOrder,
+    RunReport,
+    StudyRules,
+    SyncResponse,
+)
 from service.worker import holdings as module
 from service.worker.holdings import STOP_GRACE_SECONDS, Holdings
-from service.worker.messages import CannotStart, DeviceEvent, Died, Hello, Key, Started, key_of
+from service.worker.messages import (
+    CannotStart,
+    DeviceEvent,
+    Died,
+    HandedBack,
+    Hello,
+    Key,
+    Started,
+    key_of,
+)
 from tests.worker.fakes import ManualClock, device_info, order
 
 
@@ -18,12 +35,16 @@ class Port:
         self.started: list[Key] = []
         self.stopped: list[Key] = []
         self.num_kills = 0
+        self.rules: list[StudyRules] = []
 
     def start(self, order: RunOrder) -> None:
         self.started.append(key_of(order))
 
     def stop(self, key: Key) -> None:
         self.stopped.append(key)
+
+    def set_rules(self, rules: StudyRules) -> None:
+        self.rules.append(rules)
 
     def kill(self) -> None:
         self.num_kills += 1
@@ -263,3 +284,55 @@ def test_a_leaving_worker_gives_everything_back(desk: Desk) -> None:
     assert desk.ended() == [(2, "released"), (3, "released")]
     assert [end.device_seconds for end in last.ended] == [4, 0]
     assert desk.port.started == [(1, 1), (2, 1), (3, 1)]
+
+
+def rules(study: str, version: int) -> StudyRules:
+    return StudyRules(
+        study=study, version=version, metric="loss", direction="minimize", thresholds={1: 0.5}
+    )
+
+
+def test_rules_reach_every_process_of_a_device_while_their_study_has_runs() -> None:
+    desk = Desk()
+    desk.holdings.statement()
+    desk.holdings.answered(
+        SyncResponse(start=(order(1),), stop=(), refused=(), rules=(rules("study", 3),))
+    )
+    assert [each.version for each in desk.port.rules] == [3]
+    assert desk.holdings.statement().rules == {"study": 3}
+    desk.hear(Died("ended with code 1"), Hello(device_info("cpu:0"), None))
+    assert [each.version for each in desk.port.rules] == [3, 3]
+    desk.hear(Started((1, 1), "p"), RunEnded(run=1, attempt=1, outcome="pruned", rule_version=3))
+    desk.answer()  # to the statement made before
+    desk.answer()
+    assert desk.holdings.statement().rules == {}
+
+
+def test_a_pack_that_dies_is_halved_until_one_is_alone() -> None:
+    desk = Desk()
+    desk.answer(*(order(run) for run in (1, 2)), *(order(3),))
+    desk.hear(*(Started((run, 1), "p") for run in (1, 2, 3)), Died("ended with code 1"))
+    assert desk.ended() == [(1, "released"), (2, "released"), (3, "released")]
+    desk.answer(*(order(run, attempt=2) for run in (1, 2, 3)))
+    desk.port.started.clear()
+    desk.hear(Hello(device_info("cpu:0"), None))
+    assert desk.port.started == [(1, 2)]  # a limit of 3 // 2: alone
+    desk.hear(Started((1, 2), "p"), Died("ended with code 1"))
+    assert desk.ended() == [(1, "crashed")]
+    desk.hear(Hello(device_info("cpu:0"), None))
+    assert desk.port.started == [(1, 2), (2, 2)]
+    desk.hear(Started((2, 2), "p"), RunEnded(run=2, attempt=2, outcome="complete", value=1.0))
+    assert desk.port.started == [(1, 2), (2, 2), (3, 2)]
+
+
+def test_a_run_handed_back_comes_beside_as_few_as_was_said() -> None:
+    desk = Desk()
+    desk.answer(order(1), order(2), order(3))
+    desk.hear(*(Started((run, 1), "p") for run in (1, 2, 3)))
+    desk.hear(HandedBack((1, 1), 2), HandedBack((2, 1), None))
+    assert desk.ended() == [(1, "released"), (2, "released")]
+    desk.port.started.clear()
+    desk.answer(order(1, attempt=2), order(2, attempt=2))
+    assert desk.port.started == [(1, 2)]
+    desk.hear(RunEnded(run=3, attempt=1, outcome="complete", value=1.0))
+    assert desk.port.started == [(1, 2), (2, 2)]

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from service.protocol import RunEnded, RunOrder, RunReport
+from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from service.worker.api import CallFailed
 from service.worker.holdings import STOP_GRACE_SECONDS, Holdings
 from service.worker.messages import DeviceEvent, Died, Hello, Key, Started, key_of
@@ -60,6 +60,9 @@ class FakeDevice:
         if key == self.training:
             self.stopping = True
         self.queue.pop(key, None)
+
+    def set_rules(self, rules: StudyRules) -> None:
+        pass
 
     def kill(self) -> None:
         self.die(blame=False)

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from service.protocol import SyncResponse, WorkerRegistered
+from service.protocol import StudyRules, SyncResponse, WorkerRegistered
 from service.worker.api import CallFailed
 from service.worker.holdings import Holdings
 from service.worker.messages import Hello, Key
@@ -23,6 +23,9 @@ class Port:
         pass
 
     def stop(self, key: Key) -> None:
+        pass
+
+    def set_rules(self, rules: StudyRules) -> None:
         pass
 
     def kill(self) -> None:

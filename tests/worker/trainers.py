@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from service.protocol import DatasetInfo, RunOrder
+from service.protocol import DatasetInfo, RunOrder, StudyRules
 from service.worker.messages import Key, key_of
 from service.worker.training import (
     Began,
@@ -40,6 +40,7 @@ class Outcome:
     kept_epoch: int | None = 1
     diverged_epoch: int | None = None
     metrics: dict[str, float] = field(default_factory=lambda: {"test_accuracy": 0.25})
+    rule_version: int | None = None
 
 
 class ScriptedTraining:
@@ -91,6 +92,7 @@ class ScriptedTrainer:
     def __init__(self, device: str, spec: DeviceSpec) -> None:
         self._waiting: list[RunOrder] = []
         self._training: dict[Key, tuple[ScriptedTraining, Iterator[Epoch]]] = {}
+        self._rules: dict[str, StudyRules] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -102,6 +104,9 @@ class ScriptedTrainer:
     def remove(self, key: Key) -> None:
         self._waiting = [order for order in self._waiting if key_of(order) != key]
         self._training.pop(key, None)
+
+    def set_rules(self, rules: StudyRules) -> None:
+        self._rules[rules.study] = rules
 
     def advance(self) -> list[Event]:
         events: list[Event] = []
