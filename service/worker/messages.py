@@ -1,9 +1,9 @@
 """What the agent and the process of a device say to each other, over two pipes.
 
 To the device: a `RunOrder` for each run to train, `Stop`, and the rules of studies.  From the
-device: `Hello` or `CannotStart` once; then for each run `Started`, its reports and its end, those of
-different runs in any order.  Every message is in the pipe before the device goes on, so that what it
-said before it died is heard.
+device: `Hello` or `CannotStart` once; then for each run `Started`, its reports and its end, those
+of different runs in any order.  Every message is in the pipe before the device goes on, so that
+what it said before it died is heard.
 """
 
 from __future__ import annotations

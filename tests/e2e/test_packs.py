@@ -1,0 +1,76 @@
+"""Packs through the whole service: the engine's own bits, and runs pruned on the device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from search.engine import ProgramIdentity, TrainingRun
+from search.spec import parse_spec
+from search.tasks.training import RunInput, Trainer
+from service.lifecycle import TrialState
+from tests.e2e.conftest import Deployment
+from tests.e2e.support import small
+
+pytestmark = pytest.mark.slow
+
+
+def test_values_are_those_of_the_engine_called_directly(deployment: Deployment) -> None:
+    deployment.start_worker()
+    data = small(
+        "packed",
+        "random",
+        replicates=2,
+        early_stopping={"patience": 2},
+        budget={"trials": 12, "epochs": 5},
+    )
+    deployment.client.create_study(data)
+    trials = deployment.outcome("packed")
+    spec = parse_spec(data)
+    threads = torch.get_num_threads()
+    trainer = Trainer(None, "cpu:0", threads=1)
+    try:
+        for trial in trials:
+            for run in trial.runs:
+                program = ProgramIdentity.parse(run.program or "")
+                assert (program.form, program.width, program.threads) == ("eager", 4, 1)
+                prepared = trainer.prepare(
+                    RunInput(
+                        task=spec.task,  # type: ignore[arg-type]
+                        config=spec.run_config(trial.config),
+                        seed=run.seed,
+                        objective=spec.objective,
+                        early_stopping=spec.early_stopping,
+                        penalty=spec.penalty,
+                        data_fingerprint=None,
+                    )
+                )
+                alone = TrainingRun(*prepared, width=program.width)
+                list(alone.epochs())
+                outcome = alone.outcome()
+                assert run.value == outcome.value
+                assert run.metrics == outcome.metrics
+                assert run.kept_epoch == outcome.kept_epoch
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_halving_prunes_on_the_device(deployment: Deployment) -> None:
+    deployment.start_worker()
+    deployment.client.create_study(
+        small(
+            "halved",
+            "random",
+            pruner={"name": "halving", "eta": 2, "min_epochs": 1},
+            budget={"trials": 24, "epochs": 8},
+        )
+    )
+    trials = deployment.outcome("halved")
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    assert len(pruned) + sum(t.state is TrialState.COMPLETE for t in trials) == 24
+    assert pruned, "nothing was pruned"
+    for trial in pruned:
+        (run,) = trial.runs
+        assert run.pruned_by_version is not None
+        assert trial.value == run.value is not None
+        assert run.kept_epoch in (1, 2, 4)
