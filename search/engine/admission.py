@@ -9,10 +9,9 @@ that packs have, follows from such tables.
 
 from __future__ import annotations
 
-import gc
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,30 +100,29 @@ def measure(
     data: DeviceData,
     config: RunConfig,
     *,
-    limit: int,
-    cache: Path | None = None,
+    form: Form,
+    widths: Sequence[int],
+    folder: Path,
 ) -> Iterator[Measurement]:
-    """Train copies of a run at each width up to `limit`, eagerly and, with a cache, compiled.
+    """Train copies of a run at each of some rising widths; ends where memory does.
 
-    Ends where memory does.
+    Args:
+        folder: of compiled programs; one that is not there is made.
     """
-    for form in ("eager", "compiled") if cache is not None else ("eager",):
-        for width in (w for w in WIDTHS if w <= limit):
-            program = None
-            if form == "compiled":
-                assert cache is not None
-                job = Job.of(spec, width, data)
-                if not (cache / job.name).exists():
-                    job.compile(cache / job.name)
-                program = CompiledProgram(cache / job.name)
-            try:
-                speed = _samples_per_second(Pack(spec, data, width=width, compiled=program), config)
-            except Exception as exc:
-                if not is_out_of_memory(exc):
-                    raise
-                break
-            yield Measurement(width, form, speed, width * bytes_per_slot(spec, width))
-            gc.collect()
+    for width in widths:
+        program = None
+        if form == "compiled":
+            place = folder / Job.of(spec, width, data).name
+            if not place.exists():
+                Job.of(spec, width, data).compile(place)
+            program = CompiledProgram(place)
+        try:
+            speed = _samples_per_second(Pack(spec, data, width=width, compiled=program), config)
+        except Exception as exc:
+            if not is_out_of_memory(exc):
+                raise
+            return
+        yield Measurement(width, form, speed, width * bytes_per_slot(spec, width))
 
 
 def _samples_per_second(pack: Pack, config: RunConfig, *, rounds: int = 3) -> float:

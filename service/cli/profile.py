@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,20 +18,23 @@ from service.worker.training import MlpBackend
 
 if TYPE_CHECKING:
     from search.engine.admission import Measurement
+    from search.engine.program import Form
 
-BATCH_SIZES = (16, 64, 256)
+BATCH_SIZES = (16, 256)
 MAX_WIDTH = 64
+COMPILED_WIDTHS = (1, 8, 32)
+"""Few: each is a program to compile."""
 
 
 def print_profile(device: str | None, settings: Settings) -> None:
     """Measure the model and data set that a study has by default, batch size by batch size.
 
-    Compiled programs are made for the occasion, which takes some 15 s each.
+    Compiled programs are made for the occasion, six of them in some 15 s each.
 
     Raises:
         ValueError: there is no such device here.
     """
-    from search.engine.admission import best_width, measure
+    from search.engine.admission import WIDTHS, best_width, measure
     from search.engine.spec import StepSpec
     from search.tasks.training import RunInput, Trainer
 
@@ -52,12 +56,17 @@ def print_profile(device: str | None, settings: Settings) -> None:
             )
         )
         step = StepSpec.of(config, shape, data.train.num_samples, "float32")
-        with tempfile.TemporaryDirectory() as folder:
-            cache = Path(folder) if settings.compile else None
-            limit = settings.pack_width or MAX_WIDTH
-            measured = []
-            with console.status("measuring ...") as status:
-                for one in measure(step, data, config, limit=limit, cache=cache):
+        limit = settings.pack_width or MAX_WIDTH
+        plans: list[tuple[Form, Sequence[int]]] = [("eager", WIDTHS)]
+        if settings.compile:
+            plans.append(("compiled", COMPILED_WIDTHS))
+        measured = []
+        with tempfile.TemporaryDirectory() as folder, console.status("measuring ...") as status:
+            for form, all_widths in plans:
+                widths = [width for width in all_widths if width <= limit]
+                for one in measure(
+                    step, data, config, form=form, widths=widths, folder=Path(folder)
+                ):
                     measured.append(one)
                     status.update(f"batch size {batch_size}, {one.form}, width {one.width} ...")
         console.print(_table(batch_size, measured))

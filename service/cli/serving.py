@@ -110,7 +110,10 @@ def worker(
     if profile:
         from service.cli.profile import print_profile
 
-        print_profile(device[0] if device else None, settings)
+        try:
+            print_profile(device[0] if device else None, settings)
+        except ValueError as exc:  # there is no such device here
+            raise Problem(str(exc)) from exc
         return
     token = read_token() or (_own_token(settings) if token_from_database else None)
     from service.worker.agent import run_worker

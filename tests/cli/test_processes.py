@@ -115,3 +115,20 @@ def test_a_spawned_process_is_out_of_reach_of_ctrl_c() -> None:
     assert os.getpgid(process.pid) == process.pid != os.getpgrp()
     assert processes.terminate(process, grace_seconds=DEADLINE_SECONDS) == -signal.SIGTERM
     assert at_end(reader)
+
+
+def test_a_worker_measures_its_device() -> None:
+    env = {name: text for name, text in os.environ.items() if not name.startswith("RIDGELINE_")} | {
+        "RIDGELINE_COMPILE": "false",
+        "RIDGELINE_PACK_WIDTH": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "service.cli", "worker", "--profile", "--device", "cpu:0"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    )
+    assert done.stdout.count("batch size") == 2
+    assert done.stdout.count("best eager width") == 2
+    assert "against width 1" in done.stdout
