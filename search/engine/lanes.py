@@ -93,8 +93,8 @@ class Failed:
 class HandedBack:
     """A run's pack failed with others in it, and nobody is to blame.
 
-    `limit` is what to add the run with next, so that in the end the guilty one is alone; None after
-    memory has run out: the next pack is narrower.
+    `limit` is beside how few others, itself counted, to try it again, so that in the end the guilty
+    one is alone; None after memory has run out: the next pack is narrower.
     """
 
     key: Hashable
@@ -132,7 +132,6 @@ class _Lane:
 
     Args:
         widest: by step, the widest pack that fits, where a wider one did not; shared by all lanes.
-        limit: how many runs may share a pack, whatever its width.
         pinned: always the same program, whatever waits and whatever has been compiled.
     """
 
@@ -144,15 +143,16 @@ class _Lane:
         programs: Programs,
         *,
         widest: dict[StepSpec, int],
-        limit: int | None,
         pinned: bool,
     ) -> None:
         self.spec, self.data = spec, data
         self.waiting: deque[_Waiting] = deque()
         self.packs: list[_OpenPack] = []
         self.seconds = 0.0
+        self.filling: _OpenPack | None = None
+        """The pack that `refill` is at; None while it opens one."""
         self._options, self._programs = options, programs
-        self._limit, self._pinned = limit, pinned
+        self._pinned = pinned
         self._widest = widest
 
     @property
@@ -183,13 +183,15 @@ class _Lane:
 
     def refill(self) -> Iterator[Event]:
         """Put waiting runs into free slots, opening a pack where there is none."""
-        program, width = self._choose()
+        self.filling = None
+        program, width = self.choose()
         wanted = None if program is None else "compiled"
         for open_pack in self.packs:
             if wanted is None or open_pack.pack.program.form == wanted:
                 yield from self._fill(open_pack)
         num_slots = sum(p.pack.width for p in self.packs if p.runs)
         if self.waiting and num_slots < self.full_width:
+            self.filling = None
             pack = Pack(self.spec, self.data, width=width, compiled=program)
             self.packs.append(_OpenPack(pack, {}))
             yield from self._fill(self.packs[-1])
@@ -222,7 +224,7 @@ class _Lane:
         width = self._options.width or prior_width(self.spec, self.data.device)
         return min(width, self._widest.get(self.spec, width))
 
-    def _choose(self) -> tuple[CompiledProgram | None, int]:
+    def choose(self) -> tuple[CompiledProgram | None, int]:
         """The program and width of the next pack."""
         full = self.full_width
         if self._pinned or not self._options.compile or self._programs.folder is None:
@@ -252,10 +254,9 @@ class _Lane:
         return sum(epochs) * self.spec.num_steps * min(speeds) > COMPILE_SECONDS
 
     def _fill(self, open_pack: _OpenPack) -> Iterator[Event]:
-        pack = open_pack.pack
-        room = pack.width if self._limit is None else min(pack.width, self._limit)
+        self.filling, pack = open_pack, open_pack.pack
         for slot in range(pack.width):
-            if not self.waiting or len(open_pack.runs) >= room:
+            if not self.waiting:
                 return
             if slot in open_pack.runs:
                 continue
@@ -291,12 +292,6 @@ class Lanes:
         """Runs that wait or train."""
         return sum(lane.num_open for lane in self._lanes.values())
 
-    @property
-    def num_idle_slots(self) -> int:
-        """Slots of open packs that have no run."""
-        packs = (p.pack for lane in self._lanes.values() for p in lane.packs)
-        return sum(pack.num_free for pack in packs)
-
     def add(
         self,
         key: Hashable,
@@ -305,7 +300,6 @@ class Lanes:
         data: DeviceData,
         *,
         group: str | None = None,
-        limit: int | None = None,
         pinned: bool = False,
     ) -> None:
         """Have a run wait for a slot.
@@ -313,7 +307,6 @@ class Lanes:
         Args:
             key: names the run in every event.
             group: whose pruning rules it goes by.
-            limit: it trains beside fewer than this many others.
             pinned: by the same program whatever else waits and whatever has been compiled.
 
         Raises:
@@ -322,7 +315,7 @@ class Lanes:
         data.check(shape)
         dtype = str(data.dtype).removeprefix("torch.")
         spec = StepSpec.of(config, shape, data.train.num_samples, dtype)
-        lane_key = (spec, id(data), limit, pinned)
+        lane_key = (spec, id(data), pinned)
         if lane_key not in self._lanes:
             lane = self._lanes[lane_key] = _Lane(
                 spec,
@@ -330,7 +323,6 @@ class Lanes:
                 self._options,
                 self._programs,
                 widest=self._widest,
-                limit=limit,
                 pinned=pinned,
             )
             # It starts level with the others: device time is shared from now on.
@@ -361,7 +353,7 @@ class Lanes:
         except Exception as exc:
             opening = exc
         if opening is not None:
-            events += self._fail(lane, lane.packs[-1] if lane.packs else None, opening)
+            events += self._fail(lane, lane.filling, opening)
             return events
         for open_pack in list(lane.packs):
             try:
@@ -372,10 +364,6 @@ class Lanes:
         if not lane.has_work:
             self._lanes = {key: other for key, other in self._lanes.items() if other is not lane}
         return events
-
-    def close(self) -> None:
-        """Give up the programs that are being compiled."""
-        self._programs.close()
 
     def _check_memory(self, lane: _Lane) -> None:
         """Keep packs narrow enough for the memory there is."""
@@ -391,9 +379,12 @@ class Lanes:
         out_of_memory = is_out_of_memory(error)
         if out_of_memory and not isinstance(error, MemoryError):
             error = MemoryError(str(error))
-        if open_pack is None:  # not even its tensors fit
-            run = lane.waiting.popleft()
-            return [Failed(run.key, error)]
+        if open_pack is None:  # not even its tensors could be made
+            _, width = lane.choose()
+            if out_of_memory and width > 1:
+                lane.narrow(width)
+                return []
+            return [Failed(lane.waiting.popleft().key, error)]
         lane.packs = [other for other in lane.packs if other is not open_pack]
         keys = [run.key for run, _ in open_pack.runs.values()]
         width = open_pack.pack.width

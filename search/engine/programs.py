@@ -61,13 +61,6 @@ class Programs:
             log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
             self._running = name, job.start(self.folder / name, log), log
 
-    def close(self) -> None:
-        """Give up what is being made."""
-        if self._running is not None:
-            self._running[1].kill()
-            self._running[1].wait()
-            self._end()
-
     def _reap(self) -> None:
         if self._running is None:
             return
