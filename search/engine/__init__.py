@@ -8,16 +8,9 @@ from search.engine.checkpoint import CheckpointError
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
 from search.engine.evaluation import NEAR_ZERO
-from search.engine.lanes import (
-    Began,
-    Event,
-    Failed,
-    HandedBack,
-    LaneOptions,
-    Lanes,
-    Over,
-    Reported,
-)
+from search.engine.events import Began, Event, Failed, HandedBack, Over, Reported
+from search.engine.lane import LaneOptions
+from search.engine.lanes import Lanes
 from search.engine.pack import Pack
 from search.engine.program import ProgramIdentity
 from search.engine.progress import EpochReport, Outcome
