@@ -111,7 +111,8 @@ class Lanes:
             opening = exc
         if opening is not None:
             events += self._fail(lane, lane.filling, opening)
-            return events
+        if events:
+            return events  # who begins is told before anything of it can end this process
         for open_pack in list(lane.packs):
             try:
                 for event in lane.train(open_pack, self._rules):
