@@ -40,7 +40,6 @@ class DeviceInfo(_Message):
     name: Label = Field(examples=["cpu:0", "cuda:0"])
     kind: Label = Field(examples=["cpu", "cuda"])
     description: Label = Field(examples=["NVIDIA H200"])
-    program: Label = Field(description="identity of the program that trains runs here now")
     num_slots: Annotated[
         int, Field(ge=1, le=MAX_HELD_RUNS, description="runs it trains at once; more of them wait")
     ] = 1

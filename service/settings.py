@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+MAX_PACK_WIDTH = 256
+
 
 class Settings(BaseSettings):
     """Everything that can be set; docs/settings.md lists the same names."""
@@ -57,7 +59,7 @@ class Settings(BaseSettings):
         None, description="threads of a CPU device; left out: one core less than there are"
     )
 
-    pack_width: Annotated[int, Field(ge=1, le=256)] | None = Field(
+    pack_width: Annotated[int, Field(ge=1, le=MAX_PACK_WIDTH)] | None = Field(
         None, description="slots of every pack; left out: what suits the runs and the device"
     )
     compile: bool = Field(True, description="whether a worker may compile its programs")

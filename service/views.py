@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from search.spec import StudySpec
 from service import resources
@@ -126,12 +126,18 @@ def run(row: RunRow) -> resources.Run:
     )
 
 
+def _device(stored: Mapping[str, Any]) -> DeviceInfo:
+    """A worker that an earlier version took in may have been stored with what is no field now."""
+    fields = DeviceInfo.model_fields
+    return DeviceInfo.model_validate({k: v for k, v in stored.items() if k in fields})
+
+
 def worker(row: WorkerRow, num_runs: int) -> resources.Worker:
     return resources.Worker(
         id=row.id,
         name=row.name,
         state=cast("resources.WorkerState", row.state),
-        devices=tuple(DeviceInfo.model_validate(device) for device in row.devices),
+        devices=tuple(_device(device) for device in row.devices),
         tasks=tuple(row.tasks),
         datasets=tuple(DatasetInfo.model_validate(dataset) for dataset in row.datasets),
         num_runs=num_runs,

@@ -6,7 +6,7 @@ Importing this module imports no torch: the process that only passes orders on s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,21 +74,14 @@ class Trainer:
     ) -> None:
         import torch
 
-        from search.engine import LaneOptions, Lanes, ProgramIdentity
+        from search.engine import LaneOptions, Lanes
 
         self._data_root = data_root
         self._device = _device(device_name)
         if self._device.type == "cpu" and threads is not None:
             torch.set_num_threads(threads)
         self._lanes = Lanes(self._device, options or LaneOptions(compile=False))
-        width = self._lanes.num_slots
-        self._program = ProgramIdentity.current("eager", width, self._device, torch.float32)
         self._prepared: OrderedDict[tuple[str, Split], _Prepared] = OrderedDict()
-
-    @property
-    def program(self) -> str:
-        """The identity of the eager program of the widest pack."""
-        return str(self._program)
 
     @property
     def num_slots(self) -> int:
@@ -136,8 +129,8 @@ class Trainer:
         """Prune the runs of a group by these rules from their next epochs on."""
         self._lanes.set_rules(group, rules)
 
-    def advance(self) -> list[engine.Event]:
-        """Train for a moment; what has come of it."""
+    def advance(self) -> Iterable[engine.Event]:
+        """Train for a moment; what there is to tell, in the order in which it came about."""
         return self._lanes.advance()
 
     def _data(self, run: RunInput) -> engine.DeviceData:

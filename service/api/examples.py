@@ -167,7 +167,7 @@ _DIGITS = DatasetInfo(
     has_test_part=False,
 )
 _DATASET = Dataset(**dict(_DIGITS), num_workers=1).model_dump(mode="json")
-_DEVICE = DeviceInfo(name="cpu:0", kind="cpu", description="8 cores", program=_PROGRAM)
+_DEVICE = DeviceInfo(name="cpu:0", kind="cpu", description="8 cores", num_slots=32)
 REGISTRATION = WorkerRegistration(
     name="workstation", devices=(_DEVICE,), tasks=("mlp",), datasets=(_DIGITS,)
 ).model_dump(mode="json")

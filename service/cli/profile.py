@@ -14,7 +14,7 @@ from search.spec import Objective, Penalty
 from search.tasks.settings import MlpDefaults, MlpSettings
 from service.settings import Settings
 from service.worker.agent import device_specs
-from service.worker.training import MlpBackend
+from service.worker.mlp import MlpBackend
 
 if TYPE_CHECKING:
     from search.engine.admission import Measurement

@@ -25,7 +25,7 @@ from service.cli.problems import Problem, printable
 from service.cli.sockets import listen
 from service.cli.tokens import ensure_token_file
 from service.client import ApiError, Client, Unreachable
-from service.settings import Settings
+from service.settings import MAX_PACK_WIDTH, Settings
 
 _GRACEFUL_SHUTDOWN_SECONDS = 5
 
@@ -92,6 +92,18 @@ def worker(
         ),
     ] = None,
     data_root: DataRootOption = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            help="Slots of every pack; left out: what suits the runs and the device.",
+            show_default=False,
+            min=1,
+            max=MAX_PACK_WIDTH,
+        ),
+    ] = None,
+    no_compile: Annotated[
+        bool, typer.Option("--no-compile", help="Compile no training programs.")
+    ] = False,
     profile: Annotated[
         bool,
         typer.Option(
@@ -106,7 +118,9 @@ def worker(
     """Start a worker that trains the runs of the service at RIDGELINE_URL."""
     if die_with_parent:
         processes.watch_parent()
-    settings = load_settings(data_root=data_root)
+    settings = load_settings(
+        data_root=data_root, pack_width=width, compile=False if no_compile else None
+    )
     if profile:
         from service.cli.profile import print_profile
 

@@ -23,11 +23,13 @@ from random import Random
 
 from service.client import Client
 from service.worker.api import Api, CallFailed, HttpApi
+from service.worker.cache import cache_folder
 from service.worker.holdings import Holdings
 from service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
+from service.worker.mlp import MlpBackend
 from service.worker.process import DeviceProcess
 from service.worker.session import Answer, Call, Register, Session
-from service.worker.training import Backend, DeviceSpec, MlpBackend
+from service.worker.training import Backend, DeviceSpec
 
 HANG_UP_SECONDS = 2.0
 """How long device processes have to end when the worker leaves; then they are killed."""
@@ -72,12 +74,12 @@ def run_worker(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         client = Client(url, token, retry_delays_seconds=())  # the session has its own
-    except ValueError as exc:
+        cache = cache_folder(cache_dir) if compile else None
+    except (ValueError, OSError) as exc:
         _log.error("%s", exc)
         return 1
+    specs = device_specs(data_root, devices, device_threads)
     with client:
-        specs = device_specs(data_root, devices, device_threads)
-        cache = cache_dir or _user_cache() / "ridgeline"
         agent = Agent(
             HttpApi(client),
             name=name,
@@ -97,12 +99,6 @@ def device_specs(
     names: list[str | None] = [None] if devices is None else [*dict.fromkeys(devices)]
     threads = device_threads or max(1, _num_cores() - 1)
     return [DeviceSpec(name, data_root, threads, survey=i == 0) for i, name in enumerate(names)]
-
-
-def _user_cache() -> Path:
-    """Where programs keep what they can make again (the XDG base directory specification)."""
-    folder = os.environ.get("XDG_CACHE_HOME")
-    return Path(folder) if folder else Path("~/.cache").expanduser()
 
 
 def _num_cores() -> int:

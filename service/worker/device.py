@@ -1,4 +1,4 @@
-"""The process of one device: trains the runs it is given.
+"""The process of one device: trains the runs it is given, many at once.
 
 It talks to nobody but the agent that started it, and ends when the agent does, however that ended.
 """
@@ -14,18 +14,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from service.protocol import DeviceInfo, StudyRules
-from service.worker.crew import Crew
-from service.worker.messages import CannotStart, FromDevice, Hello, Stop, Survey, ToDevice
-from service.worker.training import Backend, DeviceSpec, LogTail, Trainer, error_text
+from service.protocol import DeviceInfo
+from service.worker.bench import Bench, LogTail, error_text
+from service.worker.messages import CannotStart, Hello, Survey, ToDevice
+from service.worker.training import Backend, DeviceSpec, Trainer
 
 CPU_NICENESS = 5
 
 
 class Inbox:
-    """What the agent has said and nobody has taken yet, collected by a thread that reads its pipe.
+    """What the agent has said, taken out of its pipe by a thread.
 
     The agent holds the only writing end of the pipe.  Whether it lets us go or dies itself, the
     thread reads end-of-file and ends this process at once, whatever the main thread is at.
@@ -34,28 +35,22 @@ class Inbox:
     def __init__(self, pipe: Connection[Any, ToDevice], on_end: Callable[[], None]) -> None:
         self._pipe = pipe
         self._on_end = on_end
-        self._changed = threading.Condition()
-        self._messages: list[ToDevice] = []
+        self._messages: SimpleQueue[ToDevice] = SimpleQueue()
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
     def take(self, *, wait: bool) -> list[ToDevice]:
-        """All that has come since the last call; `wait` for something."""
-        with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._messages)
-            taken, self._messages = self._messages, []
-            return taken
+        """All there is, in the order it was said; where there is nothing, waits if told to."""
+        taken = [self._messages.get()] if wait else []
+        with suppress(Empty):
+            while True:
+                taken.append(self._messages.get_nowait())
+        return taken
 
     def _read(self) -> None:
-        while True:
-            try:
-                message = self._pipe.recv()
-            except (EOFError, OSError):
-                self._on_end()
-                return
-            with self._changed:
-                self._messages.append(message)
-                self._changed.notify()
+        with suppress(EOFError, OSError):
+            while True:
+                self._messages.put(self._pipe.recv())
+        self._on_end()
 
 
 def main(
@@ -81,27 +76,17 @@ def main(
         raise SystemExit(1) from None
     with suppress(BrokenPipeError):  # the agent has died; the inbox is about to end this process
         events.send(hello)
-        serve(hello.info.kind, Crew(trainer, tail), inbox, events.send)
+        serve(Bench(trainer, tail, events.send, frail=hello.info.kind == "cuda"), inbox)
 
 
-def serve(kind: str, crew: Crew, inbox: Inbox, send: Callable[[FromDevice], None]) -> None:
+def serve(bench: Bench, inbox: Inbox) -> None:
     """Train what the inbox holds, until the device had better be started anew."""
-    while True:
-        for message in inbox.take(wait=crew.is_idle):
-            if isinstance(message, StudyRules):
-                crew.set_rules(message)
-                continue
-            taken = crew.stop(message.key) if isinstance(message, Stop) else crew.take(message)
-            for said in taken:
-                send(said)
-        for said in crew.advance():
-            send(said)
-        if crew.failed and kind == "cuda":
-            # After some errors a CUDA context fails every later call.  The other runs must not pay
-            # for that, so the agent gets to start a new process.
-            for said in crew.hand_back():
-                send(said)
-            return
+    while not bench.is_spoilt:
+        for message in inbox.take(wait=bench.is_idle):
+            bench.take(message)
+        bench.advance()
+    # Its next runs must not pay for that, so the agent gets to start a new process.
+    bench.give_back()
 
 
 def _set_up_logging(spec: DeviceSpec) -> LogTail:
@@ -130,7 +115,6 @@ def _begin(spec: DeviceSpec, backend: Backend) -> tuple[Hello, Trainer]:
         name=name,
         kind=kind,
         description=_description(name, kind),
-        program=trainer.program,
         num_slots=trainer.num_slots,
     )
     survey = Survey(devices, backend.datasets(spec.data_root)) if spec.survey else None

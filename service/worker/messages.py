@@ -1,9 +1,9 @@
 """What the agent and the process of a device say to each other, over two pipes.
 
-To the device: a `RunOrder` for each run to train, `Stop`, and the rules of studies.  From the
-device: `Hello` or `CannotStart` once; then for each run `Started`, its reports and its end, those
-of different runs in any order.  Every message is in the pipe before the device goes on, so that
-what it said before it died is heard.
+To the device: a `RunOrder` for each run to train, in the order they arrive, `Stop`, and the pruning
+rules of studies.  From the device: `Hello` or `CannotStart` once; then for each run `Preparing` and
+`Prepared`, `Started`, its reports and its end.  Every message is in the pipe before the device goes
+on, so that what it said before it died is heard.
 """
 
 from __future__ import annotations
@@ -52,21 +52,35 @@ class CannotStart:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """The device is at what this run alone needs, such as its data, until `Prepared` or its end."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The run waits for a slot."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
 class Started:
-    """The run trains from now on; nothing of it has been touched before this."""
+    """The run trains from now on, maybe beside others; it has not been touched before this."""
 
     key: Key
     program: str
 
 
 @dataclass(frozen=True)
-class HandedBack:
-    """What the run trained in has failed, with others in it: nobody is to blame.
+class Released:
+    """A run comes back unharmed, and nobody is to blame.
 
-    `limit` is beside how few others it is to be tried again, itself counted; None: beside any.
+    `limit` is how many may train at once when it is tried again; None: as many as there are slots.
     """
 
-    key: Key
+    end: RunEnded
     limit: int | None
 
 
@@ -84,6 +98,6 @@ class Died:
     how: str
 
 
-FromDevice = Hello | CannotStart | Started | RunReport | RunEnded | HandedBack
+FromDevice = Hello | CannotStart | Preparing | Prepared | Started | RunReport | RunEnded | Released
 ToDevice = RunOrder | Stop | StudyRules
 DeviceEvent = FromDevice | Died

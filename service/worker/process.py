@@ -70,11 +70,11 @@ class DeviceProcess:
         return [] if self._restart_at is not None else [self._events, self._process.sentinel]
 
     def start(self, order: RunOrder) -> None:
-        """Put a run into the device's queue."""
+        """Have the device train a run once it has a slot for it."""
         self._send(order)
 
     def stop(self, key: Key) -> None:
-        """Have a run trained no further; one that waits is taken out of the queue."""
+        """Have a run trained no further, or not at all."""
         self._send(Stop(key))
 
     def set_rules(self, rules: StudyRules) -> None:

@@ -1,26 +1,14 @@
-"""What trains on a device: the trainer, what it tells, and how it is made."""
+"""What a device process trains with: a backend makes its trainer, which trains runs in packs."""
 
 from __future__ import annotations
 
-import logging
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import Literal, Protocol
 
 from service.protocol import DatasetInfo, RunOrder, StudyRules
-from service.worker.messages import HandedBack, Key, key_of
-
-if TYPE_CHECKING:
-    from search import engine
-
-_log = logging.getLogger(__name__)
-
-LOG_LINES = 100
-MAX_ERROR = 2_000
-MAX_LOG = 10_000
-"""Characters of an error, and of the end of a log, that are worth sending."""
+from service.worker.messages import Key
 
 
 @dataclass(frozen=True)
@@ -40,6 +28,13 @@ class DeviceSpec:
     cache: Path | None = None
 
 
+class Epoch(Protocol):
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
 class Outcome(Protocol):
     @property
     def state(self) -> Literal["complete", "diverged", "pruned", "stopped"]: ...
@@ -57,7 +52,7 @@ class Outcome(Protocol):
 
 @dataclass(frozen=True)
 class Began:
-    """The run trains from now on, by this program."""
+    """The run trains from now on, by this program for life; nothing was touched before."""
 
     key: Key
     program: str
@@ -65,60 +60,74 @@ class Began:
 
 @dataclass(frozen=True)
 class Reported:
+    """An epoch of a run has ended."""
+
     key: Key
-    epoch: int
-    metrics: Mapping[str, float]
+    report: Epoch
 
 
 @dataclass(frozen=True)
 class Over:
+    """A run has ended: complete, diverged or pruned."""
+
     key: Key
     outcome: Outcome
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The run failed with nobody else involved; a MemoryError: it does not fit alone."""
+    """A run failed by itself, and is to blame; a MemoryError: it does not fit even alone."""
 
     key: Key
     error: Exception
+
+
+@dataclass(frozen=True)
+class HandedBack:
+    """A run failed together with others, and nobody is to blame.
+
+    `limit` is how many may train at once when it is tried again; None: as many as there are slots.
+    """
+
+    key: Key
+    error: Exception
+    limit: int | None
 
 
 Event = Began | Reported | Over | Failed | HandedBack
 
 
 class Trainer(Protocol):
-    """Trains runs on one device, as many at once as suit it."""
-
-    @property
-    def program(self) -> str:
-        """The identity of the program that a run begins with unless a better one is at hand."""
-        ...
+    """Trains many runs at once on one device, and refills a slot the moment its run ends."""
 
     @property
     def num_slots(self) -> int:
-        """How many runs it trains at once."""
+        """How many runs it trains at once, at most."""
         ...
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has no run."""
+        """Whether no run waits or trains."""
         ...
 
     def add(self, order: RunOrder) -> None:
-        """Take a run in; any exception says why it cannot be trained."""
+        """Have a run wait for a slot; any exception says why it can never begin."""
         ...
 
-    def remove(self, key: Key) -> None:
-        """Train a run no further."""
+    def remove(self, key: Key) -> bool:
+        """Free the slot or the waiting place of a run at once; False where there is no such run."""
         ...
 
     def set_rules(self, rules: StudyRules) -> None:
         """Prune the runs of a study by these rules, instead of those before."""
         ...
 
-    def advance(self) -> Sequence[Event]:
-        """Train for a moment; what has come of it."""
+    def advance(self) -> Iterable[Event]:
+        """Train for a moment; what there is to tell, each thing as it happens.
+
+        `Began` is to be had before the run is touched: should that kill the process, it is known
+        who trained.
+        """
         ...
 
 
@@ -133,116 +142,3 @@ class Backend(Protocol):
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
         """The trainer of one device; fails where the device cannot be used."""
         ...
-
-
-class MlpBackend:
-    """The task mlp, on torch, which is imported in the device process alone."""
-
-    def devices(self) -> tuple[str, ...]:
-        import torch
-
-        if torch.cuda.is_available():
-            return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-        return ("cpu:0",)
-
-    def datasets(self, data_root: Path | None) -> tuple[DatasetInfo, ...]:
-        from search.tasks.datasets import cards
-
-        return tuple(DatasetInfo(**asdict(card)) for card in cards(data_root))
-
-    def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
-        return MlpTrainer(device, spec)
-
-
-class MlpTrainer:
-    """The trainer of the task mlp, told what to do by orders."""
-
-    def __init__(self, device: str, spec: DeviceSpec) -> None:
-        from search.engine import LaneOptions
-        from search.tasks.training import Trainer
-
-        options = LaneOptions(width=spec.width, compile=spec.compile, cache=spec.cache)
-        self._trainer = Trainer(spec.data_root, device, spec.threads, options)
-
-    @property
-    def program(self) -> str:
-        return self._trainer.program
-
-    @property
-    def num_slots(self) -> int:
-        return self._trainer.num_slots
-
-    @property
-    def is_idle(self) -> bool:
-        return self._trainer.is_idle
-
-    def add(self, order: RunOrder) -> None:
-        from search.spec import EarlyStopping, Objective, Penalty
-        from search.tasks.settings import MlpSettings
-        from search.tasks.training import RunInput
-
-        stopping = order.early_stopping
-        run = RunInput(
-            task=MlpSettings.model_validate(order.task),
-            config=order.config,
-            seed=order.seed,
-            objective=Objective.model_validate(order.objective),
-            early_stopping=None if stopping is None else EarlyStopping.model_validate(stopping),
-            penalty=Penalty.model_validate(order.penalty),
-            data_fingerprint=order.data_fingerprint,
-            reproducible=order.reproducible,
-        )
-        self._trainer.add(key_of(order), run, group=order.study)
-
-    def remove(self, key: Key) -> None:
-        self._trainer.remove(key)
-
-    def set_rules(self, rules: StudyRules) -> None:
-        from search.engine import PruningRules
-
-        self._trainer.set_rules(
-            rules.study,
-            PruningRules(rules.version, rules.metric, rules.direction, rules.thresholds),
-        )
-
-    def advance(self) -> Sequence[Event]:
-        return [self._event(event) for event in self._trainer.advance()]
-
-    def _event(self, event: engine.Event) -> Event:
-        from search import engine
-
-        key = cast(Key, event.key)
-        match event:
-            case engine.Began(program=program):
-                return Began(key, program)
-            case engine.Reported(report=report):
-                return Reported(key, report.epoch, report.metrics)
-            case engine.Over(outcome=outcome):
-                return Over(key, outcome)
-            case engine.HandedBack(error=error, limit=limit):
-                _log.warning("run %d is handed back: %s", key[0], error_text(error))
-                return HandedBack(key, limit)
-            case engine.Failed(error=error):
-                return Failed(key, error)
-
-
-class LogTail(logging.Handler):
-    """Keeps the last lines that were logged."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        self.lines: deque[str] = deque(maxlen=LOG_LINES)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
-def error_text(exc: Exception) -> str:
-    """What to tell a person of an exception, fit to be sent."""
-    return clean(f"{type(exc).__name__}: {exc}")[:MAX_ERROR]
-
-
-def clean(text: str) -> str:
-    """`text` without what JSON or PostgreSQL cannot carry: lone surrogates and NUL."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")

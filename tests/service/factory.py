@@ -97,7 +97,6 @@ class FakeWorker:
             name="cpu:0",
             kind="cpu",
             description="CPU",
-            program="eager/test",
             num_slots=max(1, num_slots),
         )
         registration = WorkerRegistration(

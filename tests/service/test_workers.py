@@ -89,6 +89,15 @@ def test_repeating_an_end_changes_nothing(store: Store) -> None:
     assert before.trials.complete == 1
 
 
+def test_a_worker_of_an_earlier_version_is_still_listed(store: Store) -> None:
+    worker = FakeWorker(store)
+    with store.transaction() as tx:
+        (row,) = tx.workers.all()
+        tx.workers.update(worker.id, devices=[{**row.devices[0], "program": "eager/width=1"}])
+        (listed,) = workers.list_all(tx)
+    assert [device.name for device in listed.devices] == ["cpu:0"]
+
+
 def test_an_older_statement_is_refused(store: Store) -> None:
     worker = FakeWorker(store)
     first, second = worker.statement(), worker.statement()

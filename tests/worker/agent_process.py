@@ -2,8 +2,8 @@
 
 Usage: python -m tests.worker.agent_process
 
-Its first run hangs after one epoch, a second one waits.  It prints one line of JSON once the first
-one trains, and one when the agent has ended.
+Its first run hangs after one epoch, with a second one beside it.  It prints one line of JSON once
+the first one trains, and one when the agent has ended.
 """
 
 from __future__ import annotations

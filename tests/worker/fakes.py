@@ -24,7 +24,7 @@ from service.protocol import (
     WorkerRegistration,
 )
 from service.worker.api import CallFailed
-from service.worker.holdings import num_wanted
+from service.worker.devices import num_places
 from service.worker.messages import Key, key_of
 
 MAX_CHARGES = 3
@@ -42,9 +42,9 @@ class ManualClock:
         return self.seconds
 
 
-def device_info(name: str) -> DeviceInfo:
+def device_info(name: str, num_slots: int = 1) -> DeviceInfo:
     kind = name.partition(":")[0]
-    return DeviceInfo(name=name, kind=kind, description="for tests", program=f"test/{kind}")
+    return DeviceInfo(name=name, kind=kind, description="for tests", num_slots=num_slots)
 
 
 def order(run: int, *, attempt: int = 1, device: str = "cpu:0", **task: Any) -> RunOrder:
@@ -193,9 +193,9 @@ class FakeApi:
             assert key in worker.given
             assert key not in worker.told_ends, "a run ends once"
             worker.told_ends.add(key)
-        assert set(request.free_slots) == {info.name for info in worker.registration.devices}
-        slots = {d.name: d.num_slots for d in worker.registration.devices}
-        assert all(free <= num_wanted(slots[d]) for d, free in request.free_slots.items())
+        places = {i.name: num_places(i.num_slots) for i in worker.registration.devices}
+        assert request.free_slots.keys() == places.keys()
+        assert all(free <= places[name] for name, free in request.free_slots.items())
         if request.leaving:
             assert not held
             assert not any(request.free_slots.values())

@@ -14,14 +14,17 @@ from service.protocol import (
     SyncResponse,
 )
 from service.worker import holdings as module
-from service.worker.holdings import STOP_GRACE_SECONDS, Holdings
+from service.worker.devices import STOP_GRACE_SECONDS
+from service.worker.holdings import Holdings
 from service.worker.messages import (
     CannotStart,
     DeviceEvent,
     Died,
-    HandedBack,
     Hello,
     Key,
+    Prepared,
+    Preparing,
+    Released,
     Started,
     key_of,
 )
@@ -33,9 +36,9 @@ class Port:
 
     def __init__(self) -> None:
         self.started: list[Key] = []
+        self.rules: list[StudyRules] = []
         self.stopped: list[Key] = []
         self.num_kills = 0
-        self.rules: list[StudyRules] = []
 
     def start(self, order: RunOrder) -> None:
         self.started.append(key_of(order))
@@ -53,11 +56,12 @@ class Port:
 class Desk:
     """Holdings with one device that is ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_slots: int = 1) -> None:
         self.clock = ManualClock()
         self.port = Port()
         self.holdings = Holdings({"cpu:0": self.port}, self.clock)
-        self.hear(Hello(device_info("cpu:0"), None))
+        self.ready = Hello(device_info("cpu:0", num_slots), None)
+        self.hear(self.ready)
 
     def hear(self, *events: DeviceEvent) -> None:
         for event in events:
@@ -89,12 +93,15 @@ def report(run: int, epoch: int) -> RunReport:
     return RunReport(run=run, attempt=1, epoch=epoch, metrics={"loss": 1.0})
 
 
-def complete(run: int) -> RunEnded:
-    return RunEnded(run=run, attempt=1, outcome="complete", value=0.5, program="p")
+def complete(run: int, attempt: int = 1) -> RunEnded:
+    return RunEnded(run=run, attempt=attempt, outcome="complete", value=0.5, program="p")
 
 
-def began(run: int) -> Started:
-    return Started((run, 1), "p")
+def began(run: int, attempt: int = 1) -> Started:
+    return Started((run, attempt), "p")
+
+
+SEGFAULT = Died("died with signal 11 (Segmentation fault)")
 
 
 def test_a_run_from_order_to_end(desk: Desk) -> None:
@@ -148,7 +155,7 @@ def test_the_run_that_trained_pays_for_a_death_and_no_other(desk: Desk) -> None:
     assert statement.ended[1].program == "p"
     assert statement.free_slots == {"cpu:0": 0}, "nothing new before it is ready again"
     assert desk.held() == [3]
-    desk.hear(Hello(device_info("cpu:0"), None))
+    desk.hear(desk.ready)
     assert desk.port.started == [(1, 1), (2, 1), (3, 1), (3, 1)]
 
 
@@ -157,6 +164,125 @@ def test_a_death_between_runs_is_nobodys_fault(desk: Desk) -> None:
     desk.hear(began(1), complete(1), Died("ended with code 0"))
     assert desk.ended() == [(1, "complete")]
     assert desk.held() == [2]
+
+
+def test_a_worker_asks_for_as_many_runs_as_train_and_some_that_wait() -> None:
+    for num_slots, num_places in [(1, 3), (4, 6), (256, 384)]:
+        assert Desk(num_slots).holdings.statement().free_slots == {"cpu:0": num_places}
+
+
+def test_nobody_is_charged_where_several_trained(desk: Desk) -> None:
+    desk.answer(*map(order, range(1, 7)))
+    for run in range(1, 6):
+        desk.hear(began(run))
+    desk.clock.seconds += 10
+    desk.hear(report(1, 1), SEGFAULT)
+    statement = desk.holdings.statement()
+    assert desk.ended() == [(run, "released") for run in range(1, 6)]
+    assert [end.device_seconds for end in statement.ended] == [2.0] * 5, "their shares"
+    assert {end.error for end in statement.ended} == {None}
+    assert desk.held() == [6], "it waited"
+
+
+def test_those_that_died_together_are_tried_again_in_halves_until_one_is_alone() -> None:
+    desk = Desk(num_slots=8)
+    desk.answer(*map(order, range(1, 9)))
+    desk.hear(*map(began, range(1, 9)), SEGFAULT, desk.ready)
+    desk.answer(*[order(run, attempt=2) for run in range(1, 9)])
+    assert desk.port.started[8:] == [(run, 2) for run in range(1, 5)], "four at once"
+    desk.hear(began(1, 2), began(2, 2), complete(1, 2))
+    assert desk.port.started[12:] == [(5, 2)], "a place is free"
+    desk.hear(began(3, 2), began(4, 2), began(5, 2), SEGFAULT, desk.ready)
+    assert desk.port.started[13:] == [(6, 2), (7, 2), (8, 2)], "the others still by four"
+    assert desk.ended() == [(1, "complete")] + [(run, "released") for run in (2, 3, 4, 5)]
+    for run in (6, 7, 8):
+        desk.hear(began(run, 2), complete(run, 2))
+    desk.answer()
+    desk.answer(*[order(run, attempt=3) for run in (2, 3, 4, 5)])
+    assert desk.port.started[16:] == [(2, 3), (3, 3)]
+    desk.hear(began(2, 3), began(3, 3), SEGFAULT, desk.ready)
+    desk.answer(*[order(run, attempt=4) for run in (2, 3)])
+    assert desk.port.started[18:] == [(4, 3), (5, 3)]
+    desk.hear(began(4, 3), complete(4, 3), began(5, 3), complete(5, 3))
+    assert desk.port.started[20:] == [(2, 4)], "alone"
+    desk.hear(began(2, 4), complete(2, 4))
+    assert desk.port.started[21:] == [(3, 4)]
+    desk.hear(began(3, 4), SEGFAULT, desk.ready)
+    assert desk.ended() == [(run, "complete") for run in (4, 5)] + [(2, "complete"), (3, "crashed")]
+
+
+def test_a_run_told_to_stop_may_be_the_guilty_one_as_long_as_it_trains() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), began(2))
+    desk.answer(stop=((1, 1),))
+    desk.hear(SEGFAULT, desk.ready)
+    assert desk.ended() == [(1, "stopped"), (2, "released")]
+
+
+def test_a_run_that_was_charged_is_alone_from_then_on() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(order(1))
+    desk.hear(began(1), SEGFAULT, desk.ready)
+    desk.answer(order(2))
+    desk.answer(order(1, attempt=2), order(3))
+    assert desk.port.started[1:] == [(2, 1)], "3 came after it"
+    desk.hear(began(2), complete(2))
+    assert desk.port.started[2:] == [(1, 2)]
+    desk.hear(RunEnded(run=1, attempt=2, outcome="diverged"))
+    desk.answer(order(4), order(1, attempt=3))
+    assert desk.port.started[3:] == [(3, 1), (4, 1), (1, 3)], "a run that ends forgets its limit"
+
+
+def test_a_run_is_charged_for_what_it_alone_was_prepared_for() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(order(1), order(2), order(3))
+    desk.hear(
+        Preparing((1, 1)), Prepared((1, 1)), began(1), Preparing((2, 1)), SEGFAULT, desk.ready
+    )
+    assert desk.ended() == [(1, "released"), (2, "crashed")]
+    desk.answer(order(1, attempt=2))
+    assert desk.port.started[3:] == [(3, 1), (1, 2)]
+
+
+def test_a_run_that_could_not_be_prepared_leaves_no_trace(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(Preparing((1, 1)), RunEnded(run=1, attempt=1, outcome="out_of_memory"), SEGFAULT)
+    assert desk.ended() == [(1, "out_of_memory")]
+    assert desk.held() == [2]
+
+
+def test_a_pack_that_failed_is_tried_again_within_its_limit() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(*map(order, range(1, 5)))
+    released = [RunEnded(run=run, attempt=1, outcome="released") for run in range(1, 5)]
+    desk.hear(*map(began, range(1, 5)))
+    desk.hear(Released(released[0], 2), Released(released[1], 2))
+    desk.hear(Released(released[2], None), Released(released[3], None))
+    assert desk.ended() == [(run, "released") for run in range(1, 5)]
+    desk.answer(*[order(run, attempt=2) for run in (3, 4, 1)])
+    assert desk.port.started[4:] == [(3, 2), (4, 2)]
+    desk.hear(complete(3, 2))
+    assert desk.port.started[6:] == [(1, 2)]
+
+
+def test_limits_outlive_the_registration() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), began(2), SEGFAULT, desk.ready)
+    desk.holdings.drop_all()
+    desk.answer(order(1, attempt=2), order(2, attempt=2))
+    assert desk.port.started[2:] == [(1, 2)]
+
+
+def test_a_waiting_run_that_is_stopped_is_not_begun() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), began(2), SEGFAULT, desk.ready)
+    desk.answer(*[order(run, attempt=2) for run in (1, 2)], order(3))
+    desk.answer(stop=((1, 2), (2, 2)))
+    assert desk.port.stopped == [(1, 2)], "the device has not heard of 2"
+    assert desk.port.started[2:] == [(1, 2), (3, 1)]
 
 
 def test_a_device_that_does_not_come_back_gives_its_runs_back(desk: Desk) -> None:
@@ -213,6 +339,31 @@ def test_a_device_that_does_not_stop_is_killed(desk: Desk, told_late: bool) -> N
     assert desk.held() == [2]
 
 
+def test_a_kill_for_a_run_that_does_not_stop_charges_and_limits_nobody() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(*map(order, range(1, 5)))
+    desk.hear(*map(began, range(1, 4)), Preparing((4, 1)))
+    desk.answer(stop=((2, 1),))
+    desk.clock.seconds += STOP_GRACE_SECONDS
+    desk.holdings.kill_overdue()
+    assert desk.port.num_kills == 1
+    desk.hear(Died("died with signal 9 (Killed)"), desk.ready)
+    assert sorted(desk.ended()) == [(1, "released"), (2, "stopped"), (3, "released")]
+    desk.answer(order(1, attempt=2), order(3, attempt=2))
+    assert desk.port.started[4:] == [(4, 1), (1, 2), (3, 2)]
+
+
+def test_a_run_that_hangs_while_it_is_prepared_is_killed_too(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(Preparing((1, 1)))
+    desk.answer(stop=((1, 1), (2, 1)))
+    desk.clock.seconds += STOP_GRACE_SECONDS
+    desk.holdings.kill_overdue()
+    assert desk.port.num_kills == 1
+    desk.hear(Died("died with signal 9 (Killed)"))
+    assert desk.ended() == [(1, "stopped"), (2, "stopped")]
+
+
 def test_a_run_hit_by_a_kill_meant_for_the_one_before_is_given_back(desk: Desk) -> None:
     desk.answer(order(1), order(2))
     desk.hear(began(1))
@@ -221,7 +372,7 @@ def test_a_run_hit_by_a_kill_meant_for_the_one_before_is_given_back(desk: Desk) 
     desk.holdings.kill_overdue()
     desk.hear(complete(1), began(2), Died("died with signal 9 (Killed)"))
     assert desk.ended() == [(1, "stopped"), (2, "released")]
-    desk.hear(Hello(device_info("cpu:0"), None))
+    desk.hear(desk.ready)
     desk.answer(order(3))
     desk.hear(began(3), Died("died with signal 9 (Killed)"))
     assert desk.ended() == [(3, "crashed")]
@@ -292,47 +443,16 @@ def rules(study: str, version: int) -> StudyRules:
     )
 
 
-def test_rules_reach_every_process_of_a_device_while_their_study_has_runs() -> None:
-    desk = Desk()
+def test_rules_reach_every_process_of_a_device_while_their_study_has_runs(desk: Desk) -> None:
     desk.holdings.statement()
     desk.holdings.answered(
         SyncResponse(start=(order(1),), stop=(), refused=(), rules=(rules("study", 3),))
     )
     assert [each.version for each in desk.port.rules] == [3]
     assert desk.holdings.statement().rules == {"study": 3}
-    desk.hear(Died("ended with code 1"), Hello(device_info("cpu:0"), None))
+    desk.hear(Died("ended with code 1"), desk.ready)
     assert [each.version for each in desk.port.rules] == [3, 3]
-    desk.hear(Started((1, 1), "p"), RunEnded(run=1, attempt=1, outcome="pruned", rule_version=3))
+    desk.hear(began(1), RunEnded(run=1, attempt=1, outcome="pruned", rule_version=3))
     desk.answer()  # to the statement made before
     desk.answer()
     assert desk.holdings.statement().rules == {}
-
-
-def test_a_pack_that_dies_is_halved_until_one_is_alone() -> None:
-    desk = Desk()
-    desk.answer(*(order(run) for run in (1, 2)), *(order(3),))
-    desk.hear(*(Started((run, 1), "p") for run in (1, 2, 3)), Died("ended with code 1"))
-    assert desk.ended() == [(1, "released"), (2, "released"), (3, "released")]
-    desk.answer(*(order(run, attempt=2) for run in (1, 2, 3)))
-    desk.port.started.clear()
-    desk.hear(Hello(device_info("cpu:0"), None))
-    assert desk.port.started == [(1, 2)]  # a limit of 3 // 2: alone
-    desk.hear(Started((1, 2), "p"), Died("ended with code 1"))
-    assert desk.ended() == [(1, "crashed")]
-    desk.hear(Hello(device_info("cpu:0"), None))
-    assert desk.port.started == [(1, 2), (2, 2)]
-    desk.hear(Started((2, 2), "p"), RunEnded(run=2, attempt=2, outcome="complete", value=1.0))
-    assert desk.port.started == [(1, 2), (2, 2), (3, 2)]
-
-
-def test_a_run_handed_back_comes_beside_as_few_as_was_said() -> None:
-    desk = Desk()
-    desk.answer(order(1), order(2), order(3))
-    desk.hear(*(Started((run, 1), "p") for run in (1, 2, 3)))
-    desk.hear(HandedBack((1, 1), 2), HandedBack((2, 1), None))
-    assert desk.ended() == [(1, "released"), (2, "released")]
-    desk.port.started.clear()
-    desk.answer(order(1, attempt=2), order(2, attempt=2))
-    assert desk.port.started == [(1, 2)]
-    desk.hear(RunEnded(run=3, attempt=1, outcome="complete", value=1.0))
-    assert desk.port.started == [(1, 2), (2, 2)]

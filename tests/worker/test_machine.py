@@ -16,28 +16,48 @@ from hypothesis.stateful import (
 
 from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from service.worker.api import CallFailed
-from service.worker.holdings import STOP_GRACE_SECONDS, Holdings
-from service.worker.messages import DeviceEvent, Died, Hello, Key, Started, key_of
+from service.worker.devices import STOP_GRACE_SECONDS
+from service.worker.holdings import Holdings
+from service.worker.messages import (
+    DeviceEvent,
+    Died,
+    Hello,
+    Key,
+    Prepared,
+    Preparing,
+    Released,
+    Started,
+    key_of,
+)
 from service.worker.session import Answer, Call, Register, Session
 from tests.worker.fakes import FakeApi, ManualClock, device_info
 
 DEVICES = ("cpu:0", "cuda:0")
+NUM_SLOTS = 4
 NUM_EPOCHS = 3
 NUM_RUNS = 30
+POISON = {5, 6, 17}
+"""Runs that kill the process of their device as soon as they train."""
 FATES = ("answered", "answered twice", "lost", "answer lost")
+OUTCOMES = ("complete", "diverged", "crashed", "out_of_memory", "refused", "pack broken")
 MISHAPS = ("cancel", "cancel", "die and restart", "die", "fail to boot", "hang", "lose the worker")
 
 
 class FakeDevice:
-    """A device process whose messages lie in a pipe until they are delivered."""
+    """A device process whose messages lie in a pipe until they are delivered.
 
-    def __init__(self, name: str) -> None:
+    `halved` is how many may train at once while a run is among them, by run: as many as half of
+    those that were in it when its pack or its process last failed.
+    """
+
+    def __init__(self, name: str, halved: dict[int, int]) -> None:
         self.name = name
+        self.halved = halved
         self.pipe: deque[DeviceEvent] = deque()
-        self.queue: dict[Key, RunOrder] = {}
-        self.training: Key | None = None
-        self.epoch = 0
-        self.stopping = False
+        self.queue: dict[Key, int] = {}
+        self.training: dict[Key, int] = {}
+        self.limits: dict[Key, int] = {}
+        self.died_with: list[Key] = []
         self.up = False
         self.begun: set[Key] = set()
         self.stopped: set[Key] = set()
@@ -53,66 +73,101 @@ class FakeDevice:
         assert key not in self.queue, "a run waits once"
         if self.up:
             assert key not in self.begun, "a run that began is not given again"
-            self.queue[key] = order
+            self.queue[key] = self.halved.get(order.run, NUM_SLOTS)
 
     def stop(self, key: Key) -> None:
         self.stopped.add(key)
-        if key == self.training:
-            self.stopping = True
+        self.halved.pop(key[0], None)
         self.queue.pop(key, None)
 
     def set_rules(self, rules: StudyRules) -> None:
         pass
 
     def kill(self) -> None:
-        self.die(blame=False)
+        self.die()
+        self.died_with = []
 
     # ---- what happens in it
 
     def boot(self) -> None:
         self.up = True
-        self.pipe.append(Hello(device_info(self.name), None))
+        self.pipe.append(Hello(device_info(self.name, NUM_SLOTS), None))
 
     def work(self, outcome: str) -> None:
-        """One step: begin a run, train an epoch, or end."""
-        if not self.up:
-            return
-        if self.training is None:
-            if self.queue:
-                self.training, self.epoch, self.stopping = next(iter(self.queue)), 0, False
-                del self.queue[self.training]
-                self.begun.add(self.training)
-                self.pipe.append(Started(self.training, "program"))
-            return
-        run, attempt = self.training
-        if self.stopping and self.epoch:
-            self._end("stopped")
-        elif outcome in ("crashed", "out_of_memory"):
-            self.crashes.add(self.training)
-            self._end(outcome)
-        elif self.epoch == NUM_EPOCHS:
-            self._end(outcome)
-        else:
-            self.epoch += 1
-            metrics = {"loss": 1.0 / self.epoch}
-            self.pipe.append(RunReport(run=run, attempt=attempt, epoch=self.epoch, metrics=metrics))
+        """One step: heed stops, refill the slots, then train an epoch of each run, or end it."""
+        for key in self.stopped & self.training.keys():
+            self._end(key, "stopped")
+        while self.up and self.queue and len(self.training) < NUM_SLOTS:
+            key = next(iter(self.queue))
+            self.limits[key] = self.queue.pop(key)
+            self.pipe.append(Preparing(key))
+            if outcome == "refused":
+                self.crashes.add(key)
+                self._end(key, "crashed")
+                return
+            self.pipe += (Prepared(key), Started(key, "program"))
+            self.begun.add(key)
+            self.training[key] = 0
+            # A run that was stopped a moment ago may still train beside these.
+            ours = [other for other in self.training if other not in self.stopped]
+            assert len(ours) <= min((self.limits[other] for other in ours), default=NUM_SLOTS)
+            if key[0] in POISON:
+                self.die()
+        if outcome == "pack broken" and len(self.training) > 1:
+            limit = len(self.training) // 2
+            for key in list(self.training):
+                run, attempt = key
+                end = RunEnded(run=run, attempt=attempt, outcome="released")
+                self._leave(key, Released(end, limit))
+        for key, epoch in list(self.training.items()):
+            run, attempt = key
+            if outcome in ("crashed", "out_of_memory"):
+                self.crashes.add(key)
+                self._end(key, outcome)
+                return
+            if epoch == NUM_EPOCHS:
+                self._end(key, outcome if outcome == "diverged" else "complete")
+                continue
+            self.training[key] = epoch = epoch + 1
+            metrics = {"loss": 1.0 / epoch}
+            self.pipe.append(RunReport(run=run, attempt=attempt, epoch=epoch, metrics=metrics))
 
-    def die(self, *, blame: bool = True) -> None:
+    def die(self) -> None:
         if not self.up:
             return
-        if blame and self.training is not None:
-            self.crashes.add(self.training)
-        self.up, self.training = False, None
+        if len(self.training) == 1:
+            self.crashes |= self.training.keys()
+        self.up = False
+        self.died_with = list(self.training)
+        self.training.clear()
         self.queue.clear()
         self.pipe.append(Died("died with signal 9 (Killed)"))
 
-    def _end(self, outcome: str) -> None:
-        assert self.training is not None
-        run, attempt = self.training
-        self.pipe.append(
-            RunEnded.model_validate({"run": run, "attempt": attempt, "outcome": outcome})
-        )
-        self.training = None
+    def delivered(self, event: DeviceEvent) -> None:
+        """The agent has heard of it."""
+        match event:
+            case Died():
+                limit = max(1, len(self.died_with) // 2)
+                for key in self.died_with:
+                    self._halve(key, limit)
+                self.died_with = []
+            case Released(end=end, limit=int(limit)):
+                self._halve(key_of(end), limit)
+            case RunEnded(outcome="complete" | "diverged" | "out_of_memory"):
+                self.halved.pop(event.run, None)
+
+    def _halve(self, key: Key, limit: int) -> None:
+        if key not in self.stopped:  # else it is not the agent's any more
+            self.halved[key[0]] = min(limit, self.halved.get(key[0], limit))
+
+    def _end(self, key: Key, outcome: str) -> None:
+        run, attempt = key
+        end = RunEnded.model_validate({"run": run, "attempt": attempt, "outcome": outcome})
+        self._leave(key, end)
+
+    def _leave(self, key: Key, message: DeviceEvent) -> None:
+        self.training.pop(key, None)
+        self.pipe.append(message)
 
 
 class AgentMachine(RuleBasedStateMachine):
@@ -125,7 +180,8 @@ class AgentMachine(RuleBasedStateMachine):
         self.api = FakeApi(sync_interval_seconds=0.5)
         for run in range(1, NUM_RUNS + 1):
             self.api.add(run)
-        self.devices = {name: FakeDevice(name) for name in DEVICES}
+        halved: dict[int, int] = {}
+        self.devices = {name: FakeDevice(name, halved) for name in DEVICES}
         self.holdings = Holdings(self.devices, self.clock)
         self.session = Session("worker", (), self.holdings, clock=self.clock, random=Random(0))
         self.call: Call | None = None
@@ -187,7 +243,7 @@ class AgentMachine(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(DEVICES),
         num_steps=st.integers(1, NUM_EPOCHS + 2),
-        outcome=st.sampled_from(["complete", "diverged", "crashed", "out_of_memory"]),
+        outcome=st.sampled_from(OUTCOMES),
     )
     def work(self, name: str, num_steps: int, outcome: str) -> None:
         for step in range(1, num_steps + 1):
@@ -195,9 +251,11 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(DEVICES), num_events=st.sampled_from([1, 2, 3, 100]))
     def deliver(self, name: str, num_events: int) -> None:
-        pipe = self.devices[name].pipe
-        for _ in range(min(num_events, len(pipe))):
-            self.holdings.hear(name, pipe.popleft())
+        device = self.devices[name]
+        for _ in range(min(num_events, len(device.pipe))):
+            event = device.pipe.popleft()
+            self.holdings.hear(name, event)
+            device.delivered(event)
 
     @rule(name=st.sampled_from(DEVICES), num_runs=st.integers(1, 3))
     def finish_runs(self, name: str, num_runs: int) -> None:
@@ -266,7 +324,7 @@ class AgentMachine(RuleBasedStateMachine):
         """With the world at peace again, all runs end, and a worker that leaves holds none."""
         if self.leaves:
             self.session.leave()
-        for _ in range(100):
+        for _ in range(200):
             if self.session.over if self.leaves else not self.open_runs():
                 break
             for name in DEVICES:
@@ -277,6 +335,7 @@ class AgentMachine(RuleBasedStateMachine):
         assert not any(run.state == "RUNNING" for run in self.api.runs.values())
         self.charges_are_deserved()
         self.complete_runs_have_all_reports()
+        assert self.leaves or all(self.api.runs[run].state != "DONE" for run in POISON)
 
     # ----
 

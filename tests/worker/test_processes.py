@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -15,14 +16,15 @@ from search.engine import ProgramIdentity
 from search.space import Config
 from search.tasks.settings import MlpDefaults
 from service.protocol import DeviceInfo
-from service.worker import holdings as holdings_module
+from service.worker import devices as devices_module
 from service.worker.api import CallFailed
 from service.worker.messages import DeviceEvent, Died
+from service.worker.mlp import MlpBackend
 from service.worker.process import DeviceProcess
-from service.worker.training import DeviceSpec, MlpBackend
-from tests.worker.fakes import DEADLINE_SECONDS, FakeApi, ManualClock
+from service.worker.training import DeviceSpec
+from tests.worker.fakes import DEADLINE_SECONDS, MAX_CHARGES, FakeApi, ManualClock
 from tests.worker.running import at_work, ended, new_agent, pid_of
-from tests.worker.trainers import DiesAtStart, DiesOnce, PackBackend
+from tests.worker.trainers import DiesAtStart, DiesOnce, ScriptedBackend
 
 pytestmark = pytest.mark.slow
 
@@ -30,11 +32,51 @@ pytestmark = pytest.mark.slow
 # ---- devices that die
 
 
-def test_a_killed_device_process_costs_only_the_run_it_trained() -> None:
+def all_over(api: FakeApi) -> bool:
+    return all(run.state in ("DONE", "FAILED", "CANCELLED") for run in api.runs.values())
+
+
+def told(api: FakeApi, run: int) -> tuple[dict[int, float], list[float | None]]:
+    """What a run has come to, whatever process it was trained in, and in whose company."""
+    epochs = {epoch: metrics["loss"] for epoch, metrics in api.runs[run].epochs.items()}
+    return epochs, [end.value for end in api.runs[run].ends if end.outcome == "complete"]
+
+
+def expected(run: int, num_epochs: int = 2) -> tuple[dict[int, float], list[float]]:
+    return {epoch: run / epoch for epoch in range(1, num_epochs + 1)}, [1 / run]
+
+
+class Pipe:
+    """A named pipe that another process writes to once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def wait(self) -> None:
+        assert select.select([self._reader], [], [], DEADLINE_SECONDS)[0], "waited in vain"
+
+    def close(self) -> None:
+        os.close(self._reader)
+
+
+def check_found(api: FakeApi, guilty: int, num_slots: int) -> None:
+    """The run was charged, after no more tries than it takes to halve a pack, and no other was."""
+    outcomes = ended(api, guilty)
+    num_released = len(outcomes) - MAX_CHARGES
+    assert outcomes == ["released"] * num_released + ["crashed"] * MAX_CHARGES
+    assert num_released + 1 <= math.ceil(math.log2(num_slots)) + 1
+    for run in api.runs.keys() - {guilty}:
+        assert api.runs[run].charges == 0
+        assert told(api, run) == expected(run)
+
+
+def test_a_killed_device_process_costs_only_the_run_that_trained_alone() -> None:
     api = FakeApi()
-    api.add(1, epochs=1, end="hang")
+    api.add(1, epochs=1, end="linger")
     api.add(2)
-    with at_work(new_agent(api)):
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots=1))):
         api.wait_until(lambda: api.runs[1].epochs and api.runs[2].state == "RUNNING")
         first_pid = pid_of(api, 1)
         os.kill(first_pid, signal.SIGKILL)
@@ -48,6 +90,20 @@ def test_a_killed_device_process_costs_only_the_run_it_trained() -> None:
         api.cancel(1)
 
 
+def test_a_killed_device_process_charges_none_of_several() -> None:
+    api = FakeApi()
+    for run in (1, 2, 3):
+        api.add(run, epochs=1, end="linger")
+    with at_work(new_agent(api)):
+        api.wait_until(lambda: all(run.epochs for run in api.runs.values()))
+        os.kill(pid_of(api, 2), signal.SIGKILL)
+        api.wait_until(lambda: all(run.ends for run in api.runs.values()))
+        for run in (1, 2, 3):
+            assert ended(api, run) == ["released"]
+            assert api.runs[run].charges == 0
+            api.cancel(run)
+
+
 @pytest.mark.parametrize(
     ("end", "error"),
     [
@@ -55,52 +111,49 @@ def test_a_killed_device_process_costs_only_the_run_it_trained() -> None:
         ("segfault", "the device process died with signal 11 (Segmentation fault)"),
     ],
 )
-def test_a_run_that_kills_its_process_fails_alone(end: str, error: str) -> None:
-    api = FakeApi()
-    api.add(1, epochs=1, end=end)
-    for run in (2, 3, 4):
-        api.add(run)
-    with at_work(new_agent(api)):
-        api.wait_until(lambda: all(run.state in ("DONE", "FAILED") for run in api.runs.values()))
-    assert ended(api, 1) == ["crashed"] * 3
-    assert {e.error for e in api.runs[1].ends} == {error}
-    for run in (2, 3, 4):
-        assert ended(api, run) == ["complete"]
-        assert sorted(api.runs[run].epochs) == [1, 2]
-
-
-@pytest.mark.parametrize("end", ["exit", "segfault"])
-def test_a_run_that_kills_a_pack_is_found_by_halves(end: str) -> None:
-    api = FakeApi()
-    for run in range(1, 8):
-        api.add(run, epochs=2, **({"end": end} if run == 3 else {}))
-    with at_work(new_agent(api, backend=PackBackend())):
-        api.wait_until(lambda: all(run.state in ("DONE", "FAILED") for run in api.runs.values()))
-    assert api.runs[3].state == "FAILED"
-    assert ended(api, 3).count("crashed") == 3
-    # Beside others of four at first, then of two, then alone.
-    assert ended(api, 3)[:-3].count("released") == len(ended(api, 3)) - 3 <= 2
-    for run in (1, 2, 4, 5, 6, 7):
-        assert ended(api, run)[-1] == "complete"
-        assert set(ended(api, run)[:-1]) <= {"released"}
-        assert api.runs[run].charges == 0
-
-
-def test_a_run_that_hangs_in_a_pack_costs_the_others_nothing(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("num_epochs", [0, 1])
+def test_a_run_that_kills_its_process_is_found_and_fails_alone(
+    end: str, error: str, num_epochs: int
 ) -> None:
-    monkeypatch.setattr(holdings_module, "STOP_GRACE_SECONDS", 0.0)
     api = FakeApi()
-    api.add(1, epochs=1, end="hang")
-    for run in (2, 3):
-        api.add(run, epochs=4)
-    with at_work(new_agent(api, backend=PackBackend())):
-        api.wait_until(lambda: api.runs[1].epochs)
-        api.cancel(1)
-        api.wait_until(lambda: api.runs[2].state == api.runs[3].state == "DONE")
-    for run in (2, 3):
-        assert ended(api, run) in (["complete"], ["released", "complete"])
-        assert api.runs[run].charges == 0
+    num_slots = 8
+    for run in range(1, num_slots + 4):
+        api.add(run) if run != 5 else api.add(5, epochs=num_epochs, end=end)
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots))):
+        api.wait_until(lambda: all_over(api))
+    check_found(api, 5, num_slots)
+    assert {e.error for e in api.runs[5].ends if e.outcome == "crashed"} == {error}
+
+
+def test_two_guilty_runs_are_both_found() -> None:
+    api = FakeApi()
+    for run in range(1, 9):
+        api.add(run) if run not in (2, 3) else api.add(run, epochs=0, end="exit")
+    with at_work(new_agent(api)):
+        api.wait_until(lambda: all_over(api))
+    charges = {run: api.runs[run].charges for run in api.runs}
+    assert charges == {run: MAX_CHARGES if run in (2, 3) else 0 for run in range(1, 9)}
+
+
+def test_a_run_whose_preparation_kills_the_process_is_found_at_once() -> None:
+    api = FakeApi()
+    for run in range(1, 6):
+        api.add(run) if run != 3 else api.add(run, add="exit")
+    with at_work(new_agent(api)):
+        api.wait_until(lambda: all_over(api))
+    check_found(api, 3, num_slots=1)
+
+
+def test_a_pack_that_fails_is_tried_again_in_halves() -> None:
+    api = FakeApi()
+    for run in range(1, 5):
+        api.add(run) if run != 4 else api.add(run, epochs=1, end="break_the_pack")
+    with at_work(new_agent(api)):
+        api.wait_until(lambda: all_over(api))
+    assert api.runs[4].state == "FAILED"
+    check_found(api, 4, num_slots=4)
+    pids = {run.epochs[1]["pid"] for run in api.runs.values()}
+    assert len(pids) == 1, "no process has died of it"
 
 
 def test_a_process_that_dies_at_its_start_is_started_again_with_growing_waits() -> None:
@@ -137,37 +190,63 @@ def test_a_worker_waits_for_devices_that_die_at_their_start(tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} == {"cpu:0", "cpu:1"}
 
 
-def test_a_run_that_does_not_stop_loses_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holdings_module, "STOP_GRACE_SECONDS", 0.0)
+def test_a_run_that_does_not_stop_loses_its_process_and_no_other_is_charged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(devices_module, "STOP_GRACE_SECONDS", 0.0)
+    hung = Pipe(tmp_path / "hung")
     api = FakeApi()
-    api.add(1, epochs=1, end="hang")
-    api.add(2)
+    api.add(1, epochs=1, end="hang", beside=3, hung=str(hung.path))
+    num_epochs = 500
+    for run in range(2, 7):
+        api.add(run, epochs=num_epochs)
     with at_work(new_agent(api)):
-        api.wait_until(lambda: api.runs[1].epochs and api.runs[2].state == "RUNNING")
+        hung.wait()
         api.cancel(1)
-        api.wait_until(lambda: api.runs[2].state == "DONE")
+        api.wait_until(lambda: all_over(api))
+    hung.close()
     assert ended(api, 1) == []
-    assert [refusal.run for refusal in api.refused] == [1]
-    assert ended(api, 2) == ["complete"]
+    assert 1 in [refusal.run for refusal in api.refused]
+    ends = [ended(api, run) for run in range(2, 7)]
+    assert ends.count(["released", "complete"]) == 3, "those that trained beside it"
+    assert ends.count(["complete"]) == 2
+    for run in range(2, 7):
+        assert told(api, run) == expected(run, num_epochs)
+
+
+def test_a_run_cancelled_in_mid_flight_frees_its_slot_and_changes_nothing() -> None:
+    api = FakeApi()
+    for run in (1, 2):
+        api.add(run, epochs=1, end="linger")
+    api.add(3, epochs=200)
+    api.add(4)
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots=3))):
+        api.wait_until(lambda: api.runs[1].epochs and api.runs[2].epochs and api.runs[3].epochs)
+        pid = pid_of(api, 1)
+        api.cancel(1)
+        api.wait_until(lambda: api.runs[3].state == api.runs[4].state == "DONE")
+        api.cancel(2)
+    assert told(api, 3) == expected(3, 200)
+    assert told(api, 4) == expected(4)
+    assert [ended(api, run) for run in (1, 2, 3, 4)] == [[], [], ["complete"], ["complete"]]
+    assert {pid_of(api, run) for run in (2, 3, 4)} == {pid}, "the process goes on"
 
 
 def test_a_dead_device_is_replaced_while_the_api_is_silent(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    begun = Pipe(tmp_path / "begun")
     api = FakeApi()
     api.add(1, epochs=1, end="hang")
-    api.add(2, fifo=str(fifo))
-    with at_work(new_agent(api)):
+    api.add(2, begun=str(begun.path))
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots=1))):
         api.wait_until(lambda: api.runs[1].epochs and api.runs[2].state == "RUNNING")
         api.hold_up(True)
         api.wait_for_calls(1)
         os.kill(pid_of(api, 1), signal.SIGKILL)
-        assert select.select([reader], [], [], DEADLINE_SECONDS)[0], "run 2 does not begin"
+        begun.wait()
         api.hold_up(False)
         api.wait_until(lambda: api.runs[2].state == "DONE")
         api.cancel(1)
-    os.close(reader)
+    begun.close()
 
 
 # ---- what the agent does all day
@@ -219,7 +298,7 @@ def test_two_devices_share_the_work_and_both_are_registered(
     devices: tuple[str, ...] | None,
 ) -> None:
     api = FakeApi()
-    for run in range(1, 13):
+    for run in range(1, 25):
         api.add(run)
     with at_work(new_agent(api, devices=devices)):
         api.wait_until(lambda: all(run.state == "DONE" for run in api.runs.values()))

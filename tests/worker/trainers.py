@@ -19,10 +19,13 @@ from service.worker.training import (
     DeviceSpec,
     Event,
     Failed,
+    HandedBack,
     Over,
     Reported,
     Trainer,
 )
+
+PROGRAM = "scripted/1"
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class Epoch:
 
 @dataclass
 class Outcome:
-    state: Literal["complete", "diverged", "stopped"] = "complete"
+    state: Literal["complete", "diverged", "pruned", "stopped"] = "complete"
     value: float | None = 0.5
     kept_epoch: int | None = 1
     diverged_epoch: int | None = None
@@ -43,102 +46,130 @@ class Outcome:
     rule_version: int | None = None
 
 
-class ScriptedTraining:
-    """`epochs` epochs whose metrics tell the process, then what `end` says.
+class ScriptedTrainer:
+    """Trains `num_slots` runs at once, an epoch of each at a time.
 
-    `end` is left out for a run that completes, or the name of a method below.  `fifo` is a pipe to
-    write a byte to first.
+    A run has `epochs` epochs whose metrics tell the process, and then does what `end` says: it
+    completes where that is left out, or calls a method below.  `add` is the method to call when it
+    is added, `begun` a pipe to write a byte to when it begins.
     """
 
-    def __init__(self, order: RunOrder) -> None:
-        self._task = order.task
-        self.outcome = Outcome()
-
-    def __iter__(self) -> Iterator[Epoch]:
-        if "fifo" in self._task:
-            Path(self._task["fifo"]).write_bytes(b".")
-        for number in range(1, self._task.get("epochs", 2) + 1):
-            _log.info("epoch %d", number)
-            yield Epoch(number, {"pid": float(os.getpid()), "niceness": float(os.nice(0))})
-        if "end" in self._task:
-            getattr(self, self._task["end"])()
-
-    def raise_error(self) -> None:
-        raise ValueError("weights \0 and \ud800 do not fit")
-
-    def run_out_of_memory(self) -> None:
-        raise MemoryError("3 GB needed")
-
-    def diverge(self) -> None:
-        self.outcome = Outcome("diverged", None, None, 3, {})
-
-    def exit(self) -> None:
-        os._exit(3)
-
-    def segfault(self) -> None:
-        signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # no report of it in the tests' output
-        ctypes.string_at(0)
-
-    def hang(self) -> None:
-        threading.Event().wait()
-
-
-class ScriptedTrainer:
-    """Trains an epoch of every run in turn, and ends them as their orders say."""
-
-    program = "scripted/1"
-    num_slots = 1
-
-    def __init__(self, device: str, spec: DeviceSpec) -> None:
-        self._waiting: list[RunOrder] = []
-        self._training: dict[Key, tuple[ScriptedTraining, Iterator[Epoch]]] = {}
-        self._rules: dict[str, StudyRules] = {}
+    def __init__(self, num_slots: int = 4) -> None:
+        self.num_slots = num_slots
+        self._waiting: dict[Key, RunOrder] = {}
+        self._training: dict[Key, RunOrder] = {}
+        self._epochs: dict[Key, int] = {}
+        self._rules: dict[str, int] = {}
 
     @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._training
 
     def add(self, order: RunOrder) -> None:
-        self._waiting.append(order)
+        if "add" in order.task:
+            getattr(self, order.task["add"])(key_of(order))
+        self._waiting[key_of(order)] = order
 
-    def remove(self, key: Key) -> None:
-        self._waiting = [order for order in self._waiting if key_of(order) != key]
-        self._training.pop(key, None)
+    def remove(self, key: Key) -> bool:
+        waited = self._waiting.pop(key, None)
+        trained = self._training.pop(key, None)
+        return waited is not None or trained is not None
 
     def set_rules(self, rules: StudyRules) -> None:
-        self._rules[rules.study] = rules
+        self._rules[rules.study] = rules.version
 
-    def advance(self) -> list[Event]:
-        events: list[Event] = []
+    def advance(self) -> Iterator[Event]:
         while self._waiting and len(self._training) < self.num_slots:
-            order = self._waiting.pop(0)
-            training = ScriptedTraining(order)
-            self._training[key_of(order)] = training, iter(training)
-            events.append(Began(key_of(order), self.program))
-        if events:
-            return events  # told before any of it may end this process
-        for key, (training, epochs) in list(self._training.items()):
-            try:
-                epoch = next(epochs, None)
-            except Exception as exc:
-                events.append(Failed(key, exc))
-            else:
-                if epoch is not None:
-                    events.append(Reported(key, epoch.epoch, epoch.metrics))
-                    continue
-                events.append(Over(key, training.outcome))
-            del self._training[key]
-        return events
+            key, order = next(iter(self._waiting.items()))
+            del self._waiting[key]
+            self._training[key] = order
+            self._epochs[key] = 0
+            yield Began(key, PROGRAM)
+            if "begun" in order.task:
+                Path(order.task["begun"]).write_bytes(b".")
+        for key in list(self._training):
+            if key in self._training:
+                yield from self._train(key)
+
+    def _train(self, key: Key) -> Iterator[Event]:
+        task = self._training[key].task
+        if self._epochs[key] < task.get("epochs", 2):
+            self._epochs[key] += 1
+            number = self._epochs[key]
+            _log.info("run %d, epoch %d", key[0], number)
+            metrics = {
+                "pid": float(os.getpid()),
+                "niceness": float(os.nice(0)),
+                "loss": key[0] / number,
+            }
+            yield Reported(key, Epoch(number, metrics))
+        else:
+            yield from getattr(self, task.get("end", "complete"))(key) or ()
+
+    # ---- how runs end
+
+    def complete(self, key: Key) -> Iterator[Event]:
+        del self._training[key]
+        yield Over(key, Outcome(value=1 / key[0]))
+
+    def be_pruned(self, key: Key) -> Iterator[Event]:
+        order = self._training.pop(key)
+        yield Over(key, Outcome("pruned", rule_version=self._rules[order.study]))
+
+    def diverge(self, key: Key) -> Iterator[Event]:
+        del self._training[key]
+        yield Over(key, Outcome("diverged", None, None, 3, {}))
+
+    def fail(self, key: Key) -> Iterator[Event]:
+        del self._training[key]
+        yield Failed(key, ValueError("weights \0 and \ud800 do not fit"))
+
+    def fail_oddly(self, key: Key) -> Iterator[Event]:
+        del self._training[key]
+        yield Failed(key, RuntimeError("an illegal memory access"))
+
+    def run_out_of_memory(self, key: Key) -> Iterator[Event]:
+        del self._training[key]
+        yield Failed(key, MemoryError("3 GB needed"))
+
+    def break_the_pack(self, _: Key) -> Iterator[Event]:
+        """All that train fail together, and the one that is alone by itself."""
+        keys = list(self._training)
+        self._training.clear()
+        error = RuntimeError("the pack is broken")
+        for key in keys:
+            alone = len(keys) == 1
+            yield Failed(key, error) if alone else HandedBack(key, error, len(keys) // 2)
+
+    def refuse(self, _: Key) -> None:
+        raise ValueError("there is no data set x")
+
+    def exit(self, _: Key) -> None:
+        os._exit(3)
+
+    def segfault(self, _: Key) -> None:
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # no report of it in the tests' output
+        ctypes.string_at(0)
+
+    def hang(self, key: Key) -> None:
+        """Once enough train `beside` it, nothing goes on in this process; tells the pipe `hung`."""
+        task = self._training[key].task
+        if len(self._training) <= task.get("beside", 0):
+            return
+        if "hung" in task:
+            Path(task["hung"]).write_bytes(b".")
+        threading.Event().wait()
+
+    def linger(self, _: Key) -> None:
+        """Train on and on; the others go on too."""
+        threading.Event().wait(0.002)
 
 
-class ScriptedPack(ScriptedTrainer):
-    """Trains up to four at once."""
-
-    num_slots = 4
-
-
+@dataclass(frozen=True)
 class ScriptedBackend:
     """Two devices that train what orders say."""
+
+    num_slots: int = 4
 
     def devices(self) -> tuple[str, ...]:
         return "cpu:0", "cpu:1"
@@ -147,7 +178,7 @@ class ScriptedBackend:
         return ()
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
-        return ScriptedTrainer(device, spec)
+        return ScriptedTrainer(self.num_slots)
 
 
 class NoDevice(ScriptedBackend):
@@ -169,14 +200,4 @@ class DiesOnce(ScriptedBackend):
         if not mark.exists():
             mark.touch()
             os._exit(7)
-        return ScriptedTrainer(device, spec)
-
-
-class PackBackend(ScriptedBackend):
-    """One device that trains several runs at once."""
-
-    def devices(self) -> tuple[str, ...]:
-        return ("cpu:0",)
-
-    def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
-        return ScriptedPack(device, spec)
+        return ScriptedTrainer()

@@ -1,0 +1,216 @@
+"""The runs that a device process trains: what it is told of them, and what it says of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
+from service.worker.messages import (
+    FromDevice,
+    Key,
+    Prepared,
+    Preparing,
+    Released,
+    Started,
+    Stop,
+    ToDevice,
+    key_of,
+)
+from service.worker.shares import Shares
+from service.worker.training import (
+    Began,
+    Event,
+    Failed,
+    HandedBack,
+    Outcome,
+    Over,
+    Reported,
+    Trainer,
+)
+
+LOG_LINES = 100
+MAX_ERROR = 2_000
+MAX_LOG = 10_000
+"""Characters of an error, and of the end of a log, that are worth sending."""
+
+_log = logging.getLogger(__name__)
+
+
+class LogTail(logging.Handler):
+    """Keeps the last lines that were logged, whatever run they are of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.lines: deque[str] = deque(maxlen=LOG_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+class Bench:
+    """The runs of one device process.
+
+    Args:
+        frail: whether a crash spoils the whole device: after some errors a CUDA context fails every
+            later call.
+        send: says something to the agent.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        tail: LogTail,
+        send: Callable[[FromDevice], None],
+        *,
+        frail: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._trainer = trainer
+        self._tail = tail
+        self._send = send
+        self._frail = frail
+        self._programs: dict[Key, str | None] = {}  # of the open runs, once they train
+        self._shares = Shares(clock)
+        self._last_error: Exception | None = None
+        self._spoiled_by: Exception | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self._trainer.is_idle
+
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether the process had better be started anew."""
+        return self._spoiled_by is not None
+
+    def take(self, message: ToDevice) -> None:
+        """Do what the agent says."""
+        match message:
+            case RunOrder():
+                self._add(message)
+            case StudyRules():
+                self._trainer.set_rules(message)
+            case Stop(key=key):
+                self._trainer.remove(key)
+                if key in self._shares:
+                    self._send(self._end(key, "stopped"))
+                self._programs.pop(key, None)
+
+    def advance(self) -> None:
+        """Train for a moment, and say what has come of it."""
+        for event in self._trainer.advance():
+            if event.key in self._programs:
+                self._send(self._message(event))
+
+    def give_back(self) -> None:
+        """Give back the runs that train; those that wait have not been touched."""
+        for key in list(self._shares):
+            self._send(Released(self._end(key, "released"), None))
+
+    # ----
+
+    def _add(self, order: RunOrder) -> None:
+        key = key_of(order)
+        self._programs[key] = None
+        self._send(Preparing(key))
+        try:
+            self._trainer.add(order)
+        except Exception as exc:
+            self._send(self._failure(key, exc))
+        else:
+            self._send(Prepared(key))
+
+    def _message(self, event: Event) -> FromDevice:
+        key = event.key
+        try:
+            match event:
+                case Began(program=program):
+                    self._programs[key] = program
+                    self._shares.begin(key)
+                    return Started(key, program)
+                case Reported(report=report):
+                    run, attempt = key
+                    return RunReport(
+                        run=run, attempt=attempt, epoch=report.epoch, metrics=dict(report.metrics)
+                    )
+                case Over(outcome=outcome):
+                    return self._over(key, outcome)
+                case Failed(error=error):
+                    return self._failure(key, error)
+                case HandedBack(error=error, limit=limit):
+                    is_trusted = self._note(error)
+                    return Released(self._end(key, "released"), limit if is_trusted else None)
+        except ValidationError as exc:  # such as a metric that JSON does not have
+            self._trainer.remove(key)
+            return self._failure(key, exc)
+
+    def _over(self, key: Key, outcome: Outcome) -> RunEnded:
+        diverged = outcome.diverged_epoch
+        return self._end(
+            key,
+            outcome.state,
+            value=outcome.value,
+            kept_epoch=outcome.kept_epoch,
+            metrics=dict(outcome.metrics),
+            rule_version=outcome.rule_version,
+            error=None if diverged is None else f"the loss was not finite in epoch {diverged}",
+        )
+
+    def _failure(self, key: Key, error: Exception) -> RunEnded | Released:
+        if not self._note(error):
+            return Released(self._end(key, "released"), None)
+        lines = [*self._tail.lines, "".join(traceback.format_exception(error))]
+        return self._end(
+            key,
+            "out_of_memory" if isinstance(error, MemoryError) else "crashed",
+            error=error_text(error),
+            log_tail=_clean("\n".join(lines))[-MAX_LOG:],
+        )
+
+    def _end(self, key: Key, outcome: str, **values: Any) -> RunEnded:
+        """The end of a run, which is then forgotten."""
+        run, attempt = key
+        end = RunEnded.model_validate(
+            {
+                "run": run,
+                "attempt": attempt,
+                "outcome": outcome,
+                "program": self._programs[key],
+                "device_seconds": self._shares.seconds(key),
+                **values,
+            }
+        )
+        self._shares.end(key)
+        del self._programs[key]
+        return end
+
+    def _note(self, error: Exception) -> bool:
+        """Whether the error tells something of those it came to: not once the device is spoilt."""
+        if self._spoiled_by is not None:
+            return error is self._spoiled_by
+        if error is not self._last_error:
+            _log.warning("runs failed: %s", error_text(error))
+        self._last_error = error
+        # A ValueError is a person's mistake, and memory that ran out is free again.
+        if self._frail and not isinstance(error, ValueError | MemoryError):
+            self._spoiled_by = error
+        return True
+
+
+def error_text(exc: Exception) -> str:
+    """What to tell a person of an exception, fit to be sent."""
+    return _clean(f"{type(exc).__name__}: {exc}")[:MAX_ERROR]
+
+
+def _clean(text: str) -> str:
+    """`text` without what JSON or PostgreSQL cannot carry: lone surrogates and NUL."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")

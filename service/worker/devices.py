@@ -1,0 +1,176 @@
+"""A device as the agent knows it: what its process is at, and whose fault it is when that dies."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.protocol import DeviceInfo, RunOrder, StudyRules
+from service.worker.limits import Limits
+from service.worker.messages import Key, key_of
+from service.worker.shares import Shares
+
+STOP_GRACE_SECONDS = 30.0
+"""How long a device may go on with a run that it was told to stop, before it is started anew."""
+
+_log = logging.getLogger(__name__)
+
+
+def num_places(num_slots: int) -> int:
+    """How many runs a device holds: those that train, and some that wait.
+
+    Small runs end faster than the api is asked for more.
+    """
+    return num_slots + max(2, num_slots // 2)
+
+
+class Port(Protocol):
+    """What the agent does to the process of a device."""
+
+    def start(self, order: RunOrder) -> None: ...
+    def stop(self, key: Key) -> None: ...
+    def set_rules(self, rules: StudyRules) -> None: ...
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What follows from the death of a process.
+
+    Attributes:
+        guilty: the run that was alone at something, if there was one.
+        others: the runs that it took with it.
+        limit: how many of those may train at once from now on; None: as many as there are slots.
+    """
+
+    guilty: Key | None
+    others: tuple[Key, ...]
+    limit: int | None
+
+
+class Device:
+    """What a device's process has been given and is at, of runs that are ours no more too.
+
+    Args:
+        clock: monotonic seconds.
+        limits: of all the worker's runs.
+    """
+
+    def __init__(self, name: str, port: Port, clock: Callable[[], float], limits: Limits) -> None:
+        self._name = name
+        self._port = port
+        self._clock = clock
+        self._limits = limits
+        self.info: DeviceInfo | None = None
+        self.ready = False
+        self._waiting: dict[Key, RunOrder] = {}  # not given to the process yet
+        self._forget()
+
+    def _forget(self) -> None:
+        """The process that is to come has been given nothing."""
+        self._given: set[Key] = set()
+        self._preparing: Key | None = None
+        self._training = Shares(self._clock)
+        self._stop_by: dict[Key, float] = {}
+        self._killed = False
+
+    # ---- what the agent wants
+
+    def queue(self, order: RunOrder) -> None:
+        """Have a run trained once its turn has come; then `feed` is to be called."""
+        self._waiting[key_of(order)] = order
+
+    def stop(self, key: Key) -> None:
+        """Have a run that was ours trained no further."""
+        if self._waiting.pop(key, None) is None:
+            self._given.discard(key)
+            self._port.stop(key)
+            if key == self._preparing or key in self._training:
+                self._expect_end(key)
+
+    def set_rules(self, rules: StudyRules) -> None:
+        """Have the runs of a study pruned by these rules; each process is to be told anew."""
+        if self.ready:
+            self._port.set_rules(rules)
+
+    def feed(self) -> None:
+        """Give the process what waits for it, in the order it came, as far as limits allow."""
+        while self.ready and self._waiting:
+            key, order = next(iter(self._waiting.items()))
+            if not self._limits.allow(key, self._given | {*self._training}):
+                return
+            del self._waiting[key]
+            self._given.add(key)
+            self._port.start(order)
+
+    # ---- what its process says
+
+    def hello(self, info: DeviceInfo) -> None:
+        """The process is ready."""
+        self.info, self.ready = info, True
+
+    def prepares(self, key: Key | None) -> None:
+        """The process is at what this run alone needs, or is no more."""
+        self._preparing = key
+        if key is not None and key not in self._given:
+            self._expect_end(key)
+
+    def trains(self, key: Key) -> None:
+        """A run has begun to train."""
+        self._training.begin(key)
+        if key not in self._given:  # it began before the word that stops it came
+            self._expect_end(key)
+
+    def leaves(self, key: Key) -> None:
+        """The process has nothing to do with the run any more."""
+        self._given.discard(key)
+        self._training.end(key)
+        self._stop_by.pop(key, None)
+        if self._preparing == key:
+            self._preparing = None
+
+    def seconds(self, key: Key) -> float:
+        """The device time of a run that trains; 0 for others."""
+        return self._training.seconds(key)
+
+    # ---- processes that do not stop a run, and those that die
+
+    @property
+    def kill_at(self) -> float:
+        """When to call `kill_overdue`; infinite where no run is to be stopped."""
+        return min(self._stop_by.values(), default=math.inf)
+
+    def kill_overdue(self) -> None:
+        """Kill the process if it has gone on for too long with a run it was to stop."""
+        if self.kill_at <= self._clock():
+            _log.warning("%s does not stop a run; killing its process", self._name)
+            self._killed = True
+            self._stop_by.clear()
+            self._port.kill()
+
+    def blame(self) -> Blame:
+        """Whose fault it is that the process has died.
+
+        That is known only of a run that was alone at something.  A process that was killed died of
+        the run that it did not stop, which is ours no more.
+        """
+        training = tuple(self._training)
+        if self._killed:
+            return Blame(None, training, None)
+        if self._preparing is not None:
+            return Blame(self._preparing, training, None)
+        if len(training) == 1:
+            return Blame(training[0], (), None)
+        return Blame(None, training, max(1, len(training) // 2))
+
+    def bury(self, open_runs: Iterable[RunOrder]) -> None:
+        """The process is dead, and these runs wait for the next one."""
+        self.ready = False
+        self._waiting = {key_of(order): order for order in open_runs}
+        self._forget()
+
+    def _expect_end(self, key: Key) -> None:
+        self._stop_by[key] = self._clock() + STOP_GRACE_SECONDS

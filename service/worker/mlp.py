@@ -1,0 +1,111 @@
+"""The task mlp, on torch, which is imported in the device process alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from service.protocol import DatasetInfo, RunOrder, StudyRules
+from service.worker.messages import Key, key_of
+from service.worker.training import (
+    Began,
+    DeviceSpec,
+    Event,
+    Failed,
+    HandedBack,
+    Over,
+    Reported,
+    Trainer,
+)
+
+if TYPE_CHECKING:
+    from search.tasks.training import RunInput
+
+
+class MlpBackend:
+    """Trains the task mlp on the GPUs of this machine, or on its CPU."""
+
+    def devices(self) -> tuple[str, ...]:
+        import torch
+
+        if torch.cuda.is_available():
+            return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        return ("cpu:0",)
+
+    def datasets(self, data_root: Path | None) -> tuple[DatasetInfo, ...]:
+        from search.tasks.datasets import cards
+
+        return tuple(DatasetInfo(**asdict(card)) for card in cards(data_root))
+
+    def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
+        return MlpTrainer(device, spec)
+
+
+class MlpTrainer:
+    """The trainer of the task mlp, told what to do by orders."""
+
+    def __init__(self, device: str, spec: DeviceSpec) -> None:
+        from search.engine import LaneOptions
+        from search.tasks.training import Trainer
+
+        options = LaneOptions(width=spec.width, compile=spec.compile, cache=spec.cache)
+        self._trainer = Trainer(spec.data_root, device, spec.threads, options)
+
+    @property
+    def num_slots(self) -> int:
+        return self._trainer.num_slots
+
+    @property
+    def is_idle(self) -> bool:
+        return self._trainer.is_idle
+
+    def add(self, order: RunOrder) -> None:
+        self._trainer.add(key_of(order), _run_input(order), group=order.study)
+
+    def remove(self, key: Key) -> bool:
+        return self._trainer.remove(key)
+
+    def set_rules(self, rules: StudyRules) -> None:
+        from search.engine import PruningRules
+
+        self._trainer.set_rules(
+            rules.study,
+            PruningRules(rules.version, rules.metric, rules.direction, rules.thresholds),
+        )
+
+    def advance(self) -> Iterator[Event]:
+        from search import engine
+
+        for event in self._trainer.advance():
+            key = cast(Key, event.key)  # as `add` was given it
+            match event:
+                case engine.Began(program=program):
+                    yield Began(key, program)
+                case engine.Reported(report=report):
+                    yield Reported(key, report)
+                case engine.Over(outcome=outcome):
+                    yield Over(key, outcome)
+                case engine.Failed(error=error):
+                    yield Failed(key, error)
+                case engine.HandedBack(error=error, limit=limit):
+                    yield HandedBack(key, error, limit)
+
+
+def _run_input(order: RunOrder) -> RunInput:
+    from search.spec import EarlyStopping, Objective, Penalty
+    from search.tasks.settings import MlpSettings
+    from search.tasks.training import RunInput
+
+    stopping = order.early_stopping
+    return RunInput(
+        task=MlpSettings.model_validate(order.task),
+        config=order.config,
+        seed=order.seed,
+        objective=Objective.model_validate(order.objective),
+        early_stopping=None if stopping is None else EarlyStopping.model_validate(stopping),
+        penalty=Penalty.model_validate(order.penalty),
+        data_fingerprint=order.data_fingerprint,
+        reproducible=order.reproducible,
+    )
