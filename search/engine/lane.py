@@ -171,16 +171,15 @@ class Lane:
     def choose(self) -> tuple[CompiledProgram | None, int]:
         """The program and width of the next pack."""
         full = self.full_width
-        if self._pinned or not self._options.compile or self._programs.folder is None:
-            fixed = self._pinned or self._options.width is not None
-            return None, full if fixed else width_for(len(self.waiting), full)
-        job = Job.of(self.spec, full, self.data)
-        program = self._programs.get(job)
-        if program is not None:
-            return program, full
-        if self._worth_compiling():
-            self._programs.request(job)
-        fixed = self._options.width is not None
+        may_compile = not self._pinned and self._options.compile
+        if may_compile and self._programs.folder is not None:
+            job = Job.of(self.spec, full, self.data)
+            program = self._programs.get(job)
+            if program is not None:
+                return program, full
+            if self._worth_compiling():
+                self._programs.request(job)
+        fixed = self._pinned or self._options.width is not None
         return None, full if fixed else width_for(len(self.waiting), full)
 
     def _worth_compiling(self) -> bool:

@@ -97,10 +97,11 @@ class Lanes:
 
     def advance(self) -> list[Event]:
         """Train for a moment; what is to be told, in the order in which it came about."""
-        busy = [lane for lane in self._lanes.values() if lane.has_work]
-        if not busy:
+        # However the last run of a lane went, the lane goes with it, and lets go of its data.
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.has_work}
+        if not self._lanes:
             return []
-        lane = min(busy, key=lambda lane: lane.seconds)
+        lane = min(self._lanes.values(), key=lambda lane: lane.seconds)
         events: list[Event] = []
         opening: Exception | None = None
         try:
@@ -119,8 +120,6 @@ class Lanes:
                     events.append(event)
             except Exception as exc:
                 events += self._fail(lane, open_pack, exc)
-        if not lane.has_work:
-            self._lanes = {key: other for key, other in self._lanes.items() if other is not lane}
         return events
 
     def _check_memory(self, lane: Lane) -> None:

@@ -118,11 +118,6 @@ class Pack:
         return len(self._occupants)
 
     @property
-    def num_free(self) -> int:
-        """The number of slots without a run."""
-        return self._occupants.count(None)
-
-    @property
     def steps_per_epoch(self) -> int:
         """The number of ticks that a slot's epoch takes."""
         return self.spec.num_steps
