@@ -107,11 +107,11 @@ class TracedEvaluation(torch.nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> tuple[()]:
         """Change `totals` in place."""
         shape = self._shape
-        logits_EBC = _stacked_logits(shape, inputs, inputs["x"])
-        target_EB = inputs["y"].expand(logits_EBC.shape[:2])
-        losses_EB = -torch.log_softmax(logits_EBC, dim=2).gather(2, target_EB[:, :, None])[:, :, 0]
-        right_EB = logits_EBC.argmax(dim=2) == target_EB
-        valid_B = torch.arange(logits_EBC.shape[1], device=right_EB.device) < inputs["num_valid"]
+        logits_ECB = _stacked_logits(shape, inputs, inputs["x"])
+        target_EB = inputs["y"].expand(len(logits_ECB), -1)
+        losses_EB = -torch.log_softmax(logits_ECB, dim=1).gather(1, target_EB[:, None])[:, 0]
+        right_EB = logits_ECB.argmax(dim=1) == target_EB
+        valid_B = torch.arange(logits_ECB.shape[2], device=right_EB.device) < inputs["num_valid"]
         losses_EB = losses_EB.masked_fill(~valid_B, 0)
         sums = [losses_EB.sum(1, dtype=torch.float64), (right_EB & valid_B).sum(1).double()]
         inputs["totals"].add_(torch.stack(sums, dim=1))
@@ -172,18 +172,13 @@ def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:
 
 
 def _stacked_logits(shape: ModelShape, tensors: Mapping[str, Tensor], x_BD: Tensor) -> Tensor:
-    """Logits in evaluation mode, [E, B, C]; one slot's by plain products, which are faster."""
+    """Logits in evaluation mode, [E, C, B]: rows last, as in training (`layers`)."""
     last = len(shape.hidden)
     num_slots = len(tensors["layers.0.weight"])
     flow = x_BD[None].expand(num_slots, -1, -1)
-    for i in range(last + 1):
+    for i in range(last):
         weight, bias = tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]
-        if num_slots == 1:
-            flow = torch.addmm(bias[0], flow[0], weight[0].t())[None]
-        else:
-            flow = torch.baddbmm(bias[:, None], flow, weight.transpose(1, 2))
-        if i == last:
-            break
+        flow = _products(flow, weight.transpose(1, 2)) + bias[:, None]
         if shape.batch_norm:
             scale = tensors[f"norms.{i}.weight"] * torch.rsqrt(
                 tensors[f"norms.{i}.running_var"] + NORM_EPSILON
@@ -191,4 +186,10 @@ def _stacked_logits(shape: ModelShape, tensors: Mapping[str, Tensor], x_BD: Tens
             shift = tensors[f"norms.{i}.bias"] - tensors[f"norms.{i}.running_mean"] * scale
             flow = flow * scale[:, None] + shift[:, None]
         flow = flow.relu() if shape.activation == "relu" else flow.tanh()
-    return flow
+    weight, bias = tensors[f"layers.{last}.weight"], tensors[f"layers.{last}.bias"]
+    return _products(weight, flow.transpose(1, 2)) + bias[:, :, None]
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix products, slot by slot; one slot's as a plain product, which is faster."""
+    return (left[0] @ right[0])[None] if len(left) == 1 else torch.bmm(left, right)

@@ -29,10 +29,10 @@ NORM_MOMENTUM = 0.1
 class Rows:
     """Which rows of a batch count.
 
-    `invalid_KB1` is None where all of every slot's rows are samples.  K is 1 where all slots agree.
+    `invalid_KB` is None where all of every slot's rows are samples.
     """
 
-    invalid_KB1: Tensor | None
+    invalid_KB: Tensor | None
     num_valid_K11: Tensor
 
     def mask(self, values_KBH: Tensor) -> Tensor:
@@ -40,9 +40,15 @@ class Rows:
 
         By selection: a product with 0 would keep a NaN.
         """
-        if self.invalid_KB1 is None:
+        if self.invalid_KB is None:
             return values_KBH
-        return values_KBH.masked_fill_(self.invalid_KB1, 0)
+        return values_KBH.masked_fill_(self.invalid_KB[:, :, None], 0)
+
+    def mask_classes_first(self, values_KCB: Tensor) -> Tensor:
+        """The same for rows that stand last."""
+        if self.invalid_KB is None:
+            return values_KCB
+        return values_KCB.masked_fill_(self.invalid_KB[:, None], 0)
 
 
 class StackedMlp:
@@ -83,7 +89,7 @@ class StackedMlp:
         ]
         self._hidden = shape.hidden
         device = parameters["layers.0.weight"].device
-        self._classes_C = torch.arange(shape.num_classes, device=device)
+        self._classes_C1 = torch.arange(shape.num_classes, device=device)[:, None]
 
     def loss_gradients(
         self, x_KBD: Tensor, target_KB: Tensor, rows: Rows, dropout_KBU: Tensor | None
@@ -94,7 +100,8 @@ class StackedMlp:
             dropout_KBU: 0 for a dropped hidden unit, 1/(1 - p) for a kept one; None drops nothing.
 
         Returns:
-            Log-probabilities [K, B, C] in training mode.
+            Log-probabilities [K, C, B] in training mode.  Classes are few and rows many: with the
+            rows last, what is summed over classes is vectorised, and their product twice as fast.
         """
         dropouts: list[Tensor] = []
         if dropout_KBU is not None:
@@ -109,13 +116,13 @@ class StackedMlp:
             activations.append(flow)
             if dropouts:
                 flow = flow * dropouts[i]
-        log_p_KBC = torch.log_softmax(self._linears[-1].forward(flow), dim=2)
+        log_p_KCB = torch.log_softmax(self._linears[-1].forward_units_first(flow), dim=1)
 
-        gradient = log_p_KBC.exp()
-        gradient.sub_((target_KB[:, :, None] == self._classes_C).to(gradient.dtype))
-        gradient = rows.mask(gradient.div_(rows.num_valid_K11))
+        gradient_KCB = log_p_KCB.exp()
+        gradient_KCB.sub_((target_KB[:, None] == self._classes_C1).to(gradient_KCB.dtype))
+        gradient_KHB = rows.mask_classes_first(gradient_KCB.div_(rows.num_valid_K11))
         for i in range(len(self._hidden), 0, -1):
-            gradient = self._linears[i].backward(gradient)
+            gradient = self._linears[i].backward(gradient_KHB)
             if dropouts:
                 gradient.mul_(dropouts[i - 1])
             if self._relu:
@@ -124,8 +131,9 @@ class StackedMlp:
                 gradient = torch.ops.aten.tanh_backward(gradient, activations[i - 1])
             if self._norms:
                 gradient = self._norms[i - 1].backward(gradient, rows)
-        self._linears[0].backward_parameters(gradient)
-        return log_p_KBC
+            gradient_KHB = gradient.transpose(1, 2)
+        self._linears[0].backward_parameters(gradient_KHB)
+        return log_p_KCB
 
 
 class _Linear:
@@ -135,23 +143,29 @@ class _Linear:
         self, weight_KHD: Tensor, bias_KH: Tensor, weight_grad_KHD: Tensor, bias_grad_KH: Tensor
     ) -> None:
         self._weight_KHD = weight_KHD
-        self._weight_KDH = weight_KHD.transpose(1, 2)
-        self._bias_K1H = bias_KH[:, None]
+        self._bias_KH = bias_KH
         self._weight_grad_KHD = weight_grad_KHD
         self._bias_grad_KH = bias_grad_KH
         self._input = bias_KH
 
     def forward(self, x_KBD: Tensor) -> Tensor:
+        """y [K, B, H]."""
         self._input = x_KBD
-        return torch.baddbmm(self._bias_K1H, x_KBD, self._weight_KDH)
+        # Not baddbmm, which takes a pass for the bias that no compiler can fuse with the next one.
+        return torch.bmm(x_KBD, self._weight_KHD.transpose(1, 2)).add_(self._bias_KH[:, None])
 
-    def backward(self, gradient_KBH: Tensor) -> Tensor:
+    def forward_units_first(self, x_KBD: Tensor) -> Tensor:
+        """y [K, H, B]."""
+        self._input = x_KBD
+        return torch.bmm(self._weight_KHD, x_KBD.transpose(1, 2)).add_(self._bias_KH[:, :, None])
+
+    def backward(self, gradient_KHB: Tensor) -> Tensor:
         """Fill the parameters' gradients; the gradient of the input [K, B, D]."""
-        self.backward_parameters(gradient_KBH)
-        return torch.bmm(gradient_KBH, self._weight_KHD)
+        self.backward_parameters(gradient_KHB)
+        return torch.bmm(gradient_KHB.transpose(1, 2), self._weight_KHD)
 
-    def backward_parameters(self, gradient_KBH: Tensor) -> None:
-        gradient_KHB, grad_KHD = gradient_KBH.transpose(1, 2), self._weight_grad_KHD
+    def backward_parameters(self, gradient_KHB: Tensor) -> None:
+        grad_KHD = self._weight_grad_KHD
         if grad_KHD.stride(0) % ALIGNMENT == 0:
             torch.bmm(gradient_KHB, self._input, out=grad_KHD)
         else:
@@ -159,7 +173,7 @@ class _Linear:
             num_in = grad_KHD.shape[2]
             padded_KBD = functional.pad(self._input, (0, round_up(num_in) - num_in))
             grad_KHD.copy_(torch.bmm(gradient_KHB, padded_KBD)[:, :, :num_in])
-        torch.sum(gradient_KBH, dim=1, out=self._bias_grad_KH)
+        torch.sum(gradient_KHB, dim=2, out=self._bias_grad_KH)
 
 
 class _BatchNorm:

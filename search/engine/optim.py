@@ -5,6 +5,8 @@ one step count.  Here both are a slot's own.  Every update expects penalties in 
 already; decoupled weight decay is the penalties' too, so Adam and AdamW are one update here.
 
 All tensors are [K, …], K being the slots; coefficients are shaped to be broadcast over them.
+
+# G runs, S steps of an epoch
 """
 
 from __future__ import annotations
@@ -71,16 +73,17 @@ def adam(
 
 
 def adam_coefficients(
-    rates_S: npt.NDArray[np.float64], first_step: int
+    rates_GS: npt.NDArray[np.float64], first_steps: Sequence[int]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The factor and the epsilon of steps first_step, first_step + 1, … of a run, each [S].
+    """The factor and the epsilon of steps first_step, first_step + 1, … of runs, each [G, S].
 
     With r = rate/(1 - β₁ᵗ) and c = √(1 - β₂ᵗ), w ← w - r·m/(√v/c + ε) is written as
     w ← w - m/(√v·1/(c·r) + ε/r): two coefficients a step, and one pass less.
     """
-    first_S, second_S = _bias_corrections(first_step, len(rates_S))
-    r_S = np.maximum(rates_S, _SMALLEST_RATE) / first_S
-    return 1 / (np.sqrt(second_S) * r_S), ADAM_EPSILON / r_S
+    corrections = [_bias_corrections(first, rates_GS.shape[1]) for first in first_steps]
+    first_GS, second_GS = (np.stack(rows) for rows in zip(*corrections, strict=True))
+    r_GS = np.maximum(rates_GS, _SMALLEST_RATE) / first_GS
+    return 1 / (np.sqrt(second_GS) * r_GS), ADAM_EPSILON / r_GS
 
 
 @lru_cache(maxsize=64)

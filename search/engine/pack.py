@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from search.engine import rng
+from search.engine.coefficients import constants_row, rate_tables
 from search.engine.compiled import CompiledProgram
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData, Split
@@ -27,11 +27,8 @@ from search.engine.evaluation import (
     slots_at_once,
     weight_totals,
 )
-from search.engine.memory import Constant, PackMemory, Rate
-from search.engine.optim import adam_coefficients
-from search.engine.penalty import lambda_scale
+from search.engine.memory import PackMemory
 from search.engine.program import ProgramIdentity
-from search.engine.rates import learning_rates
 from search.engine.spec import StepSpec
 from search.engine.step import Terms, eager_step
 
@@ -146,7 +143,7 @@ class Pack:
         for name, rows in memory.state.items():
             rows[slot] = state.tensors[name]
         memory.constants_KC[slot] = torch.tensor(
-            _constants(config, spec.num_samples), dtype=memory.constants_KC.dtype
+            constants_row(config, spec.num_samples), dtype=memory.constants_KC.dtype
         )
         memory.dropout_thresholds_K1[slot] = rng.threshold(config.dropout)
         memory.occupied_K[slot] = True
@@ -286,13 +283,8 @@ class Pack:
         if self.spec.drops:
             keys = [rng.stream_key(run.config.seed, rng.Stream.DROPOUT) for run in runs]
             memory.dropout_keys_KS[group_G] = rng.step_keys(keys, first_steps, num_steps, device)
-        tables = [
-            _rates(run.config, first, self.spec)
-            for run, first in zip(runs, first_steps, strict=True)
-        ]
-        memory.rates_KSC[group_G] = torch.from_numpy(np.stack(tables)).to(
-            device, memory.rates_KSC.dtype
-        )
+        tables_GSC = rate_tables([run.config for run in runs], first_steps, self.spec)
+        memory.rates_KSC[group_G] = torch.from_numpy(tables_GSC).to(device, memory.rates_KSC.dtype)
         memory.loss_sums_K[group_G] = 0
         memory.num_right_K[group_G] = 0
         memory.step_K[group_G] = 0
@@ -352,41 +344,3 @@ class _CompiledEvaluation:
             totals.append(memory.totals_E2[:num_chosen].clone())
             weights.append(memory.weights_E2[:num_chosen].clone())
         return torch.cat(totals), torch.cat(weights)
-
-
-def _constants(config: RunConfig, num_samples: int) -> list[float]:
-    """A row of `Constant`s."""
-    scale = lambda_scale(config, num_samples)
-    others = float(config.penalize == "all")
-    l1 = config.l1 * scale if config.l1_update == "subgradient" else 0.0
-    l2 = 2 * config.l2 * scale
-    row = {
-        Constant.L1: l1,
-        Constant.L1_OTHERS: l1 * others,
-        Constant.L2: l2,
-        Constant.L2_OTHERS: l2 * others,
-        Constant.MOMENTUM: config.momentum,
-        Constant.NESTEROV: float(config.nesterov),
-        Constant.CLIP_NORM: config.clip_norm,
-        Constant.DROPOUT_SCALE: 1 / (1 - config.dropout),
-    }
-    return [row[column] for column in Constant]
-
-
-def _rates(config: RunConfig, first_step: int, spec: StepSpec) -> np.ndarray:
-    """The `Rate`s of an epoch, float64 [S, C]."""
-    rates_S = learning_rates(config, first_step, spec.num_steps, spec.num_steps)
-    scale = lambda_scale(config, spec.num_samples)
-    proximal = config.l1 * scale if config.l1_update == "proximal" else 0.0
-    table_SC = np.empty((spec.num_steps, len(Rate)))
-    if spec.family == "adam":
-        factor_S, epsilon_S = adam_coefficients(rates_S, first_step)
-        table_SC[:, Rate.SCALE], table_SC[:, Rate.EPSILON] = factor_S, epsilon_S
-    else:
-        table_SC[:, Rate.SCALE], table_SC[:, Rate.EPSILON] = rates_S, 0
-    others = config.penalize == "all"
-    table_SC[:, Rate.KEEP] = 1 - rates_S * config.weight_decay
-    table_SC[:, Rate.KEEP_OTHERS] = table_SC[:, Rate.KEEP] if others else 1
-    table_SC[:, Rate.THRESHOLD] = rates_S * proximal
-    table_SC[:, Rate.THRESHOLD_OTHERS] = table_SC[:, Rate.THRESHOLD] if others else 0
-    return table_SC

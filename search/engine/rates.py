@@ -8,10 +8,12 @@ a run that goes on from a checkpoint, or in another pack, meets the same bits.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from search.engine.config import RunConfig
+from search.engine.config import RunConfig, ScheduleName
 
 _STEP_FACTORS = np.array([1.0, 0.1, 0.01])
 
@@ -48,20 +50,31 @@ def learning_rates(
         float64 [S], S = num_steps.
     """
     total = config.epochs * steps_per_epoch
+    return config.learning_rate * _factors(
+        config.schedule, config.warmup, total, first_step, num_steps
+    )
+
+
+@lru_cache(maxsize=64)
+def _factors(
+    schedule: ScheduleName, warmup_share: float, total: int, first_step: int, num_steps: int
+) -> NDArray[np.float64]:
+    """Shares of the highest rate; most slots of a pack ask for the same."""
     steps_S = np.minimum(np.arange(first_step, first_step + num_steps), total - 1)
-    if config.schedule == "one_cycle":
-        return config.learning_rate * _one_cycle(steps_S, total)
-    warmup = min(round(config.warmup * total), total - 1)
+    if schedule == "one_cycle":
+        return _one_cycle(steps_S, total)
+    warmup = min(round(warmup_share * total), total - 1)
     ramp_S = np.minimum((steps_S + 1) / (warmup + 1), 1.0)
     # Where the ramp still rises, what follows it is at its beginning: a factor of 1.
-    factor_S = _after_warmup(config, np.maximum(steps_S - warmup, 0), total - warmup)
-    return config.learning_rate * ramp_S * factor_S
+    return ramp_S * _after_warmup(schedule, np.maximum(steps_S - warmup, 0), total - warmup)
 
 
-def _after_warmup(config: RunConfig, steps_S: NDArray[np.int64], total: int) -> NDArray[np.float64]:
-    if config.schedule == "step":
+def _after_warmup(
+    schedule: ScheduleName, steps_S: NDArray[np.int64], total: int
+) -> NDArray[np.float64]:
+    if schedule == "step":
         return _STEP_FACTORS[3 * steps_S // total]
-    if config.schedule == "cosine":
+    if schedule == "cosine":
         return _half_cosine(steps_S / total)
     return np.ones(len(steps_S))
 

@@ -129,7 +129,7 @@ def uniform(
 
 
 def permutations(orders: Sequence[tuple[int, int]], counters_N: Tensor) -> Tensor:
-    """The order of the samples in epochs of runs: each the argsort of one hash a sample.
+    """The order of the samples in epochs of runs: sorted by one hash a sample.
 
     Sorted once an epoch, so any batch of it can be had without the ones before.
 
@@ -140,9 +140,19 @@ def permutations(orders: Sequence[tuple[int, int]], counters_N: Tensor) -> Tenso
     Returns:
         int64 [K, N], each row a permutation of 0 … N - 1.
     """
+    num_samples, device = len(counters_N), counters_N.device
     keys = [stream_key(seed, Stream.ORDER) for seed, _ in orders]
-    keys_K1 = step_keys(keys, [epoch for _, epoch in orders], 1, counters_N.device)
-    return torch.argsort(draw(keys_K1[:, 0], counters_N), dim=1, stable=True)
+    keys_K1 = step_keys(keys, [epoch for _, epoch in orders], 1, device)
+    # The sample's number takes the place of the lowest bits, which are hardly random: sorting
+    # whole numbers that are all different is faster than finding the order of others.
+    index_bits = (1 << max(num_samples - 1, 1).bit_length()) - 1
+    words_KN = draw(keys_K1[:, 0], counters_N).bitwise_and_(~index_bits)
+    words_KN.bitwise_or_(torch.arange(num_samples, device=device))
+    if device.type == "cpu":
+        words_KN.numpy().sort(axis=1)  # vectorised: up to 8 times as fast as torch's
+    else:
+        words_KN = words_KN.sort(dim=1).values
+    return words_KN.bitwise_and_(index_bits)
 
 
 def _mix_int(word: int) -> int:

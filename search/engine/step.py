@@ -86,15 +86,12 @@ class Step:
         torch.index_select(inputs["x"], 0, samples_N, out=self._batch_KBD.view(-1, num_features))
         target_KB = torch.index_select(inputs["y"], 0, samples_N).view(num_slots, num_rows)
         invalid_KB = inputs["invalid"][step_K] if terms.padding else None
-        rows = Rows(
-            None if invalid_KB is None else invalid_KB[:, :, None],
-            inputs["num_valid"][step_K].view(-1, 1, 1),
-        )
+        rows = Rows(invalid_KB, inputs["num_valid"][step_K].view(-1, 1, 1))
         changing = [*self._state(), *self._statistics] if terms.frozen else []
         before = [tensor.clone() for tensor in changing]
 
-        log_p_KBC = self._model.loss_gradients(self._batch_KBD, target_KB, rows, self._dropout(at))
-        self._count(log_p_KBC, target_KB, invalid_KB)
+        log_p_KCB = self._model.loss_gradients(self._batch_KBD, target_KB, rows, self._dropout(at))
+        self._count(log_p_KCB, target_KB, invalid_KB)
         self._update(inputs["rates"][at], terms)
 
         for tensor, old in zip(changing, before, strict=True):
@@ -121,10 +118,10 @@ class Step:
         scales_KN = torch.where(kept_KN, scale_K1, torch.zeros_like(scale_K1))
         return scales_KN.view(num_slots, num_rows, num_units)
 
-    def _count(self, log_p_KBC: Tensor, target_KB: Tensor, invalid_KB: Tensor | None) -> None:
+    def _count(self, log_p_KCB: Tensor, target_KB: Tensor, invalid_KB: Tensor | None) -> None:
         """Add up losses and right guesses: finite only if the loss of every sample was."""
-        losses_KB = log_p_KBC.gather(2, target_KB[:, :, None])[:, :, 0].neg()
-        right_KB = log_p_KBC.argmax(dim=2) == target_KB
+        losses_KB = log_p_KCB.gather(1, target_KB[:, None])[:, 0].neg()
+        right_KB = log_p_KCB.argmax(dim=1) == target_KB
         if invalid_KB is not None:
             losses_KB = losses_KB.masked_fill(invalid_KB, 0)
             right_KB = right_KB & ~invalid_KB
