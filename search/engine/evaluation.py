@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,8 +34,10 @@ def loss_and_accuracy(
     Returns:
         float64 [2] on the device; the caller decides when to wait for it.
     """
-    parameters = _views(ParameterLayout(shape), parameters_P)
-    statistics = _views(StatisticsLayout(shape), statistics_Q)
+    parameters, statistics = (
+        {name: view[0] for name, view in layout.views(row[None]).items()}
+        for layout, row in zip(_layouts(shape), (parameters_P, statistics_Q), strict=True)
+    )
     totals = torch.zeros(2, dtype=torch.float64, device=parameters_P.device)
     chunks = zip(
         torch.split(split.x, EVALUATION_ROWS), torch.split(split.y, EVALUATION_ROWS), strict=True
@@ -47,8 +50,9 @@ def loss_and_accuracy(
     return totals.div_(split.num_samples)
 
 
-def _views(layout: ParameterLayout | StatisticsLayout, row: Tensor) -> dict[str, Tensor]:
-    return {name: view[0] for name, view in layout.views(row[None]).items()}
+@lru_cache(maxsize=16)
+def _layouts(shape: ModelShape) -> tuple[ParameterLayout, StatisticsLayout]:
+    return ParameterLayout(shape), StatisticsLayout(shape)
 
 
 def _logits(
@@ -80,7 +84,7 @@ def slots_at_once(shape: ModelShape, num_samples: int, width: int) -> int:
     A few, where one slot's work is less than a call costs; fixed for a program, since a sum may
     depend on it, and small, since a slot that ends its epoch alone pays for all of them.
     """
-    layout = ParameterLayout(shape)
+    layout, _ = _layouts(shape)
     return min(width, 8) if num_samples * layout.num_matrix_entries < 1e7 else 1
 
 
@@ -132,7 +136,7 @@ class EvaluationMemory:
 
     def __init__(self, shape: ModelShape, split: Split, num_slots: int) -> None:
         x, y = split.x, split.y
-        self._layouts = ParameterLayout(shape), StatisticsLayout(shape)
+        self._layouts = _layouts(shape)
         self.parameters_EP, self.statistics_EQ = (
             x.new_zeros(num_slots, layout.row_size) for layout in self._layouts
         )

@@ -27,8 +27,8 @@ class _Segment:
     offset: int
 
     @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    def span(self) -> slice:
+        return slice(self.offset, self.offset + math.prod(self.shape))
 
 
 class Layout:
@@ -45,9 +45,7 @@ class Layout:
     def views(self, rows_KP: Tensor) -> dict[str, Tensor]:
         """Every tensor as a view [K, *shape] of the rows."""
         return {
-            name: rows_KP[:, segment.offset : segment.offset + segment.size].view(
-                -1, *segment.shape
-            )
+            name: rows_KP[:, segment.span].view(-1, *segment.shape)
             for name, segment in self._segments.items()
         }
 
@@ -74,6 +72,13 @@ class ParameterLayout(Layout):
         self.shape = shape
         self.num_matrix_entries = sum(math.prod(matrix) for matrix in matrices.values())
         self.matrices_end = self._segments["layers.0.bias"].offset
+        self._bounds_P, self._starts_P = torch.zeros(2, self.row_size, dtype=torch.float64)
+        for i, width in enumerate(widths[:-1]):
+            for kind in ("weight", "bias"):
+                self._bounds_P[self._segments[f"layers.{i}.{kind}"].span] = width**-0.5
+        for name, segment in self._segments.items():
+            if name.startswith("norms.") and name.endswith(".weight"):
+                self._starts_P[segment.span] = 1
 
     def initial_row(self, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Initial parameters, distributed as `nn.Linear` and `nn.BatchNorm1d` draw theirs.
@@ -84,19 +89,9 @@ class ParameterLayout(Layout):
         Returns:
             [P].
         """
-        row_P = torch.zeros(self.row_size, device=device, dtype=dtype)
-        views = {name: view[0] for name, view in self.views(row_P[None]).items()}
-        linear = {name: view for name, view in views.items() if name.startswith("layers.")}
-        sizes = [view.numel() for view in linear.values()]
-        uniform_N = rng.uniform(seed, rng.Stream.WEIGHTS, 0, sum(sizes), device=device, dtype=dtype)
-        draws = torch.split(uniform_N.mul_(2).sub_(1), sizes)
-        for (name, view), drawn in zip(linear.items(), draws, strict=True):
-            units_in = self.shape.widths[int(name.split(".")[1])]
-            view.copy_(drawn.view(view.shape)).mul_(units_in**-0.5)
-        for name, view in views.items():
-            if name.startswith("norms.") and name.endswith(".weight"):
-                view.fill_(1)
-        return row_P
+        row_P = rng.uniform(seed, rng.Stream.WEIGHTS, 0, self.row_size, device=device, dtype=dtype)
+        row_P.mul_(2).sub_(1).mul_(self._bounds_P.to(device, dtype))
+        return row_P.add_(self._starts_P.to(device, dtype))
 
 
 class StatisticsLayout(Layout):

@@ -107,7 +107,6 @@ class Pack:
             self._evaluation = _CompiledEvaluation(compiled, self._memory)
         self._occupants: list[_Occupant | None] = [None] * width
         self._counters_N = rng.counters(data.train.num_samples, data.device)
-        self._terms = Terms()
 
     @property
     def width(self) -> int:
@@ -148,14 +147,12 @@ class Pack:
         memory.dropout_thresholds_K1[slot] = rng.threshold(config.dropout)
         memory.occupied_K[slot] = True
         self._occupants[slot] = _Occupant(config, state.epochs_done, step=None)
-        self._note_terms()
 
     def free(self, slot: int) -> None:
         """Take the run out of a slot.  Its weights stay until the next `load`."""
         self._occupants[slot] = None
         self._memory.occupied_K[slot] = False
         self._memory.step_K[slot] = 0
-        self._note_terms()
 
     def tick(self, count: int = 1) -> None:
         """Optimizer steps of every occupied slot; a slot at an epoch's end starts the next first.
@@ -172,7 +169,7 @@ class Pack:
             [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
         )
         assert count <= self.ticks_to_epoch_end
-        step, terms = self._step, self._terms
+        step, terms = self._step, self._terms()
         for _ in range(count):
             step(terms)
         for run in runs:
@@ -204,7 +201,6 @@ class Pack:
             [memory.loss_sums_K[group_G], memory.num_right_K[group_G].double()], dim=1
         ).div_(num_samples)
         validation_G2, weights_G2 = self._evaluate_group(group_G, slots)
-        validation_G2 = validation_G2 / self._data.validation.num_samples
         squares_G, near_zero_G = weights_G2.unbind(dim=1)
         shares_G = near_zero_G / memory.layout.num_matrix_entries
         weights_G2 = torch.stack([squares_G.sqrt(), shares_G], dim=1)
@@ -247,14 +243,16 @@ class Pack:
         return {name: rows.shape[1] for name, rows in self._memory.state.items()}
 
     def _evaluate_group(self, group_G: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Losses and right guesses on the validation data, and `weight_totals`, each [G, 2]."""
+        """Mean loss and accuracy on the validation data, and `weight_totals`, each [G, 2]."""
+        split = self._data.validation
         if self._evaluation is not None:
-            return self._evaluation(group_G)
+            sums_G2, weights_G2 = self._evaluation(group_G)
+            return sums_G2 / split.num_samples, weights_G2
         # Slot by slot: how a sum over several rows is split depends on how many they are.
-        layout, split = self._memory.layout, self._data.validation
+        layout = self._memory.layout
         validation, weights = [], []
         for slot in slots:
-            validation.append(self.evaluate(self.weights(slot), split) * split.num_samples)
+            validation.append(self.evaluate(self.weights(slot), split))
             matrices_1R = self._memory.parameters_KP[slot : slot + 1, : layout.matrices_end]
             weights.append(weight_totals(matrices_1R))
         weights_G2 = torch.cat(weights)
@@ -291,11 +289,11 @@ class Pack:
         for run in runs:
             run.step = 0
 
-    def _note_terms(self) -> None:
+    def _terms(self) -> Terms:
         """What the runs in the slots need of an eager step."""
         configs = [run.config for run in self._occupants if run is not None]
         proximal = [config.l1 > 0 and config.l1_update == "proximal" for config in configs]
-        self._terms = Terms(
+        return Terms(
             padding=self._memory.has_padding,
             frozen=len(configs) < self.width,
             l1=any(c.l1 > 0 and not p for c, p in zip(configs, proximal, strict=True)),
