@@ -1,12 +1,17 @@
-"""A run that kills the real engine's process: found by halves, and the others' values unchanged."""
+"""Runs that break the real engine in its process: found, and the others' values unchanged."""
 
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from search.engine.program import ProgramIdentity
 from search.space import Config
 from search.tasks.settings import MlpDefaults
 from service.worker.mlp import MlpBackend
@@ -37,14 +42,38 @@ class Deadly(MlpBackend):
         return super().trainer(device, spec)
 
 
-def trained(backend: MlpBackend, runs: list[int]) -> FakeApi:
+@dataclass(frozen=True)
+class Confined(MlpBackend):
+    """Its process may take `room` bytes of address space past what it has when packs begin."""
+
+    room: int
+    width: int
+
+    def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
+        from search.engine.pack import Pack
+
+        init: Any = Pack.__init__
+
+        def confining_init(*args: Any, **options: Any) -> None:
+            Pack.__init__ = init  # type: ignore[method-assign]
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + self.room
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            init(*args, **options)
+
+        Pack.__init__ = confining_init  # type: ignore[method-assign]
+        return super().trainer(device, replace(spec, width=self.width))
+
+
+def trained(backend: MlpBackend, runs: Mapping[int, tuple[int, ...]]) -> FakeApi:
+    """The api after all runs, given by the hidden layers of their models, have ended."""
     defaults: Config = MlpDefaults().model_dump()
     api = FakeApi()
-    for run in runs:
+    for run, hidden in runs.items():
         api.add(run)
         api.runs[run].order = api.runs[run].order.model_copy(
             update={
-                "task": {"name": "mlp", "dataset": "digits", "hidden": [16]},
+                "task": {"name": "mlp", "dataset": "digits", "hidden": list(hidden)},
                 "config": {**defaults, "epochs": 2},
                 "objective": {"metric": "validation_accuracy", "direction": "maximize"},
                 "penalty": {"penalize": "weights"},
@@ -56,13 +85,36 @@ def trained(backend: MlpBackend, runs: list[int]) -> FakeApi:
     return api
 
 
+def assert_same(one: FakeApi, other: FakeApi, run: int) -> None:
+    assert one.runs[run].charges == 0
+    assert one.runs[run].epochs == other.runs[run].epochs
+    assert one.runs[run].ends[-1].value == other.runs[run].ends[-1].value
+
+
 def test_a_run_that_kills_the_engine_is_found_and_changes_no_value() -> None:
-    innocent = [run for run in range(1, NUM_RUNS + 1) if run != GUILTY]
-    api = trained(Deadly(), [*innocent, GUILTY])
+    innocent = {run: (16,) for run in range(1, NUM_RUNS + 1) if run != GUILTY}
+    api = trained(Deadly(), {**innocent, GUILTY: (16,)})
     assert ended(api, GUILTY)[-MAX_CHARGES:] == ["crashed"] * MAX_CHARGES
     assert set(ended(api, GUILTY)[:-MAX_CHARGES]) <= {"released"}
     undisturbed = trained(MlpBackend(), innocent)
     for run in innocent:
-        assert api.runs[run].charges == 0
-        assert api.runs[run].epochs == undisturbed.runs[run].epochs
-        assert api.runs[run].ends[-1].value == undisturbed.runs[run].ends[-1].value
+        assert_same(api, undisturbed, run)
+
+
+def test_a_pack_that_does_not_fit_is_halved_and_a_run_that_does_not_fit_alone_fails() -> None:
+    # A slot of the wide model takes 22 MB, and 18 more in a step of a pack that is not full: 8 do
+    # not fit, 4 do once those 8 have gone.  The big model alone takes 150 MB a copy.
+    room, wide, small, big = 220 * 2**20, (1024, 1024), (16,), (6144, 6144)
+    runs = dict.fromkeys(range(1, 7), wide) | {7: small, 8: big, 9: small}
+    api = trained(Confined(room, width=8), runs)
+    assert ended(api, 8) == ["out_of_memory"] * MAX_CHARGES
+    for run in range(1, 7):
+        program = api.runs[run].ends[-1].program
+        assert program is not None
+        assert ProgramIdentity.parse(program).width == 4
+    for run in (7, 9):
+        assert ended(api, run) == ["complete"], "a lane that fits is left alone"
+
+    undisturbed = trained(Confined(2**40, width=4), dict.fromkeys(range(1, 7), wide))
+    for run in range(1, 7):
+        assert_same(api, undisturbed, run)
