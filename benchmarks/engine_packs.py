@@ -22,7 +22,7 @@ from search.engine import (
     Reported,
     RunConfig,
 )
-from search.engine.admission import prior_width
+from search.engine.admission import compiled_width
 from search.engine.compiled import CompiledProgram, Job
 from search.engine.pack import METRICS
 from search.engine.spec import StepSpec
@@ -47,7 +47,8 @@ class Packs:
 
     def width(self, config: RunConfig) -> int:
         """The number of slots of the pack that trains such a run."""
-        return self._width or prior_width(_spec(config, self._shape, self._data), self._data.device)
+        spec = _spec(config, self._shape, self._data)
+        return self._width or compiled_width(spec, self._data.device)
 
     def compile(self, config: RunConfig) -> float:
         """Have the program for such a run at hand; the seconds that took, 0 where it was."""

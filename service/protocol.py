@@ -126,6 +126,13 @@ class SyncRequest(_Message):
             description="by device: how many more runs it would take, to train or to have at hand",
         ),
     ] = {}
+    idle_slots: Annotated[
+        dict[Label, Annotated[int, Field(ge=0, le=MAX_HELD_RUNS)]],
+        Field(
+            max_length=64,
+            description="by device: slots of packs in training that no run is in",
+        ),
+    ] = {}
     rules: Annotated[
         dict[Label, Version],
         Field(

@@ -137,6 +137,9 @@ class Worker(_Resource):
     tasks: tuple[str, ...]
     datasets: tuple[DatasetInfo, ...]
     num_runs: int = Field(description="runs it holds now")
+    idle_slots: dict[str, int] = Field(
+        description="by device: slots of packs in training that no run is in"
+    )
     registered_at: Timestamp
     seen_at: Timestamp
 

@@ -141,6 +141,7 @@ def worker(row: WorkerRow, num_runs: int) -> resources.Worker:
         tasks=tuple(row.tasks),
         datasets=tuple(DatasetInfo.model_validate(dataset) for dataset in row.datasets),
         num_runs=num_runs,
+        idle_slots=row.idle_slots if row.state == "LIVE" else {},
         registered_at=row.registered_at,
         seen_at=row.seen_at,
     )

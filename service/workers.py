@@ -41,6 +41,7 @@ def register(
         owner=owner,
         state="LIVE",
         sync_seq=0,
+        idle_slots={},
         registered_at=tx.now,
         seen_at=tx.now,
         lease_expires_at=tx.now + settings.lease_seconds,
@@ -66,7 +67,7 @@ def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settin
         NotFound: no such worker is registered.
         Conflict: the worker was given up after a silence, or the statement is older than one
             that was taken; register again.
-        InvalidInput: a free slot is on a device that was not registered.
+        InvalidInput: a free or idle slot is on a device that was not registered.
     """
     with store.transaction() as tx:
         worker = _seen(tx, worker_id, request, settings)
@@ -139,7 +140,12 @@ def _seen(tx: Transaction, worker_id: str, request: SyncRequest, settings: Setti
     if worker.state != "LIVE" and not (worker.state == "GONE" and request.leaving):
         raise Conflict(f"worker {worker_id} is {worker.state}; register again")
     devices = {device["name"] for device in worker.devices}
-    unknown = [f"free_slots.{name}" for name in request.free_slots if name not in devices]
+    unknown = [
+        f"{field}.{name}"
+        for field in ("free_slots", "idle_slots")
+        for name in getattr(request, field)
+        if name not in devices
+    ]
     if unknown:
         raise InvalidInput([(field, "is not a device of this worker") for field in unknown])
     if request.sync_seq < worker.sync_seq:
@@ -147,6 +153,7 @@ def _seen(tx: Transaction, worker_id: str, request: SyncRequest, settings: Setti
     tx.workers.update(
         worker_id,
         sync_seq=request.sync_seq,
+        idle_slots=request.idle_slots,
         seen_at=tx.now,
         lease_expires_at=tx.now + settings.lease_seconds,
     )

@@ -1,18 +1,22 @@
 """How wide a pack to open: as wide as throughput still rises and memory allows.
 
 A slot more costs memory, and past the cache or the parallelism of the device it gains nothing.
-`measure` shows what each width is worth for a training step and a device; `prior_width`, the width
-that packs have, follows from such tables.
+`measure` shows what each width is worth for a training step and a device.  A compiled program takes
+tens of seconds to make, so its width is `compiled_width`, which follows from such tables; that of
+eager packs, which without a compiler's fusion may be slower than solo, is measured in `Widths`.
 
 # K slots
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,10 +24,13 @@ import torch
 from search.engine.compiled import CompiledProgram, Job
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
+from search.engine.layout import ParameterLayout
 from search.engine.memory import bytes_per_slot
 from search.engine.pack import Pack
 from search.engine.program import Form
 from search.engine.spec import StepSpec
+
+_log = logging.getLogger(__name__)
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """The widths that packs have: few, so that programs are used again."""
@@ -33,6 +40,10 @@ MAX_WIDTH = {"cpu": 64, "cuda": 256}
 
 GAIN = 1.05
 """A width twice as wide must be so much faster: runs in narrow packs end sooner."""
+
+_MAX_FLOPS = 5e7
+"""Of a compiled step on a CPU, past which one run keeps every core busy: 784-128-10 gains 11 % from
+company at batches of 64, 2 % at 128, and loses 2 % at 256."""
 
 _CACHE_BYTES = 16 * 2**20
 """Of a CPU's last-level cache; past it MNIST's 784-128-10 with batches of 512 loses a tenth."""
@@ -47,6 +58,10 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     # The CPU's allocator has no class of its own (c10/core/impl/alloc_cpu.cpp).
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+_ROUND_SECONDS, _NUM_ROUNDS = 0.005, 5
+"""How long a width is measured, in ticks that it takes alone; short, since a run waits for it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,15 @@ def prior_width(spec: StepSpec, device: torch.device) -> int:
     if device.type == "cpu":
         limit = min(limit, max(1, _CACHE_BYTES // bytes_per_slot(spec, 2)))
     return max(width for width in WIDTHS if width <= limit)
+
+
+def compiled_width(spec: StepSpec, device: torch.device) -> int:
+    """`prior_width` for a compiled program: 1 where that is as fast."""
+    num_entries = ParameterLayout(spec.shape).num_matrix_entries
+    # Forwards, and backwards to the weights and the inputs: a product each.
+    if device.type == "cpu" and 6 * num_entries * spec.batch_size > _MAX_FLOPS:
+        return 1
+    return prior_width(spec, device)
 
 
 def width_for(num_runs: int, limit: int) -> int:
@@ -102,16 +126,17 @@ def measure(
     *,
     form: Form,
     widths: Sequence[int],
-    folder: Path,
+    folder: Path | None = None,
 ) -> Iterator[Measurement]:
     """Train copies of a run at each of some rising widths; ends where memory does.
 
     Args:
-        folder: of compiled programs; one that is not there is made.
+        folder: of compiled programs; one that is not there is made.  Needs none to step eagerly.
     """
     for width in widths:
         program = None
         if form == "compiled":
+            assert folder is not None
             place = folder / Job.of(spec, width, data).name
             if not place.exists():
                 Job.of(spec, width, data).compile(place)
@@ -125,19 +150,26 @@ def measure(
         yield Measurement(width, form, speed, width * bytes_per_slot(spec, width))
 
 
-def _samples_per_second(pack: Pack, config: RunConfig, *, rounds: int = 3) -> float:
+def _samples_per_second(pack: Pack, config: RunConfig) -> float:
     """The best of some rounds of ticks, each about as long as a clock can tell."""
     for slot in range(pack.width):
         pack.load(slot, replace(config, seed=slot))
-    num_ticks = min(pack.steps_per_epoch, 10)
-    seconds = []
-    for _ in range(rounds + 1):  # the first warms up
+
+    def seconds_for(num_ticks: int) -> float:
         before = time.perf_counter()
-        pack.tick(min(num_ticks, pack.ticks_to_epoch_end))
+        pack.tick(num_ticks)
         if pack.program.device_kind != "cpu":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - before)
-    return pack.width * num_ticks * pack.spec.batch_size / min(seconds[1:])
+        return time.perf_counter() - before
+
+    seconds_for(1)  # warms up
+    per_tick = seconds_for(1) if pack.steps_per_epoch > 1 else _ROUND_SECONDS
+    num_ticks = max(1, int(_ROUND_SECONDS / per_tick))
+    seconds = []
+    for _ in range(_NUM_ROUNDS):
+        count = min(num_ticks, pack.ticks_to_epoch_end)
+        seconds.append(seconds_for(count) / count)
+    return pack.width * pack.spec.batch_size / min(seconds)
 
 
 def best_width(measured: list[Measurement], form: Form) -> int:
@@ -147,3 +179,53 @@ def best_width(measured: list[Measurement], form: Form) -> int:
         if best is None or m.samples_per_s > GAIN * best.samples_per_s:
             best = m
     return 1 if best is None else best.width
+
+
+class Widths:
+    """How wide eager packs of each step pay on a device, measured once.
+
+    Args:
+        folder: keeps what was measured for later processes; None keeps it in this one.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._best: dict[StepSpec, int] = {}
+
+    def best(self, spec: StepSpec, data: DeviceData, config: RunConfig, limit: int) -> int:
+        """The width to take, of those up to `limit`; `config` is any run of the step."""
+        if limit == 1:
+            return 1
+        if spec not in self._best:
+            file = None
+            if self._folder is not None:
+                file = self._folder / f"{Job.of(spec, limit, data).name}.widths.json"
+            measured = _read(file)
+            if not measured:
+                widths = [width for width in WIDTHS if width <= limit]
+                measured = list(measure(spec, data, config, form="eager", widths=widths))
+                _write(file, measured)
+            self._best[spec] = best_width(measured, "eager")
+        return min(limit, self._best[spec])
+
+
+def _read(file: Path | None) -> list[Measurement]:
+    """What was measured before; nothing where the file is missing or damaged."""
+    if file is None:
+        return []
+    try:
+        return [Measurement(**row) for row in json.loads(file.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _write(file: Path | None, measured: Sequence[Measurement]) -> None:
+    if file is None:
+        return
+    # Whole or not at all: other processes read it.
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as draft:
+            json.dump([asdict(one) for one in measured], draft)
+        os.replace(draft.name, file)
+    except OSError as exc:  # it is measured again next time
+        _log.warning("measured widths cannot be kept: %s", exc)

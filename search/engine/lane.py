@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.engine.admission import prior_width, width_for
+from search.engine.admission import Widths, compiled_width, prior_width, width_for
 from search.engine.compiled import CompiledProgram, Job
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
@@ -74,6 +74,7 @@ class Lane:
 
     Args:
         widest: by step, the widest pack that fits, where a wider one did not; shared by all lanes.
+        widths: of eager packs, measured.
         pinned: always the same program, whatever waits and whatever has been compiled.
     """
 
@@ -85,6 +86,7 @@ class Lane:
         programs: Programs,
         *,
         widest: dict[StepSpec, int],
+        widths: Widths,
         pinned: bool,
     ) -> None:
         self.spec, self.data = spec, data
@@ -92,10 +94,13 @@ class Lane:
         self.packs: list[OpenPack] = []
         self.seconds = 0.0
         self.filling: OpenPack | None = None
-        """The pack that `refill` is at; None while it opens one."""
+        """The pack that `refill` is at; None while it opens one, and at other times."""
         self._options, self._programs = options, programs
         self._pinned = pinned
         self._widest = widest
+        self._widths = widths
+        self._eager_width: int | None = None
+        """None until it is known."""
 
     @property
     def has_work(self) -> bool:
@@ -107,9 +112,23 @@ class Lane:
         """Runs waiting or training."""
         return len(self.waiting) + sum(len(open_pack.runs) for open_pack in self.packs)
 
+    @property
+    def num_idle(self) -> int:
+        """Slots of packs in training that no run is in, and none is about to take."""
+        free = sum(p.pack.width - len(p.runs) for p in self.packs if p.runs)
+        return max(0, free - len(self.waiting))
+
     def narrow(self, width: int) -> None:
         """Remember that no pack as wide as this fits."""
         self._widest[self.spec] = max(1, width // 2)
+
+    def add(self, run: Waiting) -> None:
+        """Have a run wait for a slot."""
+        is_fixed = self._pinned or self._options.width is not None
+        if self.has_work and self._eager_width is None and not is_fixed:
+            # Here, where a run is being added: what goes wrong is known to be about its step.
+            self._eager_width = self._widths.best(self.spec, self.data, run.config, self.full_width)
+        self.waiting.append(run)
 
     def remove(self, key: Hashable) -> bool:
         """Take a run out at once; False where there is none of that key."""
@@ -139,6 +158,7 @@ class Lane:
             pack = Pack(self.spec, self.data, width=width, compiled=program)
             self.packs.append(OpenPack(pack, {}))
             yield from self._fill(self.packs[-1])
+        self.filling = None
         self.packs = [open_pack for open_pack in self.packs if open_pack.runs]
 
     def train(self, open_pack: OpenPack, rules: dict[str, PruningRules]) -> Iterator[Event]:
@@ -164,23 +184,26 @@ class Lane:
 
     @property
     def full_width(self) -> int:
-        """The width of a pack with a run for every slot."""
+        """The width of a pack with a run for every slot, and how many runs train at once."""
         width = self._options.width or prior_width(self.spec, self.data.device)
         return min(width, self._widest.get(self.spec, width))
 
     def choose(self) -> tuple[CompiledProgram | None, int]:
         """The program and width of the next pack."""
         full = self.full_width
+        fixed = self._pinned or self._options.width is not None
         may_compile = not self._pinned and self._options.compile
         if may_compile and self._programs.folder is not None:
-            job = Job.of(self.spec, full, self.data)
+            width = full if fixed else min(full, compiled_width(self.spec, self.data.device))
+            job = Job.of(self.spec, width, self.data)
             program = self._programs.get(job)
             if program is not None:
-                return program, full
+                return program, width
             if self._worth_compiling():
                 self._programs.request(job)
-        fixed = self._pinned or self._options.width is not None
-        return None, full if fixed else width_for(len(self.waiting), full)
+        if fixed:
+            return None, full
+        return None, width_for(len(self.waiting), min(full, self._eager_width or 1))
 
     def _worth_compiling(self) -> bool:
         if self.seconds > COMPILE_SECONDS:

@@ -6,11 +6,12 @@ network.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Hashable
 
 import torch
 
-from search.engine.admission import free_bytes, is_out_of_memory
+from search.engine.admission import Widths, free_bytes, is_out_of_memory
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
 from search.engine.events import Event, Failed, HandedBack
@@ -33,6 +34,7 @@ class Lanes:
         self._lanes: dict[Hashable, Lane] = {}
         self._rules: dict[str, PruningRules] = {}
         self._widest: dict[StepSpec, int] = {}
+        self._widths = Widths(self._programs.folder)
 
     @property
     def num_slots(self) -> int:
@@ -48,6 +50,11 @@ class Lanes:
     def num_open(self) -> int:
         """Runs that wait or train."""
         return sum(lane.num_open for lane in self._lanes.values())
+
+    @property
+    def num_idle(self) -> int:
+        """Slots of packs in training that no run is in."""
+        return sum(lane.num_idle for lane in self._lanes.values())
 
     def add(
         self,
@@ -80,12 +87,13 @@ class Lanes:
                 self._options,
                 self._programs,
                 widest=self._widest,
+                widths=self._widths,
                 pinned=pinned,
             )
             # It starts level with the others: device time is shared from now on.
             busy = [other.seconds for other in self._lanes.values() if other.has_work]
             lane.seconds = min(busy, default=0.0)
-        self._lanes[lane_key].waiting.append(Waiting(key, config, group))
+        self._lanes[lane_key].add(Waiting(key, config, group))
 
     def remove(self, key: Hashable) -> bool:
         """Take a run out at once; False where there is none of that key."""
@@ -133,6 +141,11 @@ class Lanes:
 
     def _fail(self, lane: Lane, open_pack: OpenPack | None, error: Exception) -> list[Event]:
         """Close a pack that failed, and say what becomes of its runs."""
+        # The frames that the error passed through hold the pack: memory that the next one may
+        # need, and somebody may keep the error for long.
+        traceback.clear_frames(error.__traceback__)
+        if error.__traceback__ is not None:
+            error = error.with_traceback(error.__traceback__.tb_next)
         out_of_memory = is_out_of_memory(error)
         if out_of_memory and not isinstance(error, MemoryError):
             error = MemoryError(str(error))

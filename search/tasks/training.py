@@ -93,6 +93,11 @@ class Trainer:
         """Whether there is no run."""
         return self._lanes.is_idle
 
+    @property
+    def num_idle(self) -> int:
+        """Slots of packs in training that no run is in."""
+        return self._lanes.num_idle
+
     def add(self, key: Hashable, run: RunInput, *, group: str | None = None) -> None:
         """Have a run trained; `key` names it in every event, `group` whose pruning rules it has.
 

@@ -182,6 +182,7 @@ _WORKER = Worker(
     tasks=("mlp",),
     datasets=(_DIGITS,),
     num_runs=8,
+    idle_slots={"cpu:0": 0},
     registered_at=_DAY,
     seen_at=_DAY + 60,
 ).model_dump(mode="json")
@@ -201,6 +202,7 @@ SYNC = SyncRequest(
         ),
     ),
     free_slots={"cpu:0": 1},
+    idle_slots={"cpu:0": 0},
     rules={"digits-tpe": 871},
 ).model_dump(mode="json", exclude_defaults=True)
 _SYNCED = SyncResponse(

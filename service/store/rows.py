@@ -71,6 +71,7 @@ class WorkerRow:
     devices: list[dict[str, Any]]
     tasks: list[str]
     datasets: list[dict[str, Any]]
+    idle_slots: dict[str, int]
     registered_at: float
     seen_at: float
     lease_expires_at: float

@@ -123,6 +123,13 @@ workers = Table(
     Column("devices", JSON, nullable=False),
     Column("tasks", JSON, nullable=False),
     Column("datasets", JSON, nullable=False),
+    Column(
+        "idle_slots",
+        JSON,
+        nullable=False,
+        server_default="{}",
+        comment="by device: slots of packs in training that no run is in",
+    ),
     Column("registered_at", _Time, nullable=False),
     Column("seen_at", _Time, nullable=False),
     Column("lease_expires_at", _Time, nullable=False),

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from service.worker.messages import (
     FromDevice,
+    Idle,
     Key,
     Prepared,
     Preparing,
@@ -80,6 +81,7 @@ class Bench:
         self._frail = frail
         self._programs: dict[Key, str | None] = {}  # of the open runs, once they train
         self._shares = Shares(clock)
+        self._num_idle = 0
         self._last_error: Exception | None = None
         self._spoiled_by: Exception | None = None
 
@@ -110,6 +112,9 @@ class Bench:
         for event in self._trainer.advance():
             if event.key in self._programs:
                 self._send(self._message(event))
+        if (num_idle := self._trainer.num_idle) != self._num_idle:
+            self._num_idle = num_idle
+            self._send(Idle(num_idle))
 
     def give_back(self) -> None:
         """Give back the runs that train; those that wait have not been touched."""

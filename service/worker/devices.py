@@ -76,6 +76,8 @@ class Device:
         self._training = Shares(self._clock)
         self._stop_by: dict[Key, float] = {}
         self._killed = False
+        self.num_idle = 0
+        """Slots of its packs that no run is in."""
 
     # ---- what the agent wants
 

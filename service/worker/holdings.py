@@ -28,6 +28,7 @@ from service.worker.messages import (
     DeviceEvent,
     Died,
     Hello,
+    Idle,
     Key,
     Prepared,
     Preparing,
@@ -92,6 +93,8 @@ class Holdings:
                 device.prepares(key)
             case Prepared():
                 device.prepares(None)
+            case Idle(num_slots=num_slots):
+                device.num_idle = num_slots
             case Started(key=key, program=program):
                 device.trains(key)
                 if (started := self._open_run(key)) is not None:
@@ -264,6 +267,7 @@ class Holdings:
             ended=tuple(ended),
             rules={name: rules.version for name, rules in self._rules.items()},
             free_slots={name: self._num_free(name) for name in self._devices},
+            idle_slots={name: device.num_idle for name, device in self._devices.items()},
             leaving=self._leaving and complete,
         )
 

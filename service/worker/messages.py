@@ -2,8 +2,8 @@
 
 To the device: a `RunOrder` for each run to train, in the order they arrive, `Stop`, and the pruning
 rules of studies.  From the device: `Hello` or `CannotStart` once; then for each run `Preparing` and
-`Prepared`, `Started`, its reports and its end.  Every message is in the pipe before the device goes
-on, so that what it said before it died is heard.
+`Prepared`, `Started`, its reports and its end; and `Idle` where that changes.  Every message is in
+the pipe before the device goes on, so that what it said before it died is heard.
 """
 
 from __future__ import annotations
@@ -74,6 +74,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Idle:
+    """How many slots of packs in training no run is in from now on."""
+
+    num_slots: int
+
+
+@dataclass(frozen=True)
 class Released:
     """A run comes back unharmed, and nobody is to blame.
 
@@ -98,6 +105,8 @@ class Died:
     how: str
 
 
-FromDevice = Hello | CannotStart | Preparing | Prepared | Started | RunReport | RunEnded | Released
+FromDevice = (
+    Hello | CannotStart | Preparing | Prepared | Started | Idle | RunReport | RunEnded | Released
+)
 ToDevice = RunOrder | Stop | StudyRules
 DeviceEvent = FromDevice | Died

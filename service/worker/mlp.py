@@ -61,6 +61,10 @@ class MlpTrainer:
     def is_idle(self) -> bool:
         return self._trainer.is_idle
 
+    @property
+    def num_idle(self) -> int:
+        return self._trainer.num_idle
+
     def add(self, order: RunOrder) -> None:
         self._trainer.add(key_of(order), _run_input(order), group=order.study)
 

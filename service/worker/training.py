@@ -110,6 +110,11 @@ class Trainer(Protocol):
         """Whether no run waits or trains."""
         ...
 
+    @property
+    def num_idle(self) -> int:
+        """Slots of packs in training that no run is in."""
+        ...
+
     def add(self, order: RunOrder) -> None:
         """Have a run wait for a slot; any exception says why it can never begin."""
         ...

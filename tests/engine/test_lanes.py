@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +109,22 @@ def test_a_freed_slot_is_taken_while_the_others_train(data: DeviceData) -> None:
     events = drain(lanes)
     order = [event.key for event in events if isinstance(event, Over)]
     assert order == [0, 1, 2, 3, 4, 5, "long"]
+
+
+def test_idle_slots_are_those_of_packs_in_training(data: DeviceData) -> None:
+    lanes = Lanes(CPU, LaneOptions(width=4))
+    shape = shape_for(data)
+    lanes.add("long", config(epochs=3), shape, data)
+    lanes.add("short", config(epochs=1), shape, data)
+    lanes.add("other", config(epochs=1, batch_size=7), shape, data)
+    assert lanes.num_idle == 0
+    idle = []
+    while not lanes.is_idle:
+        lanes.advance()
+        idle.append(lanes.num_idle)
+    assert idle[0] == 2, "one lane at a time"
+    assert max(idle) == 3 + 3
+    assert idle[-2:] == [3, 0]
 
 
 def test_a_run_can_be_taken_out_at_any_time(data: DeviceData) -> None:
@@ -217,6 +235,29 @@ def test_out_of_memory_halves_the_pack_and_is_remembered(
     assert sorted(ended) == list(range(8))
     assert max(handed_back.values()) <= 3  # log2(8)
     assert widths == {"width=8", "width=4", "width=2"}
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("broken")])
+def test_an_error_that_is_kept_does_not_keep_the_pack(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    packs: list[weakref.ref[Pack]] = []
+
+    def fail(pack: Pack, count: int) -> None:
+        packs.append(weakref.ref(pack))
+        raise error
+
+    monkeypatch.setattr(Pack, "tick", fail)
+    lanes = Lanes(CPU, LaneOptions(width=2))
+    lanes.add("a", config(), shape_for(data), data)
+    lanes.add("b", config(), shape_for(data), data)
+    gc.disable()  # what is only freed some day is not free for the pack that is made next
+    try:
+        events = [*lanes.advance(), *lanes.advance()]
+        assert [type(event) for event in events] == [Began, Began, HandedBack, HandedBack]
+        assert [pack() for pack in packs] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_run_that_does_not_fit_alone_fails(

@@ -13,6 +13,7 @@ from service.protocol import RunEnded, RunReport, StudyRules
 from service.worker.bench import MAX_LOG, Bench, LogTail
 from service.worker.messages import (
     FromDevice,
+    Idle,
     Key,
     Prepared,
     Preparing,
@@ -39,13 +40,20 @@ class Said(list[FromDevice]):
 
 
 class Desk:
-    """A bench, and what it said."""
+    """A bench, and what it said of runs; of idle slots it keeps the numbers apart."""
 
     def __init__(self, tail: LogTail, *, num_slots: int = 4, frail: bool = False) -> None:
         self.said = Said()
+        self.idle: list[int] = []
         self.clock = ManualClock()
         self.trainer = ScriptedTrainer(num_slots)
-        self.bench = Bench(self.trainer, tail, self.said.append, frail=frail, clock=self.clock)
+        self.bench = Bench(self.trainer, tail, self._hear, frail=frail, clock=self.clock)
+
+    def _hear(self, message: FromDevice) -> None:
+        if isinstance(message, Idle):
+            self.idle.append(message.num_slots)
+        else:
+            self.said.append(message)
 
     def add(self, *tasks: dict[str, Any]) -> None:
         for run, task in enumerate(tasks, start=1):
@@ -93,6 +101,12 @@ def test_a_slot_is_refilled_when_its_run_ends(tail: LogTail) -> None:
     order_of = {(type(m), m.key[0]): at for at, m in enumerate(said) if isinstance(m, Started)}
     ends = {m.run: at for at, m in enumerate(said) if isinstance(m, RunEnded)}
     assert ends[2] < order_of[Started, 3] < ends[1]
+
+
+def test_idle_slots_are_said_when_they_change(tail: LogTail) -> None:
+    desk = Desk(tail, num_slots=2)
+    desk.train({"epochs": 4}, {"epochs": 1}, {"epochs": 1})
+    assert desk.idle == [1, 0]
 
 
 def test_divergence_is_an_end_of_its_own(desk: Desk) -> None:

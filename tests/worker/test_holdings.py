@@ -21,6 +21,7 @@ from service.worker.messages import (
     DeviceEvent,
     Died,
     Hello,
+    Idle,
     Key,
     Prepared,
     Preparing,
@@ -102,6 +103,16 @@ def began(run: int, attempt: int = 1) -> Started:
 
 
 SEGFAULT = Died("died with signal 11 (Segmentation fault)")
+
+
+def test_idle_slots_are_stated_until_the_process_is_gone(desk: Desk) -> None:
+    assert desk.holdings.statement().idle_slots == {"cpu:0": 0}
+    desk.hear(Idle(3))
+    desk.answer()
+    assert desk.holdings.statement().idle_slots == {"cpu:0": 3}
+    desk.hear(SEGFAULT)
+    desk.answer()
+    assert desk.holdings.statement().idle_slots == {"cpu:0": 0}
 
 
 def test_a_run_from_order_to_end(desk: Desk) -> None:

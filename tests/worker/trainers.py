@@ -78,6 +78,11 @@ class ScriptedTrainer:
     def set_rules(self, rules: StudyRules) -> None:
         self._rules[rules.study] = rules.version
 
+    @property
+    def num_idle(self) -> int:
+        num_runs = len(self._training) + len(self._waiting)
+        return max(0, self.num_slots - num_runs) if self._training else 0
+
     def advance(self) -> Iterator[Event]:
         while self._waiting and len(self._training) < self.num_slots:
             key, order = next(iter(self._waiting.items()))
