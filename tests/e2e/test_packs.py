@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from search.engine import ProgramIdentity, TrainingRun
+from search.engine import ProgramIdentity
 from search.spec import parse_spec
-from search.tasks.training import RunInput, Trainer
 from service.lifecycle import TrialState
+from tests.e2e.alone import outcome_alone, trainer
 from tests.e2e.conftest import Deployment
 from tests.e2e.support import small
 
@@ -27,32 +26,15 @@ def test_values_are_those_of_the_engine_called_directly(deployment: Deployment) 
     deployment.client.create_study(data)
     trials = deployment.outcome("packed")
     spec = parse_spec(data)
-    threads = torch.get_num_threads()
-    trainer = Trainer(None, "cpu:0", threads=1)
-    try:
+    with trainer() as own:
         for trial in trials:
             for run in trial.runs:
-                program = ProgramIdentity.parse(run.program or "")
-                assert (program.form, program.width, program.threads) == ("eager", 4, 1)
-                prepared = trainer.prepare(
-                    RunInput(
-                        task=spec.task,  # type: ignore[arg-type]
-                        config=spec.run_config(trial.config),
-                        seed=run.seed,
-                        objective=spec.objective,
-                        early_stopping=spec.early_stopping,
-                        penalty=spec.penalty,
-                        data_fingerprint=None,
-                    )
-                )
-                alone = TrainingRun(*prepared, width=program.width)
-                list(alone.epochs())
-                outcome = alone.outcome()
-                assert run.value == outcome.value
-                assert run.metrics == outcome.metrics
-                assert run.kept_epoch == outcome.kept_epoch
-    finally:
-        torch.set_num_threads(threads)
+                program = run.program or ""
+                assert ProgramIdentity.parse(program).width == 4
+                alone = outcome_alone(own, spec, trial.config, run.seed, program)
+                assert run.value == alone.value
+                assert run.metrics == alone.metrics
+                assert run.kept_epoch == alone.kept_epoch
 
 
 def test_halving_prunes_on_the_device(deployment: Deployment) -> None:

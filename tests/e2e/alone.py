@@ -1,0 +1,45 @@
+"""What the engine comes to when it is called directly, with no run beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from search.engine import Outcome, ProgramIdentity, TrainingRun
+from search.space import Config
+from search.spec import StudySpec
+from search.tasks.training import RunInput, Trainer
+
+
+@contextmanager
+def trainer() -> Iterator[Trainer]:
+    """Prepares runs as a worker with one thread does."""
+    threads = torch.get_num_threads()
+    try:
+        yield Trainer(None, "cpu:0", threads=1)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def outcome_alone(
+    trainer: Trainer, spec: StudySpec, config: Config, seed: int, program: str
+) -> Outcome:
+    """The outcome of a run of a study, trained by this program, the other slots left empty."""
+    identity = ProgramIdentity.parse(program)
+    assert (identity.form, identity.threads) == ("eager", 1)
+    prepared = trainer.prepare(
+        RunInput(
+            task=spec.task,  # type: ignore[arg-type]
+            config=spec.run_config(config),
+            seed=seed,
+            objective=spec.objective,
+            early_stopping=spec.early_stopping,
+            penalty=spec.penalty,
+            data_fingerprint=None,
+        )
+    )
+    alone = TrainingRun(*prepared, width=identity.width)
+    list(alone.epochs())
+    return alone.outcome()
