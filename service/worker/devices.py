@@ -73,6 +73,7 @@ class Device:
         """The process that is to come has been given nothing."""
         self._given: set[Key] = set()
         self._preparing: Key | None = None
+        self._prepared: dict[Key, None] = {}  # in the order they came
         self._training = Shares(self._clock)
         self._stop_by: dict[Key, float] = {}
         self._killed = False
@@ -89,6 +90,7 @@ class Device:
         """Have a run that was ours trained no further."""
         if self._waiting.pop(key, None) is None:
             self._given.discard(key)
+            self._prepared.pop(key, None)
             self._port.stop(key)
             if key == self._preparing or key in self._training:
                 self._expect_end(key)
@@ -114,14 +116,21 @@ class Device:
         """The process is ready."""
         self.info, self.ready = info, True
 
-    def prepares(self, key: Key | None) -> None:
-        """The process is at what this run alone needs, or is no more."""
+    def prepares(self, key: Key) -> None:
+        """The process is at what this run alone needs."""
         self._preparing = key
-        if key is not None and key not in self._given:
+        if key not in self._given:
             self._expect_end(key)
+
+    def prepared(self, key: Key) -> None:
+        """A run waits for a slot."""
+        self._preparing = None
+        if key in self._given:
+            self._prepared[key] = None
 
     def trains(self, key: Key) -> None:
         """A run has begun to train."""
+        self._prepared.pop(key, None)
         self._training.begin(key)
         if key not in self._given:  # it began before the word that stops it came
             self._expect_end(key)
@@ -129,6 +138,7 @@ class Device:
     def leaves(self, key: Key) -> None:
         """The process has nothing to do with the run any more."""
         self._given.discard(key)
+        self._prepared.pop(key, None)
         self._training.end(key)
         self._stop_by.pop(key, None)
         if self._preparing == key:
@@ -157,16 +167,18 @@ class Device:
         """Whose fault it is that the process has died.
 
         That is known only of a run that was alone at something.  A process that was killed died of
-        the run that it did not stop, which is ours no more.
+        the run that it did not stop, which is ours no more.  One that died while nobody trained may
+        have been at a pack for those that wait for a slot.
         """
         training = tuple(self._training)
         if self._killed:
             return Blame(None, training, None)
         if self._preparing is not None:
             return Blame(self._preparing, training, None)
-        if len(training) == 1:
-            return Blame(training[0], (), None)
-        return Blame(None, training, max(1, len(training) // 2))
+        suspects = training or tuple(self._prepared)
+        if len(suspects) == 1:
+            return Blame(suspects[0], (), None)
+        return Blame(None, suspects, max(1, len(suspects) // 2))
 
     def bury(self, open_runs: Iterable[RunOrder]) -> None:
         """The process is dead, and these runs wait for the next one."""

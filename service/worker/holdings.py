@@ -91,8 +91,8 @@ class Holdings:
                 _log.error("%s cannot be used: %s", device_name, reason)
             case Preparing(key=key):
                 device.prepares(key)
-            case Prepared():
-                device.prepares(None)
+            case Prepared(key=key):
+                device.prepared(key)
             case Idle(num_slots=num_slots):
                 device.num_idle = num_slots
             case Started(key=key, program=program):

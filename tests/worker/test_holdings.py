@@ -256,6 +256,20 @@ def test_a_run_is_charged_for_what_it_alone_was_prepared_for() -> None:
     assert desk.port.started[3:] == [(3, 1), (1, 2)]
 
 
+def test_a_process_that_dies_while_it_makes_a_pack_is_bisected_too() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(*map(order, range(1, 5)))
+    for run in (1, 2, 3):
+        desk.hear(Preparing((run, 1)), Prepared((run, 1)))
+    desk.hear(SEGFAULT, desk.ready)
+    assert desk.ended() == [(run, "released") for run in (1, 2, 3)], "4 had not been touched"
+    desk.hear(Preparing((4, 1)), Prepared((4, 1)), began(4), complete(4))
+    desk.answer(*[order(run, attempt=2) for run in (1, 2, 3)])
+    assert desk.port.started[5:] == [(1, 2)], "one at a time from now on"
+    desk.hear(Preparing((1, 2)), Prepared((1, 2)), SEGFAULT, desk.ready)
+    assert (1, "crashed") in desk.ended()
+
+
 def test_a_run_that_could_not_be_prepared_leaves_no_trace(desk: Desk) -> None:
     desk.answer(order(1), order(2))
     desk.hear(Preparing((1, 1)), RunEnded(run=1, attempt=1, outcome="out_of_memory"), SEGFAULT)
