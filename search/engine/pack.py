@@ -100,8 +100,10 @@ class Pack:
         self._memory = PackMemory(spec, width, data)
         self._step: Callable[[Terms], None]
         self._evaluation: _CompiledEvaluation | None = None
+        self._gradients_KP: Tensor | None = None
         if compiled is None:
-            self._step = eager_step(spec, self._memory)
+            self._gradients_KP = torch.zeros_like(self._memory.parameters_KP)
+            self._step = eager_step(spec, self._memory, self._gradients_KP)
         else:
             self._step = compiled.bind_step(self._memory.inputs())
             self._evaluation = _CompiledEvaluation(compiled, self._memory)
@@ -141,6 +143,9 @@ class Pack:
             state = self._fresh_state(config)
         for name, rows in memory.state.items():
             rows[slot] = state.tensors[name]
+        if self._gradients_KP is not None:
+            # No step writes the gaps between parameters, and a run may have left NaN in them.
+            self._gradients_KP[slot] = 0
         memory.constants_KC[slot] = torch.tensor(
             constants_row(config, spec.num_samples), dtype=memory.constants_KC.dtype
         )

@@ -39,7 +39,8 @@ def add_gradients(
 ) -> None:
     """g ← g + l2·w + l1·sign(w), with l2 = 2b and l1 = a; None leaves a term out."""
     if l2 is not None:
-        torch.mul(parameters, l2, out=scratch)
+        # By selection: 0·w is NaN where w is infinite, and a slot without l2 is to see none of it.
+        torch.mul(parameters, l2, out=scratch).masked_fill_(l2 == 0, 0)
         gradients.add_(scratch)
     if l1 is not None:
         torch.sign(parameters, out=scratch)

@@ -183,9 +183,12 @@ class Step:
                 soft_threshold(region.parameters, region.scratch, threshold)
 
 
-def eager_step(spec: StepSpec, memory: PackMemory) -> Step:
-    """The step of a pack's tensors, with the parameters in two stretches: few, long operations."""
-    gradients_KP = torch.zeros_like(memory.parameters_KP)
+def eager_step(spec: StepSpec, memory: PackMemory, gradients_KP: Tensor) -> Step:
+    """The step of a pack's tensors, with the parameters in two stretches: few, long operations.
+
+    Args:
+        gradients_KP: laid out as the parameters; the gaps between them must hold zeros.
+    """
     scratch_KP = torch.empty_like(gradients_KP)
     end = memory.layout.matrices_end
     regions = [

@@ -30,6 +30,7 @@ from search.engine import (
     TrainingRun,
     lane,
 )
+from search.engine.config import OptimizerName
 from search.engine.pack import Pack
 from tests.engine.sets import CPU, blobs, config, shape_for
 
@@ -98,6 +99,23 @@ def test_slots_are_refilled_and_nothing_shows(data: DeviceData) -> None:
         assert_same(ended[number], alone(run, shape, data))
         reports = [e.report.epoch for e in events if isinstance(e, Reported) and e.key == number]
         assert reports == list(range(1, ended[number].epochs_trained + 1))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_run_that_diverges_leaves_nothing_in_its_slot(
+    data: DeviceData, optimizer: OptimizerName
+) -> None:
+    shape = shape_for(data, hidden=(9,))
+    clipped = config(epochs=3, optimizer=optimizer, clip_norm=1.0)
+    lanes = Lanes(CPU, LaneOptions(width=2))
+    lanes.add("long", replace(clipped, epochs=20), shape, data)
+    lanes.add("bad", replace(clipped, learning_rate=1e30, weight_decay=1e30), shape, data)
+    for seed in range(3):
+        lanes.add(seed, replace(clipped, seed=seed), shape, data)
+    ended = outcomes(drain(lanes))
+    assert ended["bad"].state == "diverged"
+    for seed in range(3):
+        assert_same(ended[seed], alone(replace(clipped, seed=seed), shape, data, width=2))
 
 
 def test_a_freed_slot_is_taken_while_the_others_train(data: DeviceData) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from search.engine import DeviceData, ModelShape, Pack, RunConfig
+from search.engine.penalty import add_gradients
 from tests.engine.sets import blobs, config, shape_for, step_spec
 
 WIDTH = 4
@@ -260,3 +261,11 @@ def test_a_run_that_does_not_fit_the_pack_is_refused() -> None:
         Pack(replace(spec, shape=ModelShape(5, (), 3)), data, width=1)
     with pytest.raises(ValueError, match="num_classes"):
         Pack(replace(spec, shape=ModelShape(6, (), 4)), data, width=1)
+
+
+def test_a_slot_without_l2_sees_nothing_of_its_neighbours() -> None:
+    # 0·w is no zero where w has overflowed, as the bias of a dead unit may without harm.
+    weights = torch.tensor([[-torch.inf, 1.0], [3.0, 2.0]])
+    gradients = torch.ones(2, 2)
+    add_gradients(weights, gradients, torch.empty(2, 2), l1=None, l2=torch.tensor([[0.0], [0.5]]))
+    assert gradients.tolist() == [[1.0, 1.0], [2.5, 2.0]]
