@@ -127,7 +127,7 @@ class SyncRequest(_Message):
         ),
     ] = {}
     idle_slots: Annotated[
-        dict[Label, Annotated[int, Field(ge=0, le=MAX_HELD_RUNS)]],
+        dict[Label, Annotated[int, Field(ge=0, le=MAX_INT)]],
         Field(
             max_length=64,
             description="by device: slots of packs in training that no run is in",

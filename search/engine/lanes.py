@@ -154,15 +154,25 @@ class Lanes:
             if out_of_memory and width > 1:
                 lane.narrow(width)
                 return []
-            return [Failed(lane.waiting.popleft().key, error)]
+            key = lane.waiting.popleft().key
+            if out_of_memory and self._is_shared_with(None):
+                return [HandedBack(key, error, 1)]
+            return [Failed(key, error)]
         lane.packs = [other for other in lane.packs if other is not open_pack]
         keys = [run.key for run, _ in open_pack.runs.values()]
         width = open_pack.pack.width
         if out_of_memory:
             lane.narrow(width)
+            if width == 1 and self._is_shared_with(open_pack):
+                return [HandedBack(key, error, 1) for key in keys]
             if width == 1:
                 return [Failed(key, error) for key in keys]
             return [HandedBack(key, error, None) for key in keys]
         if len(keys) == 1:
             return [Failed(keys[0], error)]
         return [HandedBack(key, error, len(keys) // 2) for key in keys]
+
+    def _is_shared_with(self, open_pack: OpenPack | None) -> bool:
+        """Whether other packs hold memory: then nobody knows whether a run would fit alone."""
+        packs = [other for lane in self._lanes.values() for other in lane.packs]
+        return any(other is not open_pack and other.runs for other in packs)

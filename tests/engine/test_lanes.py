@@ -289,6 +289,29 @@ def test_a_run_that_does_not_fit_alone_fails(
     assert isinstance(event.error, MemoryError)
 
 
+def test_a_run_that_does_not_fit_beside_others_is_tried_alone(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Pack.__init__
+
+    def one_at_a_time(pack: Pack, *args: Any, **others: Any) -> None:
+        if any(lane.packs for lane in lanes._lanes.values()):
+            raise torch.OutOfMemoryError("no room")
+        make(pack, *args, **others)
+
+    monkeypatch.setattr(Pack, "__init__", one_at_a_time)
+    lanes = Lanes(CPU, LaneOptions(width=1))
+    shape = shape_for(data)
+    lanes.add("first", config(epochs=3), shape, data)
+    lanes.add("second", config(epochs=3, batch_size=7), shape, data)
+    events = drain(lanes)
+    assert outcomes(events).keys() == {"first"}
+    (handed_back,) = [event for event in events if isinstance(event, HandedBack)]
+    assert (handed_back.key, handed_back.limit) == ("second", 1)
+    lanes.add("second", config(epochs=3, batch_size=7), shape, data)
+    assert outcomes(drain(lanes)).keys() == {"second"}
+
+
 def test_a_pack_that_cannot_be_made_is_made_narrower(
     data: DeviceData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
