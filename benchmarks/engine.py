@@ -47,9 +47,6 @@ def main() -> None:
     header = _header(device)
     _write(header, arguments.out)
     with tempfile.TemporaryDirectory() as scratch:
-        # The compiler's own caches would warm it for programs that ours do not have.
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{scratch}/inductor"
-        os.environ["TRITON_CACHE_DIR"] = f"{scratch}/triton"
         cache = None if arguments.eager else arguments.cache or Path(scratch, "programs")
         if cache is not None:
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)

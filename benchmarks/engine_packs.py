@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from search.engine import (
     RunConfig,
 )
 from search.engine.admission import compiled_width
-from search.engine.compiled import CompiledProgram, Job
+from search.engine.compiled import Compilation, CompiledProgram, Job
 from search.engine.pack import METRICS
 from search.engine.spec import StepSpec
 
@@ -118,11 +117,5 @@ def _compile(job: Job, cache: Path) -> float:
     if folder.exists():
         return 0.0
     start = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = job.start(folder, log)
-        if process.wait() != 0:
-            log.seek(0)
-            raise RuntimeError(log.read().decode(errors="replace"))
-    if process.stdin is not None:
-        process.stdin.close()
+    Compilation(job, folder).finish()
     return time.perf_counter() - start

@@ -124,8 +124,9 @@ def study_lines(study: Study) -> list[str]:
         for state, n in counts.model_dump().items()
         if n
     )
+    is_stopping = study.stopping and study.finished_at is None
     lines = [
-        f"{study.name} is {study.state}{' and stopping' if study.stopping else ''}"
+        f"{study.name} is {study.state}{' and stopping' if is_stopping else ''}"
         + (f": {study.reason}" if study.reason else ""),
         f"task {spec.task.name}{f' on {spec.dataset}' if spec.dataset else ''}, "
         f"sampler {spec.sampler.name}, to {spec.objective.direction} {spec.objective.metric}",

@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,8 +109,12 @@ class Job:
         text = json.dumps([self._as_dict(), *_surroundings(self.device_type)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
-    def compile(self, folder: Path) -> None:
-        """Compile the program here and now; the folder appears whole or not at all."""
+    def compile(self, folder: Path, scratch: Path) -> None:
+        """Compile the program here and now; the folder appears whole or not at all.
+
+        Args:
+            scratch: a folder for drafts on the same file system.
+        """
         device = torch.device(self.device_type)
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -123,7 +128,7 @@ class Job:
         step_inputs = PackMemory(self.spec, self.width, data).inputs()
         num_slots = slots_at_once(shape, self.num_validation, self.width)
         evaluation_inputs = EvaluationMemory(shape, data.validation, num_slots).inputs()[0]
-        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        made = Path(tempfile.mkdtemp(dir=scratch))
         try:
             # Inductor of torch 2.13 fails with a KeyError (`get_read_expr`) on what it fuses of a
             # batch norm, unless values that are read are written out first.
@@ -137,31 +142,17 @@ class Job:
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
-    def start(self, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Compile it in a process of its own, which ends when this one does.
-
-        Args:
-            log: an open file for what the compiler has to say.
-        """
-        return subprocess.Popen(
-            [sys.executable, "-m", "search.engine.compiling", self._as_json(), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            process_group=0,
-            cwd=Path(__file__).parents[2],  # where this very engine is found
-        )
-
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """The job that `start` wrote down."""
+        """The job that `as_json` wrote down."""
         data = json.loads(text)
         return cls(**{**data, "spec": StepSpec.from_dict(data["spec"])})
 
     def _as_dict(self) -> dict[str, Any]:
         return {**vars(self), "spec": self.spec.as_dict()}
 
-    def _as_json(self) -> str:
+    def as_json(self) -> str:
+        """The job for another process; see `from_json`."""
         return json.dumps(self._as_dict())
 
     def _blank(self, num_rows: int, device: torch.device) -> Split:
@@ -174,6 +165,59 @@ class Job:
             ),
             torch.zeros(num_rows, dtype=torch.int64, device=device),
         )
+
+
+class Compilation:
+    """The making of a program in a process of its own, which ends when this one does.
+
+    What the compiler writes on its way lies beside the program, in a folder that goes with it.
+
+    Raises:
+        OSError: the process, or room for its files, could not be had.
+    """
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self._scratch = tempfile.mkdtemp(prefix="compiling-", dir=folder.parent)
+        self._log = Path(self._scratch, "log")
+        # The compiler's own caches too: elsewhere others might write to them.
+        command = [sys.executable, "-m", "search.engine.compiling"]
+        places = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+        try:
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [*command, job.as_json(), str(folder), self._scratch],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    process_group=0,
+                    cwd=Path(__file__).parents[2],  # where this very engine is found
+                    env=os.environ | dict.fromkeys(places, self._scratch),
+                )
+        except OSError:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether `finish` returns at once."""
+        return self._process.poll() is not None
+
+    def finish(self) -> None:
+        """Wait for the program.
+
+        Raises:
+            RuntimeError: with what the compiler said last, there is none.
+        """
+        status = self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        lines = []
+        if status != 0:
+            with suppress(OSError):
+                lines = self._log.read_text(errors="replace").splitlines()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        if status != 0:
+            raise RuntimeError(lines[-1] if lines else f"the compiler ended with {status}")
 
 
 def _compile(

@@ -1,11 +1,13 @@
-"""The process that compiles one program: `python -m search.engine.compiling JOB FOLDER`.
+"""The process that compiles one program: `python -m search.engine.compiling JOB FOLDER SCRATCH`.
 
-It ends with the process that started it, whose end of the pipe to its standard input then closes.
+It ends with the process that started it, whose end of the pipe to its standard input then closes,
+and takes the folder SCRATCH with it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -15,19 +17,20 @@ from pathlib import Path
 NICENESS = 10
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(scratch: str) -> None:
     os.read(sys.stdin.fileno(), 1)
+    shutil.rmtree(scratch, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)  # the compiler's own processes too
 
 
-def main(job: str, folder: str) -> int:
+def main(job: str, folder: str, scratch: str) -> int:
     """Compile the job into its folder; 0 when that went well."""
     os.nice(NICENESS)  # the runs that train meanwhile go first
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
     from search.engine.compiled import Job
 
     try:
-        Job.from_json(job).compile(Path(folder))
+        Job.from_json(job).compile(Path(folder), Path(scratch))
     except Exception:
         traceback.print_exc()
         return 1

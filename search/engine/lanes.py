@@ -11,7 +11,7 @@ from collections.abc import Hashable
 
 import torch
 
-from search.engine.admission import Widths, free_bytes, is_out_of_memory
+from search.engine.admission import MAX_WIDTH, Widths, free_bytes, is_out_of_memory
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
 from search.engine.events import Event, Failed, HandedBack
@@ -20,9 +20,6 @@ from search.engine.memory import bytes_per_slot
 from search.engine.programs import Programs
 from search.engine.pruning import PruningRules
 from search.engine.spec import StepSpec
-
-NUM_SLOTS = {"cpu": 32, "cuda": 256}
-"""Runs that a device trains at once, all its lanes together, where no width is set."""
 
 
 class Lanes:
@@ -38,8 +35,8 @@ class Lanes:
 
     @property
     def num_slots(self) -> int:
-        """How many runs it trains at once."""
-        return self._options.width or NUM_SLOTS.get(self._device.type, 1)
+        """How many runs to keep at hand: as many as the widest pack has slots."""
+        return self._options.width or MAX_WIDTH.get(self._device.type, 1)
 
     @property
     def is_idle(self) -> bool:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import tempfile
+import shutil
 from pathlib import Path
-from typing import IO
 
-from search.engine.compiled import CompiledProgram, Job
+from search.engine.compiled import Compilation, CompiledProgram, Job
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ class Programs:
                 self.folder = None
         self._loaded: dict[str, CompiledProgram] = {}
         self._failed: set[str] = set()
-        self._running: tuple[str, subprocess.Popen[bytes], IO[bytes]] | None = None
+        self._running: tuple[str, Compilation] | None = None
 
     def get(self, job: Job) -> CompiledProgram | None:
         """The job's program, if there is one by now."""
@@ -41,13 +39,15 @@ class Programs:
         if self.folder is None or name in self._failed:
             return None
         if name not in self._loaded:
-            if not (self.folder / name).is_dir():
-                return None
+            folder = self.folder / name
             try:
-                self._loaded[name] = CompiledProgram(self.folder / name)
-            except Exception as exc:  # damaged, or not for this machine: go on without
+                if not folder.is_dir():
+                    return None
+                self._loaded[name] = CompiledProgram(folder)
+            except Exception as exc:  # damaged, or out of reach: go on without
                 _log.warning("the compiled program %s cannot be used: %s", name, exc)
                 self._failed.add(name)
+                shutil.rmtree(folder, ignore_errors=True)  # a later process makes it anew
                 return None
         return self._loaded[name]
 
@@ -57,27 +57,22 @@ class Programs:
         name = job.name
         if self.folder is None or self._running is not None or name in self._failed:
             return
-        if not (self.folder / name).is_dir():
-            log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-            self._running = name, job.start(self.folder / name, log), log
+        try:
+            if not (self.folder / name).is_dir():
+                self._running = name, Compilation(job, self.folder / name)
+        except OSError as exc:  # no more processes, no room for their files
+            _log.warning("nothing is compiled: %s", exc)
+            self._failed.add(name)
 
     def _reap(self) -> None:
         if self._running is None:
             return
-        name, process, log = self._running
-        if process.poll() is None:
+        name, compilation = self._running
+        if not compilation.has_ended:
             return
-        if process.returncode != 0:
-            log.seek(0)
-            lines = log.read().decode(errors="replace").splitlines()
-            _log.warning("no compiled program, so training goes on without: %s", lines[-1:])
+        try:
+            compilation.finish()
+        except RuntimeError as exc:
+            _log.warning("no compiled program, so training goes on without: %s", exc)
             self._failed.add(name)
-        self._end()
-
-    def _end(self) -> None:
-        assert self._running is not None
-        _, process, log = self._running
-        assert process.stdin is not None
-        process.stdin.close()
-        log.close()
         self._running = None

@@ -74,9 +74,13 @@ def run_worker(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         client = Client(url, token, retry_delays_seconds=())  # the session has its own
-        cache = cache_folder(cache_dir) if compile else None
-    except (ValueError, OSError) as exc:
+    except ValueError as exc:
         _log.error("%s", exc)
+        return 1
+    try:
+        cache = cache_folder(cache_dir) if compile else None
+    except OSError as exc:
+        _log.error("RIDGELINE_CACHE_DIR: %s", exc)
         return 1
     specs = device_specs(data_root, devices, device_threads)
     with client:

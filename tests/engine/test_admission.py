@@ -78,10 +78,30 @@ def test_a_step_is_measured_once_and_the_next_process_knows(
     widths.best(spec_of(other, data), data, other, 8)
     assert speeds.num_calls == 2
 
-    for file in tmp_path.iterdir():
-        file.write_text('[{"width": 4')
-    assert Widths(tmp_path).best(spec, data, run, 8) == 4
-    assert speeds.num_calls == 3, "a damaged file is no measurement"
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"width": 4',
+        "[" * 100_000,
+        "{}",
+        '[{"width": "4", "form": "eager", "samples_per_s": 9.0, "bytes": 1}]',
+        '[{"width": 3, "form": "eager", "samples_per_s": 9.0, "bytes": 1}]',
+        '[{"width": 1, "form": "eager", "samples_per_s": null, "bytes": 1}]',
+        '[{"width": 8, "form": "eager", "samples_per_s": NaN, "bytes": 1}]',
+    ],
+)
+def test_a_damaged_file_is_no_measurement(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    speeds = Speeds(w4=5.0)
+    monkeypatch.setattr(admission, "measure", speeds.measure)
+    run = config()
+    Widths(tmp_path).best(spec_of(run, data), data, run, 8)
+    (file,) = tmp_path.iterdir()
+    file.write_text(content)
+    assert Widths(tmp_path).best(spec_of(run, data), data, run, 8) == 4
+    assert speeds.num_calls == 2
 
 
 def test_measuring_trains_and_leaves_no_trace(data: DeviceData) -> None:

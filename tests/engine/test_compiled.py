@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from search.engine import DeviceData, ModelShape, RunConfig, TrainingRun
-from search.engine.compiled import CompiledProgram, Job
+from search.engine.compiled import Compilation, CompiledProgram, Job
 from search.engine.pack import Pack
 from search.engine.programs import Programs
 from search.engine.spec import StepSpec
@@ -72,14 +73,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compiled(folder: Path, one_thread: None) -> dict[str, CompiledProgram]:
     """Every case's program, each made by the process that makes them in a worker."""
     paths = {name: folder / case.job.name for name, case in CASES.items()}
-    log_path = folder / "log"
-    with log_path.open("wb") as log:
-        processes = [case.job.start(paths[name], log) for name, case in CASES.items()]
-        for process in processes:
-            process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
-            assert process.returncode == 0, log_path.read_text()
+    compilations = [Compilation(case.job, paths[name]) for name, case in CASES.items()]
+    for compilation in compilations:
+        compilation.finish()
+    assert set(folder.iterdir()) == set(paths.values()), "nothing else is left"
     return {name: CompiledProgram(path) for name, path in paths.items()}
 
 
@@ -188,12 +185,31 @@ def test_a_damaged_program_is_done_without(
     programs = Programs(tmp_path)
     assert programs.get(job) is None
     assert programs.get(job) is None
+    assert not any(tmp_path.iterdir()), "a later process may make it anew"
+
+
+def test_where_no_compiler_can_be_started_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    programs = Programs(tmp_path)
+    job = CASES["adam"].job
+    for _ in range(2):
+        programs.request(job)
+        assert programs.get(job) is None
+    assert [record.message for record in caplog.records] == [
+        "nothing is compiled: no more processes"
+    ]
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_compiler_ends_with_whoever_started_it(tmp_path: Path) -> None:
-    with (tmp_path / "log").open("wb") as log:
-        process = CASES["adam"].job.start(tmp_path / "program", log)
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(timeout=60) != 0
-    assert not (tmp_path / "program").exists()
+    compilation = Compilation(CASES["adam"].job, tmp_path / "program")
+    stdin = compilation._process.stdin
+    assert stdin is not None
+    stdin.close()
+    assert compilation._process.wait(timeout=60) != 0
+    assert not any(tmp_path.iterdir())
