@@ -24,7 +24,7 @@ import torch
 from search.engine.compiled import Compilation, CompiledProgram, Job
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
-from search.engine.layout import ParameterLayout
+from search.engine.layout import layouts
 from search.engine.memory import bytes_per_slot
 from search.engine.pack import Pack
 from search.engine.program import Form
@@ -51,6 +51,9 @@ _CACHE_BYTES = 16 * 2**20
 _MEMORY_SHARE = 0.5
 """Of the memory that is free, what packs may take; the rest is for data sets and neighbours."""
 
+_ROUND_SECONDS, _NUM_ROUNDS = 0.005, 5
+"""How long a width is measured, in ticks that it takes alone; short, since a run waits for it."""
+
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether it is one of torch's ways to say so, or Python's."""
@@ -58,10 +61,6 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     # The CPU's allocator has no class of its own (c10/core/impl/alloc_cpu.cpp).
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-
-
-_ROUND_SECONDS, _NUM_ROUNDS = 0.005, 5
-"""How long a width is measured, in ticks that it takes alone; short, since a run waits for it."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ def prior_width(spec: StepSpec, device: torch.device) -> int:
 
 def compiled_width(spec: StepSpec, device: torch.device) -> int:
     """`prior_width` for a compiled program: 1 where that is as fast."""
-    num_entries = ParameterLayout(spec.shape).num_matrix_entries
+    layout, _ = layouts(spec.shape)
     # Forwards, and backwards to the weights and the inputs: a product each.
-    if device.type == "cpu" and 6 * num_entries * spec.batch_size > _MAX_FLOPS:
+    if device.type == "cpu" and 6 * layout.num_matrix_entries * spec.batch_size > _MAX_FLOPS:
         return 1
     return prior_width(spec, device)
 
@@ -137,9 +136,10 @@ def measure(
         program = None
         if form == "compiled":
             assert folder is not None
-            place = folder / Job.of(spec, width, data).name
+            job = Job.of(spec, width, data)
+            place = folder / job.name
             if not place.exists():
-                Compilation(Job.of(spec, width, data), place).finish()
+                Compilation(job, place).finish()
             program = CompiledProgram(place)
         try:
             speed = _samples_per_second(Pack(spec, data, width=width, compiled=program), config)

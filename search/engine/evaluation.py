@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from search.engine.config import ModelShape
 from search.engine.data import Split
 from search.engine.layers import NORM_EPSILON
-from search.engine.layout import ParameterLayout, StatisticsLayout
+from search.engine.layout import layouts
 from search.engine.spec import round_up
 
 NEAR_ZERO = 1e-3
@@ -36,7 +35,7 @@ def loss_and_accuracy(
     """
     parameters, statistics = (
         {name: view[0] for name, view in layout.views(row[None]).items()}
-        for layout, row in zip(_layouts(shape), (parameters_P, statistics_Q), strict=True)
+        for layout, row in zip(layouts(shape), (parameters_P, statistics_Q), strict=True)
     )
     totals = torch.zeros(2, dtype=torch.float64, device=parameters_P.device)
     chunks = zip(
@@ -48,11 +47,6 @@ def loss_and_accuracy(
         totals[0] += losses_B1.sum(dtype=torch.float64)
         totals[1] += (logits_BC.argmax(dim=1) == y_B).sum()
     return totals.div_(split.num_samples)
-
-
-@lru_cache(maxsize=16)
-def _layouts(shape: ModelShape) -> tuple[ParameterLayout, StatisticsLayout]:
-    return ParameterLayout(shape), StatisticsLayout(shape)
 
 
 def _logits(
@@ -84,7 +78,7 @@ def slots_at_once(shape: ModelShape, num_samples: int, width: int) -> int:
     A few, where one slot's work is less than a call costs; fixed for a program, since a sum may
     depend on it, and small, since a slot that ends its epoch alone pays for all of them.
     """
-    layout, _ = _layouts(shape)
+    layout, _ = layouts(shape)
     return min(width, 8) if num_samples * layout.num_matrix_entries < 1e7 else 1
 
 
@@ -136,7 +130,7 @@ class EvaluationMemory:
 
     def __init__(self, shape: ModelShape, split: Split, num_slots: int) -> None:
         x, y = split.x, split.y
-        self._layouts = _layouts(shape)
+        self._layouts = layouts(shape)
         self.parameters_EP, self.statistics_EQ = (
             x.new_zeros(num_slots, layout.row_size) for layout in self._layouts
         )

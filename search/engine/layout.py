@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -113,3 +114,9 @@ class StatisticsLayout(Layout):
             if name.endswith(".running_var"):
                 view.fill_(1)
         return row_Q
+
+
+@lru_cache(maxsize=64)
+def layouts(shape: ModelShape) -> tuple[ParameterLayout, StatisticsLayout]:
+    """Both layouts of a model; remembered, since widths and evaluations ask for them often."""
+    return ParameterLayout(shape), StatisticsLayout(shape)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from search.engine import rng
 from search.engine.data import DeviceData
-from search.engine.layout import ParameterLayout, StatisticsLayout
+from search.engine.layout import layouts
 from search.engine.spec import StepSpec
 
 MOMENTS = {"sgd": ("momentum",), "adam": ("first_moment", "second_moment")}
@@ -68,8 +68,7 @@ class PackMemory:
         device, dtype = data.device, data.dtype
         num_steps, num_rows = spec.num_steps, spec.num_rows(width)
         self.data = data
-        self.layout = ParameterLayout(spec.shape)
-        self.statistics_layout = StatisticsLayout(spec.shape)
+        self.layout, self.statistics_layout = layouts(spec.shape)
 
         def zeros(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -143,8 +142,9 @@ def bytes_per_slot(spec: StepSpec, width: int) -> int:
     """
     item = 8 if spec.dtype == "float64" else 4
     num_rows, shape = spec.num_rows(width), spec.shape
-    row = ParameterLayout(shape).row_size
-    state = row * (3 + len(MOMENTS[spec.family])) + 2 * StatisticsLayout(shape).row_size
+    layout, statistics_layout = layouts(shape)
+    row = layout.row_size
+    state = row * (3 + len(MOMENTS[spec.family])) + 2 * statistics_layout.row_size
     units = sum(shape.hidden)
     activations = num_rows * (
         shape.num_features + (3 if shape.batch_norm else 2) * units + 3 * shape.num_classes
