@@ -1,11 +1,39 @@
-"""What is told of the runs on a device."""
+"""What is told of the runs on a device; said by the engine, and passed on where there is no torch.
+
+Importing this module imports neither torch nor anything else that has to be installed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
-from search.engine.progress import EpochReport, Outcome
+
+class Epoch(Protocol):
+    """The metrics of one epoch, counted from 1; the engine's `EpochReport`."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
+class Outcome(Protocol):
+    """What has become of a run; the engine's `Outcome` says more."""
+
+    @property
+    def state(self) -> Literal["complete", "diverged", "pruned", "stopped"]: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def kept_epoch(self) -> int | None: ...
+    @property
+    def diverged_epoch(self) -> int | None: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def rule_version(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -21,7 +49,7 @@ class Reported:
     """An epoch of a run has ended."""
 
     key: Hashable
-    report: EpochReport
+    report: Epoch
 
 
 @dataclass(frozen=True)
@@ -34,7 +62,7 @@ class Over:
 
 @dataclass(frozen=True)
 class Failed:
-    """A run failed alone in its pack, so it is to blame; a MemoryError: it does not fit alone."""
+    """A run failed by itself, and is to blame; a MemoryError: it does not fit even alone."""
 
     key: Hashable
     error: Exception
@@ -42,10 +70,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class HandedBack:
-    """A run's pack failed with others in it, and nobody is to blame.
+    """A run failed together with others, and nobody is to blame.
 
-    `limit` is beside how few others, itself counted, to try it again, so that in the end the guilty
-    one is alone; None after memory has run out: the next pack is narrower.
+    `limit` is how many may train at once when it is tried again, itself counted, so that in the end
+    the guilty one is alone; None after memory has run out: the next pack is narrower.
     """
 
     key: Hashable

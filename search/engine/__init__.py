@@ -8,7 +8,6 @@ from search.engine.checkpoint import CheckpointError
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
 from search.engine.evaluation import NEAR_ZERO
-from search.engine.events import Began, Event, Failed, HandedBack, Over, Reported
 from search.engine.lane import LaneOptions
 from search.engine.lanes import Lanes
 from search.engine.pack import Pack
@@ -16,6 +15,7 @@ from search.engine.program import ProgramIdentity
 from search.engine.progress import EpochReport, Outcome
 from search.engine.pruning import PruningRules
 from search.engine.run import TrainingRun
+from search.events import Began, Event, Failed, HandedBack, Over, Reported
 
 __all__ = [
     "NEAR_ZERO",

@@ -12,12 +12,12 @@ from search.engine.admission import Widths, compiled_width, prior_width, width_f
 from search.engine.compiled import CompiledProgram, Job
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
-from search.engine.events import Began, Event, Over, Reported
 from search.engine.pack import Pack
 from search.engine.programs import Programs
 from search.engine.progress import Progress
 from search.engine.pruning import PruningRules
 from search.engine.spec import StepSpec
+from search.events import Began, Event, Over, Reported
 
 COMPILE_SECONDS = 20.0
 """What compiling a program takes: a lane that has trained for as long, or will, is worth it."""

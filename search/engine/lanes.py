@@ -14,12 +14,12 @@ import torch
 from search.engine.admission import MAX_WIDTH, Widths, free_bytes, is_out_of_memory
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
-from search.engine.events import Event, Failed, HandedBack
 from search.engine.lane import Lane, LaneOptions, OpenPack, Waiting
 from search.engine.memory import bytes_per_slot
 from search.engine.programs import Programs
 from search.engine.pruning import PruningRules
 from search.engine.spec import StepSpec
+from search.events import Event, Failed, HandedBack
 
 
 class Lanes:

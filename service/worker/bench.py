@@ -7,10 +7,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
+from search.events import Began, Event, Failed, HandedBack, Outcome, Over, Reported
 from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from service.worker.messages import (
     FromDevice,
@@ -25,16 +26,7 @@ from service.worker.messages import (
     key_of,
 )
 from service.worker.shares import Shares
-from service.worker.training import (
-    Began,
-    Event,
-    Failed,
-    HandedBack,
-    Outcome,
-    Over,
-    Reported,
-    Trainer,
-)
+from service.worker.training import Trainer
 
 LOG_LINES = 100
 MAX_ERROR = 2_000
@@ -135,7 +127,7 @@ class Bench:
             self._send(Prepared(key))
 
     def _message(self, event: Event) -> FromDevice:
-        key = event.key
+        key = cast(Key, event.key)  # that of the order, as the trainer was given it
         try:
             match event:
                 case Began(program=program):

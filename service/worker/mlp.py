@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from search.events import Event
 from service.protocol import DatasetInfo, RunOrder, StudyRules
 from service.worker.messages import Key, key_of
-from service.worker.training import (
-    Began,
-    DeviceSpec,
-    Event,
-    Failed,
-    HandedBack,
-    Over,
-    Reported,
-    Trainer,
-)
+from service.worker.training import DeviceSpec, Trainer
 
 if TYPE_CHECKING:
     from search.tasks.training import RunInput
@@ -79,22 +71,8 @@ class MlpTrainer:
             PruningRules(rules.version, rules.metric, rules.direction, rules.thresholds),
         )
 
-    def advance(self) -> Iterator[Event]:
-        from search import engine
-
-        for event in self._trainer.advance():
-            key = cast(Key, event.key)  # as `add` was given it
-            match event:
-                case engine.Began(program=program):
-                    yield Began(key, program)
-                case engine.Reported(report=report):
-                    yield Reported(key, report)
-                case engine.Over(outcome=outcome):
-                    yield Over(key, outcome)
-                case engine.Failed(error=error):
-                    yield Failed(key, error)
-                case engine.HandedBack(error=error, limit=limit):
-                    yield HandedBack(key, error, limit)
+    def advance(self) -> Iterable[Event]:
+        return self._trainer.advance()
 
 
 def _run_input(order: RunOrder) -> RunInput:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
+from search.events import Event
 from service.protocol import DatasetInfo, RunOrder, StudyRules
 from service.worker.messages import Key
 
@@ -26,75 +27,6 @@ class DeviceSpec:
     width: int | None = None
     compile: bool = True
     cache: Path | None = None
-
-
-class Epoch(Protocol):
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-
-
-class Outcome(Protocol):
-    @property
-    def state(self) -> Literal["complete", "diverged", "pruned", "stopped"]: ...
-    @property
-    def value(self) -> float | None: ...
-    @property
-    def kept_epoch(self) -> int | None: ...
-    @property
-    def diverged_epoch(self) -> int | None: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-    @property
-    def rule_version(self) -> int | None: ...
-
-
-@dataclass(frozen=True)
-class Began:
-    """The run trains from now on, by this program for life; nothing was touched before."""
-
-    key: Key
-    program: str
-
-
-@dataclass(frozen=True)
-class Reported:
-    """An epoch of a run has ended."""
-
-    key: Key
-    report: Epoch
-
-
-@dataclass(frozen=True)
-class Over:
-    """A run has ended: complete, diverged or pruned."""
-
-    key: Key
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A run failed by itself, and is to blame; a MemoryError: it does not fit even alone."""
-
-    key: Key
-    error: Exception
-
-
-@dataclass(frozen=True)
-class HandedBack:
-    """A run failed together with others, and nobody is to blame.
-
-    `limit` is how many may train at once when it is tried again; None: as many as there are slots.
-    """
-
-    key: Key
-    error: Exception
-    limit: int | None
-
-
-Event = Began | Reported | Over | Failed | HandedBack
 
 
 class Trainer(Protocol):
@@ -128,7 +60,7 @@ class Trainer(Protocol):
         ...
 
     def advance(self) -> Iterable[Event]:
-        """Train for a moment; what there is to tell, each thing as it happens.
+        """Train for a moment; what there is to tell by the key of an order, as it happens.
 
         `Began` is to be had before the run is touched: should that kill the process, it is known
         who trained.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from search.events import Event, Over, Reported
 from service.protocol import RunEnded, RunReport, StudyRules
 from service.worker.bench import MAX_LOG, Bench, LogTail
 from service.worker.messages import (
@@ -21,7 +22,6 @@ from service.worker.messages import (
     Started,
     Stop,
 )
-from service.worker.training import Event, Over, Reported
 from tests.worker.fakes import ManualClock, order
 from tests.worker.trainers import PROGRAM, Epoch, Outcome, ScriptedTrainer
 

@@ -12,18 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from search.events import Began, Event, Failed, HandedBack, Over, Reported
 from service.protocol import DatasetInfo, RunOrder, StudyRules
 from service.worker.messages import Key, key_of
-from service.worker.training import (
-    Began,
-    DeviceSpec,
-    Event,
-    Failed,
-    HandedBack,
-    Over,
-    Reported,
-    Trainer,
-)
+from service.worker.training import DeviceSpec, Trainer
 
 PROGRAM = "scripted/1"
 
