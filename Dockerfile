@@ -29,9 +29,9 @@ RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sb
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY --from=requirements /requirements.txt /tmp/
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-deps ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$(grep '^torch' /tmp/requirements.txt)" \
- && pip install --requirement /tmp/requirements.txt
+RUN --mount=type=cache,target=/var/cache/pip \
+    pip install --cache-dir /var/cache/pip --no-deps ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$(grep '^torch' /tmp/requirements.txt)" \
+ && pip install --cache-dir /var/cache/pip --requirement /tmp/requirements.txt
 
 # Writable, since the build leaves files beside the sources; they are thrown away.
 RUN --mount=type=bind,target=/src,readwrite \
