@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from search.engine import lane
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -13,3 +17,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack goes on to the end of an epoch, and lanes take turns, however slow the machine is."""
+    ticking = SimpleNamespace(perf_counter=itertools.count().__next__)
+    monkeypatch.setattr(lane, "time", ticking)
+    monkeypatch.setattr(lane, "ADVANCE_SECONDS", 1e9)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import collections
-import gc
-import itertools
-import weakref
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -19,8 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from search.engine import (
     Began,
     DeviceData,
-    Failed,
-    HandedBack,
     LaneOptions,
     Lanes,
     ModelShape,
@@ -29,47 +21,12 @@ from search.engine import (
     PruningRules,
     Reported,
     RunConfig,
-    TrainingRun,
-    lane,
 )
 from search.engine.config import OptimizerName
-from search.engine.pack import Pack
+from tests.engine.lane_runs import WIDTH, alone, assert_same, drain, outcomes
 from tests.engine.sets import CPU, blobs, config, shape_for
 
-WIDTH = 3
-
-
-@pytest.fixture(autouse=True)
-def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pack goes on to the end of an epoch, and lanes take turns, however slow the machine is."""
-    ticking = SimpleNamespace(perf_counter=itertools.count().__next__)
-    monkeypatch.setattr(lane, "time", ticking)
-    monkeypatch.setattr(lane, "ADVANCE_SECONDS", 1e9)
-
-
-def drain(lanes: Lanes) -> list[Any]:
-    events: list[Any] = []
-    while not lanes.is_idle:
-        events += lanes.advance()
-    return events
-
-
-def outcomes(events: list[Any]) -> dict[Any, Outcome]:
-    return {event.key: event.outcome for event in events if isinstance(event, Over)}
-
-
-def alone(run: RunConfig, shape: ModelShape, data: DeviceData, width: int = WIDTH) -> Outcome:
-    """What a run comes to when the engine is called directly."""
-    training = TrainingRun(run, shape, data, width=width)
-    list(training.epochs())
-    return training.outcome()
-
-
-def assert_same(one: Outcome, other: Outcome) -> None:
-    assert replace(one, weights={}) == replace(other, weights={})
-    assert one.weights.keys() == other.weights.keys()
-    for name, weight in one.weights.items():
-        assert torch.equal(weight, other.weights[name]), name
+pytestmark = pytest.mark.usefixtures("no_clock")
 
 
 @pytest.fixture
@@ -177,162 +134,6 @@ def test_rules_prune_at_the_epoch(data: DeviceData) -> None:
     )
     assert ended["a"].value == ended["a"].metrics["validation_accuracy"]
     assert (ended["b"].state, ended["b"].rule_version) == ("complete", None)
-
-
-class Breaks:
-    """Makes the ticks of packs raise while some run is in them, or while they are too wide."""
-
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, seeds: set[int], widest: int | None = None
-    ) -> None:
-        tick = Pack.tick
-
-        def breaking(pack: Pack, count: int = 1) -> None:
-            if widest is not None and pack.width > widest:
-                raise torch.OutOfMemoryError("no room")
-            inside = {run.config.seed for run in pack._occupants if run is not None}
-            if inside & seeds:
-                raise RuntimeError("a kernel failed")
-            tick(pack, count)
-
-        monkeypatch.setattr(Pack, "tick", breaking)
-
-
-def test_a_crash_is_bisected_until_the_guilty_one_is_alone(
-    data: DeviceData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Breaks(monkeypatch, {5})
-    shape = shape_for(data)
-    lanes = Lanes(CPU, LaneOptions(width=8))
-    runs = {number: config(seed=number) for number in range(8)}
-    for number, run in runs.items():
-        lanes.add(number, run, shape, data)
-    tries: collections.Counter[int] = collections.Counter()
-    failed, ended = [], {}
-    again: list[tuple[int, int]] = []
-    while again or not lanes.is_idle:
-        if lanes.is_idle:  # so many of those that came back as were said, and nobody else
-            again.sort()
-            limit = again[0][0]
-            for _, key in again[:limit]:
-                lanes.add(key, runs[key], shape, data)
-            del again[:limit]
-        for event in lanes.advance():
-            match event:
-                case Began(key=key):
-                    tries[key] += 1
-                case HandedBack(key=key, limit=limit):
-                    again.append((limit, key))
-                case Failed(key=key):
-                    failed.append(key)
-                case Over(key=key, outcome=outcome):
-                    ended[key] = outcome
-    assert failed == [5]
-    assert sorted(ended) == [0, 1, 2, 3, 4, 6, 7]
-    assert max(tries.values()) <= 4  # log2(8) + 1
-    monkeypatch.undo()
-    for number, outcome in ended.items():
-        assert_same(outcome, alone(runs[number], shape, data, width=8))
-
-
-def test_out_of_memory_halves_the_pack_and_is_remembered(
-    data: DeviceData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Breaks(monkeypatch, set(), widest=2)
-    shape = shape_for(data)
-    lanes = Lanes(CPU, LaneOptions(width=8))
-    for number in range(8):
-        lanes.add(number, config(seed=number), shape, data)
-    widths, handed_back, ended = set(), collections.Counter[int](), []
-    while not lanes.is_idle:
-        for event in lanes.advance():
-            match event:
-                case HandedBack(key=key, limit=None, error=MemoryError()):
-                    handed_back[key] += 1
-                    lanes.add(key, config(seed=key), shape, data)
-                case Over(key=key):
-                    ended.append(key)
-                case Began(program=program):
-                    widths.add(program.split("/")[1])
-    assert sorted(ended) == list(range(8))
-    assert max(handed_back.values()) <= 3  # log2(8)
-    assert widths == {"width=8", "width=4", "width=2"}
-
-
-@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("broken")])
-def test_an_error_that_is_kept_does_not_keep_the_pack(
-    data: DeviceData, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    packs: list[weakref.ref[Pack]] = []
-
-    def fail(pack: Pack, count: int) -> None:
-        packs.append(weakref.ref(pack))
-        raise error
-
-    monkeypatch.setattr(Pack, "tick", fail)
-    lanes = Lanes(CPU, LaneOptions(width=2))
-    lanes.add("a", config(), shape_for(data), data)
-    lanes.add("b", config(), shape_for(data), data)
-    gc.disable()  # what is only freed some day is not free for the pack that is made next
-    try:
-        events = [*lanes.advance(), *lanes.advance()]
-        assert [type(event) for event in events] == [Began, Began, HandedBack, HandedBack]
-        assert [pack() for pack in packs] == [None]
-    finally:
-        gc.enable()
-
-
-def test_a_run_that_does_not_fit_alone_fails(
-    data: DeviceData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Breaks(monkeypatch, set(), widest=0)
-    lanes = Lanes(CPU, LaneOptions(width=1))
-    lanes.add("large", config(), shape_for(data), data)
-    (event,) = [event for event in drain(lanes) if not isinstance(event, Began)]
-    assert isinstance(event, Failed)
-    assert isinstance(event.error, MemoryError)
-
-
-def test_a_run_that_does_not_fit_beside_others_is_tried_alone(
-    data: DeviceData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make = Pack.__init__
-
-    def one_at_a_time(pack: Pack, *args: Any, **others: Any) -> None:
-        if any(lane.packs for lane in lanes._lanes.values()):
-            raise torch.OutOfMemoryError("no room")
-        make(pack, *args, **others)
-
-    monkeypatch.setattr(Pack, "__init__", one_at_a_time)
-    lanes = Lanes(CPU, LaneOptions(width=1))
-    shape = shape_for(data)
-    lanes.add("first", config(epochs=3), shape, data)
-    lanes.add("second", config(epochs=3, batch_size=7), shape, data)
-    events = drain(lanes)
-    assert outcomes(events).keys() == {"first"}
-    (handed_back,) = [event for event in events if isinstance(event, HandedBack)]
-    assert (handed_back.key, handed_back.limit) == ("second", 1)
-    lanes.add("second", config(epochs=3, batch_size=7), shape, data)
-    assert outcomes(drain(lanes)).keys() == {"second"}
-
-
-def test_a_pack_that_cannot_be_made_is_made_narrower(
-    data: DeviceData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make = Pack.__init__
-
-    def small_only(pack: Pack, *args: Any, width: int, **others: Any) -> None:
-        if width > 2:
-            raise torch.OutOfMemoryError("no room")
-        make(pack, *args, width=width, **others)
-
-    monkeypatch.setattr(Pack, "__init__", small_only)
-    lanes = Lanes(CPU, LaneOptions(width=8))
-    for number in range(4):
-        lanes.add(number, config(seed=number), shape_for(data), data)
-    events = drain(lanes)
-    assert sorted(outcomes(events)) == [0, 1, 2, 3]
-    assert not [event for event in events if isinstance(event, HandedBack | Failed)]
 
 
 def test_memory_bounds_the_width(data: DeviceData) -> None:
