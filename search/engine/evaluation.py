@@ -1,11 +1,11 @@
 """What a slot's weights are worth on a part of the data.
 
-# P, Q numbers a slot, B rows of a chunk, D units in, H units out, E slots evaluated at once
+# P, Q numbers a slot, B rows of a chunk, D units in, H units out, C classes, E slots at once
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from search.engine.config import ModelShape
 from search.engine.data import Split
 from search.engine.layers import NORM_EPSILON
-from search.engine.layout import layouts
+from search.engine.layout import Stacks, layouts
+from search.engine.products import forward_flops, products
 from search.engine.spec import round_up
 
 NEAR_ZERO = 1e-3
@@ -41,8 +42,11 @@ def loss_and_accuracy(
     chunks = zip(
         torch.split(split.x, EVALUATION_ROWS), torch.split(split.y, EVALUATION_ROWS), strict=True
     )
+    flops = forward_flops(shape, min(EVALUATION_ROWS, split.num_samples))
+    library = products(flops, parameters_P.device, parameters_P.dtype)
     for x_BD, y_B in chunks:
-        logits_BC = _logits(shape, parameters, statistics, x_BD)
+        with library:
+            logits_BC = _logits(shape, parameters, statistics, x_BD)
         losses_B1 = -torch.log_softmax(logits_BC, dim=1).gather(1, y_B[:, None])
         totals[0] += losses_B1.sum(dtype=torch.float64)
         totals[1] += (logits_BC.argmax(dim=1) == y_B).sum()
@@ -82,14 +86,22 @@ def slots_at_once(shape: ModelShape, num_samples: int, width: int) -> int:
     return min(width, 8) if num_samples * layout.num_matrix_entries < 1e7 else 1
 
 
-def weight_totals(matrices_ER: Tensor) -> Tensor:
+def weight_totals(matrices_EHD: Iterable[Tensor]) -> Tensor:
     """Σw², in float64, and the number of weights below NEAR_ZERO: float64 [E, 2].
 
     In float64: squares of float32 overflow long before the weights do.
     """
-    squares_E = matrices_ER.double().square().sum(dim=1)
-    near_E = (matrices_ER.abs() < NEAR_ZERO).sum(dim=1)
-    return torch.stack([squares_E, near_E.double()], dim=1)
+    totals = []
+    for matrix_EHD in matrices_EHD:
+        squares_E = matrix_EHD.double().square().flatten(1).sum(dim=1)
+        near_E = (matrix_EHD.abs() < NEAR_ZERO).flatten(1).sum(dim=1)
+        totals.append(torch.stack([squares_E, near_E.double()], dim=1))
+    return torch.stack(totals).sum(0)
+
+
+def matrices_of(shape: ModelShape, parameters: Mapping[str, Tensor]) -> list[Tensor]:
+    """The weight matrices among the parameters of a model."""
+    return [parameters[f"layers.{i}.weight"] for i in range(len(shape.hidden) + 1)]
 
 
 class TracedEvaluation(torch.nn.Module):
@@ -113,9 +125,7 @@ class TracedEvaluation(torch.nn.Module):
         losses_EB = losses_EB.masked_fill(~valid_B, 0)
         sums = [losses_EB.sum(1, dtype=torch.float64), (right_EB & valid_B).sum(1).double()]
         inputs["totals"].add_(torch.stack(sums, dim=1))
-        matrices = [inputs[f"layers.{i}.weight"] for i in range(len(shape.hidden) + 1)]
-        weights = [weight_totals(matrix.flatten(1)) for matrix in matrices]
-        inputs["weights"].copy_(torch.stack(weights).sum(0))
+        inputs["weights"].copy_(weight_totals(matrices_of(shape, inputs)))
         return ()
 
 
@@ -123,40 +133,32 @@ class EvaluationMemory:
     """The tensors of a compiled evaluation: rows of E slots, and the chunks of a split.
 
     Attributes:
-        parameters_EP, statistics_EQ: what is evaluated.
+        parameters, statistics: what is evaluated.
         totals_E2: the sum of the losses, and the number of right guesses.
         weights_E2: as `weight_totals` gives them.
+        flops: of the products on a chunk.
     """
 
     def __init__(self, shape: ModelShape, split: Split, num_slots: int) -> None:
         x, y = split.x, split.y
-        self._layouts = layouts(shape)
-        self.parameters_EP, self.statistics_EQ = (
-            x.new_zeros(num_slots, layout.row_size) for layout in self._layouts
+        self.parameters, self.statistics = (
+            Stacks(layout, num_slots, device=x.device, dtype=x.dtype) for layout in layouts(shape)
         )
         self.totals_E2 = torch.zeros(num_slots, 2, dtype=torch.float64, device=x.device)
         self.weights_E2 = torch.zeros_like(self.totals_E2)
         num_rows = min(EVALUATION_ROWS, round_up(split.num_samples))
+        self.flops = num_slots * forward_flops(shape, num_rows)
         self._chunks = list(_chunks(x, y, num_rows))
 
     def inputs(self) -> list[dict[str, Tensor]]:
         """The inputs of each call, chunk by chunk."""
-        parameters, statistics = (
-            layout.views(rows)
-            for layout, rows in zip(
-                self._layouts, (self.parameters_EP, self.statistics_EQ), strict=True
-            )
-        )
-        return [
-            {
-                **chunk,
-                "totals": self.totals_E2,
-                "weights": self.weights_E2,
-                **parameters,
-                **statistics,
-            }
-            for chunk in self._chunks
-        ]
+        shared = {
+            "totals": self.totals_E2,
+            "weights": self.weights_E2,
+            **self.parameters.views(),
+            **self.statistics.views(),
+        }
+        return [{**chunk, **shared} for chunk in self._chunks]
 
 
 def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:
@@ -170,22 +172,20 @@ def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:
 
 
 def _stacked_logits(shape: ModelShape, tensors: Mapping[str, Tensor], x_BD: Tensor) -> Tensor:
-    """Logits in evaluation mode, [E, C, B]: rows last, as in training (`layers`)."""
-    last = len(shape.hidden)
-    num_slots = len(tensors["layers.0.weight"])
-    flow = x_BD[None].expand(num_slots, -1, -1)
-    for i in range(last):
-        weight, bias = tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]
-        flow = _products(flow, weight.transpose(1, 2)) + bias[:, None]
+    """Logits in evaluation mode, [E, C, B]: units before rows, as in training (`layers`)."""
+    flow = x_BD.t()[None].expand(len(tensors["layers.0.weight"]), -1, -1)
+    for i, weight in enumerate(matrices_of(shape, tensors)):
+        flow = _products(weight, flow) + tensors[f"layers.{i}.bias"][:, :, None]
+        if i == len(shape.hidden):
+            break
         if shape.batch_norm:
             scale = tensors[f"norms.{i}.weight"] * torch.rsqrt(
                 tensors[f"norms.{i}.running_var"] + NORM_EPSILON
             )
             shift = tensors[f"norms.{i}.bias"] - tensors[f"norms.{i}.running_mean"] * scale
-            flow = flow * scale[:, None] + shift[:, None]
+            flow = flow * scale[:, :, None] + shift[:, :, None]
         flow = flow.relu() if shape.activation == "relu" else flow.tanh()
-    weight, bias = tensors[f"layers.{last}.weight"], tensors[f"layers.{last}.bias"]
-    return _products(weight, flow.transpose(1, 2)) + bias[:, :, None]
+    return flow
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:

@@ -1,18 +1,19 @@
-"""Where each parameter lies in a slot's row of numbers.
+"""Where each parameter lies in a slot's row of numbers, and the rows of many slots in memory.
 
-All parameters of a slot lie in one row of a `[K, P]` buffer, so an optimizer step is one
-elementwise pass over it, whatever the number of layers.  Weight matrices come first: what a penalty
-acts on is then a slice, not a mask.  Every parameter starts on a 64-byte line (for float32; more
-for float64), and P is a multiple of that: the same kernels then run for every slot, to the bit.
+Weight matrices come first in a row, so what a penalty acts on is a stretch of it, not a mask.
+Every parameter starts on a 64-byte line (for float32; more for float64), and P is a multiple of
+that: the same kernels then run for every slot, to the bit.
 
-# K slots, P numbers a slot, H units out, D units in
+# K slots, P numbers a slot, R numbers of a stretch, H units out, D units in
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,27 +28,46 @@ class _Segment:
     shape: tuple[int, ...]
     offset: int
 
-    @property
-    def span(self) -> slice:
-        return slice(self.offset, self.offset + math.prod(self.shape))
+    def span(self, start: int = 0) -> slice:
+        """Its place in a row, or in a part of one that starts at `start`."""
+        return slice(self.offset - start, self.offset - start + math.prod(self.shape))
 
 
 class Layout:
-    """Named tensors within one row; the gaps between them hold zeros."""
+    """Named tensors within one row; the gaps between them hold zeros.
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+    Args:
+        alone: those that are a stretch of their own in `Stacks`; they come before all others.
+
+    Attributes:
+        row_size: P.
+        stretches: the parts of a row that `Stacks` keeps apart, in order.
+    """
+
+    def __init__(
+        self, shapes: dict[str, tuple[int, ...]], alone: Container[str] = frozenset()
+    ) -> None:
         offset = 0
+        starts = []
         self._segments: dict[str, _Segment] = {}
         for name, shape in shapes.items():
             self._segments[name] = _Segment(shape, offset)
             offset = round_up(offset + math.prod(shape))
+            if name in alone:
+                starts.append(offset)
         self.row_size = offset
+        self.stretches = [slice(*ends) for ends in pairwise([0, *starts, offset])]
 
     def views(self, rows_KP: Tensor) -> dict[str, Tensor]:
         """Every tensor as a view [K, *shape] of the rows."""
+        return self.views_within(slice(0, self.row_size), rows_KP)
+
+    def views_within(self, part: slice, rows_KR: Tensor) -> dict[str, Tensor]:
+        """The tensors in a part of the row as views of that part of the rows."""
         return {
-            name: rows_KP[:, segment.span].view(-1, *segment.shape)
+            name: rows_KR[:, segment.span(part.start)].view(-1, *segment.shape)
             for name, segment in self._segments.items()
+            if part.start <= segment.offset < part.stop
         }
 
 
@@ -69,17 +89,17 @@ class ParameterLayout(Layout):
             for i, width in enumerate(shape.hidden if shape.batch_norm else ())
             for kind in ("weight", "bias")
         }
-        super().__init__({**matrices, **biases, **norms})
+        super().__init__({**matrices, **biases, **norms}, alone=matrices)
         self.shape = shape
+        self.num_matrices = len(matrices)
         self.num_matrix_entries = sum(math.prod(matrix) for matrix in matrices.values())
-        self.matrices_end = self._segments["layers.0.bias"].offset
         self._bounds_P, self._starts_P = torch.zeros(2, self.row_size, dtype=torch.float64)
         for i, width in enumerate(widths[:-1]):
             for kind in ("weight", "bias"):
-                self._bounds_P[self._segments[f"layers.{i}.{kind}"].span] = width**-0.5
+                self._bounds_P[self._segments[f"layers.{i}.{kind}"].span()] = width**-0.5
         for name, segment in self._segments.items():
             if name.startswith("norms.") and name.endswith(".weight"):
-                self._starts_P[segment.span] = 1
+                self._starts_P[segment.span()] = 1
 
     def initial_row(self, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Initial parameters, distributed as `nn.Linear` and `nn.BatchNorm1d` draw theirs.
@@ -114,6 +134,45 @@ class StatisticsLayout(Layout):
             if name.endswith(".running_var"):
                 view.fill_(1)
         return row_Q
+
+
+class Stacks:
+    """The rows of K slots, zeros at first: each stretch of them is one block of memory [K, R].
+
+    So the matrices of all slots lie one after the other.  oneDNN copies those that do not before
+    it multiplies them, at a tenth of a step's time.
+    """
+
+    def __init__(
+        self, layout: Layout, num_slots: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._layout = layout
+        self.row_size = layout.row_size
+        self.stretches_KR = [
+            torch.zeros(num_slots, part.stop - part.start, device=device, dtype=dtype)
+            for part in layout.stretches
+        ]
+
+    def row(self, slot: int) -> Tensor:
+        """A copy of the slot's row [P]."""
+        return torch.cat([stretch_KR[slot] for stretch_KR in self.stretches_KR])
+
+    def set_row(self, slot: int, row_P: Tensor) -> None:
+        """Write the slot's row."""
+        for stretch_KR, part in zip(self.stretches_KR, self._layout.stretches, strict=True):
+            stretch_KR[slot] = row_P[part]
+
+    def set_rows(self, other: Stacks, slots_G: Tensor) -> None:
+        """Write those of another's slots into the first ones of this."""
+        for stretch_KR, its in zip(self.stretches_KR, other.stretches_KR, strict=True):
+            torch.index_select(its, 0, slots_G, out=stretch_KR[: len(slots_G)])
+
+    def views(self) -> dict[str, Tensor]:
+        """Every tensor of the layout, [K, *shape]."""
+        views: dict[str, Tensor] = {}
+        for stretch_KR, part in zip(self.stretches_KR, self._layout.stretches, strict=True):
+            views |= self._layout.views_within(part, stretch_KR)
+        return views
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from search.engine import rng
 from search.engine.data import DeviceData
-from search.engine.layout import layouts
+from search.engine.layout import Stacks, layouts
 from search.engine.spec import StepSpec
 
 MOMENTS = {"sgd": ("momentum",), "adam": ("first_moment", "second_moment")}
@@ -54,10 +54,10 @@ class PackMemory:
     """The tensors of K slots over one data set.
 
     Attributes:
-        parameters_KP, statistics_KQ, moments: what training changes in a slot for good.
+        parameters, statistics, moments: what training changes in a slot for good.
         samples_KSB: the rows of the training part that each step takes, int32.
         rates_KSC, constants_KC: see `Rate` and `Constant`.
-        dropout_keys_KS, dropout_thresholds_K1, dropout_counters_N: see `rng`.
+        dropout_keys_KS, dropout_thresholds_K1, dropout_counters_UB: see `rng`.
         step_K: the step of its epoch that each slot takes next.
         occupied_K: whether a slot has a run.
         loss_sums_K, num_right_K: over the samples met in the slot's epoch so far.
@@ -73,17 +73,21 @@ class PackMemory:
         def zeros(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        self.parameters_KP = zeros(width, self.layout.row_size)
-        self.statistics_KQ = zeros(width, self.statistics_layout.row_size)
-        self.moments = {name: torch.zeros_like(self.parameters_KP) for name in MOMENTS[spec.family]}
+        self.parameters = Stacks(self.layout, width, device=device, dtype=dtype)
+        self.statistics = Stacks(self.statistics_layout, width, device=device, dtype=dtype)
+        self.moments = {
+            name: Stacks(self.layout, width, device=device, dtype=dtype)
+            for name in MOMENTS[spec.family]
+        }
         self.samples_KSB = zeros(width, num_steps, num_rows, dtype=torch.int32)
         self.rates_KSC = zeros(width, num_steps, len(Rate))
         self.constants_KC = zeros(width, len(Constant))
         self.dropout_keys_KS = zeros(width, num_steps if spec.drops else 0, dtype=torch.int64)
         self.dropout_thresholds_K1 = zeros(width, 1, dtype=torch.int64)
         # Given rather than worked out in the step: inductor cannot print what it makes of it.
-        num_draws = num_rows * sum(spec.shape.hidden) if spec.drops else 0
-        self.dropout_counters_N = rng.counters(num_draws, device)
+        num_units = sum(spec.shape.hidden) if spec.drops else 0
+        counters_BU = rng.counters(num_rows * num_units, device).view(num_rows, num_units)
+        self.dropout_counters_UB = counters_BU.t().contiguous()
         self.step_K = zeros(width, dtype=torch.int64)
         self.occupied_K = zeros(width, dtype=torch.bool)
         self.loss_sums_K = zeros(width, dtype=torch.float64)
@@ -100,17 +104,12 @@ class PackMemory:
         self.positions_SB = starts_S[:, None] + torch.where(self.invalid_SB, 0, rows_B)
 
     @property
-    def state(self) -> dict[str, Tensor]:
-        """Everything that training changes for good, each [K, …]."""
-        return {
-            "parameters": self.parameters_KP,
-            "statistics": self.statistics_KQ,
-            **self.moments,
-        }
+    def state(self) -> dict[str, Stacks]:
+        """Everything that training changes for good."""
+        return {"parameters": self.parameters, "statistics": self.statistics, **self.moments}
 
     def inputs(self) -> dict[str, Tensor]:
         """All that a step reads and writes, with the state parameter by parameter."""
-        views = self.layout.views
         tensors = {
             "x": self.data.train.x,
             "y": self.data.train.y,
@@ -119,7 +118,7 @@ class PackMemory:
             "constants": self.constants_KC,
             "dropout_keys": self.dropout_keys_KS,
             "dropout_thresholds": self.dropout_thresholds_K1,
-            "dropout_counters": self.dropout_counters_N,
+            "dropout_counters": self.dropout_counters_UB,
             "step": self.step_K,
             "occupied": self.occupied_K,
             "loss_sums": self.loss_sums_K,
@@ -127,11 +126,9 @@ class PackMemory:
             "invalid": self.invalid_SB,
             "num_valid": self.num_valid_S,
         }
-        tensors |= {f"parameters.{name}": t for name, t in views(self.parameters_KP).items()}
-        for moment, rows_KP in self.moments.items():
-            tensors |= {f"{moment}.{name}": t for name, t in views(rows_KP).items()}
-        statistics = self.statistics_layout.views(self.statistics_KQ)
-        return tensors | {f"statistics.{name}": t for name, t in statistics.items()}
+        for kind, stacks in self.state.items():
+            tensors |= {f"{kind}.{name}": view for name, view in stacks.views().items()}
+        return tensors
 
 
 def bytes_per_slot(spec: StepSpec, width: int) -> int:

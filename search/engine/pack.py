@@ -24,10 +24,13 @@ from search.engine.data import DeviceData, Split
 from search.engine.evaluation import (
     EvaluationMemory,
     loss_and_accuracy,
+    matrices_of,
     slots_at_once,
     weight_totals,
 )
+from search.engine.layout import Stacks
 from search.engine.memory import PackMemory
+from search.engine.products import products, step_flops
 from search.engine.program import ProgramIdentity
 from search.engine.spec import StepSpec
 from search.engine.step import Terms, eager_step
@@ -54,7 +57,7 @@ class SlotState:
 
 @dataclass(frozen=True)
 class Weights:
-    """A copy of one slot's weights: `parameters_P` and the running `statistics_Q`."""
+    """A copy of one slot's weights on the device, with the running `statistics_Q`."""
 
     parameters_P: Tensor
     statistics_Q: Tensor
@@ -98,12 +101,16 @@ class Pack:
         )
         self._data = data
         self._memory = PackMemory(spec, width, data)
+        flops = width * step_flops(spec.shape, spec.num_rows(width))
+        self._products = products(flops, data.device, data.dtype)
         self._step: Callable[[Terms], None]
         self._evaluation: _CompiledEvaluation | None = None
-        self._gradients_KP: Tensor | None = None
+        self._gradients: Stacks | None = None
         if compiled is None:
-            self._gradients_KP = torch.zeros_like(self._memory.parameters_KP)
-            self._step = eager_step(spec, self._memory, self._gradients_KP)
+            self._gradients = Stacks(
+                self._memory.layout, width, device=data.device, dtype=data.dtype
+            )
+            self._step = eager_step(spec, self._memory, self._gradients)
         else:
             self._step = compiled.bind_step(self._memory.inputs())
             self._evaluation = _CompiledEvaluation(compiled, self._memory)
@@ -141,11 +148,12 @@ class Pack:
         memory = self._memory
         if state is None:
             state = self._fresh_state(config)
-        for name, rows in memory.state.items():
-            rows[slot] = state.tensors[name]
-        if self._gradients_KP is not None:
+        for name, stacks in memory.state.items():
+            stacks.set_row(slot, state.tensors[name])
+        if self._gradients is not None:
             # No step writes the gaps between parameters, and a run may have left NaN in them.
-            self._gradients_KP[slot] = 0
+            for stretch_KR in self._gradients.stretches_KR:
+                stretch_KR[slot] = 0
         memory.constants_KC[slot] = torch.tensor(
             constants_row(config, spec.num_samples), dtype=memory.constants_KC.dtype
         )
@@ -175,8 +183,9 @@ class Pack:
         )
         assert count <= self.ticks_to_epoch_end
         step, terms = self._step, self._terms()
-        for _ in range(count):
-            step(terms)
+        with self._products:
+            for _ in range(count):
+                step(terms)
         for run in runs:
             assert run.step is not None
             run.step += count
@@ -218,13 +227,8 @@ class Pack:
         return loss_and_accuracy(shape, weights.parameters_P, weights.statistics_Q, split)
 
     def weights(self, slot: int) -> Weights:
-        """The slot's weights as they are: views that the next tick changes.  See `copy_weights`."""
-        return Weights(self._memory.parameters_KP[slot], self._memory.statistics_KQ[slot])
-
-    def copy_weights(self, slot: int) -> Weights:
-        """A copy of the slot's weights, on the device."""
-        weights = self.weights(slot)
-        return Weights(weights.parameters_P.clone(), weights.statistics_Q.clone())
+        """The slot's weights as they are now."""
+        return Weights(self._memory.parameters.row(slot), self._memory.statistics.row(slot))
 
     def named(self, weights: Weights) -> dict[str, Tensor]:
         """Parameters and running statistics by their names in the layouts, on the CPU."""
@@ -238,14 +242,12 @@ class Pack:
         """A copy of all that a run needs to go on, on the CPU; only between epochs."""
         run = self._run(slot)
         assert run.step is None, "a state is taken between epochs"
-        tensors = {
-            name: rows[slot].detach().cpu().clone() for name, rows in self._memory.state.items()
-        }
+        tensors = {name: stacks.row(slot).cpu() for name, stacks in self._memory.state.items()}
         return SlotState(tensors, run.epochs_done)
 
     def state_sizes(self) -> dict[str, int]:
         """The length of each tensor of a `SlotState`."""
-        return {name: rows.shape[1] for name, rows in self._memory.state.items()}
+        return {name: stacks.row_size for name, stacks in self._memory.state.items()}
 
     def _evaluate_group(self, group_G: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Mean loss and accuracy on the validation data, and `weight_totals`, each [G, 2]."""
@@ -254,16 +256,10 @@ class Pack:
             sums_G2, weights_G2 = self._evaluation(group_G)
             return sums_G2 / split.num_samples, weights_G2
         # Slot by slot: how a sum over several rows is split depends on how many they are.
-        layout = self._memory.layout
-        validation, weights = [], []
-        for slot in slots:
-            validation.append(self.evaluate(self.weights(slot), split))
-            matrices_1R = self._memory.parameters_KP[slot : slot + 1, : layout.matrices_end]
-            weights.append(weight_totals(matrices_1R))
-        weights_G2 = torch.cat(weights)
-        # The gaps between the matrices hold zeros, all of them below any bound.
-        weights_G2[:, 1] -= layout.matrices_end - layout.num_matrix_entries
-        return torch.stack(validation), weights_G2
+        matrices = matrices_of(self.spec.shape, self._memory.parameters.views())
+        validation = [self.evaluate(self.weights(slot), split) for slot in slots]
+        weights = [weight_totals(matrix[slot : slot + 1] for matrix in matrices) for slot in slots]
+        return torch.stack(validation), torch.cat(weights)
 
     def _prepare_epochs(self, slots: Sequence[int]) -> None:
         """Draw the order of the samples, and work out keys and coefficients, for an epoch each.
@@ -311,8 +307,8 @@ class Pack:
     def _fresh_state(self, config: RunConfig) -> SlotState:
         device, dtype = self._data.device, self._data.dtype
         memory = self._memory
-        moments = {name: torch.zeros_like(rows[0]) for name, rows in memory.moments.items()}
         parameters_P = memory.layout.initial_row(config.seed, device, dtype)
+        moments = {name: torch.zeros_like(parameters_P) for name in memory.moments}
         statistics_Q = memory.statistics_layout.initial_row(device, dtype)
         return SlotState(
             {"parameters": parameters_P, "statistics": statistics_Q, **moments}, epochs_done=0
@@ -333,6 +329,7 @@ class _CompiledEvaluation:
         self._num_slots = slots_at_once(shape, split.num_samples, len(memory.step_K))
         self._memory = EvaluationMemory(shape, split, self._num_slots)
         self._run = compiled.bind_evaluation(self._memory.inputs())
+        self._products = products(self._memory.flops, split.x.device, split.x.dtype)
 
     def __call__(self, group_G: Tensor) -> tuple[Tensor, Tensor]:
         """Losses and right guesses, and `weight_totals`, each float64 [G, 2]."""
@@ -340,10 +337,11 @@ class _CompiledEvaluation:
         totals, weights = [], []
         for chosen in torch.split(group_G, self._num_slots):
             num_chosen = len(chosen)
-            memory.parameters_EP[:num_chosen] = source.parameters_KP[chosen]
-            memory.statistics_EQ[:num_chosen] = source.statistics_KQ[chosen]
+            memory.parameters.set_rows(source.parameters, chosen)
+            memory.statistics.set_rows(source.statistics, chosen)
             memory.totals_E2.zero_()
-            self._run()
+            with self._products:
+                self._run()
             totals.append(memory.totals_E2[:num_chosen].clone())
             weights.append(memory.weights_E2[:num_chosen].clone())
         return torch.cat(totals), torch.cat(weights)

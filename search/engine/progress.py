@@ -93,7 +93,7 @@ class Progress:
             self._kept_metrics = metrics
             # Without patience the kept epoch is the last one: no copy until it is asked for.
             if self.config.patience is not None:
-                self.kept = self._pack.copy_weights(self.slot)
+                self.kept = self._pack.weights(self.slot)
         self.is_over = stop or epoch >= self.config.epochs
         if not self.is_over and rules is not None:
             kept_value = self._stopping.kept_value

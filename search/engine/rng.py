@@ -82,16 +82,16 @@ def counters(num_draws: int, device: torch.device) -> Tensor:
     return torch.arange(1, num_draws + 1, device=device).mul_(_signed(_GAMMA))
 
 
-def draw(keys_K: Tensor, counters_N: Tensor) -> Tensor:
+def draw(keys_K: Tensor, counters: Tensor) -> Tensor:
     """Hashes of which the top 33 bits, the sign among them, are random.
 
     The finaliser's last step only stirs the lower bits; neither a comparison with `threshold` nor
     `as_uniform` nor a sort looks at those, so it is left out.
 
     Returns:
-        int64 [K, N].  The draws of one key are all different.
+        int64 [K, …] with … the counters' shape.  The draws of one key are all different.
     """
-    return _multiply_twice(keys_K[:, None] + counters_N)
+    return _multiply_twice(keys_K.view(-1, *(1,) * counters.dim()) + counters)
 
 
 def as_uniform(draws: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from search.engine import rng
 from search.engine.layers import Rows, StackedMlp
+from search.engine.layout import Stacks
 from search.engine.memory import MOMENTS, Constant, PackMemory, Rate
 from search.engine.optim import adam, clip_factors, sgd
 from search.engine.penalty import add_gradients, soft_threshold
@@ -37,6 +39,9 @@ class Terms:
 
 
 ALL_TERMS = Terms()
+
+_BEYOND_CACHE = 2**23
+"""Numbers of a data set that come from memory, not from a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,7 @@ class Step:
         changing = [*self._state(), *self._statistics] if terms.frozen else []
         before = [tensor.clone() for tensor in changing]
 
-        dropout_KBU = self._dropout(at, samples_KB.shape[1])
-        log_p_KCB = self._model.loss_gradients(batch_KBD, target_KB, rows, dropout_KBU)
+        log_p_KCB = self._model.loss_gradients(batch_KBD, target_KB, rows, self._dropout(at))
         self._count(log_p_KCB, target_KB, invalid_KB)
         self._update(inputs["rates"][at], terms)
 
@@ -101,21 +105,19 @@ class Step:
     def _state(self) -> list[Tensor]:
         return [t for region in self._regions for t in (region.parameters, *region.moments)]
 
-    def _dropout(self, at: tuple[Tensor, Tensor], num_rows: int) -> Tensor | None:
-        """What to multiply each hidden unit with, [K, B, U]: 0, or 1/(1 - p) where it is kept.
+    def _dropout(self, at: tuple[Tensor, Tensor]) -> Tensor | None:
+        """What to multiply each hidden unit with, [K, U, B]: 0, or 1/(1 - p) where it is kept.
 
         Inverted dropout (Srivastava et al., 2014).  Unit u of row b is dropped where
         `rng.uniform(seed, Stream.DROPOUT, step)[b·U + u] < p`, the steps counted over a run's life.
         """
         if not self._spec.drops:
             return None
-        num_units = sum(self._spec.shape.hidden)
         keys_K = self._inputs["dropout_keys"][at]
-        draws_KN = rng.draw(keys_K, self._inputs["dropout_counters"])
-        scale_K1 = self._inputs["constants"][:, Constant.DROPOUT_SCALE, None]
-        kept_KN = draws_KN >= self._inputs["dropout_thresholds"]
-        scales_KN = torch.where(kept_KN, scale_K1, torch.zeros_like(scale_K1))
-        return scales_KN.view(-1, num_rows, num_units)
+        draws_KUB = rng.draw(keys_K, self._inputs["dropout_counters"])
+        scale_K11 = self._inputs["constants"][:, Constant.DROPOUT_SCALE, None, None]
+        kept_KUB = draws_KUB >= self._inputs["dropout_thresholds"][:, :, None]
+        return torch.where(kept_KUB, scale_K11, torch.zeros_like(scale_K11))
 
     def _count(self, log_p_KCB: Tensor, target_KB: Tensor, invalid_KB: Tensor | None) -> None:
         """Add up losses and right guesses: finite only if the loss of every sample was."""
@@ -183,34 +185,32 @@ class Step:
                 soft_threshold(region.parameters, region.scratch, threshold)
 
 
-def eager_step(spec: StepSpec, memory: PackMemory, gradients_KP: Tensor) -> Step:
-    """The step of a pack's tensors, with the parameters in two stretches: few, long operations.
+def eager_step(spec: StepSpec, memory: PackMemory, gradients: Stacks) -> Step:
+    """The step of a pack's tensors, with a region for each of their stretches: few operations.
 
     Args:
-        gradients_KP: laid out as the parameters; the gaps between them must hold zeros.
+        gradients: laid out as the parameters; the gaps between them must hold zeros.
     """
-    scratch_KP = torch.empty_like(gradients_KP)
-    end = memory.layout.matrices_end
+    moments = [moment.stretches_KR for moment in memory.moments.values()]
     regions = [
         Region(
-            memory.parameters_KP[:, part],
-            gradients_KP[:, part],
-            scratch_KP[:, part],
-            tuple(moment[:, part] for moment in memory.moments.values()),
-            is_matrices=part.start == 0,
+            parameters,
+            gradients.stretches_KR[i],
+            torch.empty_like(parameters),
+            tuple(stretches_KR[i] for stretches_KR in moments),
+            is_matrices=i < memory.layout.num_matrices,
         )
-        for part in (slice(0, end), slice(end, None))
+        for i, parameters in enumerate(memory.parameters.stretches_KR)
     ]
     num_slots, _, num_rows = memory.samples_KSB.shape
-    batch_KBD = memory.parameters_KP.new_zeros(num_slots, num_rows, spec.shape.num_features)
+    batch_KBD = memory.data.train.x.new_zeros(num_slots, num_rows, spec.shape.num_features)
 
     def rows_of(x_ND: Tensor, samples_KB: Tensor) -> Tensor:
         # Into the same memory each time, and two to three times as fast as x_ND[samples_KB].
         torch.index_select(x_ND, 0, samples_KB.view(-1), out=batch_KBD.view(-1, x_ND.shape[1]))
         return batch_KBD
 
-    gradients = memory.layout.views(gradients_KP)
-    return Step(spec, memory.inputs(), gradients, regions, rows_of)
+    return Step(spec, memory.inputs(), gradients.views(), regions, rows_of)
 
 
 class TracedStep(torch.nn.Module):
@@ -241,9 +241,18 @@ class TracedStep(torch.nn.Module):
             )
             for name, parameter in parameters.items()
         ]
-        # Indexed by slot and row: an index_select over both is compiled to a division a number.
-        Step(spec, inputs, gradients, regions, lambda x, samples: x[samples])(ALL_TERMS)
+        Step(spec, inputs, gradients, regions, _traced_rows)(ALL_TERMS)
         return ()
+
+
+def _traced_rows(x_ND: Tensor, samples_KB: Tensor) -> Tensor:
+    if x_ND.device.type == "cpu" and x_ND.numel() >= _BEYOND_CACHE:
+        # As bags of one row: that kernel is called as it is, and fetches ahead.  An index is
+        # compiled to a loop that takes twice as long for rows of MNIST, though less in the cache.
+        rows = functional.embedding_bag(samples_KB.view(-1, 1), x_ND, mode="sum")
+        return rows.view(*samples_KB.shape, -1)
+    # Indexed by slot and row: an index_select over both is compiled to a division a number.
+    return x_ND[samples_KB]
 
 
 def _per_slot(values_K: Tensor, like: Tensor) -> Tensor:

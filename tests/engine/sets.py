@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from search.engine import DeviceData, ModelShape, RunConfig
+from search.engine import DeviceData, ModelShape, Pack, RunConfig
 from search.engine.spec import StepSpec
 
 CPU = torch.device("cpu")
@@ -56,3 +56,10 @@ def step_spec(run_config: RunConfig, shape: ModelShape, data: DeviceData) -> Ste
     """The step that trains a run."""
     dtype = str(data.dtype).removeprefix("torch.")
     return StepSpec.of(run_config, shape, data.train.num_samples, dtype)
+
+
+def fill(pack: Pack, slot: int, value: float) -> None:
+    """Write a number into everything that training changes in a slot."""
+    for stacks in pack._memory.state.values():
+        for stretch in stacks.stretches_KR:
+            stretch[slot] = value

@@ -17,7 +17,7 @@ from search.engine.pack import Pack
 from search.engine.programs import Programs
 from search.engine.spec import StepSpec
 from tests.engine.plain import train_plainly
-from tests.engine.sets import blobs, config, shape_for, step_spec
+from tests.engine.sets import blobs, config, fill, shape_for, step_spec
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +28,19 @@ EPOCHS = 3
 class Case:
     """Runs of one program; what they have in common is odd, and does not divide evenly."""
 
-    def __init__(self, dtype: torch.dtype, runs: list[dict[str, Any]], **shape: Any) -> None:
-        self.data: DeviceData = blobs(num_train=101, num_features=13, dtype=dtype)
-        self.shape: ModelShape = shape_for(self.data, hidden=(33, 7), **shape)
+    def __init__(
+        self,
+        data: DeviceData,
+        runs: list[dict[str, Any]],
+        *,
+        hidden: tuple[int, ...] = (33, 7),
+        batch_size: int = 23,
+        **shape: Any,
+    ) -> None:
+        self.data = data
+        self.shape: ModelShape = shape_for(data, hidden=hidden, **shape)
         self.configs = [
-            config(seed=seed, batch_size=23, epochs=EPOCHS, **changes)
+            config(seed=seed, batch_size=batch_size, epochs=EPOCHS, **changes)
             for seed, changes in enumerate(runs)
         ]
         self.spec: StepSpec = step_spec(self.configs[0], self.shape, self.data)
@@ -51,16 +59,19 @@ SGD: list[dict[str, Any]] = [
     {"learning_rate": 0.3, "l2": 0.02, "weight_decay": 0.1, "penalize": "all", "clip_norm": 1.0},
     {"learning_rate": 0.05, "l1": 0.02, "l1_update": "proximal", "clip_norm": 9.0},
 ]
+SMALL, SMALL64 = (
+    blobs(num_train=101, num_features=13, dtype=dtype) for dtype in (torch.float32, torch.float64)
+)
+# Past the cache, and with products for oneDNN where that is faster: both have ways of their own.
+LARGE = blobs(num_train=28_001, num_features=301, dtype=torch.float32)
 CASES = {
-    "adam": Case(torch.float32, ADAM),
-    "adam64": Case(torch.float64, ADAM),
+    "adam": Case(SMALL, ADAM),
+    "adam64": Case(SMALL64, ADAM),
     "sgd-norm": Case(
-        torch.float32,
-        [{**run, "optimizer": "sgd"} for run in SGD],
-        batch_norm=True,
-        activation="tanh",
+        SMALL, [{**run, "optimizer": "sgd"} for run in SGD], batch_norm=True, activation="tanh"
     ),
-    "sgd64": Case(torch.float64, [{**run, "optimizer": "sgd"} for run in SGD]),
+    "sgd64": Case(SMALL64, [{**run, "optimizer": "sgd"} for run in SGD]),
+    "large": Case(LARGE, ADAM, hidden=(133, 70), batch_size=231),
 }
 
 
@@ -111,16 +122,15 @@ def test_neighbours_slots_and_refills_change_no_bit(
     expected = [alone(case, program, run) for run in range(WIDTH)]
     for order in ([0, 1, 2, 3], [2, 3, 1, 0]):
         pack = Pack(case.spec, case.data, width=WIDTH, compiled=program)
-        for rows in pack._memory.state.values():
-            rows[:] = float("nan")
+        for slot in range(WIDTH):
+            fill(pack, slot, float("nan"))
         # The third slot is first another run's, and is refilled in the middle of an epoch.
         others = replace(case.configs[3], seed=99, learning_rate=1e6)
         for slot, run in enumerate(order):
             pack.load(slot, others if slot == 2 else case.configs[run])
         pack.tick(3)
         pack.free(2)
-        for rows in pack._memory.state.values():
-            rows[2] = float("inf")
+        fill(pack, 2, float("inf"))
         pack.load(2, case.configs[order[2]])
         results: dict[int, dict[str, torch.Tensor]] = {}
         while len(results) < WIDTH:
@@ -142,10 +152,10 @@ def test_a_slot_without_a_run_is_frozen(name: str, compiled: dict[str, CompiledP
     for slot, run_config in enumerate(case.configs):
         pack.load(slot, run_config)
     pack.tick(2)
-    before = {key: rows[1].clone() for key, rows in pack._memory.state.items()}
+    before = {key: stacks.row(1) for key, stacks in pack._memory.state.items()}
     pack.free(1)
     pack.tick(2)
-    assert_same_bits({key: rows[1] for key, rows in pack._memory.state.items()}, before)
+    assert_same_bits({key: stacks.row(1) for key, stacks in pack._memory.state.items()}, before)
 
 
 @pytest.mark.parametrize("name", ["adam64", "sgd64"])

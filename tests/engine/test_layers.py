@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from search.engine import ModelShape
 from search.engine.layers import Rows, StackedMlp
-from search.engine.layout import ParameterLayout, StatisticsLayout
+from search.engine.layout import ParameterLayout, Stacks, StatisticsLayout
 from search.engine.spec import ALIGNMENT
 from tests.engine.sets import CPU
 
@@ -41,7 +41,7 @@ def test_gradients_are_those_of_autograd(
     x[invalid] = 1e3  # What stands in padded rows must not matter.
     scales = None
     if dropout:
-        kept = torch.rand(K, B, sum(hidden), generator=generator) > 0.4
+        kept = torch.rand(K, sum(hidden), B, generator=generator) > 0.4
         scales = kept.double() / 0.6
 
     model = StackedMlp(
@@ -61,7 +61,7 @@ def test_gradients_are_those_of_autograd(
             for name, view in layout.views(parameters).items()
         }
         flow = x[slot, :n]
-        masks = [] if scales is None else torch.split(scales[slot, :n], list(hidden), dim=1)
+        masks = [] if scales is None else torch.split(scales[slot, :, :n].T, list(hidden), dim=1)
         for i in range(len(hidden)):
             flow = F.linear(flow, leaves[f"layers.{i}.weight"], leaves[f"layers.{i}.bias"])
             if batch_norm:
@@ -112,5 +112,27 @@ def test_parameters_are_aligned_and_matrices_come_first() -> None:
     assert all(view.storage_offset() % ALIGNMENT == 0 for view in views.values())
     for name, view in views.items():
         is_matrix = view.dim() == 3
-        assert (view.storage_offset() < layout.matrices_end) == is_matrix, name
+        assert (view.storage_offset() < layout.stretches[-1].start) == is_matrix, name
     assert layout.num_matrix_entries == 5 * 3 + 3 * 7 + 7 * 2
+
+
+def test_stacks_hold_rows_and_each_matrix_in_one_block() -> None:
+    layout = ParameterLayout(ModelShape(16, (3, 7), 2, batch_norm=True))
+    stacks = Stacks(layout, 2, device=CPU, dtype=torch.float32)
+    rows = torch.arange(2.0 * layout.row_size).view(2, -1)
+    for slot in range(2):
+        stacks.set_row(slot, rows[slot])
+    assert all(torch.equal(stacks.row(slot), rows[slot]) for slot in range(2))
+    expected = layout.views(rows)
+    assert stacks.views().keys() == expected.keys()
+    for name, view in stacks.views().items():
+        assert torch.equal(view, expected[name]), name
+        assert view.data_ptr() % (4 * ALIGNMENT) == 0
+        assert view.stride(0) % ALIGNMENT == 0
+    assert stacks.views()["layers.0.weight"].is_contiguous()  # of a multiple of ALIGNMENT
+
+    others = Stacks(layout, 3, device=CPU, dtype=torch.float32)
+    others.set_rows(stacks, torch.tensor([1, 0]))
+    assert torch.equal(others.row(0), rows[1])
+    assert torch.equal(others.row(1), rows[0])
+    assert not others.row(2).any()

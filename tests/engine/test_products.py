@@ -1,0 +1,76 @@
+"""The library that multiplies: chosen by what a program is, and exact to float32."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from search.engine import ModelShape
+from search.engine import products as module
+from search.engine.products import forward_flops, multiplies_with_onednn, products, step_flops
+from tests.engine.sets import CPU
+
+MANY = 1e9
+
+
+def precision() -> str:
+    return torch.backends.mkldnn.matmul.fp32_precision
+
+
+def test_flops_are_those_of_the_products() -> None:
+    shape = ModelShape(784, (128,), 10)
+    assert forward_flops(shape, 32) == 2 * 32 * (784 * 128 + 128 * 10)
+    # Two products for the first layer, three for the second.
+    assert step_flops(shape, 32) == 2 * 32 * (2 * 784 * 128 + 3 * 128 * 10)
+    assert step_flops(ModelShape(64, (), 10), 8) == 2 * forward_flops(ModelShape(64, (), 10), 8)
+
+
+@pytest.mark.parametrize(
+    ("flops", "device", "dtype", "expected"),
+    [
+        (MANY, CPU, torch.float32, True),
+        (1e5, CPU, torch.float32, False),
+        (MANY, CPU, torch.float64, False),
+        (MANY, torch.device("cuda"), torch.float32, False),
+    ],
+)
+def test_large_products_of_float32_are_for_the_wider_library(
+    flops: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_has_wider_onednn", lambda: True)
+    assert multiplies_with_onednn(flops, device, dtype) is expected
+    monkeypatch.setattr(module, "_has_wider_onednn", lambda: False)
+    assert not multiplies_with_onednn(flops, device, dtype)
+
+
+def test_the_setting_holds_within_and_goes_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_has_wider_onednn", lambda: True)
+    before = precision()
+    library = products(MANY, CPU, torch.float32)
+    for _ in range(2):
+        with library:
+            assert precision() == "bf16"
+        assert precision() == before
+    with pytest.raises(ValueError, match="not a number"), library:
+        raise ValueError("not a number")
+    assert precision() == before
+
+
+@pytest.mark.parametrize(
+    ("num_slots", "m", "n", "k"),
+    [*itertools.product([1, 3, 8], [10, 37, 128], [32, 211], [91, 784]), (2, 512, 512, 512)],
+)
+def test_products_keep_float32(num_slots: int, m: int, n: int, k: int) -> None:
+    """Each of their terms is rounded to a bfloat16 nowhere: that would cost 2⁻⁹ of it."""
+    generator = torch.Generator().manual_seed(m * n * k)
+    a, b = (torch.rand(num_slots, *sides, generator=generator) + 0.5 for sides in ((m, k), (n, k)))
+    with products(MANY, CPU, torch.float32):
+        product = torch.bmm(a, b.transpose(1, 2))
+    exact = torch.bmm(a.double(), b.double().transpose(1, 2))
+    assert ((product - exact) / exact).abs().max() < 2**-18
