@@ -24,9 +24,9 @@ import torch
 from search.engine.compiled import Compilation, CompiledProgram, Job
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
-from search.engine.layout import layouts
 from search.engine.memory import bytes_per_slot
 from search.engine.pack import Pack
+from search.engine.products import multiplies_with_onednn, step_flops
 from search.engine.program import Form
 from search.engine.spec import StepSpec
 
@@ -41,12 +41,12 @@ MAX_WIDTH = {"cpu": 32, "cuda": 256}
 GAIN = 1.05
 """A width twice as wide must be so much faster: runs in narrow packs end sooner."""
 
-_MAX_FLOPS = 5e7
-"""Of a compiled step on a CPU, past which one run keeps every core busy: 784-128-10 gains 11 % from
-company at batches of 64, 2 % at 128, and loses 2 % at 256."""
+_MKL_FLOPS = 4e7
+"""Of the products of a compiled step, past which one run keeps every core busy where MKL takes
+them: 784-128-10 gains 11 % from company at batches of 64, 2 % at 128, and loses 2 % at 256."""
 
-_CACHE_BYTES = 16 * 2**20
-"""Of a CPU's last-level cache; past it MNIST's 784-128-10 with batches of 512 loses a tenth."""
+_CACHE_BYTES = 32 * 2**20
+"""Of a CPU's last-level cache; past it MNIST's 784-128-10 with batches of 512 loses 3 %."""
 
 _MEMORY_SHARE = 0.5
 """Of the memory that is free, what packs may take; the rest is for data sets and neighbours."""
@@ -87,9 +87,9 @@ def prior_width(spec: StepSpec, device: torch.device) -> int:
 
 def compiled_width(spec: StepSpec, device: torch.device) -> int:
     """`prior_width` for a compiled program: 1 where that is as fast."""
-    layout, _ = layouts(spec.shape)
-    # Forwards, and backwards to the weights and the inputs: a product each.
-    if device.type == "cpu" and 6 * layout.num_matrix_entries * spec.batch_size > _MAX_FLOPS:
+    flops, dtype = step_flops(spec.shape, spec.batch_size), getattr(torch, spec.dtype)
+    is_busy = device.type == "cpu" and flops > _MKL_FLOPS
+    if is_busy and not multiplies_with_onednn(flops, device, dtype):
         return 1
     return prior_width(spec, device)
 

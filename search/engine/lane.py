@@ -194,7 +194,10 @@ class Lane:
         fixed = self._pinned or self._options.width is not None
         may_compile = not self._pinned and self._options.compile
         if may_compile and self._programs.folder is not None:
-            width = full if fixed else min(full, compiled_width(self.spec, self.data.device))
+            width = full
+            if not fixed:
+                limit = min(full, compiled_width(self.spec, self.data.device))
+                width = width_for(len(self.waiting), limit)
             job = Job.of(self.spec, width, self.data)
             program = self._programs.get(job)
             if program is not None:

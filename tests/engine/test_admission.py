@@ -140,13 +140,16 @@ def test_a_pinned_run_does_not_ask_the_clock(
     assert speeds.num_calls == 0
 
 
+@pytest.mark.parametrize("with_onednn", [True, False])
 @pytest.mark.parametrize(("batch_size", "is_packed"), [(64, True), (128, False)])
 def test_a_compiled_program_that_keeps_the_processor_busy_has_one_slot(
-    batch_size: int, is_packed: bool
+    batch_size: int, is_packed: bool, with_onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With MKL; with oneDNN it still gains from others."""
+    monkeypatch.setattr(admission, "multiplies_with_onednn", lambda *_: with_onednn)
     shape = ModelShape(784, (128,), 10)
     spec = StepSpec.of(config(batch_size=batch_size), shape, 54_000, "float32")
     assert prior_width(spec, CPU) > 1
-    assert (compiled_width(spec, CPU) > 1) is is_packed
+    assert (compiled_width(spec, CPU) > 1) is (is_packed or with_onednn)
     gpu = torch.device("cuda")
     assert compiled_width(spec, gpu) == prior_width(spec, gpu) > 1
