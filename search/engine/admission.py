@@ -158,7 +158,7 @@ def _samples_per_second(pack: Pack, config: RunConfig) -> float:
     def seconds_for(num_ticks: int) -> float:
         before = time.perf_counter()
         pack.tick(num_ticks)
-        if pack.program.device_kind != "cpu":
+        if pack.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - before
 

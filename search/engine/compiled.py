@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.engine import processor
 from search.engine.data import DeviceData, Split
 from search.engine.evaluation import EvaluationMemory, TracedEvaluation, slots_at_once
 from search.engine.memory import PackMemory
@@ -248,15 +248,5 @@ def _surroundings(device_type: str) -> list[str]:
     """What else a program depends on."""
     sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in _SOURCES]
     digest = hashlib.sha256(b"".join(sources)).hexdigest()
-    kind = _processor() if device_type == "cpu" else torch.cuda.get_device_name()
+    kind = processor.instructions() if device_type == "cpu" else torch.cuda.get_device_name()
     return [str(torch.__version__), kind, digest]
-
-
-def _processor() -> str:
-    """What tells processors apart that do not run each other's programs."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    flags = next((line for line in lines if line.startswith("flags")), platform.processor())
-    return f"{platform.machine()} {hashlib.sha256(flags.encode()).hexdigest()}"

@@ -123,6 +123,11 @@ class Pack:
         return len(self._occupants)
 
     @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self._data.device
+
+    @property
     def steps_per_epoch(self) -> int:
         """The number of ticks that a slot's epoch takes."""
         return self.spec.num_steps

@@ -13,10 +13,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 
+from search.engine import processor
 from search.engine.config import ModelShape
 
 _LEAST_FLOPS = 2e7
@@ -64,11 +64,8 @@ class _OneDnn(AbstractContextManager[None]):
 @cache
 def _has_wider_onednn() -> bool:
     """Whether oneDNN uses wider vectors than MKL here, and still computes in float32."""
-    try:
-        is_intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    if is_intel or torch.backends.cpu.get_cpu_capability() != "AVX512":
+    is_others = processor.maker() not in ("GenuineIntel", "")
+    if not is_others or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     # Numbers that a bfloat16 cannot hold, which a product with 1 is to leave as they are.
     fine = (1 + torch.arange(2.0**14) * 2.0**-23).view(2, 64, 128)

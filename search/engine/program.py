@@ -7,6 +7,8 @@ from typing import Literal, cast, get_args
 
 import torch
 
+from search.engine import processor
+
 Form = Literal["eager", "compiled"]
 
 
@@ -14,8 +16,9 @@ Form = Literal["eager", "compiled"]
 class ProgramIdentity:
     """The program that trains a lane at a width.  A run keeps one for life and stores it.
 
-    Its text is `eager/width=1/torch=2.13.0/cpu/float32/threads=2`.  The number of threads counts on
-    a CPU only, where it decides how a sum is split; elsewhere it is 0.
+    Its text is `eager/width=1/torch=2.13.0/x86_64-GenuineIntel-AVX2/float32/threads=2`, with the
+    name of a GPU in the place of a processor's kind.  The number of threads counts on a CPU only,
+    where it decides how a sum is split; elsewhere it is 0.
     """
 
     form: Form
@@ -33,7 +36,7 @@ class ProgramIdentity:
         if device.type == "cuda":
             device_kind = torch.cuda.get_device_name(device).replace(" ", "-").replace("/", "-")
         else:
-            device_kind = device.type
+            device_kind = processor.kind()
         return cls(
             form=form,
             width=width,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from search.engine import ModelShape, ProgramIdentity, RunConfig
+from search.engine import ModelShape, ProgramIdentity, RunConfig, processor
 from tests.engine.sets import config
 
 
@@ -76,6 +76,7 @@ def test_a_program_identity_survives_text() -> None:
     assert ProgramIdentity.parse(str(identity)) == identity
     assert identity.threads == torch.get_num_threads()
     assert str(torch.__version__) in str(identity)
+    assert identity.device_kind == processor.kind()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from search.engine import ModelShape
+from search.engine import ModelShape, processor
 from search.engine import products as module
 from search.engine.products import forward_flops, multiplies_with_onednn, products, step_flops
 from tests.engine.sets import CPU
@@ -74,3 +74,11 @@ def test_products_keep_float32(num_slots: int, m: int, n: int, k: int) -> None:
         product = torch.bmm(a, b.transpose(1, 2))
     exact = torch.bmm(a.double(), b.double().transpose(1, 2))
     assert ((product - exact) / exact).abs().max() < 2**-18
+
+
+@pytest.mark.parametrize("maker", ["GenuineIntel", ""])
+def test_mkl_keeps_the_processors_it_is_made_for(
+    maker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "maker", lambda: maker)
+    assert not module._has_wider_onednn.__wrapped__()
