@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from random import Random
@@ -125,9 +127,11 @@ class DeviceProcess:
         # that decides what becomes of a device, so its process starts with both blocked, and no
         # run is charged for it.  The tracker must run by then: starting it unblocks them.
         resource_tracker.ensure_running()
+        self._scratch = _scratch_folder()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            self._process.start()
+            with _temporary_files_in(self._scratch):
+                self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         # With the other ends held by the new process alone, its death reads as end-of-file here,
@@ -163,6 +167,8 @@ class DeviceProcess:
         assert code is not None
         for end in (self._orders, self._events, process):
             end.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
         # A process that was of use is replaced at once.  One that died before it was ready, like
         # the one before it, would be started in vain over and over.
         self._num_failures += 1
@@ -175,3 +181,27 @@ class DeviceProcess:
         if code < 0:
             return Died(f"died with signal {-code} ({signal.strsignal(-code)})")
         return Died(f"ended with code {code}")
+
+
+def _scratch_folder() -> tempfile.TemporaryDirectory[str] | None:
+    """A folder for what a process leaves behind, however it ends: each program that it unpacks."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="ridgeline-device-", ignore_cleanup_errors=True)
+    except OSError as exc:  # a disk that is full or cannot be written to: a run needs none
+        _log.warning("no folder for a device's temporary files: %s", exc)
+        return None
+
+
+@contextmanager
+def _temporary_files_in(folder: tempfile.TemporaryDirectory[str] | None) -> Iterator[None]:
+    """Processes started within keep their temporary files there."""
+    before = os.environ.get("TMPDIR")
+    if folder is not None:
+        os.environ["TMPDIR"] = folder.name
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = before

@@ -6,6 +6,7 @@ import math
 import os
 import select
 import signal
+import tempfile
 from multiprocessing.connection import wait
 from pathlib import Path
 from random import Random
@@ -88,6 +89,41 @@ def test_a_killed_device_process_costs_only_the_run_that_trained_alone() -> None
         assert pid_of(api, 2) != first_pid
         api.wait_until(lambda: api.runs[1].attempt == 2 and api.runs[1].epochs)
         api.cancel(1)
+
+
+def test_what_a_process_leaves_behind_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("TMPDIR", raising=False)
+    api = FakeApi()
+    api.add(1, epochs=1, end="linger")
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots=1))):
+        api.wait_until(lambda: api.runs[1].epochs)
+        pid = pid_of(api, 1)
+        (folder,) = tmp_path.glob("ridgeline-device-*")
+        assert f"TMPDIR={folder}" in Path(f"/proc/{pid}/environ").read_text().split("\0")
+        assert "TMPDIR" not in os.environ
+        (folder / "unpacked").mkdir()
+        (folder / "unpacked" / "program.so").write_text("as a program does")
+        os.kill(pid, signal.SIGKILL)
+        api.wait_until(lambda: api.runs[1].attempt == 2 and api.runs[1].epochs)
+        assert not folder.exists()
+        api.cancel(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_room_for_files")
+def test_a_device_without_room_for_temporary_files_trains() -> None:
+    api = FakeApi()
+    api.add(1)
+    with at_work(new_agent(api)):
+        api.wait_until(lambda: api.runs[1].state == "DONE")
+
+
+@pytest.fixture
+def no_room_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
 
 
 def test_a_killed_device_process_charges_none_of_several() -> None:
