@@ -95,9 +95,8 @@ class Bench:
                 self._trainer.set_rules(message)
             case Stop(key=key):
                 self._trainer.remove(key)
-                if key in self._shares:
+                if key in self._programs:
                     self._send(self._end(key, "stopped"))
-                self._programs.pop(key, None)
 
     def advance(self) -> None:
         """Train for a moment, and say what has come of it."""

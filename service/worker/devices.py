@@ -89,11 +89,12 @@ class Device:
     def stop(self, key: Key) -> None:
         """Have a run that was ours trained no further."""
         if self._waiting.pop(key, None) is None:
+            # One that the process has not come to yet may have to wait for a long time.
+            if key == self._preparing or key in self._prepared or key in self._training:
+                self._expect_end(key)
             self._given.discard(key)
             self._prepared.pop(key, None)
             self._port.stop(key)
-            if key == self._preparing or key in self._training:
-                self._expect_end(key)
 
     def set_rules(self, rules: StudyRules) -> None:
         """Have the runs of a study pruned by these rules; each process is to be told anew."""

@@ -203,7 +203,8 @@ def test_a_stopped_run_frees_its_slot_and_the_others_go_on(tail: LogTail) -> Non
         desk.bench.take(Stop((run, 1)))
     while not desk.bench.is_idle:
         desk.bench.advance()
-    assert desk.said.outcomes() == {1: "stopped", 2: "complete", 3: "complete"}
+    expected = {1: "stopped", 2: "complete", 3: "complete", 4: "stopped"}
+    assert desk.said.outcomes() == expected
     assert desk.said.ends()[1].program == PROGRAM
 
 
@@ -227,7 +228,7 @@ def test_a_stop_in_the_same_breath_as_the_order(desk: Desk) -> None:
     desk.bench.take(Stop((1, 1)))
     while not desk.bench.is_idle:
         desk.bench.advance()
-    assert desk.said.outcomes() == {2: "complete"}
+    assert desk.said.outcomes() == {1: "stopped", 2: "complete"}
 
 
 def test_the_device_time_is_shared_out(tail: LogTail, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,6 +254,29 @@ def test_a_run_that_hangs_while_it_is_prepared_is_killed_too(desk: Desk) -> None
     assert desk.ended() == [(1, "stopped"), (2, "stopped")]
 
 
+def test_a_process_that_hangs_while_it_makes_a_pack_is_killed_too() -> None:
+    desk = Desk(num_slots=4)
+    desk.answer(order(1), order(2))
+    for run in (1, 2):
+        desk.hear(Preparing((run, 1)), Prepared((run, 1)))
+    desk.answer(stop=((1, 1),))
+    assert desk.holdings.kill_at == desk.clock() + STOP_GRACE_SECONDS
+    desk.clock.seconds += STOP_GRACE_SECONDS
+    desk.holdings.kill_overdue()
+    assert desk.port.num_kills == 1
+    desk.hear(Died("died with signal 9 (Killed)"), desk.ready)
+    assert desk.ended() == [(1, "stopped")]
+    assert desk.port.started[2:] == [(2, 1)], "neither charged nor held back"
+
+
+def test_a_run_stopped_while_it_is_prepared_costs_the_process_nothing(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(Preparing((1, 1)))
+    desk.answer(stop=((1, 1),))
+    desk.hear(Prepared((1, 1)), RunEnded(run=1, attempt=1, outcome="stopped"))
+    assert desk.holdings.kill_at == float("inf")
+
+
 def test_a_run_hit_by_a_kill_meant_for_the_one_before_is_given_back(desk: Desk) -> None:
     desk.answer(order(1), order(2))
     desk.hear(began(1))
