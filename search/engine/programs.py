@@ -60,6 +60,7 @@ class Programs:
         try:
             if not (self.folder / name).is_dir():
                 self._running = name, Compilation(job, self.folder / name)
+                _log.info("compiling a program for %d slots; runs go on without it", job.width)
         except OSError as exc:  # no more processes, no room for their files
             _log.warning("nothing is compiled: %s", exc)
             self._failed.add(name)
@@ -72,6 +73,7 @@ class Programs:
             return
         try:
             compilation.finish()
+            _log.info("a program is compiled, and trains the runs that begin from now on")
         except RuntimeError as exc:
             _log.warning("no compiled program, so training goes on without: %s", exc)
             self._failed.add(name)

@@ -54,7 +54,8 @@ def open_database(settings: Settings) -> Iterator[Store]:
     """
     from service import wiring
 
-    with file_problems(f"open the database in {settings.home}"):
+    named = "of RIDGELINE_DATABASE_URL" if settings.database_url else f"in {settings.home}"
+    with file_problems(f"open the database {named}"):
         wiring.migrate_database(settings)
         store = wiring.open_store(settings)
     try:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import typer
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 
 from search.problems import validation_problems
 from service.cli.help_text import without_types_of_flags
-from service.client import ClientError
+from service.client import ApiError, ClientError
 from service.errors import InvalidInput, ServiceError
 
 
@@ -46,7 +47,9 @@ class OneLineErrors(TyperGroup):
                 _complain(line)
             status = exc.exit_code
         except (ClientError, ServiceError) as exc:
-            _complain(str(exc))
+            refused = isinstance(exc, ApiError) and exc.status == HTTPStatus.UNAUTHORIZED
+            token = "; RIDGELINE_TOKEN or RIDGELINE_TOKEN_FILE gives the token" if refused else ""
+            _complain(f"{exc}{token}")
             status = 2 if isinstance(exc, InvalidInput) else 1
         except typer.Abort:
             status = 1

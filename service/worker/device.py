@@ -91,7 +91,10 @@ def serve(bench: Bench, inbox: Inbox) -> None:
 
 def _set_up_logging(spec: DeviceSpec) -> LogTail:
     console = logging.StreamHandler()
-    console.setLevel(logging.WARNING)
+    # Of libraries only what is wrong; of the engine also what takes long.
+    console.addFilter(
+        lambda record: record.levelno >= logging.WARNING or record.name.startswith("search.")
+    )
     tail = LogTail()
     logging.basicConfig(
         level=logging.INFO,

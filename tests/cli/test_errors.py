@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -117,6 +120,31 @@ def test_a_service_that_is_not_there(
     line = told(ridgeline, *command.split(), status=1, url="http://127.0.0.1:1")
     assert line.startswith("cannot reach http://127.0.0.1:1: ")
     assert line.endswith("is the service running?")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Takes nobody's token."""
+
+    def do_GET(self) -> None:
+        problem = json.dumps(
+            {"title": "Unauthenticated", "detail": "a token is needed", "status": 401}
+        )
+        self.send_response(401)
+        self.send_header("Content-Type", "application/problem+json")
+        self.send_header("Content-Length", str(len(problem)))
+        self.end_headers()
+        self.wfile.write(problem.encode())
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_refused_token_says_where_the_token_comes_from(ridgeline: Ridgeline) -> None:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        line = told(ridgeline, "studies", status=1, url=f"http://127.0.0.1:{server.server_port}")
+    assert line == (
+        "a token is needed (HTTP 401); RIDGELINE_TOKEN or RIDGELINE_TOKEN_FILE gives the token"
+    )
 
 
 def test_what_is_no_url_and_no_token(ridgeline: Ridgeline) -> None:
