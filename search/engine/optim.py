@@ -106,6 +106,9 @@ def clip_factors(gradients: Sequence[Tensor], max_norm_K: Tensor) -> Tensor:
     Returns:
         [K].
     """
-    squares = [gradient.square().flatten(1).sum(dim=1) for gradient in gradients]
-    norm_K = torch.stack(squares).sum(dim=0).sqrt()
+    first, *others = [gradient.square().flatten(1).sum(dim=1) for gradient in gradients]
+    # One by one: torch's sum over a dimension of five or more is in another order in some slots.
+    for squares_K in others:
+        first = first + squares_K
+    norm_K = first.sqrt()
     return (max_norm_K / (norm_K + CLIP_EPSILON)).clamp(max=1)

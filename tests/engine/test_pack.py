@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from search.engine import DeviceData, ModelShape, Pack, RunConfig
+from search.engine.optim import clip_factors
 from search.engine.penalty import add_gradients
 from tests.engine.sets import blobs, config, fill, shape_for, step_spec
 
@@ -269,3 +270,19 @@ def test_a_slot_without_l2_sees_nothing_of_its_neighbours() -> None:
     gradients = torch.ones(2, 2)
     add_gradients(weights, gradients, torch.empty(2, 2), l1=None, l2=torch.tensor([[0.0], [0.5]]))
     assert gradients.tolist() == [[1.0, 1.0], [2.5, 2.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_slots", [2, 5, 6, 7, 8, 20, 24, 40, 48, 256])
+def test_equal_slots_are_clipped_alike(num_slots: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(num_slots)
+    max_norm = torch.full((num_slots,), 0.5, dtype=dtype)
+    for num_regions in range(1, 14):
+        gradients = [
+            torch.randn(1, 50 * (i + 1), generator=generator, dtype=dtype)
+            .expand(num_slots, -1)
+            .contiguous()
+            for i in range(num_regions)
+        ]
+        factors = clip_factors(gradients, max_norm)
+        assert (factors == factors[0]).all(), num_regions
