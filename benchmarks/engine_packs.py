@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks.engine_loops import Training, synchronise
 from search.engine import (
     Began,
@@ -20,6 +22,7 @@ from search.engine import (
     Pack,
     Reported,
     RunConfig,
+    TrainingRun,
 )
 from search.engine.admission import compiled_width
 from search.engine.compiled import Compilation, CompiledProgram, Job
@@ -27,6 +30,11 @@ from search.engine.pack import METRICS
 from search.engine.spec import StepSpec
 
 ACCURACY = METRICS.index("validation_accuracy")
+
+
+def num_threads(device: torch.device) -> int:
+    """Threads of the device that packs train on side by side."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 class Packs:
@@ -41,20 +49,23 @@ class Packs:
         self, shape: ModelShape, data: DeviceData, *, width: int | None, cache: Path | None
     ) -> None:
         self._shape, self._data, self._width, self._cache = shape, data, width, cache
-        options = LaneOptions(width=width, compile=cache is not None, cache=cache)
-        self._lanes = Lanes(data.device, options)
+        self._threads = num_threads(data.device)
+        self._lanes = Lanes(
+            data.device,
+            LaneOptions(width=width, compile=cache is not None, cache=cache, threads=self._threads),
+        )
 
-    def width(self, config: RunConfig) -> int:
-        """The number of slots of the pack that trains such a run."""
+    def num_slots(self, config: RunConfig) -> int:
+        """The number of slots of the packs that train such runs side by side."""
         spec = _spec(config, self._shape, self._data)
-        return self._width or compiled_width(spec, self._data.device)
+        return self._threads * (self._width or compiled_width(spec, self._data.device))
 
     def compile(self, config: RunConfig) -> float:
         """Have the program for such a run at hand; the seconds that took, 0 where it was."""
         if self._cache is None:
             return 0.0
         spec = _spec(config, self._shape, self._data)
-        return _compile(Job.of(spec, self.width(config), self._data), self._cache)
+        return _compile(Job.of(spec, self._data, threads=1), self._cache)
 
     def train(self, configs: Sequence[RunConfig]) -> Training:
         """Add all the runs at once, and train until the last is over.
@@ -90,18 +101,77 @@ class Packs:
             seconds=seconds,
             accuracies=tuple(accuracies[key] for key in range(len(configs))),
             programs=frozenset(programs),
-            occupancy=slot_seconds / (self.width(configs[0]) * (now - start)),
+            occupancy=slot_seconds / (self.num_slots(configs[0]) * (now - start)),
         )
+
+
+class Solo:
+    """The engine with one run at a time, which has all threads of a CPU.
+
+    Args:
+        cache: the folder of compiled programs; None steps eagerly.
+    """
+
+    def __init__(self, shape: ModelShape, data: DeviceData, *, cache: Path | None) -> None:
+        self._shape, self._data, self._cache = shape, data, cache
+        self._threads = num_threads(data.device)
+        self._program: dict[Job, CompiledProgram] = {}
+
+    def compile(self, config: RunConfig) -> float:
+        """Have the program for such a run at hand; the seconds that took, 0 where it was."""
+        return 0.0 if self._cache is None else _compile(self._job(config), self._cache)
+
+    def train(self, configs: Sequence[RunConfig]) -> Training:
+        """Train the runs one after the other.
+
+        Raises:
+            RuntimeError: one of them diverged.
+        """
+        synchronise(self._data.device)
+        start = time.perf_counter()
+        accuracies: list[float] = []
+        programs: set[str] = set()
+        for config in configs:
+            run = TrainingRun(
+                config,
+                self._shape,
+                self._data,
+                threads=self._threads,
+                compiled=self._compiled(config),
+            )
+            *_, last = run.epochs()
+            if run.outcome().state != "complete":
+                raise RuntimeError("a run diverged")
+            accuracies.append(last.metrics["validation_accuracy"])
+            programs.add(str(run.program))
+        synchronise(self._data.device)
+        return Training(
+            num_samples=self._data.train.num_samples * sum(config.epochs for config in configs),
+            seconds=time.perf_counter() - start,
+            accuracies=tuple(accuracies),
+            programs=frozenset(programs),
+        )
+
+    def _job(self, config: RunConfig) -> Job:
+        return Job.of(_spec(config, self._shape, self._data), self._data, self._threads)
+
+    def _compiled(self, config: RunConfig) -> CompiledProgram | None:
+        if self._cache is None:
+            return None
+        job = self._job(config)
+        if job not in self._program:
+            self._program[job] = CompiledProgram(self._cache / job.name)
+        return self._program[job]
 
 
 def open_pack(
     config: RunConfig, shape: ModelShape, data: DeviceData, width: int, cache: Path | None
 ) -> tuple[Pack, float]:
-    """A pack for such runs, and the seconds that compiling its program took."""
+    """A pack for such runs on one thread, and the seconds that compiling its program took."""
     spec = _spec(config, shape, data)
     if cache is None:
         return Pack(spec, data, width=width), 0.0
-    job = Job.of(spec, width, data)
+    job = Job.of(spec, data, threads=1)
     seconds = _compile(job, cache)
     return Pack(spec, data, width=width, compiled=CompiledProgram(cache / job.name)), seconds
 
@@ -117,5 +187,5 @@ def _compile(job: Job, cache: Path) -> float:
     if folder.exists():
         return 0.0
     start = time.perf_counter()
-    Compilation(job, folder).finish()
+    Compilation(job, folder, hurry=True).finish()
     return time.perf_counter() - start

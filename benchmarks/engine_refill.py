@@ -16,6 +16,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ import torch
 
 from benchmarks.engine_data import Work, configurations
 from benchmarks.engine_loops import Training, synchronise
-from benchmarks.engine_packs import ACCURACY, Packs, open_pack
+from benchmarks.engine_packs import ACCURACY, Packs, num_threads, open_pack
 from benchmarks.engine_throughput import Options, Ratio, Row
 from search.engine import DeviceData, Pack, RunConfig
 from search.engine.pack import SlotState
@@ -58,24 +59,29 @@ def measure_refill(
     """One row: refilled slots, held against the packs that are not."""
     name, data = f"refill-{work.name}", work.device_data(device)
     runs = runs_with_stops(work.refill_batch_size, num_runs)
-    lanes = Packs(work.shape, data, width=num_slots, cache=options.cache)
+    # Packs train side by side, a thread of the CPU each; so do those of all other contenders.
+    num_packs = num_threads(device)
+    width = -(-num_slots // num_packs)
+    num_slots = width * num_packs
+    lanes = Packs(work.shape, data, width=width, cache=options.cache)
     progress(f"{name}: compiling")
     compile_seconds = lanes.compile(runs[0])
-    packs: dict[int, Pack] = {}
-    narrowing_seconds = 0.0
-    for width in sorted({-(-num_slots // _ETA**i) for i in range(len(RUNGS))}):
-        packs[width], seconds = open_pack(runs[0], work.shape, data, width, options.cache)
-        narrowing_seconds += seconds
+    widths = sorted({-(-width // _ETA**i) for i in range(len(RUNGS))})
+    crews = [
+        {w: open_pack(runs[0], work.shape, data, w, options.cache)[0] for w in widths}
+        for _ in range(num_packs)
+    ]
     contenders: dict[str, Callable[[Sequence[RunConfig]], Training]] = {
         "refill": lanes.train,
         "static": lambda runs: static(lanes, runs, num_slots),
-        "narrowing": lambda runs: narrowing(packs, runs, data, cohort=num_slots),
-        "pooled_narrowing": lambda runs: narrowing(packs, runs, data, cohort=len(runs)),
+        "narrowing": lambda runs: side_by_side(crews, runs, data, cohort=width),
+        "pooled_narrowing": lambda runs: side_by_side(crews, runs, data, cohort=len(runs)),
     }
     short = [replace(run, epochs=1) for run in runs[: num_slots + 1]]
     lanes.train(short)  # warm up
-    for width, pack in packs.items():
-        narrowing({width: pack}, short[:width], data, cohort=width)
+    for crew in crews:
+        for w, pack in crew.items():
+            narrowing({w: pack}, short[:w], data, cohort=w)
 
     results = {who: list[Training]() for who in contenders}
     for number in range(options.rounds):
@@ -100,10 +106,8 @@ def measure_refill(
         who: round(statistics.fmean(a for t in trainings for a in t.accuracies), 4)
         for who, trainings in results.items()
     }
-    row |= {"runs": num_runs, "slots": num_slots, "widths": sorted(packs), "rungs": RUNGS}
+    row |= {"runs": num_runs, "slots": num_slots, "widths": widths, "rungs": RUNGS}
     row["compile_seconds"] = round(compile_seconds, 2)
-    # The widest of its programs is that of the lanes.
-    row["narrowing_compile_seconds"] = round(compile_seconds + narrowing_seconds, 2)
     row |= {"rounds": options.rounds, "data": work.data}
     row["programs"] = sorted({program for t in results["refill"] for program in t.programs})
     yield row
@@ -119,6 +123,28 @@ def static(lanes: Packs, runs: Sequence[RunConfig], num_slots: int) -> Training:
         accuracies=tuple(accuracy for part in parts for accuracy in part.accuracies),
         programs=frozenset().union(*(part.programs for part in parts)),
         occupancy=sum(part.occupancy * part.seconds for part in parts) / seconds,
+    )
+
+
+def side_by_side(
+    crews: Sequence[Mapping[int, Pack]], runs: Sequence[RunConfig], data: DeviceData, *, cohort: int
+) -> Training:
+    """`narrowing` on several threads at once, each with packs and an equal part of the runs."""
+    synchronise(data.device)
+    start = time.perf_counter()
+    num_crews = len(crews)
+    with ThreadPoolExecutor(num_crews) as threads:
+        jobs = [
+            threads.submit(narrowing, crew, runs[i::num_crews], data, cohort=cohort)
+            for i, crew in enumerate(crews)
+        ]
+        parts = [job.result() for job in jobs]
+    seconds = time.perf_counter() - start
+    return Training(
+        num_samples=sum(part.num_samples for part in parts),
+        seconds=seconds,
+        accuracies=tuple(accuracy for part in parts for accuracy in part.accuracies),
+        occupancy=sum(p.occupancy * p.seconds for p in parts) / sum(p.seconds for p in parts),
     )
 
 

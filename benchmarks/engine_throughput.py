@@ -17,7 +17,7 @@ import torch
 from benchmarks.engine_data import Work, configurations
 from benchmarks.engine_limits import BYTES_COUNTED, FLOPS_COUNTED, Cost, Device
 from benchmarks.engine_loops import Training, train_resident, train_with_loader
-from benchmarks.engine_packs import Packs
+from benchmarks.engine_packs import Packs, Solo
 from search.engine import RunConfig
 
 Row = dict[str, Any]
@@ -74,7 +74,7 @@ def measure_throughput(
     name = f"{work.name}-dropout" if dropout else work.name
     data = work.device_data(device)
     packs = Packs(work.shape, data, width=options.width, cache=options.cache)
-    alone = Packs(work.shape, data, width=1, cache=options.cache)
+    alone = Solo(work.shape, data, cache=options.cache)
     contenders: dict[str, Contender] = {
         "loader": lambda configs: train_with_loader(work, device, configs),
         "solo": lambda configs: train_resident(data, work.shape, configs),
@@ -82,7 +82,8 @@ def measure_throughput(
         PACKS: packs.train,
     }
     count = options.num_configs or max(
-        packs.width(_configs(work, batch_size, 1, dropout)[0]) for batch_size in work.batch_sizes
+        packs.num_slots(_configs(work, batch_size, 1, dropout)[0])
+        for batch_size in work.batch_sizes
     )
     configs = {size: _configs(work, size, count, dropout) for size in work.batch_sizes}
     compile_seconds: dict[str, dict[int, float]] = {"compiled_solo": {}, PACKS: {}}

@@ -56,7 +56,9 @@ class Settings(BaseSettings):
         1_000, description="unfinished studies of one token"
     )
     device_threads: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="threads of a CPU device; left out: one core less than there are"
+        None,
+        description="threads of a CPU device, which train packs side by side; "
+        "left out: one for each core",
     )
 
     pack_width: Annotated[int, Field(ge=1, le=MAX_PACK_WIDTH)] | None = Field(

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from search.engine.compiled import Compilation, CompiledProgram, Job
+from search.engine import native
+from search.engine.compiled import Compilation, CompiledProgram, Job, digest
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
 from search.engine.memory import bytes_per_slot
@@ -94,11 +95,6 @@ def compiled_width(spec: StepSpec, device: torch.device) -> int:
     return prior_width(spec, device)
 
 
-def width_for(num_runs: int, limit: int) -> int:
-    """The narrowest of WIDTHS with a slot for every run, up to `limit`."""
-    return next((w for w in WIDTHS if w >= min(num_runs, limit)), limit)
-
-
 def free_bytes(device: torch.device) -> int:
     """What packs may take of the memory that is free now."""
     if device.type == "cuda":
@@ -125,24 +121,35 @@ def measure(
     *,
     form: Form,
     widths: Sequence[int],
+    threads: int = 1,
     folder: Path | None = None,
 ) -> Iterator[Measurement]:
     """Train copies of a run at each of some rising widths; ends where memory does.
 
     Args:
-        folder: of compiled programs; one that is not there is made.  Needs none to step eagerly.
+        threads: of a CPU, that a pack trains on.
+        folder: of programs; what is not there is compiled.  Needs none to step eagerly.
+
+    Raises:
+        RuntimeError: the program cannot be compiled.
     """
+    program: CompiledProgram | None = None
+    kernels: native.Kernels | None = None
+    if form == "compiled":
+        assert folder is not None
+        job = Job.of(spec, data, threads)
+        if not (folder / job.name).exists():
+            Compilation(job, folder / job.name, hurry=True).finish()
+        program = CompiledProgram(folder / job.name)
+    elif form == "native":
+        assert folder is not None
+        kernels = native.kernels(folder)
+        if kernels is None:
+            raise RuntimeError("the native kernels cannot be compiled; the log says why")
     for width in widths:
-        program = None
-        if form == "compiled":
-            assert folder is not None
-            job = Job.of(spec, width, data)
-            place = folder / job.name
-            if not place.exists():
-                Compilation(job, place).finish()
-            program = CompiledProgram(place)
         try:
-            speed = _samples_per_second(Pack(spec, data, width=width, compiled=program), config)
+            pack = Pack(spec, data, width=width, threads=threads, compiled=program, kernels=kernels)
+            speed = _samples_per_second(pack, config)
         except Exception as exc:
             if not is_out_of_memory(exc):
                 raise
@@ -192,18 +199,27 @@ class Widths:
         self._folder = folder
         self._best: dict[StepSpec, int] = {}
 
-    def best(self, spec: StepSpec, data: DeviceData, config: RunConfig, limit: int) -> int:
-        """The width to take, of those up to `limit`; `config` is any run of the step."""
+    def best(
+        self, spec: StepSpec, data: DeviceData, config: RunConfig, limit: int, threads: int
+    ) -> int:
+        """The width to take, of those up to `limit`, on so many threads of a CPU.
+
+        Args:
+            config: any run of the step.
+        """
         if limit == 1:
             return 1
         if spec not in self._best:
             file = None
             if self._folder is not None:
-                file = self._folder / f"{Job.of(spec, limit, data).name}.widths.json"
+                name = digest([spec.as_dict(), limit, threads], data.device.type)
+                file = self._folder / f"{name}.widths.json"
             measured = _read(file)
             if not measured:
                 widths = [width for width in WIDTHS if width <= limit]
-                measured = list(measure(spec, data, config, form="eager", widths=widths))
+                measured = list(
+                    measure(spec, data, config, form="eager", widths=widths, threads=threads)
+                )
                 _write(file, measured)
             self._best[spec] = best_width(measured, "eager")
         return min(limit, self._best[spec])

@@ -2,9 +2,10 @@
 
 `torch.export` takes step and evaluation as they stand in `step` and `evaluation`, AOTInductor makes
 native libraries of them, and calling those costs neither guards nor the interpreter: 25 µs for a
-whole step of a small model, where the eager one takes 150.  A folder holds one program; its name is
-a hash of all that went into it, so a program of another torch, processor or version of this engine
-is never taken for it.
+whole step of a small model, where the eager one takes 150.  One program serves every width, batch
+size and number of steps and samples.  A folder holds one program; its name is a hash of all that
+went into it, so a program of another torch, processor or version of this engine is never taken for
+it.
 """
 
 from __future__ import annotations
@@ -18,25 +19,50 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx.experimental._config as export_config
 from torch import Tensor
+from torch.export import Dim
 
 from search.engine import processor
+from search.engine.config import ModelShape
 from search.engine.data import DeviceData, Split
-from search.engine.evaluation import EvaluationMemory, TracedEvaluation, slots_at_once
+from search.engine.evaluation import EvaluationMemory, TracedEvaluation
 from search.engine.memory import PackMemory
-from search.engine.spec import StepSpec
+from search.engine.spec import Family, StepSpec
 from search.engine.step import Terms, TracedStep
 
 INDUCTOR_CACHE = "inductor"
 """The folder, among the programs, of what the compiler can use again."""
 
 _STEP, _EVALUATION = "step.pt2", "evaluation.pt2"
+
+_SLOTS, _ROWS = 8, 64
+"""Of the example that a program is compiled from; the compiler takes sizes near them as likely."""
+
+_STEP_SIZES = {
+    "x": "Nd",
+    "y": "N",
+    "samples": "KSB",
+    "rates": "KSc",
+    "constants": "Kc",
+    "dropout_keys": "KS",
+    "dropout_thresholds": "Kc",
+    "dropout_counters": "uB",
+    "invalid": "SB",
+    "num_valid": "S",
+}
+"""The dimensions of inputs whose first is not the slots alone; lower case is fixed for a model."""
+
+_EVALUATION_SIZES = {"x": "Bd", "y": "B", "num_valid": ""}
+
+_BEYOND_CACHE = 2**23
+"""Numbers of a data set that come from memory, not from a CPU's cache."""
 
 _SOURCES = (
     "compiled",
@@ -65,7 +91,7 @@ class CompiledProgram:
         self._evaluation = torch._inductor.aoti_load_package(str(folder / _EVALUATION)).loader
 
     def bind_step(self, inputs: Mapping[str, Tensor]) -> Callable[[Terms], None]:
-        """The step over these tensors, which must be laid out as those it was compiled for."""
+        """The step over these tensors of `PackMemory.inputs`."""
         tensors, run = list(inputs.values()), self._step.run
 
         def step(terms: Terms) -> None:
@@ -86,31 +112,40 @@ class CompiledProgram:
 
 @dataclass(frozen=True)
 class Job:
-    """A program to compile: a step of some width, and the evaluation that goes with it.
+    """A program to compile: the training step of a model, and the evaluation that goes with it.
 
     Attributes:
-        num_validation: rows of the validation part.
+        is_beyond_cache: whether the data set lies in memory rather than in a CPU's cache.
         threads: of a CPU device; 0 elsewhere.
     """
 
-    spec: StepSpec
-    num_validation: int
-    width: int
+    shape: ModelShape
+    family: Family
+    drops: bool
+    clips: bool
+    dtype: str
+    is_beyond_cache: bool
     device_type: str
     threads: int
 
     @classmethod
-    def of(cls, spec: StepSpec, width: int, data: DeviceData) -> Job:
-        """The program for a pack here and now."""
-        kind = data.device.type
-        threads = torch.get_num_threads() if kind == "cpu" else 0
-        return cls(spec, data.validation.num_samples, width, kind, threads)
+    def of(cls, spec: StepSpec, data: DeviceData, threads: int) -> Job:
+        """The program for packs of this step over these data."""
+        return cls(
+            spec.shape,
+            spec.family,
+            spec.drops,
+            spec.clips,
+            spec.dtype,
+            data.device.type == "cpu" and data.train.x.numel() >= _BEYOND_CACHE,
+            data.device.type,
+            threads if data.device.type == "cpu" else 0,
+        )
 
     @property
     def name(self) -> str:
         """The name of the program's folder: a hash of the job, this machine and this engine."""
-        text = json.dumps([self._as_dict(), *_surroundings(self.device_type)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
+        return digest(asdict(self), self.device_type)
 
     def compile(self, folder: Path, scratch: Path) -> None:
         """Compile the program here and now; the folder appears whole or not at all.
@@ -121,23 +156,38 @@ class Job:
         device = torch.device(self.device_type)
         if self.threads:
             torch.set_num_threads(self.threads)
-        shape, num_rows = self.spec.shape, self.spec.num_samples
         data = DeviceData(
-            train=self._blank(num_rows, device),
-            validation=self._blank(self.num_validation, device),
+            train=self._blank(5 * _ROWS - 1, device),
+            validation=self._blank(_ROWS, device),
             test=self._blank(1, device),
-            num_classes=shape.num_classes,
+            num_classes=self.shape.num_classes,
         )
-        step_inputs = PackMemory(self.spec, self.width, data).inputs()
-        num_slots = slots_at_once(shape, self.num_validation, self.width)
-        evaluation_inputs = EvaluationMemory(shape, data.validation, num_slots).inputs()[0]
+        spec = StepSpec(
+            shape=self.shape,
+            num_samples=data.train.num_samples,
+            batch_size=_ROWS,
+            family=self.family,
+            drops=self.drops,
+            clips=self.clips,
+            dtype=self.dtype,
+        )
+        step_inputs = PackMemory(spec, _SLOTS, data).inputs()
+        evaluation_inputs = EvaluationMemory(self.shape, data.validation, _SLOTS).inputs()[0]
+        step = TracedStep(spec, is_beyond_cache=self.is_beyond_cache)
         made = Path(tempfile.mkdtemp(dir=scratch))
         try:
             # Inductor of torch 2.13 fails with a KeyError (`get_read_expr`) on what it fuses of a
             # batch norm, unless values that are read are written out first.
-            settings = {"realize_reads_threshold": 1} if shape.batch_norm else {}
-            _compile(TracedStep(self.spec), step_inputs, made / _STEP, settings)
-            _compile(TracedEvaluation(shape), evaluation_inputs, made / _EVALUATION, settings)
+            settings = {"realize_reads_threshold": 1} if self.shape.batch_norm else {}
+            _compile(step, step_inputs, _STEP_SIZES, "K", made / _STEP, settings)
+            _compile(
+                TracedEvaluation(self.shape),
+                evaluation_inputs,
+                _EVALUATION_SIZES,
+                "E",
+                made / _EVALUATION,
+                settings,
+            )
             os.rename(made, folder)
         except OSError:
             if not folder.exists():  # another process was faster
@@ -149,23 +199,16 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """The job that `as_json` wrote down."""
         data = json.loads(text)
-        return cls(**{**data, "spec": StepSpec.from_dict(data["spec"])})
-
-    def _as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "spec": self.spec.as_dict()}
+        return cls(**{**data, "shape": ModelShape(**data["shape"])})
 
     def as_json(self) -> str:
         """The job for another process; see `from_json`."""
-        return json.dumps(self._as_dict())
+        return json.dumps(asdict(self))
 
     def _blank(self, num_rows: int, device: torch.device) -> Split:
+        dtype = getattr(torch, self.dtype)
         return Split(
-            torch.zeros(
-                num_rows,
-                self.spec.shape.num_features,
-                dtype=getattr(torch, self.spec.dtype),
-                device=device,
-            ),
+            torch.zeros(num_rows, self.shape.num_features, dtype=dtype, device=device),
             torch.zeros(num_rows, dtype=torch.int64, device=device),
         )
 
@@ -175,11 +218,15 @@ class Compilation:
 
     What the compiler writes on its way lies beside the program, in a folder that goes with it.
 
+    Args:
+        hurry: take time from what else this machine computes; otherwise only cores that are idle.
+
     Raises:
         OSError: the process, or room for its files, could not be had.
     """
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: Job, folder: Path, *, hurry: bool) -> None:
+        self.is_hurried, self.is_given_up = hurry, False
         self._scratch = tempfile.mkdtemp(prefix="compiling-", dir=folder.parent)
         self._log = Path(self._scratch, "log")
         command = [sys.executable, "-m", "search.engine.compiling"]
@@ -193,7 +240,7 @@ class Compilation:
         try:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [*command, job.as_json(), str(folder), self._scratch],
+                    [*command, job.as_json(), str(folder), self._scratch, *hurry * ["--hurry"]],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
@@ -209,6 +256,12 @@ class Compilation:
     def has_ended(self) -> bool:
         """Whether `finish` returns at once."""
         return self._process.poll() is not None
+
+    def give_up(self) -> None:
+        """Have the process end without a program; `finish` then raises."""
+        self.is_given_up = True
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def finish(self) -> None:
         """Wait for the program.
@@ -229,18 +282,46 @@ class Compilation:
 
 
 def _compile(
-    module: torch.nn.Module, inputs: Mapping[str, Tensor], path: Path, settings: dict[str, Any]
+    module: torch.nn.Module,
+    inputs: Mapping[str, Tensor],
+    sizes: Mapping[str, Sequence[str]],
+    slots: str,
+    path: Path,
+    settings: dict[str, Any],
 ) -> None:
+    """Export and compile one function of tensors by name.
+
+    Args:
+        sizes: by input, the names of its dimensions; those that are upper case vary.
+        slots: the name of the first dimension of all other inputs.
+    """
     # Of the same shapes and strides, but no two of one storage: what the inputs are views of is
     # none of the program's business.
     example = {
         name: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).zero_()
         for name, t in inputs.items()
     }
-    program = torch.export.export(module, (example,), strict=False)
+    dims = {name: Dim(name, min=1) for name in {*"".join(map("".join, sizes.values())), slots}}
+    shapes = {
+        name: {
+            i: dims[size]
+            for i, size in enumerate(sizes.get(name, (slots,)))
+            if size.isupper() and tensor.shape[i] > 0
+        }
+        for name, tensor in example.items()
+    }
+    # Otherwise a size of 1 counts as a case of its own, and the program as one for 2 and more.
+    with export_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(module, (example,), dynamic_shapes=(shapes,), strict=False)
     torch._inductor.aoti_compile_and_package(
         program, package_path=str(path), inductor_configs=settings
     )
+
+
+def digest(data: object, device_type: str) -> str:
+    """A name for what follows from plain JSON data, this machine and this engine."""
+    text = json.dumps([data, *_surroundings(device_type)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 @cache

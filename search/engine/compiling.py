@@ -1,5 +1,7 @@
 """The process that compiles one program: `python -m search.engine.compiling JOB FOLDER SCRATCH`.
 
+It computes on cores that would be idle otherwise, or with `--hurry` beside the runs that train.
+
 It ends with the process that started it, whose end of the pipe to its standard input then closes,
 and takes the folder SCRATCH with it.
 """
@@ -23,9 +25,12 @@ def _end_with_parent(scratch: str) -> None:
     os.killpg(0, signal.SIGKILL)  # the compiler's own processes too
 
 
-def main(job: str, folder: str, scratch: str) -> int:
+def main(job: str, folder: str, scratch: str, hurry: str = "") -> int:
     """Compile the job into its folder; 0 when that went well."""
-    os.nice(NICENESS)  # the runs that train meanwhile go first
+    if hurry or not hasattr(os, "SCHED_IDLE"):  # the latter not on macOS
+        os.nice(NICENESS)  # the runs that train meanwhile go first
+    else:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
     from search.engine.compiled import Job
 

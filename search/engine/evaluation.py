@@ -14,7 +14,6 @@ from search.engine.config import ModelShape
 from search.engine.data import Split
 from search.engine.layers import NORM_EPSILON
 from search.engine.layout import Stacks, layouts
-from search.engine.products import forward_flops, products
 from search.engine.spec import round_up
 
 NEAR_ZERO = 1e-3
@@ -29,7 +28,8 @@ def loss_and_accuracy(
 ) -> Tensor:
     """Mean cross-entropy and accuracy in evaluation mode, summed in float64.
 
-    Looks at one slot's rows alone, so it cannot depend on the pack.
+    Looks at one slot's rows alone, so it cannot depend on the pack.  The caller chooses the library
+    that multiplies, see `products`.
 
     Returns:
         float64 [2] on the device; the caller decides when to wait for it.
@@ -42,11 +42,8 @@ def loss_and_accuracy(
     chunks = zip(
         torch.split(split.x, EVALUATION_ROWS), torch.split(split.y, EVALUATION_ROWS), strict=True
     )
-    flops = forward_flops(shape, min(EVALUATION_ROWS, split.num_samples))
-    library = products(flops, parameters_P.device, parameters_P.dtype)
     for x_BD, y_B in chunks:
-        with library:
-            logits_BC = _logits(shape, parameters, statistics, x_BD)
+        logits_BC = _logits(shape, parameters, statistics, x_BD)
         losses_B1 = -torch.log_softmax(logits_BC, dim=1).gather(1, y_B[:, None])
         totals[0] += losses_B1.sum(dtype=torch.float64)
         totals[1] += (logits_BC.argmax(dim=1) == y_B).sum()
@@ -118,7 +115,7 @@ class TracedEvaluation(torch.nn.Module):
         """Change `totals` in place."""
         shape = self._shape
         logits_ECB = _stacked_logits(shape, inputs, inputs["x"])
-        target_EB = inputs["y"].expand(len(logits_ECB), -1)
+        target_EB = inputs["y"].expand(logits_ECB.shape[0], -1)
         losses_EB = -torch.log_softmax(logits_ECB, dim=1).gather(1, target_EB[:, None])[:, 0]
         right_EB = logits_ECB.argmax(dim=1) == target_EB
         valid_B = torch.arange(logits_ECB.shape[2], device=right_EB.device) < inputs["num_valid"]
@@ -136,7 +133,6 @@ class EvaluationMemory:
         parameters, statistics: what is evaluated.
         totals_E2: the sum of the losses, and the number of right guesses.
         weights_E2: as `weight_totals` gives them.
-        flops: of the products on a chunk.
     """
 
     def __init__(self, shape: ModelShape, split: Split, num_slots: int) -> None:
@@ -147,7 +143,6 @@ class EvaluationMemory:
         self.totals_E2 = torch.zeros(num_slots, 2, dtype=torch.float64, device=x.device)
         self.weights_E2 = torch.zeros_like(self.totals_E2)
         num_rows = min(EVALUATION_ROWS, round_up(split.num_samples))
-        self.flops = num_slots * forward_flops(shape, num_rows)
         self._chunks = list(_chunks(x, y, num_rows))
 
     def inputs(self) -> list[dict[str, Tensor]]:
@@ -173,9 +168,9 @@ def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:
 
 def _stacked_logits(shape: ModelShape, tensors: Mapping[str, Tensor], x_BD: Tensor) -> Tensor:
     """Logits in evaluation mode, [E, C, B]: units before rows, as in training (`layers`)."""
-    flow = x_BD.t()[None].expand(len(tensors["layers.0.weight"]), -1, -1)
+    flow = x_BD.t()[None].expand(tensors["layers.0.weight"].shape[0], -1, -1)
     for i, weight in enumerate(matrices_of(shape, tensors)):
-        flow = _products(weight, flow) + tensors[f"layers.{i}.bias"][:, :, None]
+        flow = torch.bmm(weight, flow) + tensors[f"layers.{i}.bias"][:, :, None]
         if i == len(shape.hidden):
             break
         if shape.batch_norm:
@@ -186,8 +181,3 @@ def _stacked_logits(shape: ModelShape, tensors: Mapping[str, Tensor], x_BD: Tens
             flow = flow * scale[:, :, None] + shift[:, :, None]
         flow = flow.relu() if shape.activation == "relu" else flow.tanh()
     return flow
-
-
-def _products(left: Tensor, right: Tensor) -> Tensor:
-    """Matrix products, slot by slot; one slot's as a plain product, which is faster."""
-    return (left[0] @ right[0])[None] if len(left) == 1 else torch.bmm(left, right)

@@ -5,25 +5,37 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from search.engine.admission import Widths, compiled_width, prior_width, width_for
+from search.engine.admission import Widths, compiled_width, prior_width
 from search.engine.compiled import CompiledProgram, Job
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
+from search.engine.native import Kernels
 from search.engine.pack import Pack
+from search.engine.products import step_flops
 from search.engine.programs import Programs
 from search.engine.progress import Progress
 from search.engine.pruning import PruningRules
 from search.engine.spec import StepSpec
+from search.engine.threads import threads_for_step
 from search.events import Began, Event, Over, Reported
 
-COMPILE_SECONDS = 20.0
-"""What compiling a program takes: a lane that has trained for as long, or will, is worth it."""
+_SAVED_PER_TICK, _SAVED_SHARE = 1e-4, 0.1
+"""What a compiled step saves: the calls of its operations, and passes over memory.  As measured
+for 64-64-10 and 784-128-10 with batches of 16 to 512, against the native form."""
+
+TURN_SECONDS = 0.05
+"""How long a pack trains before it is heard, unless a run ends: it then can take another."""
 
 ADVANCE_SECONDS = 0.25
-"""How long the device is kept before somebody may be heard: a cancel waits no longer."""
+"""How long at most: a cancel waits no longer."""
+
+
+def savable_seconds(num_ticks: float, seconds: float) -> float:
+    """Of so many ticks that take so long, what a compiled program would save."""
+    return num_ticks * _SAVED_PER_TICK + seconds * _SAVED_SHARE
 
 
 @dataclass(frozen=True)
@@ -35,12 +47,14 @@ class LaneOptions:
         compile: whether programs may be compiled.
         cache: the folder of compiled programs and measurements; None compiles nothing.
         memory_bytes: what a pack may take; None goes by what is free.
+        threads: of a CPU, to train on.
     """
 
     width: int | None = None
     compile: bool = True
     cache: Path | None = None
     memory_bytes: int | None = None
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,21 +66,88 @@ class Waiting:
     group: str | None
 
 
-@dataclass
+@dataclass(frozen=True)
+class Turn:
+    """What a pack's time on a thread came to.
+
+    Attributes:
+        events: of its runs, in the order in which they came about.
+        freed: slots whose runs are over.
+    """
+
+    events: list[Event]
+    freed: list[int]
+    seconds: float
+    num_ticks: int
+
+
+@dataclass(eq=False)
 class OpenPack:
-    """A pack and the runs in its slots."""
+    """A pack and the runs in its slots.
+
+    While it has a turn, another thread computes on the pack and on the progress of its runs;
+    everything here is the device's own thread's.
+    """
 
     pack: Pack
     runs: dict[int, tuple[Waiting, Progress]]
     """By slot."""
+    seconds: float
+    """Of its turns, and of those that others had before it came."""
+    has_turn: bool = False
+    removed: dict[int, Hashable] = field(default_factory=dict)
+    """Slots whose runs were taken out while it had its turn, and their keys."""
     seconds_per_tick: float | None = None
 
-    def chunk(self) -> int:
+    @property
+    def num_free(self) -> int:
+        """Slots that no run is in."""
+        return self.pack.width - len(self.runs)
+
+    def take_turn(self, rules: dict[str, PruningRules]) -> Turn:
+        """Train for a moment: until a run ends, or TURN_SECONDS are over at the end of an epoch."""
+        pack, events = self.pack, list[Event]()
+        freed: list[int] = []
+        start = now = time.perf_counter()
+        num_ticks = 0
+        while not freed and (now - start < TURN_SECONDS or num_ticks == 0):
+            count = self._ticks_until(start + ADVANCE_SECONDS - now)
+            pack.tick(count)
+            num_ticks += count
+            ended = [slot for slot in self.runs if pack.at_epoch_end(slot)]
+            metrics = pack.epoch_metrics(ended) if ended else []
+            for slot, values in zip(ended, metrics, strict=True):
+                run, progress = self.runs[slot]
+                report = progress.end_epoch(values, rules.get(run.group or ""))
+                if report is not None:
+                    events.append(Reported(run.key, report))
+                if progress.is_over:
+                    events.append(Over(run.key, progress.outcome()))
+                    freed.append(slot)
+            now = time.perf_counter()
+        return Turn(events, freed, now - start, num_ticks)
+
+    def land(self, turn: Turn) -> list[Event]:
+        """Take in a turn; its events, but those of runs that were taken out meanwhile."""
+        self.seconds += turn.seconds
+        self.seconds_per_tick = turn.seconds / turn.num_ticks
+        for slot in {*turn.freed, *self.removed}:
+            self.free(slot)
+        gone = {*self.removed.values()}
+        self.removed.clear()
+        return [event for event in turn.events if event.key not in gone]
+
+    def free(self, slot: int) -> None:
+        """Take the run out of a slot."""
+        self.pack.free(slot)
+        self.runs.pop(slot, None)
+
+    def _ticks_until(self, seconds: float) -> int:
         """How many ticks to take at once."""
         ticks = self.pack.ticks_to_epoch_end
         if self.seconds_per_tick is None:
             return min(ticks, 4)
-        return min(ticks, max(1, int(ADVANCE_SECONDS / self.seconds_per_tick)))
+        return min(ticks, max(1, int(seconds / self.seconds_per_tick)))
 
 
 class Lane:
@@ -92,20 +173,28 @@ class Lane:
         self.spec, self.data = spec, data
         self.waiting: deque[Waiting] = deque()
         self.packs: list[OpenPack] = []
-        self.seconds = 0.0
         self.filling: OpenPack | None = None
         """The pack that `refill` is at; None while it opens one, and at other times."""
         self._options, self._programs = options, programs
         self._pinned = pinned
         self._widest = widest
         self._widths = widths
+        flops = step_flops(spec.shape, spec.batch_size)
+        self._threads = threads_for_step(flops, data.device, options.threads)
+        self.job = Job.of(spec, data, self._threads)
+        self._side_by_side = options.threads if self._threads == 1 else 1
         self._eager_width: int | None = None
         """None until it is known."""
 
     @property
+    def needs_all_threads(self) -> bool:
+        """Whether one of its packs keeps the whole device busy."""
+        return self._side_by_side == 1
+
+    @property
     def has_work(self) -> bool:
         """Whether a run waits or trains."""
-        return bool(self.waiting) or any(open_pack.runs for open_pack in self.packs)
+        return bool(self.waiting) or any(p.runs or p.has_turn for p in self.packs)
 
     @property
     def num_open(self) -> int:
@@ -115,7 +204,7 @@ class Lane:
     @property
     def num_idle(self) -> int:
         """Slots of packs in training that no run is in, and none is about to take."""
-        free = sum(p.pack.width - len(p.runs) for p in self.packs if p.runs)
+        free = sum(p.num_free for p in self.packs if p.runs)
         return max(0, free - len(self.waiting))
 
     def narrow(self, width: int) -> None:
@@ -125,9 +214,11 @@ class Lane:
     def add(self, run: Waiting) -> None:
         """Have a run wait for a slot."""
         is_fixed = self._pinned or self._options.width is not None
-        if self.has_work and self._eager_width is None and not is_fixed:
+        if self.has_work and self._eager_width is None and not is_fixed and self._kernels is None:
             # Here, where a run is being added: what goes wrong is known to be about its step.
-            self._eager_width = self._widths.best(self.spec, self.data, run.config, self.full_width)
+            self._eager_width = self._widths.best(
+                self.spec, self.data, run.config, self.full_width, self._threads
+            )
         self.waiting.append(run)
 
     def remove(self, key: Hashable) -> bool:
@@ -138,89 +229,95 @@ class Lane:
                 return True
         for open_pack in self.packs:
             for slot, (run, _) in open_pack.runs.items():
-                if run.key == key:
-                    open_pack.pack.free(slot)
-                    del open_pack.runs[slot]
+                if run.key == key and slot not in open_pack.removed:
+                    if open_pack.has_turn:
+                        open_pack.removed[slot] = key
+                    else:
+                        open_pack.free(slot)
                     return True
         return False
 
-    def refill(self) -> Iterator[Event]:
-        """Put waiting runs into free slots, opening a pack where there is none."""
-        self.filling = None
-        program, width = self.choose()
-        wanted = None if program is None else "compiled"
-        for open_pack in self.packs:
-            if wanted is None or open_pack.pack.program.form == wanted:
-                yield from self._fill(open_pack)
-        num_slots = sum(p.pack.width for p in self.packs if p.runs)
-        if self.waiting and num_slots < self.full_width:
-            self.filling = None
-            pack = Pack(self.spec, self.data, width=width, compiled=program)
-            self.packs.append(OpenPack(pack, {}))
-            yield from self._fill(self.packs[-1])
-        self.filling = None
-        self.packs = [open_pack for open_pack in self.packs if open_pack.runs]
+    def refill(self, seconds: float) -> Iterator[Event]:
+        """Put waiting runs into free slots, opening a pack where there is none.
 
-    def train(self, open_pack: OpenPack, rules: dict[str, PruningRules]) -> Iterator[Event]:
-        """Some ticks of a pack, and what has come of them."""
-        pack, count = open_pack.pack, open_pack.chunk()
-        before = time.perf_counter()
-        pack.tick(count)
-        ended = [slot for slot in open_pack.runs if pack.at_epoch_end(slot)]
-        metrics = pack.epoch_metrics(ended) if ended else []
-        seconds = time.perf_counter() - before
-        self.seconds += seconds
-        open_pack.seconds_per_tick = seconds / count
-        for slot, values in zip(ended, metrics, strict=True):
-            run, progress = open_pack.runs[slot]
-            report = progress.end_epoch(values, rules.get(run.group or ""))
-            if report is not None:
-                yield Reported(run.key, report)
-            if progress.is_over:
-                outcome = progress.outcome()
-                pack.free(slot)
-                del open_pack.runs[slot]
-                yield Over(run.key, outcome)
+        Args:
+            seconds: of device time that a new pack is taken to have had.
+        """
+        self.filling = None
+        if self.waiting:
+            yield from self._refill(seconds)
+        self.filling = None
+        self.packs = [p for p in self.packs if p.runs or p.has_turn]
+
+    def _refill(self, seconds: float) -> Iterator[Event]:
+        program, kernels, width = self.choose()
+        form = "compiled" if program else "native" if kernels else "eager"
+        fitting = [p for p in self.packs if p.pack.program.form == form]
+        for open_pack in fitting:
+            if not open_pack.has_turn:
+                yield from self._fill(open_pack)
+        # Those whose turn it is take more runs after it.
+        num_expected = sum(p.num_free for p in fitting if p.has_turn)
+        num_slots = sum(p.pack.width for p in self.packs if p.runs)
+        if len(self.waiting) > num_expected and num_slots < self.full_width * self._side_by_side:
+            self.filling = None
+            pack = Pack(
+                self.spec,
+                self.data,
+                width=width,
+                threads=self._threads,
+                compiled=program,
+                kernels=kernels,
+            )
+            self.packs.append(OpenPack(pack, {}, seconds))
+            yield from self._fill(self.packs[-1])
 
     @property
     def full_width(self) -> int:
-        """The width of a pack with a run for every slot, and how many runs train at once."""
+        """The width of a pack with a run for every slot."""
         width = self._options.width or prior_width(self.spec, self.data.device)
         return min(width, self._widest.get(self.spec, width))
 
-    def choose(self) -> tuple[CompiledProgram | None, int]:
-        """The program and width of the next pack."""
+    def choose(self) -> tuple[CompiledProgram | None, Kernels | None, int]:
+        """The program, or else the kernels, and the width of the next pack."""
         full = self.full_width
-        fixed = self._pinned or self._options.width is not None
-        may_compile = not self._pinned and self._options.compile
-        if may_compile and self._programs.folder is not None:
-            width = full
-            if not fixed:
-                limit = min(full, compiled_width(self.spec, self.data.device))
-                width = width_for(len(self.waiting), limit)
-            job = Job.of(self.spec, width, self.data)
-            program = self._programs.get(job)
-            if program is not None:
-                return program, width
-            if self._worth_compiling():
-                self._programs.request(job)
-        if fixed:
-            return None, full
-        return None, width_for(len(self.waiting), min(full, self._eager_width or 1))
+        if self._pinned:
+            return None, None, full
+        program = self._programs.get(self.job) if self._options.compile else None
+        kernels = None if program is not None else self._kernels
+        if self._options.width is not None:
+            return program, kernels, full
+        if program is not None:
+            full = min(full, compiled_width(self.spec, self.data.device))
+        elif kernels is None:
+            full = min(full, self._eager_width or 1)
+        # The runs are shared out among packs that train side by side.
+        num_packs = sum(bool(p.runs) for p in self.packs)
+        share = -(-len(self.waiting) // max(1, self._side_by_side - num_packs))
+        return program, kernels, max(1, min(share, full))
 
-    def _worth_compiling(self) -> bool:
-        if self.seconds > COMPILE_SECONDS:
-            return True
-        speeds = [p.seconds_per_tick / p.pack.width for p in self.packs if p.seconds_per_tick]
+    @property
+    def wants_program(self) -> bool:
+        """Whether a compiled program might train its runs, and there is none."""
+        may_have = self._options.compile and not self._pinned
+        return may_have and self._programs.get(self.job) is None
+
+    def savable_seconds(self) -> float:
+        """What the runs that wait or train would save by a compiled program; 0 where unknown."""
+        speeds = [(p.seconds_per_tick, p.pack.width) for p in self.packs if p.seconds_per_tick]
         if not speeds:
-            return False
-        epochs = [run.config.epochs for run in self.waiting]
+            return 0.0
+        per_tick, width = min(speeds, key=lambda speed: speed[0] / speed[1])
+        epochs = sum(run.config.epochs for run in self.waiting)
         for open_pack in self.packs:
-            epochs += [
-                run.config.epochs - progress.epochs_trained
-                for run, progress in open_pack.runs.values()
-            ]
-        return sum(epochs) * self.spec.num_steps * min(speeds) > COMPILE_SECONDS
+            epochs += sum(r.config.epochs - p.epochs_trained for r, p in open_pack.runs.values())
+        num_ticks = epochs * self.spec.num_steps / width
+        return savable_seconds(num_ticks, num_ticks * per_tick)
+
+    @property
+    def _kernels(self) -> Kernels | None:
+        may_have = self._threads == 1 and self._options.compile and not self._pinned
+        return self._programs.kernels if may_have else None
 
     def _fill(self, open_pack: OpenPack) -> Iterator[Event]:
         self.filling, pack = open_pack, open_pack.pack

@@ -1,25 +1,40 @@
 """All that trains on one device: runs wait in lanes, and take a slot the moment one is free.
 
-The device's time is shared fairly among lanes.  Nothing here knows of studies, processes or the
+The packs of all lanes take turns; on a CPU as many have a turn at once as there are threads.  The
+device's time is shared fairly among packs.  Nothing here knows of studies, processes or the
 network.
 """
 
 from __future__ import annotations
 
 import traceback
+from collections import defaultdict
 from collections.abc import Hashable
+from concurrent.futures import Future
+from functools import partial
 
 import torch
 
 from search.engine.admission import MAX_WIDTH, Widths, free_bytes, is_out_of_memory
+from search.engine.compiled import Job
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
-from search.engine.lane import Lane, LaneOptions, OpenPack, Waiting
+from search.engine.lane import Lane, LaneOptions, OpenPack, Turn, Waiting, savable_seconds
 from search.engine.memory import bytes_per_slot
 from search.engine.programs import Programs
 from search.engine.pruning import PruningRules
 from search.engine.spec import StepSpec
+from search.engine.threads import Crew
 from search.events import Event, Failed, HandedBack
+
+COMPILE_SECONDS = 20.0
+"""Of a core, what compiling a program takes: worth it where runs save as much by it."""
+
+IDLE_COMPILE_SECONDS = 0.1
+"""What runs must save for a program to be compiled on cores that are idle, for those to come."""
+
+PATIENCE_SECONDS = 0.5
+"""How much more device time others may get than a pack that cannot have its turn beside them."""
 
 
 class Lanes:
@@ -32,11 +47,15 @@ class Lanes:
         self._rules: dict[str, PruningRules] = {}
         self._widest: dict[StepSpec, int] = {}
         self._widths = Widths(self._programs.folder)
+        self._crew = Crew(options.threads if device.type == "cpu" else 1)
+        self._turns: dict[Future[Turn], tuple[Lane, OpenPack]] = {}
+        self._missed: dict[Job, float] = defaultdict(float)
+        """Seconds that a compiled program would have saved up to now."""
 
     @property
     def num_slots(self) -> int:
-        """How many runs to keep at hand: as many as the widest pack has slots."""
-        return self._options.width or MAX_WIDTH.get(self._device.type, 1)
+        """How many runs to keep at hand: as many as the widest packs side by side have slots."""
+        return self._crew.size * (self._options.width or MAX_WIDTH.get(self._device.type, 1))
 
     @property
     def is_idle(self) -> bool:
@@ -78,7 +97,7 @@ class Lanes:
         spec = StepSpec.of(config, shape, data.train.num_samples, dtype)
         lane_key = (spec, id(data), pinned)
         if lane_key not in self._lanes:
-            lane = self._lanes[lane_key] = Lane(
+            self._lanes[lane_key] = Lane(
                 spec,
                 data,
                 self._options,
@@ -87,9 +106,6 @@ class Lanes:
                 widths=self._widths,
                 pinned=pinned,
             )
-            # It starts level with the others: device time is shared from now on.
-            busy = [other.seconds for other in self._lanes.values() if other.has_work]
-            lane.seconds = min(busy, default=0.0)
         self._lanes[lane_key].add(Waiting(key, config, group))
 
     def remove(self, key: Hashable) -> bool:
@@ -104,33 +120,95 @@ class Lanes:
         """Train for a moment; what is to be told, in the order in which it came about."""
         # However the last run of a lane went, the lane goes with it, and lets go of its data.
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane.has_work}
-        if not self._lanes:
-            return []
-        lane = min(self._lanes.values(), key=lambda lane: lane.seconds)
+        events = [event for lane in self._lanes.values() for event in self._refill(lane)]
+        if events:
+            return events  # who begins is told before anything of it can end this process
+        self._request_programs()
+        self._give_turns()
+        return self._end_turns()
+
+    def _refill(self, lane: Lane) -> list[Event]:
         events: list[Event] = []
         opening: Exception | None = None
+        # A new pack starts level with the others: device time is shared from now on.
+        seconds = min((p.seconds for p in self._packs() if p.runs), default=0.0)
         try:
             self._check_memory(lane)
-            for event in lane.refill():
+            for event in lane.refill(seconds):
                 events.append(event)
         except Exception as exc:
             opening = exc
         if opening is not None:
             events += self._fail(lane, lane.filling, opening)
-        if events:
-            return events  # who begins is told before anything of it can end this process
-        for open_pack in list(lane.packs):
-            try:
-                for event in lane.train(open_pack, self._rules):
-                    events.append(event)
-            except Exception as exc:
-                events += self._fail(lane, open_pack, exc)
         return events
+
+    def _give_turns(self) -> None:
+        """Start as many packs as may train at once, those that had the least time first."""
+        ready = [
+            (lane, open_pack)
+            for lane in self._lanes.values()
+            for open_pack in lane.packs
+            if open_pack.runs and not open_pack.has_turn
+        ]
+        waited_for: float | None = None
+        for lane, open_pack in sorted(ready, key=lambda pair: pair[1].seconds):
+            if waited_for is not None and open_pack.seconds > waited_for + PATIENCE_SECONDS:
+                return
+            if self._may_train(lane, open_pack):
+                open_pack.has_turn = True
+                turn = self._crew.start(partial(open_pack.take_turn, self._rules))
+                self._turns[turn] = lane, open_pack
+            elif waited_for is None:
+                waited_for = open_pack.seconds
+
+    def _may_train(self, lane: Lane, open_pack: OpenPack) -> bool:
+        """Whether a pack may train beside those whose turn it is."""
+        if not self._turns:
+            return True
+        if len(self._turns) == self._crew.size or lane.needs_all_threads:
+            return False
+        mine = open_pack.pack.with_onednn
+        return not any(
+            other.needs_all_threads or {mine, its.pack.with_onednn} == {True, False}
+            for other, its in self._turns.values()
+        )
+
+    def _end_turns(self) -> list[Event]:
+        """Wait until a pack has had its turn; what came of it."""
+        if not self._turns:
+            return []
+        events: list[Event] = []
+        for turn in self._crew.first_done({*self._turns}):
+            lane, open_pack = self._turns.pop(turn)
+            open_pack.has_turn = False
+            error = turn.exception()  # not raised: frames of this thread would hold the pack
+            if isinstance(error, Exception):
+                events += self._fail(lane, open_pack, error)
+                continue
+            result = turn.result()
+            events += open_pack.land(result)
+            if lane.wants_program:
+                self._missed[lane.job] += savable_seconds(result.num_ticks, result.seconds)
+        return events
+
+    def _request_programs(self) -> None:
+        """Have programs compiled that are worth it."""
+        savable: dict[Job, float] = defaultdict(float)
+        for lane in self._lanes.values():
+            if lane.wants_program:
+                savable[lane.job] += lane.savable_seconds()
+        for job, seconds in savable.items():
+            # Who has trained for long goes on for long.
+            if (total := seconds + self._missed[job]) > IDLE_COMPILE_SECONDS:
+                self._programs.request(job, hurry=total > COMPILE_SECONDS)
+
+    def _packs(self) -> list[OpenPack]:
+        return [open_pack for lane in self._lanes.values() for open_pack in lane.packs]
 
     def _check_memory(self, lane: Lane) -> None:
         """Keep packs narrow enough for the memory there is."""
         if not lane.packs:
-            room = self._options.memory_bytes or free_bytes(self._device)
+            room = self._options.memory_bytes or free_bytes(self._device) // self._crew.size
             while (width := lane.full_width) > 1 and width * bytes_per_slot(
                 lane.spec, width
             ) > room:
@@ -147,7 +225,7 @@ class Lanes:
         if out_of_memory and not isinstance(error, MemoryError):
             error = MemoryError(str(error))
         if open_pack is None:  # not even its tensors could be made
-            _, width = lane.choose()
+            *_, width = lane.choose()
             if out_of_memory and width > 1:
                 lane.narrow(width)
                 return []
@@ -156,7 +234,7 @@ class Lanes:
                 return [HandedBack(key, error, 1)]
             return [Failed(key, error)]
         lane.packs = [other for other in lane.packs if other is not open_pack]
-        keys = [run.key for run, _ in open_pack.runs.values()]
+        keys = [r.key for slot, (r, _) in open_pack.runs.items() if slot not in open_pack.removed]
         width = open_pack.pack.width
         if out_of_memory:
             lane.narrow(width)
@@ -171,5 +249,4 @@ class Lanes:
 
     def _is_shared_with(self, open_pack: OpenPack | None) -> bool:
         """Whether other packs hold memory: then nobody knows whether a run would fit alone."""
-        packs = [other for lane in self._lanes.values() for other in lane.packs]
-        return any(other is not open_pack and other.runs for other in packs)
+        return any(other is not open_pack and other.runs for other in self._packs())

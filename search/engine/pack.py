@@ -10,7 +10,8 @@ selection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -30,10 +31,12 @@ from search.engine.evaluation import (
 )
 from search.engine.layout import Stacks
 from search.engine.memory import PackMemory
-from search.engine.products import products, step_flops
-from search.engine.program import ProgramIdentity
+from search.engine.native import Kernels
+from search.engine.products import has_choice, multiplies_with_onednn, products, step_flops
+from search.engine.program import Form, ProgramIdentity
 from search.engine.spec import StepSpec
 from search.engine.step import Terms, eager_step
+from search.engine.threads import computing
 
 
 @dataclass
@@ -79,8 +82,15 @@ class Pack:
 
     The float dtype and the device are those of the data.
 
+    Attributes:
+        program: its identity.
+        with_onednn: whether oneDNN multiplies rather than MKL; None where there is no choice.
+            Packs that compute at the same time must agree, see `products`.
+
     Args:
-        compiled: the program for this spec, width and data; None steps eagerly.
+        threads: of a CPU that it computes on, whichever thread calls; not read elsewhere.
+        compiled: the program for this spec, data and threads; None steps eagerly.
+        kernels: for the eager steps of a pack on one thread of a CPU; None has torch alone.
 
     Raises:
         ValueError: where the shape's features or classes are not the data's.
@@ -92,17 +102,27 @@ class Pack:
         data: DeviceData,
         *,
         width: int,
+        threads: int = 1,
         compiled: CompiledProgram | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         data.check(spec.shape)
+        assert compiled is None or kernels is None, "a pack has one program"
+        assert kernels is None or threads == 1, "the kernels compute on one thread"
         self.spec = spec
+        form: Form = "eager" if kernels is None else "native"
+        self._threads = threads if data.device.type == "cpu" else 0
         self.program = ProgramIdentity.current(
-            "eager" if compiled is None else "compiled", width, data.device, data.dtype
+            form if compiled is None else "compiled", width, data.device, data.dtype, self._threads
         )
         self._data = data
         self._memory = PackMemory(spec, width, data)
         flops = width * step_flops(spec.shape, spec.num_rows(width))
-        self._products = products(flops, data.device, data.dtype)
+        device, dtype = data.device, data.dtype
+        self._products = products(flops, device, dtype)
+        self.with_onednn = (
+            multiplies_with_onednn(flops, device, dtype) if has_choice(device, dtype) else None
+        )
         self._step: Callable[[Terms], None]
         self._evaluation: _CompiledEvaluation | None = None
         self._gradients: Stacks | None = None
@@ -110,12 +130,18 @@ class Pack:
             self._gradients = Stacks(
                 self._memory.layout, width, device=data.device, dtype=data.dtype
             )
-            self._step = eager_step(spec, self._memory, self._gradients)
+            self._step = eager_step(spec, self._memory, self._gradients, kernels)
         else:
             self._step = compiled.bind_step(self._memory.inputs())
             self._evaluation = _CompiledEvaluation(compiled, self._memory)
         self._occupants: list[_Occupant | None] = [None] * width
         self._counters_N = rng.counters(data.train.num_samples, data.device)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """All that its numbers come from is computed within, by the same kernels each time."""
+        with computing(self._threads), self._products:
+            yield
 
     @property
     def width(self) -> int:
@@ -183,12 +209,12 @@ class Pack:
         runs = [run for run in self._occupants if run is not None]
         if not runs:
             return
-        self._prepare_epochs(
-            [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
-        )
-        assert count <= self.ticks_to_epoch_end
-        step, terms = self._step, self._terms()
-        with self._products:
+        with self._computing():
+            self._prepare_epochs(
+                [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
+            )
+            assert count <= self.ticks_to_epoch_end
+            step, terms = self._step, self._terms()
             for _ in range(count):
                 step(terms)
         for run in runs:
@@ -219,7 +245,8 @@ class Pack:
         train_G2 = torch.stack(
             [memory.loss_sums_K[group_G], memory.num_right_K[group_G].double()], dim=1
         ).div_(num_samples)
-        validation_G2, weights_G2 = self._evaluate_group(group_G, slots)
+        with self._computing():
+            validation_G2, weights_G2 = self._evaluate_group(group_G, slots)
         squares_G, near_zero_G = weights_G2.unbind(dim=1)
         shares_G = near_zero_G / memory.layout.num_matrix_entries
         weights_G2 = torch.stack([squares_G.sqrt(), shares_G], dim=1)
@@ -229,7 +256,8 @@ class Pack:
     def evaluate(self, weights: Weights, split: Split) -> Tensor:
         """Mean loss and accuracy of weights in evaluation mode: float64 [2] on the device."""
         shape = self.spec.shape
-        return loss_and_accuracy(shape, weights.parameters_P, weights.statistics_Q, split)
+        with self._computing():
+            return loss_and_accuracy(shape, weights.parameters_P, weights.statistics_Q, split)
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are now."""
@@ -334,7 +362,6 @@ class _CompiledEvaluation:
         self._num_slots = slots_at_once(shape, split.num_samples, len(memory.step_K))
         self._memory = EvaluationMemory(shape, split, self._num_slots)
         self._run = compiled.bind_evaluation(self._memory.inputs())
-        self._products = products(self._memory.flops, split.x.device, split.x.dtype)
 
     def __call__(self, group_G: Tensor) -> tuple[Tensor, Tensor]:
         """Losses and right guesses, and `weight_totals`, each float64 [G, 2]."""
@@ -345,8 +372,7 @@ class _CompiledEvaluation:
             memory.parameters.set_rows(source.parameters, chosen)
             memory.statistics.set_rows(source.statistics, chosen)
             memory.totals_E2.zero_()
-            with self._products:
-                self._run()
+            self._run()
             totals.append(memory.totals_E2[:num_chosen].clone())
             weights.append(memory.weights_E2[:num_chosen].clone())
         return torch.cat(totals), torch.cat(weights)

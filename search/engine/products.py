@@ -13,6 +13,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import pairwise
+from threading import Lock
+from typing import Any, ClassVar
 
 import torch
 
@@ -36,10 +38,14 @@ def step_flops(shape: ModelShape, num_rows: int) -> int:
     return 3 * forward_flops(shape, num_rows) - first
 
 
+def has_choice(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products are for one library or the other by their size."""
+    return device.type == "cpu" and dtype == torch.float32 and _has_wider_onednn()
+
+
 def multiplies_with_onednn(flops: float, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether products of so many flop in all are for oneDNN; on a processor always the same."""
-    is_float32 = device.type == "cpu" and dtype == torch.float32
-    return is_float32 and flops >= _LEAST_FLOPS and _has_wider_onednn()
+    return flops >= _LEAST_FLOPS and has_choice(device, dtype)
 
 
 def products(
@@ -47,18 +53,37 @@ def products(
 ) -> AbstractContextManager[None]:
     """In which the faster library takes products of so many flop in all; can be entered again.
 
-    The setting is the process's: it holds for its other threads meanwhile.
+    The setting is the process's: threads that are within at the same time must want the same
+    library, where there is a choice.
     """
-    return _OneDnn() if multiplies_with_onednn(flops, device, dtype) else nullcontext()
+    if not has_choice(device, dtype):
+        return nullcontext()
+    return _Library(with_onednn=multiplies_with_onednn(flops, device, dtype))
 
 
-class _OneDnn(AbstractContextManager[None]):
+class _Library(AbstractContextManager[None]):
+    _lock = Lock()
+    _users: ClassVar[list[bool]] = []
+    """What each of those within wants."""
+    _before: ClassVar[Any] = None
+
+    def __init__(self, *, with_onednn: bool) -> None:
+        self._with_onednn = with_onednn
+
     def __enter__(self) -> None:
-        self._before = _matmul.fp32_precision
-        _matmul.fp32_precision = "bf16"
+        with self._lock:
+            if self._users:
+                assert self._users[0] == self._with_onednn, "another thread wants the other library"
+            elif self._with_onednn:
+                _Library._before = _matmul.fp32_precision
+                _matmul.fp32_precision = "bf16"
+            self._users.append(self._with_onednn)
 
     def __exit__(self, *error: object) -> None:
-        _matmul.fp32_precision = self._before
+        with self._lock:
+            self._users.pop()
+            if self._with_onednn and not self._users:
+                _matmul.fp32_precision = _Library._before
 
 
 @cache
@@ -69,5 +94,8 @@ def _has_wider_onednn() -> bool:
         return False
     # Numbers that a bfloat16 cannot hold, which a product with 1 is to leave as they are.
     fine = (1 + torch.arange(2.0**14) * 2.0**-23).view(2, 64, 128)
-    with _OneDnn():
+    before, _matmul.fp32_precision = _matmul.fp32_precision, "bf16"
+    try:
         return torch.equal(torch.bmm(fine, torch.eye(128).expand(2, -1, -1)), fine)
+    finally:
+        _matmul.fp32_precision = before

@@ -8,17 +8,22 @@ from typing import Literal, cast, get_args
 import torch
 
 from search.engine import processor
+from search.engine.threads import can_flush_denormals
 
-Form = Literal["eager", "compiled"]
+Form = Literal["eager", "native", "compiled"]
+"""Of torch's operations alone; of those and the kernels of `native`; of one compiled library."""
+
+Denormals = Literal["flushed", "kept"]
 
 
 @dataclass(frozen=True)
 class ProgramIdentity:
     """The program that trains a lane at a width.  A run keeps one for life and stores it.
 
-    Its text is `eager/width=1/torch=2.13.0/x86_64-GenuineIntel-AVX2/float32/threads=2`, with the
-    name of a GPU in the place of a processor's kind.  The number of threads counts on a CPU only,
-    where it decides how a sum is split; elsewhere it is 0.
+    Its text is `native/width=8/torch=2.13.0/x86_64-GenuineIntel-AVX2/float32/threads=1` with
+    `/denormals=flushed` at its end, and the name of a GPU in the place of a processor's kind.  The
+    number of threads counts on a CPU only, where it decides how a sum is split; elsewhere it is 0.
+    Denormals are numbers so small that a CPU is slow with them.
     """
 
     form: Form
@@ -27,12 +32,13 @@ class ProgramIdentity:
     device_kind: str
     dtype: str
     threads: int
+    denormals: Denormals
 
     @classmethod
     def current(
-        cls, form: Form, width: int, device: torch.device, dtype: torch.dtype
+        cls, form: Form, width: int, device: torch.device, dtype: torch.dtype, threads: int
     ) -> ProgramIdentity:
-        """The identity of a program built here and now."""
+        """The identity of a program built here and now, for so many threads of a CPU."""
         if device.type == "cuda":
             device_kind = torch.cuda.get_device_name(device).replace(" ", "-").replace("/", "-")
         else:
@@ -43,7 +49,8 @@ class ProgramIdentity:
             torch_version=str(torch.__version__),
             device_kind=device_kind,
             dtype=str(dtype).removeprefix("torch."),
-            threads=torch.get_num_threads() if device.type == "cpu" else 0,
+            threads=threads,
+            denormals="flushed" if can_flush_denormals(device) else "kept",
         )
 
     @classmethod
@@ -55,7 +62,7 @@ class ProgramIdentity:
         """
         parts = text.split("/")
         try:
-            form, width, torch_version, device_kind, dtype, threads = parts
+            form, width, torch_version, device_kind, dtype, threads, denormals = parts
             identity = cls(
                 form=cast(Form, form),
                 width=int(width.removeprefix("width=")),
@@ -63,15 +70,17 @@ class ProgramIdentity:
                 device_kind=device_kind,
                 dtype=dtype,
                 threads=int(threads.removeprefix("threads=")),
+                denormals=cast(Denormals, denormals.removeprefix("denormals=")),
             )
         except ValueError as exc:
             raise ValueError(f"not a program identity: {text!r}") from exc
-        if form not in get_args(Form) or str(identity) != text:
+        is_known = form in get_args(Form) and identity.denormals in get_args(Denormals)
+        if not is_known or str(identity) != text:
             raise ValueError(f"not a program identity: {text!r}")
         return identity
 
     def __str__(self) -> str:
         return (
             f"{self.form}/width={self.width}/torch={self.torch_version}/{self.device_kind}"
-            f"/{self.dtype}/threads={self.threads}"
+            f"/{self.dtype}/threads={self.threads}/denormals={self.denormals}"
         )

@@ -1,11 +1,13 @@
-"""The compiled programs at hand, and the process that makes the next one while runs train."""
+"""The programs at hand: compiled ones, and the processes that make them; the native kernels."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from pathlib import Path
 
+from search.engine import native
 from search.engine.compiled import Compilation, CompiledProgram, Job
 
 _log = logging.getLogger(__name__)
@@ -29,12 +31,23 @@ class Programs:
                 _log.warning("nothing is compiled, as there is no folder for it: %s", exc)
                 self.folder = None
         self._loaded: dict[str, CompiledProgram] = {}
+        self._kernels: native.Kernels | None = None
+        self._knows_kernels = self.folder is None
+        self._lock = threading.RLock()  # of all below, which the thread that waits changes too
         self._failed: set[str] = set()
-        self._running: tuple[str, Compilation] | None = None
+        self._wanted: dict[str, tuple[Job, bool]] = {}
+        self._running: Compilation | None = None
+
+    @property
+    def kernels(self) -> native.Kernels | None:
+        """The native kernels; compiled here and now if need be, in a second or two."""
+        if not self._knows_kernels:
+            assert self.folder is not None
+            self._kernels, self._knows_kernels = native.kernels(self.folder), True
+        return self._kernels
 
     def get(self, job: Job) -> CompiledProgram | None:
         """The job's program, if there is one by now."""
-        self._reap()
         name = job.name
         if self.folder is None or name in self._failed:
             return None
@@ -51,30 +64,55 @@ class Programs:
                 return None
         return self._loaded[name]
 
-    def request(self, job: Job) -> None:
-        """Have the program made in the background, unless another one is being made."""
-        self._reap()
-        name = job.name
-        if self.folder is None or self._running is not None or name in self._failed:
-            return
-        try:
-            if not (self.folder / name).is_dir():
-                self._running = name, Compilation(job, self.folder / name)
-                _log.info("compiling a program for %d slots; runs go on without it", job.width)
-        except OSError as exc:  # no more processes, no room for their files
-            _log.warning("nothing is compiled: %s", exc)
-            self._failed.add(name)
+    def request(self, job: Job, *, hurry: bool) -> None:
+        """Have the program made in the background; one is made at a time.
 
-    def _reap(self) -> None:
-        if self._running is None:
+        Args:
+            hurry: take time from the runs that train for it; otherwise only idle cores make it.
+        """
+        name = job.name
+        if self.folder is None or name in self._failed or (self.folder / name).is_dir():
             return
-        name, compilation = self._running
-        if not compilation.has_ended:
-            return
+        with self._lock:
+            _, was_hurried = self._wanted.get(name, (job, False))
+            self._wanted[name] = job, hurry or was_hurried
+            if self._running is None:
+                self._start_next()
+            elif hurry and not self._running.is_hurried:
+                # A process cannot raise its own priority: it is begun anew after this.
+                self._running.give_up()
+
+    def _start_next(self) -> None:
+        """Start a wanted program, one in a hurry first."""
+        assert self.folder is not None
+        while self._running is None and self._wanted:
+            name = next((n for n, (_, hurry) in self._wanted.items() if hurry), None)
+            name = name or next(iter(self._wanted))
+            job, hurry = self._wanted[name]
+            try:
+                self._running = Compilation(job, self.folder / name, hurry=hurry)
+            except OSError as exc:  # no more processes, no room for their files
+                _log.warning("nothing is compiled: %s", exc)
+                self._failed.add(name)
+                del self._wanted[name]
+                continue
+            _log.info("compiling a program; runs go on without it")
+            waiting = (name, self._running)
+            threading.Thread(target=self._wait, args=waiting, name="compiler", daemon=True).start()
+
+    def _wait(self, name: str, compilation: Compilation) -> None:
+        problem: Exception | None = None
         try:
             compilation.finish()
-            _log.info("a program is compiled, and trains the runs that begin from now on")
         except RuntimeError as exc:
-            _log.warning("no compiled program, so training goes on without: %s", exc)
-            self._failed.add(name)
-        self._running = None
+            problem = exc
+        with self._lock:
+            self._running = None
+            if not compilation.is_given_up:
+                del self._wanted[name]
+                if problem is None:
+                    _log.info("a program is compiled, and trains the runs that begin from now on")
+                else:
+                    _log.warning("no compiled program, so training goes on without: %s", problem)
+                    self._failed.add(name)
+            self._start_next()

@@ -29,8 +29,8 @@ def _signed(word: int) -> int:
 
 
 _GAMMA = 0x9E3779B97F4A7C15
-_MULTIPLIER_1 = 0xBF58476D1CE4E5B9
-_MULTIPLIER_2 = 0x94D049BB133111EB
+MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+MULTIPLIER_2 = 0x94D049BB133111EB
 _UNIFORM_BITS: Final = 24
 
 
@@ -157,15 +157,15 @@ def permutations(orders: Sequence[tuple[int, int]], counters_N: Tensor) -> Tenso
 
 def _mix_int(word: int) -> int:
     word &= _WORD
-    word = ((word ^ (word >> 30)) * _MULTIPLIER_1) & _WORD
-    word = ((word ^ (word >> 27)) * _MULTIPLIER_2) & _WORD
+    word = ((word ^ (word >> 30)) * MULTIPLIER_1) & _WORD
+    word = ((word ^ (word >> 27)) * MULTIPLIER_2) & _WORD
     return word ^ (word >> 31)
 
 
 def _multiply_twice(words: Tensor) -> Tensor:
     """The finaliser without its last xorshift, in place (int64 products wrap around)."""
-    words = _xorshift(words, 30).mul_(_signed(_MULTIPLIER_1))
-    return _xorshift(words, 27).mul_(_signed(_MULTIPLIER_2))
+    words = _xorshift(words, 30).mul_(_signed(MULTIPLIER_1))
+    return _xorshift(words, 27).mul_(_signed(MULTIPLIER_2))
 
 
 def _xorshift(words: Tensor, shift: int) -> Tensor:

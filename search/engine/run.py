@@ -19,6 +19,7 @@ from search.engine.checkpoint import CheckpointError, load_checkpoint, save_chec
 from search.engine.compiled import CompiledProgram
 from search.engine.config import ModelShape, RunConfig
 from search.engine.data import DeviceData
+from search.engine.native import Kernels
 from search.engine.pack import Pack, SlotState, Weights
 from search.engine.program import ProgramIdentity
 from search.engine.progress import EpochReport, Outcome, Progress
@@ -35,7 +36,7 @@ class TrainingRun:
 
     Args:
         width: of the pack.
-        compiled: the program that steps it; None steps eagerly.
+        threads, compiled, kernels: as of a `Pack`.
         checkpoint: bytes of `checkpoint()` of the same run; it then goes on after the epoch at
             which they were taken, and ends with the same bits as if it had never stopped.
 
@@ -52,13 +53,17 @@ class TrainingRun:
         data: DeviceData,
         *,
         width: int = 1,
+        threads: int = 1,
         compiled: CompiledProgram | None = None,
+        kernels: Kernels | None = None,
         checkpoint: bytes | None = None,
     ) -> None:
         self._config, self._shape, self._data = config, shape, data
         dtype = str(data.dtype).removeprefix("torch.")
         spec = StepSpec.of(config, shape, data.train.num_samples, dtype)
-        self._pack = Pack(spec, data, width=width, compiled=compiled)
+        self._pack = Pack(
+            spec, data, width=width, threads=threads, compiled=compiled, kernels=kernels
+        )
         self._progress = Progress(config, data, self._pack, _SLOT)
         if checkpoint is None:
             self._pack.load(_SLOT, config)

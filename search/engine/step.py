@@ -20,6 +20,7 @@ from search.engine import rng
 from search.engine.layers import Rows, StackedMlp
 from search.engine.layout import Stacks
 from search.engine.memory import MOMENTS, Constant, PackMemory, Rate
+from search.engine.native import Kernels, NativeStep
 from search.engine.optim import adam, clip_factors, sgd
 from search.engine.penalty import add_gradients, soft_threshold
 from search.engine.spec import StepSpec
@@ -39,9 +40,6 @@ class Terms:
 
 
 ALL_TERMS = Terms()
-
-_BEYOND_CACHE = 2**23
-"""Numbers of a data set that come from memory, not from a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ class Step:
         gradients: by the names of the parameters; filled in each step.
         regions: all parameters, their gradients and moments, in stretches.
         rows_of: gives the rows of `x` [N, D] that `samples_KB` names, [K, B, D].
+        native: the kernels that draw dropout and update the parameters; None has torch do so.
     """
 
     def __init__(
@@ -72,16 +71,18 @@ class Step:
         gradients: Mapping[str, Tensor],
         regions: Sequence[Region],
         rows_of: Callable[[Tensor, Tensor], Tensor],
+        native: NativeStep | None = None,
     ) -> None:
         self._spec = spec
         self._inputs = inputs
         self._regions = regions
         self._rows_of = rows_of
+        self._native = native
         parameters, statistics = _under(inputs, "parameters."), _under(inputs, "statistics.")
         self._statistics = list(statistics.values())
         self._model = StackedMlp(spec.shape, parameters, gradients, statistics)
         step_K = inputs["step"]
-        self._slots_K = torch.arange(len(step_K), device=step_K.device)
+        self._slots_K = torch.arange(step_K.shape[0], device=step_K.device)
 
     def __call__(self, terms: Terms) -> None:
         """Change the state of every occupied slot."""
@@ -91,19 +92,26 @@ class Step:
         batch_KBD, target_KB = self._rows_of(inputs["x"], samples_KB), inputs["y"][samples_KB]
         invalid_KB = inputs["invalid"][step_K] if terms.padding else None
         rows = Rows(invalid_KB, inputs["num_valid"][step_K].view(-1, 1, 1))
-        changing = [*self._state(), *self._statistics] if terms.frozen else []
+        changing = self._changing() if terms.frozen else []
         before = [tensor.clone() for tensor in changing]
 
         log_p_KCB = self._model.loss_gradients(batch_KBD, target_KB, rows, self._dropout(at))
         self._count(log_p_KCB, target_KB, invalid_KB)
-        self._update(inputs["rates"][at], terms)
-
+        if self._native is None:
+            self._update(inputs["rates"][at], terms)
         for tensor, old in zip(changing, before, strict=True):
             tensor.copy_(torch.where(_per_slot(inputs["occupied"], tensor), tensor, old))
-        step_K.add_(inputs["occupied"])
+        if self._native is None:
+            step_K.add_(inputs["occupied"])
+        else:
+            self._native.update()
 
-    def _state(self) -> list[Tensor]:
-        return [t for region in self._regions for t in (region.parameters, *region.moments)]
+    def _changing(self) -> list[Tensor]:
+        """What torch writes in slots without a run too, until it is taken back."""
+        if self._native is not None:
+            return self._statistics
+        state = [t for region in self._regions for t in (region.parameters, *region.moments)]
+        return [*state, *self._statistics]
 
     def _dropout(self, at: tuple[Tensor, Tensor]) -> Tensor | None:
         """What to multiply each hidden unit with, [K, U, B]: 0, or 1/(1 - p) where it is kept.
@@ -113,6 +121,8 @@ class Step:
         """
         if not self._spec.drops:
             return None
+        if self._native is not None:
+            return self._native.dropout_factors()
         keys_K = self._inputs["dropout_keys"][at]
         draws_KUB = rng.draw(keys_K, self._inputs["dropout_counters"])
         scale_K11 = self._inputs["constants"][:, Constant.DROPOUT_SCALE, None, None]
@@ -185,11 +195,14 @@ class Step:
                 soft_threshold(region.parameters, region.scratch, threshold)
 
 
-def eager_step(spec: StepSpec, memory: PackMemory, gradients: Stacks) -> Step:
+def eager_step(
+    spec: StepSpec, memory: PackMemory, gradients: Stacks, kernels: Kernels | None = None
+) -> Step:
     """The step of a pack's tensors, with a region for each of their stretches: few operations.
 
     Args:
         gradients: laid out as the parameters; the gaps between them must hold zeros.
+        kernels: for a CPU; None has torch alone.
     """
     moments = [moment.stretches_KR for moment in memory.moments.values()]
     regions = [
@@ -210,18 +223,24 @@ def eager_step(spec: StepSpec, memory: PackMemory, gradients: Stacks) -> Step:
         torch.index_select(x_ND, 0, samples_KB.view(-1), out=batch_KBD.view(-1, x_ND.shape[1]))
         return batch_KBD
 
-    return Step(spec, memory.inputs(), gradients.views(), regions, rows_of)
+    inputs = memory.inputs()
+    native = None if kernels is None else NativeStep(kernels, spec, inputs, regions)
+    return Step(spec, inputs, gradients.views(), regions, rows_of, native)
 
 
 class TracedStep(torch.nn.Module):
     """The step as a function of its inputs alone, as a compiler takes it.
 
     Every parameter is a stretch of its own: its gradient is then used up where it is made.
+
+    Args:
+        is_beyond_cache: whether rows of data come from memory, not from a CPU's cache.
     """
 
-    def __init__(self, spec: StepSpec) -> None:
+    def __init__(self, spec: StepSpec, *, is_beyond_cache: bool) -> None:
         super().__init__()
         self._spec = spec
+        self._rows_of = _rows_ahead if is_beyond_cache else _rows
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[()]:
         """One step; changes the inputs in place."""
@@ -241,18 +260,20 @@ class TracedStep(torch.nn.Module):
             )
             for name, parameter in parameters.items()
         ]
-        Step(spec, inputs, gradients, regions, _traced_rows)(ALL_TERMS)
+        Step(spec, inputs, gradients, regions, self._rows_of)(ALL_TERMS)
         return ()
 
 
-def _traced_rows(x_ND: Tensor, samples_KB: Tensor) -> Tensor:
-    if x_ND.device.type == "cpu" and x_ND.numel() >= _BEYOND_CACHE:
-        # As bags of one row: that kernel is called as it is, and fetches ahead.  An index is
-        # compiled to a loop that takes twice as long for rows of MNIST, though less in the cache.
-        rows = functional.embedding_bag(samples_KB.view(-1, 1), x_ND, mode="sum")
-        return rows.view(*samples_KB.shape, -1)
+def _rows(x_ND: Tensor, samples_KB: Tensor) -> Tensor:
     # Indexed by slot and row: an index_select over both is compiled to a division a number.
     return x_ND[samples_KB]
+
+
+def _rows_ahead(x_ND: Tensor, samples_KB: Tensor) -> Tensor:
+    # As bags of one row: that kernel is called as it is, and fetches ahead.  An index is compiled
+    # to a loop that takes twice as long for rows of MNIST, though less in the cache.
+    rows = functional.embedding_bag(samples_KB.view(-1, 1), x_ND, mode="sum")
+    return rows.view(*samples_KB.shape, -1)
 
 
 def _per_slot(values_K: Tensor, like: Tensor) -> Tensor:

@@ -55,10 +55,10 @@ class _Prepared:
 class Trainer:
     """One device, the data sets on it, and the runs that train there.
 
+    On a CPU, torch's operations on the calling thread take one thread from now on.
+
     Args:
         device_name: "cpu:0" or "cuda:N".
-        threads: how many a CPU device computes with, set for the whole process; None leaves them
-            as they are.
         options: how the device trains.
 
     Raises:
@@ -69,18 +69,18 @@ class Trainer:
         self,
         data_root: Path | None,
         device_name: str,
-        threads: int | None,
-        options: engine.LaneOptions | None = None,
+        options: engine.LaneOptions,
     ) -> None:
         import torch
 
-        from search.engine import LaneOptions, Lanes
+        from search.engine import Lanes
 
         self._data_root = data_root
         self._device = _device(device_name)
-        if self._device.type == "cpu" and threads is not None:
-            torch.set_num_threads(threads)
-        self._lanes = Lanes(self._device, options or LaneOptions(compile=False))
+        if self._device.type == "cpu":
+            # The packs' threads need the cores; this one would have to wait for them.
+            torch.set_num_threads(1)
+        self._lanes = Lanes(self._device, options)
         self._prepared: OrderedDict[tuple[str, Split], _Prepared] = OrderedDict()
 
     @property

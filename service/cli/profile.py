@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from rich.table import Table
 from search.spec import Objective, Penalty
 from search.tasks.settings import MlpDefaults, MlpSettings
 from service.settings import Settings
-from service.worker.agent import device_specs
 from service.worker.mlp import MlpBackend
 
 if TYPE_CHECKING:
@@ -22,25 +20,23 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (16, 256)
 MAX_WIDTH = 64
-COMPILED_WIDTHS = (1, 8, 32)
-"""Few: each is a program to compile."""
 
 
 def print_profile(device: str | None, settings: Settings) -> None:
     """Measure the model and data set that a study has by default, batch size by batch size.
 
-    Compiled programs are made for the occasion, six of them in some 15 s each.
+    Kernels and two programs are compiled for the occasion, in some 15 s each.
 
     Raises:
         ValueError: there is no such device here.
     """
+    from search.engine import LaneOptions
     from search.engine.admission import WIDTHS, best_width, measure
     from search.engine.spec import StepSpec
     from search.tasks.training import RunInput, Trainer
 
-    (spec,) = device_specs(settings.data_root, None if device is None else [device], None)
     name = device or MlpBackend().devices()[0]
-    trainer = Trainer(settings.data_root, name, settings.device_threads or spec.threads)
+    trainer = Trainer(settings.data_root, name, LaneOptions(compile=False))
     console = Console(highlight=False)
     console.print(f"{name}: digits, 64-64-10, Adam; samples a second by the width of the pack")
     for batch_size in BATCH_SIZES:
@@ -57,13 +53,13 @@ def print_profile(device: str | None, settings: Settings) -> None:
         )
         step = StepSpec.of(config, shape, data.train.num_samples, "float32")
         limit = settings.pack_width or MAX_WIDTH
-        plans: list[tuple[Form, Sequence[int]]] = [("eager", WIDTHS)]
+        forms: list[Form] = ["eager"]
         if settings.compile:
-            plans.append(("compiled", COMPILED_WIDTHS))
+            forms += ["native", "compiled"] if name == "cpu:0" else ["compiled"]
+        widths = [width for width in WIDTHS if width <= limit]
         measured = []
         with tempfile.TemporaryDirectory() as folder, console.status("measuring ...") as status:
-            for form, all_widths in plans:
-                widths = [width for width in all_widths if width <= limit]
+            for form in forms:
                 for one in measure(
                     step, data, config, form=form, widths=widths, folder=Path(folder)
                 ):

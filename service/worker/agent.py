@@ -62,7 +62,7 @@ def run_worker(
         name: what people see this worker by.
         data_root: folder whose sub-folders of IDX files are data sets.
         devices: such as cuda:0 or cpu:0; None takes every GPU, or the CPU where there is none.
-        device_threads: threads of a CPU device; None takes one core less than there are.
+        device_threads: of a CPU device, to train on; None takes one for each core.
         pack_width: slots of every pack; None takes what suits the runs and the device.
         compile: whether programs may be compiled.
         cache_dir: the folder for them; None takes one in the user's cache.
@@ -101,7 +101,7 @@ def device_specs(
 ) -> list[DeviceSpec]:
     """The devices to start with; the first one surveys the machine."""
     names: list[str | None] = [None] if devices is None else [*dict.fromkeys(devices)]
-    threads = device_threads or max(1, _num_cores() - 1)
+    threads = device_threads or _num_cores()
     return [DeviceSpec(name, data_root, threads, survey=i == 0) for i, name in enumerate(names)]
 
 

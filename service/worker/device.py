@@ -22,7 +22,8 @@ from service.worker.bench import Bench, LogTail, error_text
 from service.worker.messages import CannotStart, Hello, Survey, ToDevice
 from service.worker.training import Backend, DeviceSpec, Trainer
 
-CPU_NICENESS = 5
+CPU_NICENESS = 10
+"""Training takes every core; the api, which may run beside it, needs little but at once."""
 
 
 class Inbox:
@@ -110,8 +111,6 @@ def _begin(spec: DeviceSpec, backend: Backend) -> tuple[Hello, Trainer]:
     name = devices[0]
     kind = name.partition(":")[0]
     if kind == "cpu":
-        # Training takes every core it gets; the api, which may run beside it, needs little but at
-        # once, and this lets it go first.
         os.nice(CPU_NICENESS)
     trainer = backend.trainer(name, spec)
     info = DeviceInfo(

@@ -42,8 +42,10 @@ class MlpTrainer:
         from search.engine import LaneOptions
         from search.tasks.training import Trainer
 
-        options = LaneOptions(width=spec.width, compile=spec.compile, cache=spec.cache)
-        self._trainer = Trainer(spec.data_root, device, spec.threads, options)
+        options = LaneOptions(
+            width=spec.width, compile=spec.compile, cache=spec.cache, threads=spec.threads
+        )
+        self._trainer = Trainer(spec.data_root, device, options)
 
     @property
     def num_slots(self) -> int:

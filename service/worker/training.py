@@ -17,12 +17,12 @@ class DeviceSpec:
     """What a device process is started with.
 
     `name` None takes the first device there is.  `survey` asks for the machine's devices and data
-    sets in the `Hello`.  `width`, `compile` and `cache` are the engine's `LaneOptions`.
+    sets in the `Hello`.  `threads`, `width`, `compile` and `cache` are the engine's `LaneOptions`.
     """
 
     name: str | None
     data_root: Path | None
-    threads: int | None
+    threads: int = 1
     survey: bool = False
     width: int | None = None
     compile: bool = True

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from search import engine
 from search.engine import Outcome, ProgramIdentity, TrainingRun
 from search.space import Config
 from search.spec import StudySpec
@@ -18,7 +19,7 @@ def trainer() -> Iterator[Trainer]:
     """Prepares runs as a worker with one thread does."""
     threads = torch.get_num_threads()
     try:
-        yield Trainer(None, "cpu:0", threads=1)
+        yield Trainer(None, "cpu:0", engine.LaneOptions(compile=False))
     finally:
         torch.set_num_threads(threads)
 

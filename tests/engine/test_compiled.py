@@ -3,76 +3,30 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import pytest
-import torch
 from torch.testing import assert_close
 
-from search.engine import DeviceData, ModelShape, RunConfig, TrainingRun
 from search.engine.compiled import INDUCTOR_CACHE, Compilation, CompiledProgram, Job
 from search.engine.pack import Pack
 from search.engine.programs import Programs
-from search.engine.spec import StepSpec
 from tests.engine.plain import train_plainly
-from tests.engine.sets import blobs, config, fill, shape_for, step_spec
+from tests.engine.program_checks import (
+    CASES,
+    check_that_a_slot_without_a_run_is_frozen,
+    check_that_it_agrees_with_the_plain_loop,
+    check_that_neighbours_slots_and_refills_change_no_bit,
+)
+from tests.engine.sets import step_spec
 
 pytestmark = pytest.mark.slow
 
-WIDTH = 4
-EPOCHS = 3
-
-
-class Case:
-    """Runs of one program; what they have in common is odd, and does not divide evenly."""
-
-    def __init__(
-        self,
-        data: DeviceData,
-        runs: list[dict[str, Any]],
-        *,
-        hidden: tuple[int, ...] = (33, 7),
-        batch_size: int = 23,
-        **shape: Any,
-    ) -> None:
-        self.data = data
-        self.shape: ModelShape = shape_for(data, hidden=hidden, **shape)
-        self.configs = [
-            config(seed=seed, batch_size=batch_size, epochs=EPOCHS, **changes)
-            for seed, changes in enumerate(runs)
-        ]
-        self.spec: StepSpec = step_spec(self.configs[0], self.shape, self.data)
-        self.job = Job.of(self.spec, WIDTH, self.data)
-
-
-ADAM: list[dict[str, Any]] = [
-    {"learning_rate": 0.01, "dropout": 0.3},
-    {"learning_rate": 0.003, "l1": 0.01, "penalize": "all", "dropout": 0.1},
-    {"learning_rate": 0.03, "l2": 0.02, "weight_decay": 0.1, "dropout": 0.5, "schedule": "cosine"},
-    {"learning_rate": 0.001, "l1": 0.02, "l1_update": "proximal", "dropout": 0.2, "warmup": 0.2},
-]
-SGD: list[dict[str, Any]] = [
-    {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "clip_norm": 0.5},
-    {"learning_rate": 0.03, "momentum": 0.9, "l1": 0.01, "clip_norm": 0.1},
-    {"learning_rate": 0.3, "l2": 0.02, "weight_decay": 0.1, "penalize": "all", "clip_norm": 1.0},
-    {"learning_rate": 0.05, "l1": 0.02, "l1_update": "proximal", "clip_norm": 9.0},
-]
-SMALL, SMALL64 = (
-    blobs(num_train=101, num_features=13, dtype=dtype) for dtype in (torch.float32, torch.float64)
-)
-# Past the cache, and with products for oneDNN where that is faster: both have ways of their own.
-LARGE = blobs(num_train=28_001, num_features=301, dtype=torch.float32)
-CASES = {
-    "adam": Case(SMALL, ADAM),
-    "adam64": Case(SMALL64, ADAM),
-    "sgd-norm": Case(
-        SMALL, [{**run, "optimizer": "sgd"} for run in SGD], batch_norm=True, activation="tanh"
-    ),
-    "sgd64": Case(SMALL64, [{**run, "optimizer": "sgd"} for run in SGD]),
-    "large": Case(LARGE, ADAM, hidden=(133, 70), batch_size=231),
-}
+JOBS = {name: Job.of(case.spec, case.data, threads=1) for name, case in CASES.items()}
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def compiled(folder: Path, one_thread: None) -> dict[str, CompiledProgram]:
     """Every case's program, each made by the process that makes them in a worker."""
-    paths = {name: folder / case.job.name for name, case in CASES.items()}
-    compilations = [Compilation(case.job, paths[name]) for name, case in CASES.items()]
+    paths = {name: folder / job.name for name, job in JOBS.items()}
+    compilations = [Compilation(job, paths[name], hurry=True) for name, job in JOBS.items()]
     for compilation in compilations:
         compilation.finish()
     assert set(folder.iterdir()) == {*paths.values(), folder / INDUCTOR_CACHE}
@@ -96,100 +50,57 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def result(pack: Pack, slot: int) -> dict[str, torch.Tensor]:
-    metrics = torch.tensor(pack.epoch_metrics([slot])[0], dtype=torch.float64)
-    return {**pack.state(slot).tensors, "metrics": metrics}
-
-
-def alone(case: Case, program: CompiledProgram, run: int) -> dict[str, torch.Tensor]:
-    """A run with nobody beside it, in a slot of its own number."""
-    pack = Pack(case.spec, case.data, width=WIDTH, compiled=program)
-    pack.load(run, case.configs[run])
-    for _ in range(EPOCHS):
-        pack.tick(pack.ticks_to_epoch_end)
-    return result(pack, run)
-
-
-def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    for key, tensor in one.items():
-        assert torch.equal(tensor, other[key]), key
-
-
 def test_neighbours_slots_and_refills_change_no_bit(
     name: str, compiled: dict[str, CompiledProgram]
 ) -> None:
-    case, program = CASES[name], compiled[name]
-    expected = [alone(case, program, run) for run in range(WIDTH)]
-    for order in ([0, 1, 2, 3], [2, 3, 1, 0]):
-        pack = Pack(case.spec, case.data, width=WIDTH, compiled=program)
-        for slot in range(WIDTH):
-            fill(pack, slot, float("nan"))
-        # The third slot is first another run's, and is refilled in the middle of an epoch.
-        others = replace(case.configs[3], seed=99, learning_rate=1e6)
-        for slot, run in enumerate(order):
-            pack.load(slot, others if slot == 2 else case.configs[run])
-        pack.tick(3)
-        pack.free(2)
-        fill(pack, 2, float("inf"))
-        pack.load(2, case.configs[order[2]])
-        results: dict[int, dict[str, torch.Tensor]] = {}
-        while len(results) < WIDTH:
-            pack.tick(pack.ticks_to_epoch_end)
-            for slot in range(WIDTH):
-                if (
-                    slot not in results
-                    and pack.epochs_done(slot) == EPOCHS
-                    and pack.at_epoch_end(slot)
-                ):
-                    results[slot] = result(pack, slot)
-        for slot, run in enumerate(order):
-            assert_same_bits(results[slot], expected[run])
+    check_that_neighbours_slots_and_refills_change_no_bit(CASES[name], {"compiled": compiled[name]})
 
 
 def test_a_slot_without_a_run_is_frozen(name: str, compiled: dict[str, CompiledProgram]) -> None:
-    case = CASES[name]
-    pack = Pack(case.spec, case.data, width=WIDTH, compiled=compiled[name])
-    for slot, run_config in enumerate(case.configs):
-        pack.load(slot, run_config)
-    pack.tick(2)
-    before = {key: stacks.row(1) for key, stacks in pack._memory.state.items()}
-    pack.free(1)
-    pack.tick(2)
-    assert_same_bits({key: stacks.row(1) for key, stacks in pack._memory.state.items()}, before)
+    check_that_a_slot_without_a_run_is_frozen(CASES[name], {"compiled": compiled[name]})
 
 
 @pytest.mark.parametrize("name", ["adam64", "sgd64"])
 def test_it_agrees_with_the_plain_loop(name: str, compiled: dict[str, CompiledProgram]) -> None:
+    check_that_it_agrees_with_the_plain_loop(CASES[name], {"compiled": compiled[name]})
+
+
+@pytest.mark.parametrize(("width", "batch_size"), [(1, 23), (1, 101), (2, 1), (7, 50), (9, 16)])
+@pytest.mark.parametrize("name", ["adam64", "sgd64"])
+def test_one_program_serves_every_width_and_batch_size(
+    name: str, width: int, batch_size: int, compiled: dict[str, CompiledProgram]
+) -> None:
     case = CASES[name]
-    epochs = 40  # of 5 steps
-    for run_config in case.configs:
-        whole: RunConfig = replace(run_config, epochs=epochs)
-        run = TrainingRun(whole, case.shape, case.data, width=WIDTH, compiled=compiled[name])
-        reports = list(run.epochs())
-        plain = train_plainly(whole, case.shape, case.data)
-        for key, weight in run.outcome().weights.items():
+    configs = [replace(c, batch_size=batch_size, epochs=2) for c in case.configs[:width]]
+    spec = step_spec(configs[0], case.shape, case.data)
+    assert Job.of(spec, case.data, threads=1) == JOBS[name]
+    pack = Pack(spec, case.data, width=width, compiled=compiled[name])
+    for slot, run_config in enumerate(configs):
+        pack.load(slot, run_config)
+    while pack.epochs_done(0) < 2:
+        pack.tick(pack.ticks_to_epoch_end)
+    for slot, run_config in enumerate(configs):
+        plain = train_plainly(run_config, case.shape, case.data)
+        weights = pack.named(pack.weights(slot))
+        for key, weight in weights.items():
             assert_close(weight, plain.model.state_dict()[key], rtol=1e-10, atol=1e-12)
-        losses = [report.metrics["validation_loss"] for report in reports]
-        assert losses == pytest.approx(plain.validation_losses, rel=1e-10)
-        accuracies = [report.metrics["train_accuracy"] for report in reports]
-        assert accuracies == pytest.approx(plain.train_accuracies, rel=1e-10)
 
 
 def test_a_program_is_made_once_and_found_again(
     folder: Path, compiled: dict[str, CompiledProgram]
 ) -> None:
-    job = CASES["adam"].job
+    job = JOBS["adam"]
     programs = Programs(folder)
     assert programs.get(job) is not None
-    programs.request(job)  # there is one: nothing is started
+    programs.request(job, hurry=True)  # there is one: nothing is started
     assert programs._running is None
-    assert programs.get(replace(job, width=2)) is None
+    assert programs.get(replace(job, clips=True)) is None
 
 
 def test_a_damaged_program_is_done_without(
     tmp_path: Path, compiled: dict[str, CompiledProgram]
 ) -> None:
-    job = CASES["adam"].job
+    job = JOBS["adam"]
     (tmp_path / job.name).mkdir()
     (tmp_path / job.name / "step.pt2").write_bytes(b"no program")
     programs = Programs(tmp_path)
@@ -206,9 +117,9 @@ def test_where_no_compiler_can_be_started_training_goes_on(
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     programs = Programs(tmp_path)
-    job = CASES["adam"].job
+    job = JOBS["adam"]
     for _ in range(2):
-        programs.request(job)
+        programs.request(job, hurry=False)
         assert programs.get(job) is None
     assert [record.message for record in caplog.records] == [
         "nothing is compiled: no more processes"
@@ -216,8 +127,77 @@ def test_where_no_compiler_can_be_started_training_goes_on(
     assert not any(tmp_path.iterdir())
 
 
+class FakeCompilation:
+    """Stands in for the compiler: ends when the test says so."""
+
+    made: ClassVar[list[FakeCompilation]] = []
+    news: ClassVar[threading.Condition] = threading.Condition()
+
+    def __init__(self, job: Job, folder: Path, *, hurry: bool) -> None:
+        self.name, self.is_hurried, self.is_given_up = folder.name, hurry, False
+        self._ended = threading.Event()
+        self._problem: str | None = None
+        with self.news:
+            self.made.append(self)
+            self.news.notify_all()
+
+    def end(self, problem: str | None = None) -> None:
+        self._problem = problem
+        self._ended.set()
+
+    def give_up(self) -> None:
+        self.is_given_up = True
+        self.end("given up")
+
+    def finish(self) -> None:
+        self._ended.wait()
+        if self._problem is not None:
+            raise RuntimeError(self._problem)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeCompilation]]:
+    monkeypatch.setattr("search.engine.programs.Compilation", FakeCompilation)
+    FakeCompilation.made = []
+    yield FakeCompilation.made
+    while not all(one._ended.is_set() for one in FakeCompilation.made):
+        for one in FakeCompilation.made:
+            one.end()
+
+
+def until(number: int, made: list[FakeCompilation]) -> FakeCompilation:
+    """The compilation of that number, which another thread starts."""
+    with FakeCompilation.news:
+        assert FakeCompilation.news.wait_for(lambda: len(made) > number, timeout=30)
+    return made[number]
+
+
+def test_one_program_is_made_at_a_time_those_in_a_hurry_first(
+    tmp_path: Path, made: list[FakeCompilation]
+) -> None:
+    first = JOBS["adam"]
+    second, third = replace(first, clips=True), replace(first, drops=False)
+    programs = Programs(tmp_path)
+    for _ in range(2):
+        programs.request(first, hurry=False)
+        programs.request(second, hurry=False)
+    assert [one.name for one in made] == [first.name]
+    programs.request(third, hurry=True)
+    assert made[0].is_given_up
+    assert (until(1, made).name, made[1].is_hurried) == (third.name, True)
+    programs.request(first, hurry=True)
+    assert not made[1].is_given_up, "it hurries already"
+    made[1].end()
+    assert (until(2, made).name, made[2].is_hurried) == (first.name, True)
+    made[2].end("it failed")
+    assert (until(3, made).name, made[3].is_hurried) == (second.name, False)
+    made[3].end()
+    programs.request(first, hurry=True)
+    assert len(made) == 4, "what failed is not tried again"
+
+
 def test_the_compiler_ends_with_whoever_started_it(tmp_path: Path) -> None:
-    compilation = Compilation(CASES["adam"].job, tmp_path / "program")
+    compilation = Compilation(JOBS["adam"], tmp_path / "program", hurry=True)
     stdin = compilation._process.stdin
     assert stdin is not None
     stdin.close()

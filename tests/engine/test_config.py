@@ -72,16 +72,23 @@ def test_a_config_survives_json() -> None:
 
 
 def test_a_program_identity_survives_text() -> None:
-    identity = ProgramIdentity.current("eager", 32, torch.device("cpu"), torch.float32)
+    identity = ProgramIdentity.current("native", 32, torch.device("cpu"), torch.float32, threads=3)
     assert ProgramIdentity.parse(str(identity)) == identity
-    assert identity.threads == torch.get_num_threads()
+    assert (identity.threads, identity.denormals) == (3, "flushed")
     assert str(torch.__version__) in str(identity)
     assert identity.device_kind == processor.kind()
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "eager", "lazy/width=1/torch=2/cpu/float32/threads=1", "eager/1/2/cpu/float32/threads=1"],
+    [
+        "",
+        "eager",
+        "lazy/width=1/torch=2/cpu/float32/threads=1/denormals=kept",
+        "eager/1/2/cpu/float32/threads=1/denormals=kept",
+        "eager/width=1/torch=2/cpu/float32/threads=1",
+        "eager/width=1/torch=2/cpu/float32/threads=1/denormals=some",
+    ],
 )
 def test_text_that_is_no_program_identity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a program identity"):

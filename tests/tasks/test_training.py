@@ -55,7 +55,7 @@ def history(trainer: Trainer, run: RunInput) -> list[dict[str, float]]:
 
 @pytest.fixture
 def trainer() -> Trainer:
-    return Trainer(None, "cpu:0", threads=1)
+    return Trainer(None, "cpu:0", engine.LaneOptions(compile=False))
 
 
 @pytest.mark.parametrize("name", ["digits", "breast-cancer"])
@@ -81,7 +81,7 @@ def test_a_run_follows_from_its_input_alone(trainer: Trainer) -> None:
     history(trainer, replace(run, seed=12))
     torch.manual_seed(99)
     assert history(trainer, run) == first
-    assert history(Trainer(None, "cpu:0", threads=1), run) == first
+    assert history(Trainer(None, "cpu:0", engine.LaneOptions(compile=False)), run) == first
     assert history(trainer, replace(run, seed=12)) != first
 
 
@@ -189,7 +189,7 @@ def test_a_run_can_be_left_early(trainer: Trainer) -> None:
 def test_folders_of_the_data_root_are_trained_on(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy")
     wanted = run_input("toy", epochs=30, batch_size=16, learning_rate=0.02)
-    run = begin(Trainer(tmp_path, "cpu:0", 1), wanted)
+    run = begin(Trainer(tmp_path, "cpu:0", engine.LaneOptions(compile=False)), wanted)
     assert list(run.epochs())[-1].metrics["validation_accuracy"] == 1
     assert run.outcome().metrics["test_accuracy"] > 0.9
 
@@ -199,7 +199,9 @@ def test_folders_of_the_data_root_are_trained_on(tmp_path: Path) -> None:
     reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
 )
 def test_real_mnist() -> None:
-    trainer = Trainer(Path(os.environ["RIDGELINE_DATA_ROOT"]), "cpu:0", threads=1)
+    trainer = Trainer(
+        Path(os.environ["RIDGELINE_DATA_ROOT"]), "cpu:0", engine.LaneOptions(compile=False)
+    )
     run = begin(trainer, run_input("mnist", epochs=2, batch_size=256))
     assert list(run.epochs())[-1].metrics["validation_accuracy"] > 0.93
     assert run.outcome().metrics["test_accuracy"] > 0.93
@@ -214,7 +216,7 @@ def test_other_data_than_the_study_has_are_refused(trainer: Trainer) -> None:
 
 def test_files_replaced_while_the_worker_runs_are_read_again(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy")
-    trainer = Trainer(tmp_path, "cpu:0", 1)
+    trainer = Trainer(tmp_path, "cpu:0", engine.LaneOptions(compile=False))
     before = load("toy", tmp_path).fingerprint
     trainer.prepare(replace(run_input("toy"), data_fingerprint=before))
     images, _ = toy_arrays(seed=7)
@@ -265,15 +267,13 @@ def test_configurations_must_be_complete(trainer: Trainer) -> None:
 @pytest.mark.parametrize("name", ["cpu", "cpu:1", "cuda:99", "tpu:0", ""])
 def test_devices_that_are_not_there_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="there is no device"):
-        Trainer(None, name, None)
+        Trainer(None, name, engine.LaneOptions())
 
 
-def test_threads_are_those_that_were_set() -> None:
-    Trainer(None, "cpu:0", threads=1)
-    assert torch.get_num_threads() == 1
+def test_the_calling_thread_leaves_the_cores_to_the_packs() -> None:
     torch.set_num_threads(2)
-    Trainer(None, "cpu:0", threads=None)
-    assert torch.get_num_threads() == 2
+    Trainer(None, "cpu:0", engine.LaneOptions(compile=False, threads=2))
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_other_errors_of_torch_stay_as_they_are(
 
 
 def test_runs_beside_others_come_to_what_they_come_to_alone() -> None:
-    trainer = Trainer(None, "cpu:0", 1, engine.LaneOptions(width=4))
+    trainer = Trainer(None, "cpu:0", engine.LaneOptions(width=4))
     runs = {f"run {n}": run_input(epochs=1 + n % 3, learning_rate=0.001 * 2**n) for n in range(9)}
     for key, run in runs.items():
         trainer.add(key, run)

@@ -1,0 +1,242 @@
+"""Native kernels of an eager step on a CPU: the update and the dropout factors, in one pass each.
+
+`kernels.cpp` is one source for every shape, width and batch size.  Compiling it takes about a
+second, once a machine; the library is kept beside the compiled programs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, Structure, byref, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from search.engine import processor, rng
+from search.engine.memory import Constant, Rate
+from search.engine.optim import ADAM_BETAS, CLIP_EPSILON
+from search.engine.spec import StepSpec
+
+if TYPE_CHECKING:
+    from search.engine.step import Region
+
+_SOURCE = Path(__file__).with_name("kernels.cpp")
+
+_COMPILER_SECONDS = 60.0
+"""Past which the compiler hangs; it takes about one."""
+
+# No -ffast-math: infinities and NaN tell that a run has diverged.
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
+
+_log = logging.getLogger(__name__)
+
+
+class _Region(Structure):
+    _fields_ = (
+        ("parameters", c_void_p),
+        ("gradients", c_void_p),
+        ("first", c_void_p),
+        ("second", c_void_p),
+        ("size", c_int64),
+        ("is_others", c_int64),
+    )
+
+
+class _Update(Structure):
+    _fields_ = (
+        ("regions", POINTER(_Region)),
+        ("num_regions", c_int64),
+        ("num_slots", c_int64),
+        ("num_steps", c_int64),
+        ("rates", c_void_p),
+        ("constants", c_void_p),
+        ("step", c_void_p),
+        ("occupied", c_void_p),
+        ("clips", c_int64),
+    )
+
+
+class _Dropout(Structure):
+    _fields_ = (
+        ("num_slots", c_int64),
+        ("num_units", c_int64),
+        ("num_rows", c_int64),
+        ("num_steps", c_int64),
+        ("keys", c_void_p),
+        ("thresholds", c_void_p),
+        ("counters", c_void_p),
+        ("constants", c_void_p),
+        ("step", c_void_p),
+        ("factors", c_void_p),
+    )
+
+
+class Kernels:
+    """The library of kernels.
+
+    Raises:
+        OSError: the file is not a library that this machine can load.
+        AttributeError: it is not this library.
+    """
+
+    def __init__(self, library: Path) -> None:
+        loaded = ctypes.CDLL(str(library))
+        self.by_name = {
+            f"{kind}_{dtype}": getattr(loaded, f"{kind}_{dtype}")
+            for kind in ("adam", "sgd", "dropout")
+            for dtype in ("float32", "float64")
+        }
+        for function in self.by_name.values():
+            function.restype = None
+
+
+class NativeStep:
+    """The kernels over the tensors of one pack, whose addresses must not change.
+
+    Args:
+        inputs: of `PackMemory.inputs`.
+        regions: all parameters, their gradients and moments, in stretches [K, R].
+    """
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        spec: StepSpec,
+        inputs: Mapping[str, Tensor],
+        regions: Sequence[Region],
+    ) -> None:
+        step_K, keys_KS = inputs["step"], inputs["dropout_keys"]
+        num_slots, num_steps = inputs["samples"].shape[:2]
+        num_units, num_rows = inputs["dropout_counters"].shape
+        constants = inputs["constants"]
+        self._factors_KUB = constants.new_zeros(num_slots, num_units, num_rows)
+        self._regions = (_Region * len(regions))(*map(_region, regions))
+        self._update_arguments = _Update(
+            self._regions,
+            len(regions),
+            num_slots,
+            num_steps,
+            inputs["rates"].data_ptr(),
+            constants.data_ptr(),
+            step_K.data_ptr(),
+            inputs["occupied"].data_ptr(),
+            spec.clips,
+        )
+        self._dropout_arguments = _Dropout(
+            num_slots,
+            num_units,
+            num_rows,
+            num_steps,
+            keys_KS.data_ptr(),
+            inputs["dropout_thresholds"].data_ptr(),
+            inputs["dropout_counters"].data_ptr(),
+            constants.data_ptr(),
+            step_K.data_ptr(),
+            self._factors_KUB.data_ptr(),
+        )
+        self._update = kernels.by_name[f"{spec.family}_{spec.dtype}"]
+        self._dropout = kernels.by_name[f"dropout_{spec.dtype}"]
+
+    def dropout_factors(self) -> Tensor:
+        """What to multiply each hidden unit with, [K, U, B]; overwritten by the next call."""
+        self._dropout(byref(self._dropout_arguments))
+        return self._factors_KUB
+
+    def update(self) -> None:
+        """Penalties, clipping and the optimizer's update of the occupied slots; counts the step."""
+        self._update(byref(self._update_arguments))
+
+
+def kernels(folder: Path) -> Kernels | None:
+    """The library from a folder, compiled if it is not there; None where there is no compiler.
+
+    Whoever may write to the folder decides what this process runs.
+    """
+    name = _name()
+    if name is None:
+        return None
+    library = folder / name
+    for _ in range(2):
+        try:
+            if not library.exists():
+                _compile(library)
+            return Kernels(library)
+        except (OSError, subprocess.SubprocessError, AttributeError) as exc:
+            problem = exc
+            library.unlink(missing_ok=True)  # a damaged one is compiled anew
+    _log.warning("steps are slower, as their kernels could not be compiled: %s", problem)
+    return None
+
+
+@cache
+def _name() -> str | None:
+    """The file's name: a hash of all that the library is made from; None without a compiler."""
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, check=False, timeout=_COMPILER_SECONDS
+    ).stdout
+    parts = [_SOURCE.read_bytes(), " ".join([*_FLAGS, *_macros()]).encode(), version]
+    parts.append(processor.instructions().encode())
+    return f"kernels-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:40]}.so"
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX") or "g++")
+
+
+def _compile(library: Path) -> None:
+    """Whole or not at all: other processes may do the same."""
+    compiler = _compiler()
+    assert compiler is not None
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix="compiling-") as scratch:
+        draft = Path(scratch, library.name)
+        command = [compiler, *_FLAGS, *_macros(), "-fPIC", "-shared", str(_SOURCE), "-o"]
+        subprocess.run(
+            [*command, str(draft)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_COMPILER_SECONDS,
+            env=os.environ | {"TMPDIR": scratch},
+        )
+        os.replace(draft, library)
+
+
+def _macros() -> list[str]:
+    """The constants that the source shares with this package."""
+    beta_1, beta_2 = ADAM_BETAS
+    values: dict[str, object] = {
+        "NUM_RATES": len(Rate),
+        "NUM_CONSTANTS": len(Constant),
+        **{f"RATE_{column.name}": column.value for column in Rate},
+        **{f"CONSTANT_{column.name}": column.value for column in Constant},
+        "ADAM_1_MINUS_BETA_1": repr(1 - beta_1),
+        "ADAM_BETA_2": repr(beta_2),
+        "ADAM_1_MINUS_BETA_2": repr(1 - beta_2),
+        "CLIP_EPSILON": repr(CLIP_EPSILON),
+        "RNG_MULTIPLIER_1": hex(rng.MULTIPLIER_1),
+        "RNG_MULTIPLIER_2": hex(rng.MULTIPLIER_2),
+    }
+    return [f"-D{name}={value}" for name, value in values.items()]
+
+
+def _region(region: Region) -> _Region:
+    first, *second = region.moments
+    tensors = [region.parameters, region.gradients, first, *second]
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    pointers = [tensor.data_ptr() for tensor in tensors]
+    if not second:
+        pointers.append(0)
+    return _Region(*pointers, region.parameters.shape[1], not region.is_matrices)

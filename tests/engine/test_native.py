@@ -1,0 +1,130 @@
+"""The native kernels: as right as torch, the same bits whoever rides along, and done without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from search.engine import DeviceData, native, rng
+from search.engine.memory import PackMemory
+from search.engine.native import Kernels
+from search.engine.pack import Pack
+from tests.engine.program_checks import (
+    CASES,
+    WIDTH,
+    check_that_a_slot_without_a_run_is_frozen,
+    check_that_it_agrees_with_the_plain_loop,
+    check_that_neighbours_slots_and_refills_change_no_bit,
+)
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    folder = tmp_path_factory.mktemp("kernels")
+    found = native.kernels(folder)
+    assert found is not None, "the tests need a C++ compiler"
+    assert [path.suffix for path in folder.iterdir()] == [".so"]
+    return found
+
+
+@pytest.fixture(params=CASES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_neighbours_slots_and_refills_change_no_bit(name: str, kernels: Kernels) -> None:
+    check_that_neighbours_slots_and_refills_change_no_bit(CASES[name], {"kernels": kernels})
+
+
+def test_a_slot_without_a_run_is_frozen(name: str, kernels: Kernels) -> None:
+    check_that_a_slot_without_a_run_is_frozen(CASES[name], {"kernels": kernels})
+
+
+@pytest.mark.parametrize("name", ["adam64", "sgd64"])
+def test_it_agrees_with_the_plain_loop(name: str, kernels: Kernels) -> None:
+    check_that_it_agrees_with_the_plain_loop(CASES[name], {"kernels": kernels})
+
+
+def test_units_are_dropped_by_the_draws_of_rng(kernels: Kernels) -> None:
+    case = CASES["adam"]
+    pack = Pack(case.spec, case.data, width=WIDTH, kernels=kernels)
+    for slot, config in enumerate(case.configs):
+        pack.load(slot, config)
+    pack.tick(2)
+    memory: PackMemory = pack._memory
+    step = pack._step
+    dropped = step._native.dropout_factors()
+    at = (torch.arange(WIDTH), memory.step_K)
+    draws = rng.draw(memory.dropout_keys_KS[at], memory.dropout_counters_UB)
+    kept = draws >= memory.dropout_thresholds_K1[:, :, None]
+    assert torch.equal(dropped != 0, kept)
+    for slot, config in enumerate(case.configs):
+        assert set(dropped[slot].unique().tolist()) == {
+            0.0,
+            float(torch.tensor(1 / (1 - config.dropout), dtype=torch.float32)),
+        }
+
+
+def test_an_infinite_weight_without_l2_shows_that_it_diverged(kernels: Kernels) -> None:
+    """And not as NaN where a neighbour has l2."""
+    case = CASES["adam"]
+    pack = Pack(case.spec, case.data, width=WIDTH, kernels=kernels)
+    for slot, config in enumerate(case.configs):
+        pack.load(slot, config)
+    weight = pack._memory.parameters.stretches_KR[0]
+    weight[0, 0] = float("inf")
+    gradients = pack._gradients
+    assert gradients is not None
+    pack._prepare_epochs(range(WIDTH))
+    for stretch in gradients.stretches_KR:
+        stretch.zero_()
+    pack._step._native.update()
+    assert weight[0, 0] == float("inf")
+    assert weight[1:].isfinite().all()
+
+
+def test_a_library_is_compiled_once(tmp_path: Path) -> None:
+    assert native.kernels(tmp_path) is not None
+    (library,) = tmp_path.iterdir()
+    made = library.stat().st_mtime_ns
+    assert native.kernels(tmp_path) is not None
+    assert library.stat().st_mtime_ns == made
+
+
+def test_a_damaged_library_is_compiled_again(tmp_path: Path) -> None:
+    name = native._name()
+    assert name is not None
+    (tmp_path / name).write_bytes(b"no library")
+    assert native.kernels(tmp_path) is not None
+    assert (tmp_path / name).stat().st_size > 1_000
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/g++", "false"])
+def test_without_a_compiler_that_works_torch_does_it_all(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    native._name.cache_clear()
+    try:
+        assert native.kernels(tmp_path) is None
+    finally:
+        native._name.cache_clear()
+    assert not any(tmp_path.iterdir())
+
+
+def test_tensors_keep_their_places(kernels: Kernels) -> None:
+    """The kernels know them by their addresses."""
+    case = CASES["sgd-norm"]
+    data: DeviceData = case.data
+    pack = Pack(case.spec, data, width=WIDTH, kernels=kernels)
+    before = {name: tensor.data_ptr() for name, tensor in pack._memory.inputs().items()}
+    for slot, config in enumerate(case.configs):
+        pack.load(slot, config)
+    pack.tick(pack.ticks_to_epoch_end)
+    pack.epoch_metrics(range(WIDTH))
+    pack.free(1)
+    pack.load(1, case.configs[2])
+    pack.tick(2)
+    assert {n: t.data_ptr() for n, t in pack._memory.inputs().items()} == before
