@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +44,12 @@ class NoTables(Exception):
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def server_bind(self) -> None:
+        super().server_bind()
+        # As in `service.cli.sockets.listen`: no write of an answer waits for the one before.
+        # Accepted sockets inherit it.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class _QuietHandler(WSGIRequestHandler):
@@ -109,10 +116,15 @@ def _missing(engine: Engine) -> str | None:
     return None
 
 
+def open_server(url: URL, host: str, port: int) -> WSGIServer:
+    """The dashboard's server, which listens; port 0 takes a free one."""
+    app = wsgi(open_storage(url))
+    return make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
+
+
 def serve(url: URL, host: str, port: int) -> None:
     """Serve the dashboard until the process ends."""
-    app = wsgi(open_storage(url))
-    with make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler) as server:
+    with open_server(url, host, port) as server:
         log.info("dashboard on http://%s:%d, read-only", host, server.server_port)
         server.serve_forever()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+
+from service.cli.sockets import listen
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def wait_for_url(process: subprocess.Popen[str]) -> str:
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """The app on a free port of loopback; its URL."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -74,6 +75,17 @@ def test_paths_with_odd_characters(tmp_path: Path, migrated_sqlite: Path) -> Non
         storage.create_new_study([StudyDirection.MINIMIZE], "x")
     storage.remove_session()
     storage.engine.dispose()
+
+
+def test_connections_send_without_delay(migrated_sqlite: Path) -> None:
+    url = dashboard.read_only(f"sqlite:///{migrated_sqlite}")
+    with (
+        dashboard.open_server(url, "127.0.0.1", 0) as server,
+        socket.create_connection(("127.0.0.1", server.server_port)),
+    ):
+        connection, _ = server.get_request()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_sessions_of_postgresql_are_read_only() -> None:
