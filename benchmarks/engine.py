@@ -20,21 +20,16 @@ the evaluation after each epoch in it, and none the compilation, which is cold a
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.engine_data import Work, digits_work, mnist_work
 from benchmarks.engine_refill import BLOCK, measure_refill
-from benchmarks.engine_throughput import Options, Row, measure_throughput
+from benchmarks.engine_throughput import Options, measure_throughput
+from benchmarks.rows import Row, count, header, tell, write
 
 WORKS = ("digits", "mnist")
 
@@ -44,14 +39,14 @@ def main() -> None:
     device = torch.device(arguments.device)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    header = _header(device)
-    _write(header, arguments.out)
+    first = header("engine", device)
+    write(first, arguments.out)
     with tempfile.TemporaryDirectory() as scratch:
         cache = None if arguments.eager else arguments.cache or Path(scratch, "programs")
         if cache is not None:
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         for row in _measure(arguments, device, cache):
-            _write({"work": row.pop("work"), "device": header["device"], **row}, arguments.out)
+            write({"work": row.pop("work"), "device": first["device"], **row}, arguments.out)
 
 
 def _measure(
@@ -69,7 +64,7 @@ def _measure(
     )
 
     def throughput(work: Work, *, dropout: bool) -> Iterator[Row]:
-        return measure_throughput(work, device, options, dropout=dropout, progress=_tell)
+        return measure_throughput(work, device, options, dropout=dropout, progress=tell)
 
     for name in arguments.work:
         yield from throughput(works[name], dropout=False)
@@ -82,7 +77,7 @@ def _measure(
             options,
             num_runs=arguments.runs,
             num_slots=arguments.slots,
-            progress=_tell,
+            progress=tell,
         )
 
 
@@ -94,19 +89,19 @@ def _arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--device", choices=["cpu", "cuda"], default="cpu")
-    add("--threads", type=_count, help="of torch on a CPU")
-    add("--rounds", type=_count, help="default 5")
+    add("--threads", type=count, help="of torch on a CPU")
+    add("--rounds", type=count, help="default 5")
     add("--quick", action="store_true", help="little of everything, to see that it works")
     add("--out", type=Path, help="a file to append the rows to")
     add("--mnist", type=Path, metavar="FOLDER", help="of MNIST's IDX files; data are made without")
     add("--work", nargs="*", choices=WORKS, default=[*WORKS], help="throughput of these")
     add("--dropout", action="store_true", help="measure throughput with dropout too")
-    add("--configs", type=_count, help="for each batch size; default: as many as the widest pack")
-    add("--serial-configs", type=_count, help="of them a round one by one; default 4")
-    add("--width", type=_count, help="of the packs; default: the engine's own")
+    add("--configs", type=count, help="for each batch size; default: as many as the widest pack")
+    add("--serial-configs", type=count, help="of them a round one by one; default 4")
+    add("--width", type=count, help="of the packs; default: the engine's own")
     add("--refill", nargs="*", choices=WORKS, default=["digits"], help="runs that stop at rungs")
-    add("--runs", type=_count, help=f"of the refill part, a multiple of {BLOCK}; default 216")
-    add("--slots", type=_count, default=27, help="of the refill part; default 27")
+    add("--runs", type=count, help=f"of the refill part, a multiple of {BLOCK}; default 216")
+    add("--slots", type=count, default=27, help="of the refill part; default 27")
     add("--eager", action="store_true", help="compile nothing")
     add("--cache", type=Path, help="keep compiled programs here; compile_seconds is then 0 later")
     arguments = parser.parse_args()
@@ -118,51 +113,6 @@ def _arguments() -> argparse.Namespace:
     if arguments.runs % BLOCK:
         parser.error(f"--runs must be a multiple of {BLOCK}")
     return arguments
-
-
-def _header(device: torch.device) -> Row:
-    """Where, when and with what."""
-    return {
-        "benchmark": "engine",
-        "date": datetime.date.today().isoformat(),
-        "device": _name(device),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "numpy": np.__version__,
-        "arguments": sys.argv[1:],
-    }
-
-
-def _name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "cpu"
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("must be at least 1")
-    return number
-
-
-def _write(row: Row, out: Path | None) -> None:
-    line = json.dumps(row, ensure_ascii=False)
-    print(line, flush=True)
-    if out is not None:
-        with out.open("a") as file:
-            file.write(f"{line}\n")
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ import torch
 from benchmarks.engine_data import Work, configurations
 from benchmarks.engine_loops import Training, synchronise
 from benchmarks.engine_packs import ACCURACY, Packs, num_threads, open_pack
-from benchmarks.engine_throughput import Options, Ratio, Row
+from benchmarks.engine_throughput import Options
+from benchmarks.rows import Ratio, Row
 from search.engine import DeviceData, Pack, RunConfig
 from search.engine.pack import SlotState
 

@@ -10,7 +10,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,9 +17,9 @@ from benchmarks.engine_data import Work, configurations
 from benchmarks.engine_limits import BYTES_COUNTED, FLOPS_COUNTED, Cost, Device
 from benchmarks.engine_loops import Training, train_resident, train_with_loader
 from benchmarks.engine_packs import Packs, Solo
+from benchmarks.rows import Ratio, Row
 from search.engine import RunConfig
 
-Row = dict[str, Any]
 Contender = Callable[[Sequence[RunConfig]], Training]
 
 PACKS = "packs"
@@ -38,28 +37,6 @@ class Options:
     num_serial: int
     quick: bool
     cache: Path | None
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The median over rounds, and the extremes."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, above: Sequence[float], below: Sequence[float]) -> Ratio:
-        """Of figures that were taken in the same rounds."""
-        ratios = [a / b for a, b in zip(above, below, strict=True)]
-        return cls(statistics.median(ratios), min(ratios), max(ratios))
-
-    def columns(self, name: str) -> Row:
-        """For a row: the median, and beside it the extremes."""
-        return {
-            name: round(self.median, 3),
-            f"{name}_range": [round(self.low, 3), round(self.high, 3)],
-        }
 
 
 def measure_throughput(
