@@ -174,8 +174,8 @@ def _train_one_by_one(job: Job, home: Path) -> dict[str, Any]:
 def _engine(job: Job) -> tuple[Trainer, list[RunInput]]:
     """A trainer like the worker's by default, its data loaded, and the runs for it."""
     threads = device_specs(None, None, None)[0].threads
-    options = LaneOptions(cache=Path(job.cache))
-    trainer = Trainer(Path(job.data_root), "cpu:0", threads, options)
+    options = LaneOptions(cache=Path(job.cache), threads=threads)
+    trainer = Trainer(Path(job.data_root), "cpu:0", options)
     task = MlpSettings.model_validate(job.work.task)
     defaults = {**MlpDefaults().model_dump(), "epochs": job.work.epochs}
     penalty = Penalty(penalize="all")
