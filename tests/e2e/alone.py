@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import torch
 
 from search import engine
-from search.engine import Outcome, ProgramIdentity, TrainingRun
+from search.engine import Outcome, ProgramIdentity, TrainingRun, native
+from search.engine.native import Kernels
 from search.space import Config
 from search.spec import StudySpec
 from search.tasks.training import RunInput, Trainer
@@ -24,12 +28,19 @@ def trainer() -> Iterator[Trainer]:
         torch.set_num_threads(threads)
 
 
+@cache
+def kernels() -> Kernels | None:
+    """The native kernels, compiled for the tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        return native.kernels(Path(folder))
+
+
 def outcome_alone(
     trainer: Trainer, spec: StudySpec, config: Config, seed: int, program: str
 ) -> Outcome:
     """The outcome of a run of a study, trained by this program, the other slots left empty."""
     identity = ProgramIdentity.parse(program)
-    assert (identity.form, identity.threads) == ("eager", 1)
+    assert identity.form in ("eager", "native")
     prepared = trainer.prepare(
         RunInput(
             task=spec.task,  # type: ignore[arg-type]
@@ -41,6 +52,12 @@ def outcome_alone(
             data_fingerprint=None,
         )
     )
-    alone = TrainingRun(*prepared, width=identity.width)
+    alone = TrainingRun(
+        *prepared,
+        width=identity.width,
+        threads=identity.threads,
+        kernels=kernels() if identity.form == "native" else None,
+    )
+    assert str(alone.program) == program
     list(alone.epochs())
     return alone.outcome()

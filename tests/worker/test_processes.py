@@ -19,6 +19,7 @@ from search.tasks.settings import MlpDefaults
 from service.protocol import DeviceInfo
 from service.worker import devices as devices_module
 from service.worker.api import CallFailed
+from service.worker.device import CPU_NICENESS
 from service.worker.messages import DeviceEvent, Died
 from service.worker.mlp import MlpBackend
 from service.worker.process import DeviceProcess
@@ -340,7 +341,9 @@ def test_two_devices_share_the_work_and_both_are_registered(
         api.wait_until(lambda: all(run.state == "DONE" for run in api.runs.values()))
     pids = {run.epochs[1]["pid"] for run in api.runs.values()}
     assert len(pids) == 2
-    assert {run.epochs[1]["niceness"] for run in api.runs.values()} == {float(os.nice(0) + 5)}
+    assert {run.epochs[1]["niceness"] for run in api.runs.values()} == {
+        float(os.nice(0) + CPU_NICENESS)
+    }
     (worker,) = api.workers.values()
     assert [device.name for device in worker.registration.devices] == ["cpu:0", "cpu:1"]
 
