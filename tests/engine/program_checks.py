@@ -141,3 +141,18 @@ def check_that_it_agrees_with_the_plain_loop(case: Case, program: dict[str, Any]
         assert losses == pytest.approx(plain.validation_losses, rel=1e-10)
         accuracies = [report.metrics["train_accuracy"] for report in reports]
         assert accuracies == pytest.approx(plain.train_accuracies, rel=1e-10)
+
+
+def check_that_denormals_are_flushed(case: Case, program: dict[str, Any]) -> None:
+    """Moments below 1e-38, as large learning rates with l2 bring them about, become 0."""
+    pack = Pack(case.spec, case.data, width=WIDTH, **program)
+    assert pack.program.denormals == "flushed"
+    for slot, run_config in enumerate(case.configs):
+        pack.load(slot, run_config)
+    moments = pack._memory.moments["second_moment"].views().values()
+    for moment in moments:
+        moment.view(torch.int32).fill_(1)  # the least of all
+    pack.tick(1)
+    for moment in moments:
+        bits = moment.view(torch.int32)
+        assert not ((bits > 0) & (bits < 0x00800000)).any()

@@ -19,6 +19,7 @@ from tests.engine.plain import train_plainly
 from tests.engine.program_checks import (
     CASES,
     check_that_a_slot_without_a_run_is_frozen,
+    check_that_denormals_are_flushed,
     check_that_it_agrees_with_the_plain_loop,
     check_that_neighbours_slots_and_refills_change_no_bit,
 )
@@ -58,6 +59,10 @@ def test_neighbours_slots_and_refills_change_no_bit(
 
 def test_a_slot_without_a_run_is_frozen(name: str, compiled: dict[str, CompiledProgram]) -> None:
     check_that_a_slot_without_a_run_is_frozen(CASES[name], {"compiled": compiled[name]})
+
+
+def test_denormals_are_flushed(compiled: dict[str, CompiledProgram]) -> None:
+    check_that_denormals_are_flushed(CASES["adam"], {"compiled": compiled["adam"]})
 
 
 @pytest.mark.parametrize("name", ["adam64", "sgd64"])

@@ -15,6 +15,7 @@ from tests.engine.program_checks import (
     CASES,
     WIDTH,
     check_that_a_slot_without_a_run_is_frozen,
+    check_that_denormals_are_flushed,
     check_that_it_agrees_with_the_plain_loop,
     check_that_neighbours_slots_and_refills_change_no_bit,
 )
@@ -45,6 +46,10 @@ def test_a_slot_without_a_run_is_frozen(name: str, kernels: Kernels) -> None:
 @pytest.mark.parametrize("name", ["adam64", "sgd64"])
 def test_it_agrees_with_the_plain_loop(name: str, kernels: Kernels) -> None:
     check_that_it_agrees_with_the_plain_loop(CASES[name], {"kernels": kernels})
+
+
+def test_denormals_are_flushed(kernels: Kernels) -> None:
+    check_that_denormals_are_flushed(CASES["adam"], {"kernels": kernels})
 
 
 def test_units_are_dropped_by_the_draws_of_rng(kernels: Kernels) -> None:
