@@ -160,6 +160,9 @@ class RunOrder(RunKey):
     reproducible: bool = Field(
         False, description="whether the same study must give the same values every time"
     )
+    num_following: Annotated[int, Field(ge=0)] = Field(
+        0, description="runs that the study has still to hand out, those of trials to come included"
+    )
 
 
 class StudyRules(_Message):

@@ -199,7 +199,7 @@ class Lane:
     @property
     def num_open(self) -> int:
         """Runs waiting or training."""
-        return len(self.waiting) + sum(len(open_pack.runs) for open_pack in self.packs)
+        return len(self.waiting) + sum(len(p.runs) - len(p.removed) for p in self.packs)
 
     @property
     def num_idle(self) -> int:

@@ -49,6 +49,7 @@ class Lanes:
         self._widths = Widths(self._programs.folder)
         self._crew = Crew(options.threads if device.type == "cpu" else 1)
         self._turns: dict[Future[Turn], tuple[Lane, OpenPack]] = {}
+        self._num_following: dict[str, int] = {}
         self._missed: dict[Job, float] = defaultdict(float)
         """Seconds that a compiled program would have saved up to now."""
 
@@ -80,6 +81,7 @@ class Lanes:
         data: DeviceData,
         *,
         group: str | None = None,
+        num_following: int = 0,
         pinned: bool = False,
     ) -> None:
         """Have a run wait for a slot.
@@ -87,6 +89,8 @@ class Lanes:
         Args:
             key: names the run in every event.
             group: whose pruning rules it goes by.
+            num_following: runs of the group that are still to come, as far as is known; it tells
+                whether compiling a program is worth it.
             pinned: by the same program whatever else waits and whatever has been compiled.
 
         Raises:
@@ -107,6 +111,8 @@ class Lanes:
                 pinned=pinned,
             )
         self._lanes[lane_key].add(Waiting(key, config, group))
+        if group is not None:
+            self._num_following[group] = num_following
 
     def remove(self, key: Hashable) -> bool:
         """Take a run out at once; False where there is none of that key."""
@@ -120,6 +126,8 @@ class Lanes:
         """Train for a moment; what is to be told, in the order in which it came about."""
         # However the last run of a lane went, the lane goes with it, and lets go of its data.
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane.has_work}
+        if not self._lanes:
+            self._num_following.clear()
         events = [event for lane in self._lanes.values() for event in self._refill(lane)]
         if events:
             return events  # who begins is told before anything of it can end this process
@@ -197,9 +205,10 @@ class Lanes:
         for lane in self._lanes.values():
             if lane.wants_program:
                 savable[lane.job] += lane.savable_seconds()
+        # Runs to come will be like those at hand, and who has trained for long goes on for long.
+        share = 1 + sum(self._num_following.values()) / max(1, self.num_open)
         for job, seconds in savable.items():
-            # Who has trained for long goes on for long.
-            if (total := seconds + self._missed[job]) > IDLE_COMPILE_SECONDS:
+            if (total := seconds * share + self._missed[job]) > IDLE_COMPILE_SECONDS:
                 self._programs.request(job, hurry=total > COMPILE_SECONDS)
 
     def _packs(self) -> list[OpenPack]:

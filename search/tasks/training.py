@@ -98,8 +98,15 @@ class Trainer:
         """Slots of packs in training that no run is in."""
         return self._lanes.num_idle
 
-    def add(self, key: Hashable, run: RunInput, *, group: str | None = None) -> None:
-        """Have a run trained; `key` names it in every event, `group` whose pruning rules it has.
+    def add(
+        self,
+        key: Hashable,
+        run: RunInput,
+        *,
+        group: str | None = None,
+        num_following: int = 0,
+    ) -> None:
+        """Have a run trained; `key`, `group` and `num_following` are as in `engine.Lanes.add`.
 
         Raises:
             DatasetError: the data set is not here, is not the study's, or cannot be split.
@@ -107,7 +114,15 @@ class Trainer:
             MemoryError: the data do not fit on the device.
         """
         config, shape, data = self.prepare(run)
-        self._lanes.add(key, config, shape, data, group=group, pinned=run.reproducible)
+        self._lanes.add(
+            key,
+            config,
+            shape,
+            data,
+            group=group,
+            num_following=num_following,
+            pinned=run.reproducible,
+        )
 
     def prepare(
         self, run: RunInput

@@ -60,7 +60,12 @@ class MlpTrainer:
         return self._trainer.num_idle
 
     def add(self, order: RunOrder) -> None:
-        self._trainer.add(key_of(order), _run_input(order), group=order.study)
+        self._trainer.add(
+            key_of(order),
+            _run_input(order),
+            group=order.study,
+            num_following=order.num_following,
+        )
 
     def remove(self, key: Key) -> bool:
         return self._trainer.remove(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,9 +23,11 @@ from search.engine import (
     Reported,
     RunConfig,
 )
+from search.engine.compiled import Job
 from search.engine.config import OptimizerName
+from search.engine.programs import Programs
 from tests.engine.lane_runs import WIDTH, alone, assert_same, drain, outcomes
-from tests.engine.sets import CPU, blobs, config, shape_for
+from tests.engine.sets import CPU, blobs, config, shape_for, step_spec
 
 pytestmark = pytest.mark.usefixtures("no_clock")
 
@@ -134,6 +137,40 @@ def test_rules_prune_at_the_epoch(data: DeviceData) -> None:
     )
     assert ended["a"].value == ended["a"].metrics["validation_accuracy"]
     assert (ended["b"].state, ended["b"].rule_version) == ("complete", None)
+
+
+@pytest.mark.parametrize(("num_following", "hurries"), [(0, False), (10_000, True)])
+def test_a_program_is_made_in_a_hurry_where_runs_save_as_much(
+    data: DeviceData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_following: int,
+    hurries: bool,
+) -> None:
+    """By what is at hand and what its study has still to come; a tick takes a second here."""
+    requests: list[tuple[Job, bool]] = []
+    monkeypatch.setattr(Programs, "request", lambda _, job, *, hurry: requests.append((job, hurry)))
+    lanes = Lanes(CPU, LaneOptions(width=2, cache=tmp_path))
+    shape = shape_for(data)
+    lanes.add("run", config(epochs=3), shape, data, group="study", num_following=num_following)
+    drain(lanes)
+    spec = step_spec(config(), shape, data)
+    assert {job for job, _ in requests} == {Job.of(spec, data, threads=1)}
+    assert any(hurry for _, hurry in requests) is hurries
+
+
+def test_without_compiling_no_program_is_asked_for(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be compiled")
+
+    monkeypatch.setattr(Programs, "request", refuse)
+    monkeypatch.setattr("search.engine.native.kernels", refuse)
+    lanes = Lanes(CPU, LaneOptions(width=2, compile=False, cache=tmp_path))
+    lanes.add("run", config(epochs=3), shape_for(data), data, group="study", num_following=10_000)
+    (began,) = [event for event in drain(lanes) if isinstance(event, Began)]
+    assert began.program.startswith("eager/")
 
 
 def test_memory_bounds_the_width(data: DeviceData) -> None:
