@@ -26,6 +26,7 @@ from search.engine import (
 )
 from search.engine.admission import compiled_width
 from search.engine.compiled import Compilation, CompiledProgram, Job
+from search.engine.native import kernels
 from search.engine.pack import METRICS
 from search.engine.spec import StepSpec
 
@@ -160,7 +161,7 @@ class Solo:
             return None
         job = self._job(config)
         if job not in self._program:
-            self._program[job] = CompiledProgram(self._cache / job.name)
+            self._program[job] = _program(job, self._cache)
         return self._program[job]
 
 
@@ -173,7 +174,11 @@ def open_pack(
         return Pack(spec, data, width=width), 0.0
     job = Job.of(spec, data, threads=1)
     seconds = _compile(job, cache)
-    return Pack(spec, data, width=width, compiled=CompiledProgram(cache / job.name)), seconds
+    return Pack(spec, data, width=width, compiled=_program(job, cache)), seconds
+
+
+def _program(job: Job, cache: Path) -> CompiledProgram:
+    return CompiledProgram(cache / job.name, kernels(cache) if job.device_type == "cpu" else None)
 
 
 def _spec(config: RunConfig, shape: ModelShape, data: DeviceData) -> StepSpec:

@@ -135,17 +135,15 @@ def measure(
     """
     program: CompiledProgram | None = None
     kernels: native.Kernels | None = None
-    if form == "compiled":
+    if form != "eager":
         assert folder is not None
-        job = Job.of(spec, data, threads)
-        if not (folder / job.name).exists():
-            Compilation(job, folder / job.name, hurry=True).finish()
-        program = CompiledProgram(folder / job.name)
-    elif form == "native":
-        assert folder is not None
-        kernels = native.kernels(folder)
-        if kernels is None:
+        if data.device.type == "cpu" and (kernels := native.kernels(folder)) is None:
             raise RuntimeError("the native kernels cannot be compiled; the log says why")
+        if form == "compiled":
+            job = Job.of(spec, data, threads)
+            if not (folder / job.name).exists():
+                Compilation(job, folder / job.name, hurry=True).finish()
+            program, kernels = CompiledProgram(folder / job.name, kernels), None
     for width in widths:
         try:
             pack = Pack(spec, data, width=width, threads=threads, compiled=program, kernels=kernels)

@@ -10,6 +10,7 @@ it.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -34,13 +36,14 @@ from search.engine.config import ModelShape
 from search.engine.data import DeviceData, Split
 from search.engine.evaluation import EvaluationMemory, TracedEvaluation
 from search.engine.memory import PackMemory
+from search.engine.native import Kernels, Model
 from search.engine.spec import Family, StepSpec
 from search.engine.step import Terms, TracedStep
 
 INDUCTOR_CACHE = "inductor"
 """The folder, among the programs, of what the compiler can use again."""
 
-_STEP, _EVALUATION = "step.pt2", "evaluation.pt2"
+_STEP, _EVALUATION = "step", "evaluation"
 
 _SLOTS, _ROWS = 8, 64
 """Of the example that a program is compiled from; the compiler takes sizes near them as likely."""
@@ -82,32 +85,50 @@ _SOURCES = (
 class CompiledProgram:
     """A program from its folder.
 
+    Args:
+        kernels: which call it on a CPU; a GPU's needs none.
+
     Raises:
-        RuntimeError: there is none, or not one for this machine.
+        OSError, RuntimeError: there is none, or not one for this machine.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._step = torch._inductor.aoti_load_package(str(folder / _STEP)).loader
-        self._evaluation = torch._inductor.aoti_load_package(str(folder / _EVALUATION)).loader
+    def __init__(self, folder: Path, kernels: Kernels | None) -> None:
+        self._folder, self._kernels = folder, kernels
+        if kernels is not None:
+            for name in (_STEP, _EVALUATION):
+                ctypes.CDLL(str(folder / f"{name}.so"))
+        else:
+            self._loaders = {
+                name: torch._inductor.aoti_load_package(str(folder / f"{name}.pt2")).loader
+                for name in (_STEP, _EVALUATION)
+            }
 
-    def bind_step(self, inputs: Mapping[str, Tensor]) -> Callable[[Terms], None]:
-        """The step over these tensors of `PackMemory.inputs`."""
-        tensors, run = list(inputs.values()), self._step.run
-
-        def step(terms: Terms) -> None:
-            run(tensors)
-
-        return step
+    def bind_step(self, inputs: Mapping[str, Tensor]) -> Callable[[Terms, int], None]:
+        """So many steps over these tensors of `PackMemory.inputs`."""
+        run = self._bind(_STEP, inputs)
+        return lambda terms, count: run(count)
 
     def bind_evaluation(self, inputs: Sequence[Mapping[str, Tensor]]) -> Callable[[], None]:
         """The evaluation of what lies in these tensors, chunk by chunk."""
-        chunks, run = [list(chunk.values()) for chunk in inputs], self._evaluation.run
+        chunks = [self._bind(_EVALUATION, chunk) for chunk in inputs]
 
         def evaluate() -> None:
-            for tensors in chunks:
-                run(tensors)
+            for run in chunks:
+                run(1)
 
         return evaluate
+
+    def _bind(self, name: str, inputs: Mapping[str, Tensor]) -> Callable[[int], None]:
+        tensors = list(inputs.values())
+        if self._kernels is not None:
+            return Model(self._kernels, self._folder / f"{name}.so", tensors).run
+        run = self._loaders[name].run
+
+        def repeat(count: int) -> None:
+            for _ in range(count):
+                run(tensors)
+
+        return repeat
 
 
 @dataclass(frozen=True)
@@ -179,13 +200,14 @@ class Job:
             # Inductor of torch 2.13 fails with a KeyError (`get_read_expr`) on what it fuses of a
             # batch norm, unless values that are read are written out first.
             settings = {"realize_reads_threshold": 1} if self.shape.batch_norm else {}
-            _compile(step, step_inputs, _STEP_SIZES, "K", made / _STEP, settings)
+            _compile(step, step_inputs, _STEP_SIZES, "K", made, _STEP, settings)
             _compile(
                 TracedEvaluation(self.shape),
                 evaluation_inputs,
                 _EVALUATION_SIZES,
                 "E",
-                made / _EVALUATION,
+                made,
+                _EVALUATION,
                 settings,
             )
             os.rename(made, folder)
@@ -286,7 +308,8 @@ def _compile(
     inputs: Mapping[str, Tensor],
     sizes: Mapping[str, Sequence[str]],
     slots: str,
-    path: Path,
+    folder: Path,
+    name: str,
     settings: dict[str, Any],
 ) -> None:
     """Export and compile one function of tensors by name.
@@ -294,6 +317,7 @@ def _compile(
     Args:
         sizes: by input, the names of its dimensions; those that are upper case vary.
         slots: the name of the first dimension of all other inputs.
+        name: of the file in the folder.
     """
     # Of the same shapes and strides, but no two of one storage: what the inputs are views of is
     # none of the program's business.
@@ -313,9 +337,16 @@ def _compile(
     # Otherwise a size of 1 counts as a case of its own, and the program as one for 2 and more.
     with export_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(module, (example,), dynamic_shapes=(shapes,), strict=False)
+    package = folder / f"{name}.pt2"
     torch._inductor.aoti_compile_and_package(
-        program, package_path=str(path), inductor_configs=settings
+        program, package_path=str(package), inductor_configs=settings
     )
+    if next(iter(example.values())).device.type == "cpu":
+        # Of a CPU's package only the library is of use.
+        with zipfile.ZipFile(package) as archive:
+            (library,) = (member for member in archive.namelist() if member.endswith(".so"))
+            (folder / f"{name}.so").write_bytes(archive.read(library))
+        package.unlink()
 
 
 def digest(data: object, device_type: str) -> str:

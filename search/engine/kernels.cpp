@@ -1,4 +1,5 @@
-// The parts of an eager step that torch spreads over many passes, in one pass each.
+// The parts of an eager step that torch spreads over many passes, in one pass each; and calling a
+// compiled program many times at once, which torch does from Python alone.
 //
 // `search/engine/native.py` builds this file, passes the columns of `Rate` and `Constant` as macros
 // and mirrors the structs.  `step.py`, `optim.py`, `penalty.py` and `rng.py` hold the formulas.
@@ -171,9 +172,30 @@ void dropout(const Dropout<T>& d) {
   }
 }
 
+// Of torch's C interface: `aoti_torch_new_tensor_handle`, `AOTInductorModelContainerRunSingleThreaded`.
+using NewHandle = int32_t (*)(void* tensor, void** copy);
+using RunModel = int32_t (*)(void* container, void** inputs, size_t num_inputs, void** outputs,
+                             size_t num_outputs, void* stream, void* proxy_executor);
+
+constexpr int64_t kMaxInputs = 256;
+
 }  // namespace
 
 extern "C" {
+
+// Runs a model on the same tensors again and again; 0, or the status of the call that failed.
+int32_t run_model(RunModel run, void* container, NewHandle new_handle, void* const* tensors,
+                  int64_t num_tensors, int64_t count) {
+  void* inputs[kMaxInputs];  // a call uses its handles up
+  for (int64_t call = 0; call < count; ++call) {
+    for (int64_t i = 0; i < num_tensors; ++i)
+      if (int32_t status = new_handle(tensors[i], &inputs[i])) return status;
+    if (int32_t status = run(container, inputs, num_tensors, nullptr, 0, nullptr, nullptr))
+      return status;
+  }
+  return 0;
+}
+
 void adam_float32(const Update<float>* u) { update<float, true>(*u); }
 void adam_float64(const Update<double>* u) { update<double, true>(*u); }
 void sgd_float32(const Update<float>* u) { update<float, false>(*u); }

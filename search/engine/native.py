@@ -1,7 +1,8 @@
-"""Native kernels of an eager step on a CPU: the update and the dropout factors, in one pass each.
+"""Native code for a CPU: kernels of an eager step, and calls of compiled programs.
 
-`kernels.cpp` is one source for every shape, width and batch size.  Compiling it takes about a
-second, once a machine; the library is kept beside the compiled programs.
+The update and the dropout factors take one pass each.  `kernels.cpp` is one source for every shape,
+width and batch size.  Compiling it takes about a second, once a machine; the library is kept beside
+the compiled programs.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, Structure, byref, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_int64, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from search.engine import processor, rng
@@ -36,6 +39,9 @@ _COMPILER_SECONDS = 60.0
 
 # No -ffast-math: infinities and NaN tell that a run has diverged.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
+
+_MAX_INPUTS = 256
+"""`kMaxInputs` of the source: the tensors of some fifty layers."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +103,8 @@ class Kernels:
         }
         for function in self.by_name.values():
             function.restype = None
+        self.run_model = loaded.run_model
+        self.run_model.argtypes = (*[c_void_p] * 4, c_int64, c_int64)
 
 
 class NativeStep:
@@ -154,6 +162,69 @@ class NativeStep:
     def update(self) -> None:
         """Penalties, clipping and the optimizer's update of the occupied slots; counts the step."""
         self._update(byref(self._update_arguments))
+
+
+class Model:
+    """A model that AOTInductor compiled for a CPU, bound to its inputs.
+
+    torch's own way to call one keeps the interpreter's lock meanwhile, so that no two of them run
+    at the same time.
+
+    Args:
+        library: of the model.
+        inputs: in the order of the model's; their places and sizes must not change.
+
+    Raises:
+        OSError, AttributeError: the file is no such library.
+        RuntimeError: the model cannot be made.
+    """
+
+    def __init__(self, kernels: Kernels, library: Path, inputs: Sequence[Tensor]) -> None:
+        assert len(inputs) <= _MAX_INPUTS
+        self._run = kernels.run_model
+        self._library = ctypes.CDLL(str(library))
+        self._container = c_void_p()
+        if self._library.AOTInductorModelContainerCreateWithDevice(
+            byref(self._container), c_size_t(1), b"cpu", None
+        ):
+            raise RuntimeError(f"{library} holds no model")
+        self._inputs = _handles(inputs)
+        self._model = ctypes.cast(
+            self._library.AOTInductorModelContainerRunSingleThreaded, c_void_p
+        )
+        self._new_handle = ctypes.cast(_torch().aoti_torch_new_tensor_handle, c_void_p)
+        weakref.finalize(self, _delete, self._library, self._container, self._inputs)
+
+    def run(self, count: int) -> None:
+        """Call it so many times.
+
+        Raises:
+            MemoryError: a call failed: nothing else can run out once its inputs are bound.
+        """
+        if self._run(
+            self._model, self._container, self._new_handle, self._inputs, len(self._inputs), count
+        ):
+            raise MemoryError("a compiled program could not allocate its tensors; see the log")
+
+
+@cache
+def _torch() -> ctypes.CDLL:
+    """torch's C interface, from the library that is loaded already."""
+    return ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"))
+
+
+def _handles(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
+    """The tensors as the C interface has them, until `_delete`."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
+    return (c_void_p * len(tensors))(*[pointer(capsule, None) for capsule in capsules])
+
+
+def _delete(library: ctypes.CDLL, container: c_void_p, tensors: ctypes.Array[c_void_p]) -> None:
+    library.AOTInductorModelContainerDelete(container)
+    for tensor in tensors:
+        _torch().aoti_torch_delete_tensor_object(c_void_p(tensor))
 
 
 def kernels(folder: Path) -> Kernels | None:

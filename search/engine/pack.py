@@ -123,16 +123,16 @@ class Pack:
         self.with_onednn = (
             multiplies_with_onednn(flops, device, dtype) if has_choice(device, dtype) else None
         )
-        self._step: Callable[[Terms], None]
+        self._steps: Callable[[Terms, int], None]
         self._evaluation: _CompiledEvaluation | None = None
         self._gradients: Stacks | None = None
         if compiled is None:
             self._gradients = Stacks(
                 self._memory.layout, width, device=data.device, dtype=data.dtype
             )
-            self._step = eager_step(spec, self._memory, self._gradients, kernels)
+            self._steps = eager_step(spec, self._memory, self._gradients, kernels).repeat
         else:
-            self._step = compiled.bind_step(self._memory.inputs())
+            self._steps = compiled.bind_step(self._memory.inputs())
             self._evaluation = _CompiledEvaluation(compiled, self._memory)
         self._occupants: list[_Occupant | None] = [None] * width
         self._counters_N = rng.counters(data.train.num_samples, data.device)
@@ -214,9 +214,7 @@ class Pack:
                 [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
             )
             assert count <= self.ticks_to_epoch_end
-            step, terms = self._step, self._terms()
-            for _ in range(count):
-                step(terms)
+            self._steps(self._terms(), count)
         for run in runs:
             assert run.step is not None
             run.step += count

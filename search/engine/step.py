@@ -106,6 +106,11 @@ class Step:
         else:
             self._native.update()
 
+    def repeat(self, terms: Terms, count: int) -> None:
+        """So many steps."""
+        for _ in range(count):
+            self(terms)
+
     def _changing(self) -> list[Tensor]:
         """What torch writes in slots without a run too, until it is taken back."""
         if self._native is not None:

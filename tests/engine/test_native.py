@@ -9,7 +9,7 @@ import torch
 
 from search.engine import DeviceData, native, rng
 from search.engine.memory import PackMemory
-from search.engine.native import Kernels
+from search.engine.native import Kernels, NativeStep
 from search.engine.pack import Pack
 from tests.engine.program_checks import (
     CASES,
@@ -27,6 +27,12 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     found = native.kernels(folder)
     assert found is not None, "the tests need a C++ compiler"
     assert [path.suffix for path in folder.iterdir()] == [".so"]
+    return found
+
+
+def native_step(pack: Pack) -> NativeStep:
+    """The kernels of a pack, as its eager step has them."""
+    found: NativeStep = pack._steps.__self__._native
     return found
 
 
@@ -59,8 +65,7 @@ def test_units_are_dropped_by_the_draws_of_rng(kernels: Kernels) -> None:
         pack.load(slot, config)
     pack.tick(2)
     memory: PackMemory = pack._memory
-    step = pack._step
-    dropped = step._native.dropout_factors()
+    dropped = native_step(pack).dropout_factors()
     at = (torch.arange(WIDTH), memory.step_K)
     draws = rng.draw(memory.dropout_keys_KS[at], memory.dropout_counters_UB)
     kept = draws >= memory.dropout_thresholds_K1[:, :, None]
@@ -85,7 +90,7 @@ def test_an_infinite_weight_without_l2_shows_that_it_diverged(kernels: Kernels) 
     pack._prepare_epochs(range(WIDTH))
     for stretch in gradients.stretches_KR:
         stretch.zero_()
-    pack._step._native.update()
+    native_step(pack).update()
     assert weight[0, 0] == float("inf")
     assert weight[1:].isfinite().all()
 
