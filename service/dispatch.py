@@ -12,7 +12,7 @@ from service import sampling, views
 from service.ledger import Ledger
 from service.lifecycle import StudyState, TrialState
 from service.protocol import RunOrder
-from service.store.rows import RunRow, StudyRow, WorkerRow
+from service.store.rows import RunOfTrial, StudyRow, WorkerRow
 from service.store.session import Store, Transaction
 
 _FIRST_GUESS_SECONDS = 1.0
@@ -21,8 +21,10 @@ _FIRST_GUESS_SECONDS = 1.0
 
 def fill(
     store: Store, worker: WorkerRow, free_slots: Mapping[str, int], num_held: Mapping[str, int]
-) -> None:
+) -> list[RunOfTrial]:
     """Hand runs to a worker's devices until they are full or no study has one for them.
+
+    Returns them.
 
     Slots are filled first.  What a device takes ahead of its turn would only wait there, and a
     trial that waits in one device's queue counts towards `max_parallel` all the same: for those a
@@ -39,64 +41,97 @@ def fill(
         num_at_once = min(num_free, max(0, num_slots[device] - num_held.get(device, 0)))
         slots += [device] * num_at_once
         queues += [device] * (num_free - num_at_once)
-    if _fill_places(store, worker, slots, ahead=False):
-        _fill_places(store, worker, queues, ahead=True)
+    handed = _fill_places(store, worker, slots, ahead=False)
+    return handed + _fill_places(store, worker, queues, ahead=True)
 
 
-def orders(tx: Transaction, runs: Sequence[RunRow]) -> Iterable[RunOrder]:
+def orders(tx: Transaction, runs: Iterable[RunOfTrial]) -> Iterator[RunOrder]:
     """All that a worker needs to train each of `runs`."""
-    trials = tx.trials.of_ids(sorted({run.trial_id for run in runs}))
     studies: dict[int, tuple[StudySpec, dict[str, Any]]] = {}
-    for run in runs:
+    for run, number, config, _ in runs:
         if run.study_id not in studies:
             row = tx.studies.get(run.study_id)
-            spec = StudySpec.model_validate(row.spec)
             parts = {"task", "objective", "early_stopping", "penalty", "reproducible"}
-            common = spec.model_dump(mode="json", include=parts)
-            studies[run.study_id] = spec, {"study": row.name, **common}
+            common = row.spec.model_dump(mode="json", include=parts)
+            studies[run.study_id] = row.spec, {"study": row.name, **common}
         spec, common = studies[run.study_id]
-        trial = trials[run.trial_id]
         assert run.device is not None
         yield RunOrder(
             run=run.id,
             attempt=run.attempt,
-            trial=trial.number,
+            trial=number,
             replicate=run.replicate,
             device=run.device,
             seed=run.seed,
-            config=spec.run_config(trial.config),
+            config=spec.run_config(config),
             data_fingerprint=run.data_fingerprint,
             **common,
         )
 
 
-def _startable(
-    tx: Transaction, study_id: int, spec: StudySpec, *, limit: int, reserve: int = 0
-) -> list[RunRow]:
-    """Waiting runs that may start now, at most `limit`, those to start first at first.
+def start(
+    tx: Transaction,
+    ledger: Ledger,
+    proposal: sampling.Proposal | None,
+    devices: Sequence[str | None],
+    *,
+    reserve: int = 0,
+    **holder: Any,
+) -> list[RunOfTrial]:
+    """Hand out runs of a study that may start, at most one to each of `devices`.
+
+    The proposed trials are added once nothing else may start.
+
+    Args:
+        devices: None where a program of somebody else's trains.
+        reserve: places of `max_parallel` that are left free.
+        holder: whose the runs are, as for `Ledger.hand_out`.
+    """
+    handed: list[RunOfTrial] = []
+    while len(handed) < len(devices):
+        places = devices[len(handed) :]
+        runs = _startable(tx, ledger.study, limit=len(places), reserve=reserve)
+        if runs:
+            handed += ledger.hand_out(runs, places[: len(runs)], **holder)
+            continue
+        num_trials = _num_trials(len(places), ledger.spec)
+        if proposal is None or not sampling.accept(ledger, proposal.first(num_trials)):
+            break
+        proposal = None
+    return handed
+
+
+def _startable(tx: Transaction, study: StudyRow, *, limit: int, reserve: int) -> list[RunOfTrial]:
+    """Waiting runs that may start now, in start order; at most `limit`.
 
     Those of new trials only while `max_parallel`, less `reserve`, has room for them.  There may be
-    more once these have started; there are none where the list is empty.
+    more once these have started; the list is empty only if no run may start.
     """
-    room = spec.max_parallel - reserve - tx.studies.load([study_id])[study_id][2]
-    waiting = tx.runs.waiting(study_id, limit=limit, of_running_trials_only=room <= 0)
-    begun = {run.trial_id for run, state in waiting if state is TrialState.RUNNING}
+    load = tx.studies.load([study.id])[study.id]
+    if load.num_waiting == 0:
+        return []
+    room = study.spec.max_parallel - reserve - load.num_running_trials
+    waiting = tx.runs.waiting(study.id, limit=limit, of_running_trials_only=room <= 0)
+    begun = {one.run.trial_id for one in waiting if one.trial_state is TrialState.RUNNING}
     found = []
-    for run, _ in waiting:
-        if run.trial_id not in begun and room > 0:
-            begun.add(run.trial_id)
+    for one in waiting:
+        if one.run.trial_id not in begun and room > 0:
+            begun.add(one.run.trial_id)
             room -= 1
-        if run.trial_id in begun:
-            found.append(run)
+        if one.run.trial_id in begun:
+            found.append(one)
     return found
 
 
-def _fill_places(store: Store, worker: WorkerRow, devices: list[str], *, ahead: bool) -> bool:
-    """Hand a run to each of `devices`, as far as there are any; False where the worker is gone.
+def _fill_places(
+    store: Store, worker: WorkerRow, devices: list[str], *, ahead: bool
+) -> list[RunOfTrial]:
+    """Hand a run to each of `devices`, as far as there are any.
 
     The places are shared out among the studies beforehand, so that each study's are handed out in
     one transaction; what a study cannot use is shared out again among the others.
     """
+    handed: list[RunOfTrial] = []
     exhausted: set[int] = set()
     while devices:
         shares, num_others = _shares(store, worker, len(devices), exhausted)
@@ -104,13 +139,12 @@ def _fill_places(store: Store, worker: WorkerRow, devices: list[str], *, ahead: 
             break
         for study, num_places in shares:
             places, devices = devices[:num_places], devices[num_places:]
-            num_handed = _hand_out(store, worker, study, places, num_others if ahead else 0)
-            if num_handed is None:
-                return False
-            if num_handed < num_places:
+            runs = _hand_out(store, worker, study, places, num_others if ahead else 0)
+            handed += runs
+            if len(runs) < num_places:
                 exhausted.add(study.id)
-                devices = places[num_handed:] + devices
-    return True
+                devices = places[len(runs) :] + devices
+    return handed
 
 
 def _shares(
@@ -126,17 +160,18 @@ def _shares(
         rows = {
             row.id: row
             for row in tx.studies.servable()
-            if row.id not in exhausted
-            and views.can_train(worker, row, StudySpec.model_validate(row.spec))
+            if row.id not in exhausted and views.can_train(worker, row)
         }
         load = tx.studies.load(list(rows))
         num_devices = sum(len(live.devices) for live in tx.workers.all(live_only=True))
     costs = {}
     claims = []
     for row in rows.values():
-        in_flight, ended, _ = load[row.id]
-        costs[row.id] = row.device_seconds / ended if ended else _FIRST_GUESS_SECONDS
-        claims.append((-row.priority, row.virtual_seconds + in_flight * costs[row.id], row.id))
+        num_in_flight, num_waiting, _ = load[row.id]
+        num_ended = row.next_number * row.spec.replicates - num_waiting - num_in_flight
+        costs[row.id] = row.device_seconds / num_ended if num_ended else _FIRST_GUESS_SECONDS
+        virtual_seconds = row.virtual_seconds + num_in_flight * costs[row.id]
+        claims.append((-row.priority, virtual_seconds, row.id))
     heapify(claims)
     shares: dict[int, int] = {}
     for _ in range(num_places if claims else 0):
@@ -148,17 +183,18 @@ def _shares(
 
 def _hand_out(
     store: Store, worker: WorkerRow, study: StudyRow, devices: Sequence[str], reserve: int
-) -> int | None:
-    """Hand runs of a study to `devices`; how many it had, None where the worker is gone."""
-    num_handed = 0
-    while num_handed < len(devices):
-        any_wait, proposal = _outlook(store, study, len(devices) - num_handed, reserve)
+) -> list[RunOfTrial]:
+    """Hand runs of a study to `devices`, as many as it has."""
+    handed: list[RunOfTrial] = []
+    while len(handed) < len(devices):
+        places = devices[len(handed) :]
+        any_wait, proposal = _outlook(store, study, len(places), reserve)
         if not any_wait and proposal is None:
             break  # the study waits for its own trials, or has no more
         with store.transaction() as tx:
             live = tx.workers.lock(worker.id)
             if live is None or live.state != "LIVE":
-                return None
+                break
             ledger = Ledger(tx, study.id)
             fingerprint = views.fingerprint_at(worker, ledger.spec)
             if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
@@ -166,52 +202,28 @@ def _hand_out(
             if ledger.study.data_fingerprint not in (None, fingerprint):
                 break
             ledger.study.data_fingerprint = fingerprint
-            for run in starting(tx, ledger, proposal, len(devices) - num_handed, reserve):
-                ledger.hand_out(
-                    run,
-                    worker_id=worker.id,
-                    device=devices[num_handed],
-                    data_fingerprint=fingerprint,
-                )
-                num_handed += 1
+            handed += start(
+                tx,
+                ledger,
+                proposal,
+                places,
+                reserve=reserve,
+                worker_id=worker.id,
+                data_fingerprint=fingerprint,
+            )
         # Where somebody else was first and there were fewer, look again.
-    return num_handed
-
-
-def starting(
-    tx: Transaction,
-    ledger: Ledger,
-    proposal: sampling.Proposal | None,
-    num_places: int,
-    reserve: int = 0,
-) -> Iterator[RunRow]:
-    """Runs to start, at most `num_places`; each is to be started before the next one is asked for.
-
-    The proposed trials are added once nothing else may start.  `reserve` places of `max_parallel`
-    are left free.
-    """
-    while num_places > 0:
-        runs = _startable(tx, ledger.study.id, ledger.spec, limit=num_places, reserve=reserve)
-        if runs:
-            yield from runs
-            num_places -= len(runs)
-            continue
-        num_trials = _num_trials(num_places, ledger.spec)
-        if proposal is None or not sampling.accept(ledger, proposal.first(num_trials)):
-            return
-        proposal = None
+    return handed
 
 
 def _outlook(
     store: Store, study: StudyRow, num_places: int, reserve: int
 ) -> tuple[bool, sampling.Proposal | None]:
     """Whether a study has runs that may start, and the trials it lacks to fill all the places."""
-    spec = StudySpec.model_validate(study.spec)
     with store.reading() as tx:
-        runs = _startable(tx, study.id, spec, limit=num_places, reserve=reserve)
+        runs = _startable(tx, study, limit=num_places, reserve=reserve)
     if len(runs) == num_places:
         return True, None
-    num_trials = _num_trials(num_places - len(runs), spec)
+    num_trials = _num_trials(num_places - len(runs), study.spec)
     return bool(runs), sampling.propose(store, study.id, num_trials, reserve=reserve)
 
 

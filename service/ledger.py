@@ -1,12 +1,13 @@
 """The only code that changes trials and runs; every change takes the study's next revision.
 
-Each transition is one guarded UPDATE.  Where the guard finds that somebody else was first, the
-method raises `StaleAttempt` and the caller's transaction changes nothing.
+Many runs are changed at once, each transition guarded by the attempt and state that the run had.
+Where a guard finds that somebody else was first, the method raises `StaleAttempt` and the caller's
+transaction changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from search.samplers.base import Suggestion
@@ -24,7 +25,8 @@ from service.lifecycle import (
     study_end,
     trial_end,
 )
-from service.store.rows import RunRow, StudyRow, TrialRow
+from service.outcomes import CANCELLED, News, by_trial, run_after
+from service.store.rows import RunOfTrial, RunRow, StudyRow
 from service.store.session import Transaction
 
 
@@ -34,7 +36,7 @@ class Ledger:
     def __init__(self, tx: Transaction, study_id: int) -> None:
         self._tx = tx
         self.study = tx.studies.lock(study_id)
-        self.spec = StudySpec.model_validate(self.study.spec)
+        self.spec = self.study.spec
 
     def _next_revision(self) -> int:
         self.study.revision += 1
@@ -53,8 +55,9 @@ class Ledger:
         """No new trials: those waiting are cancelled, those running finish."""
         self.study.stopping = True
         self.study.state_revision = self._next_revision()
-        for trial in self._tx.trials.page(self.study.id, state=TrialState.WAITING):
-            self._cancel_runs(self._tx.runs.of_trials([trial.id])[trial.id])
+        waiting = self._tx.trials.page(self.study.id, state=TrialState.WAITING)
+        runs = self._tx.runs.of_trials([trial.id for trial in waiting])
+        self._cancel_runs([run for of_one in runs.values() for run in of_one])
         self._end_study_if_done()
 
     def cancel(self) -> None:
@@ -62,9 +65,8 @@ class Ledger:
         self.set_study_state(StudyState.CANCELLED)
         self._cancel_runs(self._tx.runs.open_of(self.study.id))
 
-    def _cancel_runs(self, open_runs: Sequence[RunRow]) -> None:
-        for run in open_runs:
-            self._end_run(run, RunState.FAIL, reason=FailReason.CANCELLED)
+    def _cancel_runs(self, open_runs: Iterable[RunRow]) -> None:
+        self.take([News(run, outcome=CANCELLED) for run in open_runs])
 
     # ---- trials
 
@@ -81,8 +83,11 @@ class Ledger:
         *,
         sampler: str | None,
         seen_revision: int | None,
-    ) -> list[TrialRow]:
-        """Add trials and their planned runs; `sampler` is None for trials a person enqueued."""
+    ) -> list[int]:
+        """Add trials and their planned runs; `sampler` is None for trials a person enqueued.
+
+        Returns the ids of the trials, in the order given.
+        """
         numbers = range(self.study.next_number, self.study.next_number + len(suggestions))
         assert [s.number for s in suggestions] == list(numbers), "trial numbers leave no gap"
         common = {
@@ -107,14 +112,15 @@ class Ledger:
                     "created_revision": revision,
                 }
             )
-        trial_ids = self._tx.trials.insert(rows)
+        trial_ids = self._tx.trials.insert(self.study.id, rows)
+        seeds = [run_seed(self.spec, replicate) for replicate in range(self.spec.replicates)]
         self._tx.runs.insert(
             [
                 {
                     "study_id": self.study.id,
                     "trial_id": trial_id,
                     "replicate": replicate,
-                    "seed": run_seed(self.spec, replicate),
+                    "seed": seed,
                     "state": RunState.WAITING.value,
                     "attempt": 0,
                     "charges": 0,
@@ -123,217 +129,181 @@ class Ledger:
                     "created_at": self._tx.now,
                 }
                 for trial_id in trial_ids
-                for replicate in range(self.spec.replicates)
+                for replicate, seed in enumerate(seeds)
             ]
         )
         self.study.next_number += len(suggestions)
         self.study.num_enqueued += len(suggestions) if sampler is None else 0
         self.study.num_open += len(suggestions)
-        return [self._tx.trials.get(trial_id) for trial_id in trial_ids]
+        return trial_ids
 
     # ---- runs
 
     def hand_out(
         self,
-        run: RunRow,
+        waiting: Sequence[RunOfTrial],
+        devices: Sequence[str | None],
         *,
         worker_id: str | None = None,
-        device: str | None = None,
         data_fingerprint: str | None = None,
         lease_seconds: float | None = None,
-    ) -> RunRow:
-        """WAITING → RUNNING, one attempt more; the trial and the study begin with their first run.
+    ) -> list[RunOfTrial]:
+        """WAITING → RUNNING, one attempt more; trials and the study begin with their first run.
+
+        Args:
+            devices: of each run.
 
         Raises:
-            StaleAttempt: the run was handed to somebody else.
+            StaleAttempt: one of the runs was handed to somebody else.
         """
-        self._move_run(
-            run,
-            RunState.RUNNING,
-            attempt=run.attempt + 1,
-            worker_id=worker_id,
-            device=device,
-            data_fingerprint=data_fingerprint,
-            lease_seconds=lease_seconds,
-            lease_expires_at=None if lease_seconds is None else self._tx.now + lease_seconds,
-            started_at=self._tx.now,
-        )
-        if not self._tx.trials.transition(
-            run.trial_id,
-            TrialState.WAITING,
-            TrialState.RUNNING,
-            started_at=self._tx.now,
-            revision=self._next_revision(),
-        ):
-            self._tx.trials.touch(run.trial_id, self._next_revision())
-        if self.study.state is StudyState.QUEUED:
-            self.set_study_state(StudyState.RUNNING)
-            self.study.started_at = self._tx.now
-            if self.spec.budget.seconds is not None:
-                self.study.deadline_at = self._tx.now + self.spec.budget.seconds
-        return self._tx.runs.get([run.id])[run.id]
+        now = self._tx.now
+        handed: list[RunOfTrial] = []
+        begun: dict[int, dict[str, Any]] = {}
+        touched: dict[int, int] = {}
+        for one, device in zip(waiting, devices, strict=True):
+            run = one.run._replace(
+                state=RunState.RUNNING,
+                attempt=one.run.attempt + 1,
+                worker_id=worker_id,
+                device=device,
+                data_fingerprint=data_fingerprint,
+                lease_seconds=lease_seconds,
+                lease_expires_at=None if lease_seconds is None else now + lease_seconds,
+                started_at=now,
+                revision=self._next_revision(),
+            )
+            handed.append(one._replace(run=run, trial_state=TrialState.RUNNING))
+            revision = self._next_revision()
+            if one.trial_state is TrialState.WAITING:
+                values = {"state": TrialState.RUNNING, "started_at": now, "revision": revision}
+                begun[run.trial_id] = values
+            else:
+                touched[run.trial_id] = revision
+            if self.study.state is StudyState.QUEUED:
+                self._begin()
+        self._change_runs([(old.run, new.run) for old, new in zip(waiting, handed, strict=True)])
+        self._move_trials(TrialState.WAITING, begun)
+        self._tx.trials.touch(touched)
+        return handed
 
-    def record(self, run: RunRow, reports: Mapping[int, Mapping[str, float]]) -> None:
-        """Take the metrics of finished epochs; an epoch known already is left as it is."""
-        known = self._tx.runs.reported_epochs(run.id)
-        new = {epoch: metrics for epoch, metrics in sorted(reports.items()) if epoch not in known}
-        if not new:
-            return
-        self._tx.runs.insert_reports(
-            [
-                {
+    def _begin(self) -> None:
+        self.set_study_state(StudyState.RUNNING)
+        self.study.started_at = self._tx.now
+        if self.spec.budget.seconds is not None:
+            self.study.deadline_at = self._tx.now + self.spec.budget.seconds
+
+    def take(self, news: Sequence[News]) -> None:
+        """Take what is told of open runs, each named once; their trials and the study may end.
+
+        An epoch that is known already is left as it is.
+
+        Raises:
+            StaleAttempt: one of the runs has changed since it was read.
+        """
+        known = self._known_epochs(news)
+        runs_of = self._runs_of_ending_trials(news)
+        reports: list[dict[str, Any]] = []
+        changes: list[tuple[RunRow, RunRow]] = []
+        touched: dict[int, int] = {}
+        ended: dict[int, dict[str, Any]] = {}
+        for trial_id, of_trial in by_trial(news).items():
+            revision_before = self.study.revision
+            its_runs = runs_of.get(trial_id)
+            for one in of_trial:
+                reports += self._new_reports(one, known)
+                after = self._after(one)
+                if after is not one.run:
+                    changes.append((one.run, after))
+                if its_runs is not None:
+                    its_runs[after.id] = after
+            if self.study.revision == revision_before:
+                continue  # it was all known
+            revision = self._next_revision()
+            ends = [RunEnd(r.state, r.reason, r.value) for r in (its_runs or {}).values()]
+            end = trial_end(ends) if ends else None
+            if end is None:
+                touched[trial_id] = revision
+            else:
+                ended[trial_id] = self._ended_trial(*end, revision=revision)
+        self._tx.runs.delete_reports(
+            [run.id for run, after in changes if after.state is RunState.WAITING]
+        )
+        self._tx.runs.insert_reports(reports)
+        self._change_runs(changes)
+        self._tx.trials.touch(touched)
+        self._end_trials(ended)
+
+    def _known_epochs(self, news: Sequence[News]) -> set[tuple[int, int]]:
+        """(run, epoch) of the reports among `news` that are known already, and of others."""
+        epochs = [epoch for one in news for epoch in one.epochs]
+        if not epochs:
+            return set()
+        run_ids = [one.run.id for one in news if one.epochs]
+        return self._tx.runs.reported_epochs(run_ids, min(epochs), max(epochs))
+
+    def _runs_of_ending_trials(self, news: Sequence[News]) -> dict[int, dict[int, RunRow]]:
+        """The runs, by trial and id, of the trials of which a run ends."""
+        ending = [one.run for one in news if one.outcome is not None]
+        if self.spec.replicates == 1:
+            return {run.trial_id: {run.id: run} for run in ending}
+        found = self._tx.runs.of_trials(sorted({run.trial_id for run in ending}))
+        return {trial_id: {run.id: run for run in runs} for trial_id, runs in found.items()}
+
+    def _new_reports(
+        self, news: News, known: Container[tuple[int, int]]
+    ) -> Iterator[dict[str, Any]]:
+        run = news.run
+        if news.outcome is not None and news.outcome.state is RunState.WAITING:
+            return  # it starts again from nothing
+        for epoch, metrics in sorted(news.epochs.items()):
+            if (run.id, epoch) not in known:
+                yield {
                     "run_id": run.id,
                     "study_id": self.study.id,
                     "epoch": epoch,
                     "attempt": run.attempt,
-                    "metrics": dict(metrics),
+                    "metrics": metrics,
                     "revision": self._next_revision(),
                     "reported_at": self._tx.now,
                 }
-                for epoch, metrics in new.items()
-            ]
-        )
-        self._tx.trials.touch(run.trial_id, self._next_revision())
 
-    def set_program(self, run: RunRow, program: str) -> None:
-        """Note the program that trains the run; it keeps it for life."""
-        self._tx.runs.set_program(run, program, revision=self._next_revision())
-        self._tx.trials.touch(run.trial_id, self._next_revision())
+    def _after(self, news: News) -> RunRow:
+        """The run after the news; the same row where they change nothing of it."""
+        if news.outcome is None and news.program is None:
+            return news.run
+        if news.outcome is not None:
+            self.study.device_seconds += news.outcome.device_seconds
+            self.study.virtual_seconds += news.outcome.device_seconds
+        return run_after(news, now=self._tx.now, revision=self._next_revision())
 
-    def complete(
-        self,
-        run: RunRow,
-        *,
-        value: float | None,
-        state: RunState = RunState.COMPLETE,
-        kept_epoch: int | None = None,
-        metrics: Mapping[str, float],
-        pruned_by_version: int | None = None,
-        device_seconds: float = 0.0,
-    ) -> None:
-        """RUNNING → COMPLETE or PRUNED, the latter by the rules of some version or by a wish."""
-        self._end_run(
-            run,
-            state,
-            value=value,
-            kept_epoch=kept_epoch,
-            metrics=dict(metrics),
-            pruned_by_version=pruned_by_version,
-            device_seconds=device_seconds,
-        )
+    def _change_runs(self, changes: Sequence[tuple[RunRow, RunRow]]) -> None:
+        if not self._tx.runs.change(changes):
+            raise StaleAttempt("a run was changed by somebody else meanwhile")
 
-    def fail(
-        self,
-        run: RunRow,
-        reason: FailReason,
-        *,
-        error: str | None = None,
-        log_tail: str | None = None,
-        device_seconds: float = 0.0,
-    ) -> None:
-        """RUNNING → FAIL, for good."""
-        self._end_run(
-            run,
-            RunState.FAIL,
-            reason=reason,
-            error=error,
-            log_tail=log_tail,
-            device_seconds=device_seconds,
-        )
+    def _ended_trial(
+        self, state: TrialState, reason: FailReason | None, value: float | None, *, revision: int
+    ) -> dict[str, Any]:
+        return {
+            "state": state,
+            "reason": reason,
+            "value": value,
+            "finished_at": self._tx.now,
+            "finished_revision": revision,
+            "revision": revision,
+        }
 
-    def charge(
-        self,
-        run: RunRow,
-        reason: FailReason,
-        *,
-        max_charges: int,
-        error: str | None = None,
-        log_tail: str | None = None,
-        device_seconds: float = 0.0,
-    ) -> None:
-        """A failure blamed on the run alone: it waits for another try, or fails for good."""
-        charges = run.charges + 1
-        if charges >= max_charges:
-            self._end_run(
-                run,
-                RunState.FAIL,
-                reason=reason,
-                error=error,
-                log_tail=log_tail,
-                charges=charges,
-                device_seconds=device_seconds,
-            )
-        else:
-            self.hand_back(
-                run, charges=charges, error=error, log_tail=log_tail, device_seconds=device_seconds
-            )
+    def _end_trials(self, ended: Mapping[int, dict[str, Any]]) -> None:
+        states = self._tx.trials.states(list(ended))
+        for source in OPEN_TRIAL:
+            self._move_trials(source, {i: v for i, v in ended.items() if states[i] is source})
+        assert OPEN_TRIAL.issuperset(states.values()), "a trial ends once"
+        self.study.num_open -= len(ended)
+        if ended:
+            self._end_study_if_done()
 
-    def hand_back(self, run: RunRow, *, device_seconds: float = 0.0, **values: Any) -> None:
-        """RUNNING → WAITING, uncharged unless `values` say otherwise.
-
-        Without a checkpoint the run starts again from nothing: its epochs are forgotten, and so is
-        its program, since nothing made by it is left.
-        """
-        self._tx.runs.delete_reports(run.id)
-        self._account(device_seconds)
-        self._move_run(
-            run,
-            RunState.WAITING,
-            worker_id=None,
-            device=None,
-            program=None,
-            lease_expires_at=None,
-            started_at=None,
-            device_seconds=run.device_seconds + device_seconds,
-            **values,
-        )
-        self._tx.trials.touch(run.trial_id, self._next_revision())
-
-    def _end_run(
-        self, run: RunRow, state: RunState, *, device_seconds: float = 0.0, **values: Any
-    ) -> None:
-        self._account(device_seconds)
-        self._move_run(
-            run,
-            state,
-            finished_at=self._tx.now,
-            lease_expires_at=None,
-            device_seconds=run.device_seconds + device_seconds,
-            **values,
-        )
-        self._end_trial_if_done(run.trial_id)
-
-    def _move_run(self, run: RunRow, state: RunState, **values: Any) -> None:
-        if not self._tx.runs.transition(run, state, revision=self._next_revision(), **values):
-            raise StaleAttempt(f"run {run.id} was changed by somebody else meanwhile")
-
-    def _account(self, device_seconds: float) -> None:
-        self.study.device_seconds += device_seconds
-        self.study.virtual_seconds += device_seconds
-
-    def _end_trial_if_done(self, trial_id: int) -> None:
-        runs = self._tx.runs.of_trials([trial_id])[trial_id]
-        end = trial_end([RunEnd(run.state, run.reason, run.value) for run in runs])
-        if end is None:
-            self._tx.trials.touch(trial_id, self._next_revision())
-            return
-        state, reason, value = end
-        trial = self._tx.trials.get(trial_id)
-        assert trial.state in OPEN_TRIAL, "a trial ends once"
-        revision = self._next_revision()
-        moved = self._tx.trials.transition(
-            trial_id,
-            trial.state,
-            state,
-            reason=reason,
-            value=value,
-            finished_at=self._tx.now,
-            finished_revision=revision,
-            revision=revision,
-        )
+    def _move_trials(self, source: TrialState, changes: Mapping[int, dict[str, Any]]) -> None:
+        moved = self._tx.trials.transition(source, changes)
         assert moved, "the study's lock guards its trials"
-        self.study.num_open -= 1
-        self._end_study_if_done()
 
     def _end_study_if_done(self) -> None:
         study = self.study

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from search.pruners import is_worse
-from search.spec import StudySpec
 from service import studies
 from service.protocol import StudyRules
 from service.store.rows import StudyRow
@@ -12,10 +11,9 @@ from service.store.session import Store, Transaction
 
 def rules_of(store: Store, tx: Transaction, study: StudyRow) -> StudyRules | None:
     """The rules of a study as `tx`, which only reads, sees it; None before there are any."""
-    if study.spec.get("pruner") is None:  # so that the many studies without one cost nothing
+    spec = study.spec
+    if spec.pruner is None:
         return None
-    spec = StudySpec.model_validate(study.spec)
-    assert spec.pruner is not None
     rules = store.rules.at(study, spec, spec.pruner, tx.runs)
     if rules.version == 0:
         return None

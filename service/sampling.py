@@ -36,7 +36,7 @@ def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Pro
     """
     with store.reading() as tx:
         study = tx.studies.get(study_id)
-        spec = StudySpec.model_validate(study.spec)
+        spec = study.spec
         count = min(count, num_allowed(tx, study, spec, reserve))
         if count <= 0:
             return None
@@ -79,7 +79,7 @@ def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
         NotFound: there is no such trial, or no sampler chose it.
     """
     study = tx.studies.get(study_id)
-    spec = StudySpec.model_validate(study.spec)
+    spec = study.spec
     trial = tx.trials.find(study_id, number)
     if trial is None or trial.seen_revision is None:
         raise NotFound(f"no trial {number} of {study.name} was chosen by a sampler")

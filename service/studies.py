@@ -146,7 +146,7 @@ def best(tx: Transaction, name: str) -> Trial:
         NotFound: there is no such study, or none of its trials is complete.
     """
     row = find(tx, name)
-    direction = StudySpec.model_validate(row.spec).objective.direction
+    direction = row.spec.objective.direction
     trial = tx.trials.best(row.id, maximize=direction == "maximize")
     if trial is None:
         raise NotFound(f"no trial of {name} is complete yet")
@@ -156,7 +156,7 @@ def best(tx: Transaction, name: str) -> Trial:
 def export_csv(tx: Transaction, name: str) -> str:
     """All trials as CSV: one line a run, the trial's columns repeated."""
     study = find(tx, name)
-    spec = StudySpec.model_validate(study.spec)
+    spec = study.spec
     trials = tx.trials.page(study.id)
     runs = tx.runs.of_trials([trial.id for trial in trials])
     metrics = sorted(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from search.samplers.base import Suggestion
 from search.space import Config
-from search.spec import MAX_TRIALS, StudySpec
-from service import dispatch, pruning, sampling, studies, views
+from search.spec import MAX_TRIALS
+from service import dispatch, outcomes, pruning, sampling, studies, views
 from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt
-from service.ledger import Ledger, num_planned, run_seed
+from service.ledger import Ledger, num_planned
 from service.lifecycle import OPEN_STUDY, FailReason, RunState, StudyState, TrialState
+from service.outcomes import News
 from service.protocol import StudyRules
 from service.resources import (
     CompleteRequest,
@@ -94,8 +95,9 @@ def enqueue(tx: Transaction, study: str, configs: Sequence[Config]) -> list[Tria
         Suggestion(number=row.next_number + i, config=spec.space.ordered(c), seed=0, grid_cell=None)
         for i, c in enumerate(configs)
     ]
-    rows = ledger.create_trials(suggestions, sampler=None, seen_revision=None)
-    return views.trials(tx, study, rows)
+    trial_ids = ledger.create_trials(suggestions, sampler=None, seen_revision=None)
+    rows = tx.trials.of_ids(trial_ids)
+    return views.trials(tx, study, [rows[trial_id] for trial_id in trial_ids])
 
 
 def suggest(
@@ -112,7 +114,7 @@ def suggest(
     while True:
         with store.reading() as tx:
             row = studies.find(tx, study)
-            if not StudySpec.model_validate(row.spec).external:
+            if not row.spec.external:
                 raise Conflict(f"{study} is trained by workers; its task is not external")
             servable = row.state in (StudyState.QUEUED, StudyState.RUNNING)
         proposal = sampling.propose(store, row.id, request.count) if servable else None
@@ -155,7 +157,7 @@ def report(
     ledger, trial, run = _external_run(tx, study, number, request.attempt)
     if run.state is not RunState.RUNNING:
         raise StaleAttempt(f"trial {number} of {study} is {run.state}, it takes no more reports")
-    ledger.record(run, {request.epoch: request.metrics})
+    ledger.take([News(run, epochs={request.epoch: request.metrics})])
     _renew(tx, run)
     (told,) = views.trials(tx, study, [tx.trials.get(trial.id)])
     prune = pruning.should_prune(rules, request.epoch, request.metrics)
@@ -192,11 +194,13 @@ def complete(
     if request.state == "FAIL":
         reason = request.reason or FailReason.CRASHED
         if reason in (FailReason.CRASHED, FailReason.OUT_OF_MEMORY, FailReason.TIMEOUT):
-            ledger.charge(run, reason, max_charges=max_charges, error=request.error)
+            outcome = outcomes.charged(run, reason, max_charges=max_charges, error=request.error)
         else:
-            ledger.fail(run, reason, error=request.error)
+            outcome = outcomes.failed(reason, error=request.error)
     else:
-        ledger.complete(run, value=value, state=RunState(request.state), metrics=request.metrics)
+        state = RunState(request.state)
+        outcome = outcomes.completed(value=value, state=state, metrics=request.metrics)
+    ledger.take([News(run, outcome=outcome)])
     return views.trials(tx, study, [tx.trials.get(trial.id)])[0]
 
 
@@ -228,23 +232,22 @@ def _external_run(
 def _hand_out_waiting(
     tx: Transaction, ledger: Ledger, request: SuggestRequest, *, limit: int | None = None
 ) -> list[SuggestedTrial]:
-    handed: list[SuggestedTrial] = []
     if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
-        return handed
+        return []
     num_places = request.count if limit is None else limit
-    for run in dispatch.starting(tx, ledger, None, num_places):
-        run = ledger.hand_out(run, lease_seconds=request.lease_seconds)
-        trial = tx.trials.get(run.trial_id)
-        handed.append(
-            SuggestedTrial(
-                number=trial.number,
-                attempt=run.attempt,
-                config=trial.config,
-                seed=run_seed(ledger.spec, run.replicate),
-                lease_seconds=request.lease_seconds,
-            )
+    handed = dispatch.start(
+        tx, ledger, None, [None] * num_places, lease_seconds=request.lease_seconds
+    )
+    return [
+        SuggestedTrial(
+            number=number,
+            attempt=run.attempt,
+            config=config,
+            seed=run.seed,
+            lease_seconds=request.lease_seconds,
         )
-    return handed
+        for run, number, config, _ in handed
+    ]
 
 
 def _renew(tx: Transaction, run: RunRow) -> None:

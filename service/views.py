@@ -16,13 +16,13 @@ from service.store.session import Transaction
 
 def study(tx: Transaction, row: StudyRow) -> resources.Study:
     """A study with its counts and its best trial."""
-    spec = StudySpec.model_validate(row.spec)
+    spec = row.spec
     best = tx.trials.best(row.id, maximize=spec.objective.direction == "maximize")
-    counts = tx.studies.trial_counts([row.id])[row.id]
+    counts = tx.studies.trial_counts(row)
     return resources.Study(
         name=row.name,
         state=row.state,
-        reason=row.reason if row.reason is not None else waits_for(tx, row, spec),
+        reason=row.reason if row.reason is not None else waits_for(tx, row),
         stopping=row.stopping,
         spec=spec,
         num_trials=row.next_number if row.finished_at is not None else num_planned(row, spec),
@@ -41,14 +41,15 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
     )
 
 
-def waits_for(tx: Transaction, row: StudyRow, spec: StudySpec) -> str | None:
+def waits_for(tx: Transaction, row: StudyRow) -> str | None:
     """Why an open study has no run in flight; None where it has one, or has ended."""
     if row.state is StudyState.PAUSED:
         return "paused; :resume goes on"
     if row.state not in (StudyState.QUEUED, StudyState.RUNNING):
         return None
-    if tx.studies.load([row.id])[row.id][0] > 0:
+    if tx.studies.load([row.id])[row.id].num_in_flight > 0:
         return None
+    spec = row.spec
     if spec.external:
         return "waits for a program to call trials:suggest"
     live = tx.workers.all(live_only=True)
@@ -56,14 +57,15 @@ def waits_for(tx: Transaction, row: StudyRow, spec: StudySpec) -> str | None:
         return "no worker is connected; start one with `ridgeline worker`"
     if not any(spec.task.name in worker.tasks for worker in live):
         return f"no connected worker has the task {spec.task.name}"
-    if not any(can_train(worker, row, spec) for worker in live):
+    if not any(can_train(worker, row) for worker in live):
         wanted = f" with the fingerprint {row.data_fingerprint}" if row.data_fingerprint else ""
         return f"no connected worker has the data set {spec.dataset}{wanted}"
     return "waits for a free device"
 
 
-def can_train(worker: WorkerRow, row: StudyRow, spec: StudySpec) -> bool:
+def can_train(worker: WorkerRow, row: StudyRow) -> bool:
     """Whether a worker has the study's task and data."""
+    spec = row.spec
     if spec.external or spec.task.name not in worker.tasks:
         return False
     fingerprint = fingerprint_at(worker, spec)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from service import dispatch, pruning, views
+from service import dispatch, outcomes, pruning, views
 from service.errors import Conflict, InvalidInput, NotFound
 from service.ledger import Ledger
 from service.lifecycle import FailReason, RunState
+from service.outcomes import News, Outcome
 from service.protocol import (
     Refusal,
     RunEnded,
@@ -75,28 +76,26 @@ def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settin
         if request.leaving:
             _give_up(tx, worker_id, "GONE")
             return SyncResponse(start=(), stop=(), refused=tuple(refused))
-    with store.reading() as tx:
-        handed_out = tx.runs.held_by(worker_id)
-    held = {(run.run, run.attempt) for run in request.held}
-    # A run handed out in an answer that was lost fills one of the slots still called free.
-    owed = Counter(run.device for run in handed_out if (run.id, run.attempt) not in held)
-    dispatch.fill(
+        assigned = {(run.id, run.attempt): run for run in tx.runs.held_by(worker_id)}
+        held = {(run.run, run.attempt) for run in request.held}
+        # Handed out in an answer that was lost, they fill some of the slots still called free.
+        start = tx.runs.with_trials([run.id for key, run in assigned.items() if key not in held])
+    num_owed = Counter(one.run.device for one in start)
+    start += dispatch.fill(
         store,
         worker,
-        free_slots={device: free - owed[device] for device, free in request.free_slots.items()},
-        num_held=Counter(run.device for run in handed_out if run.device is not None),
+        free_slots={device: free - num_owed[device] for device, free in request.free_slots.items()},
+        num_held=Counter(run.device for run in assigned.values() if run.device is not None),
     )
+    study_ids = {run.study_id for run in (*assigned.values(), *(one.run for one in start))}
     with store.reading() as tx:
-        assigned = {(run.id, run.attempt): run for run in tx.runs.held_by(worker_id)}
         return SyncResponse(
-            start=tuple(dispatch.orders(tx, [r for k, r in assigned.items() if k not in held])),
+            start=tuple(dispatch.orders(tx, start)),
             stop=tuple(
-                RunKey(run=run, attempt=attempt)
-                for run, attempt in sorted(held)
-                if (run, attempt) not in assigned
+                RunKey(run=run, attempt=attempt) for run, attempt in sorted(held - assigned.keys())
             ),
             refused=tuple(refused),
-            rules=tuple(_newer_rules(store, tx, assigned.values(), request.rules)),
+            rules=tuple(_newer_rules(store, tx, study_ids, request.rules)),
         )
 
 
@@ -118,13 +117,9 @@ def expire(store: Store) -> int:
                 num_runs = _give_up(tx, worker_id, "LOST")
                 log.warning("worker %s (%s) is lost with %d runs", worker_id, worker.name, num_runs)
                 num_taken += num_runs
-    for run in silent:
+    for study_id, of_study in _by_study(silent).items():
         with store.transaction() as tx:
-            ledger = Ledger(tx, run.study_id)
-            now = tx.runs.get([run.id])[run.id]
-            if now == run:
-                ledger.hand_back(now)
-                num_taken += 1
+            num_taken += _hand_back(tx, study_id, of_study)
     for study_id in overdue:
         with store.transaction() as tx:
             ledger = Ledger(tx, study_id)
@@ -165,7 +160,7 @@ def _take(
 ) -> list[Refusal]:
     """Reports, ends and programs of runs, study by study in the order of their ids."""
     named = {item.run for part in (request.held, request.reports, request.ended) for item in part}
-    rows = tx.runs.get(sorted(named))
+    studies = tx.runs.studies_of(sorted(named))
     reports: dict[tuple[int, int], dict[int, dict[str, float]]] = defaultdict(dict)
     for report in request.reports:
         reports[report.run, report.attempt][report.epoch] = report.metrics
@@ -180,27 +175,30 @@ def _take(
     refused = [
         Refusal(run=run, attempt=attempt, reason="no such run")
         for run, attempt in sorted(touched)
-        if run not in rows
+        if run not in studies
     ]
-    for study_id in sorted({rows[run].study_id for run, _ in touched if run in rows}):
+    known = [key for key in sorted(touched) if key[0] in studies]
+    for study_id in sorted({studies[run] for run, _ in known}):
         ledger = Ledger(tx, study_id)
-        here = [key for key in sorted(touched) if key[0] in rows]
-        here = [key for key in here if rows[key[0]].study_id == study_id]
-        current = tx.runs.get([run for run, _ in here])  # again, now under the study's lock
+        here = [key for key in known if studies[key[0]] == study_id]
+        runs = tx.runs.get([run for run, _ in here])  # under the study's lock
+        news = []
         for run_id, attempt in here:
-            run = current[run_id]
-            end = ends.get((run_id, attempt))
+            run, end = runs[run_id], ends.get((run_id, attempt))
             if not _holds(worker, run, attempt):
                 if not _is_repeat(worker, run, attempt, end):
                     refused.append(Refusal(run=run_id, attempt=attempt, reason=_why_void(run)))
                 continue
             program = programs.get((run_id, attempt))
-            if program is not None and run.program is None:
-                ledger.set_program(run, program)
-                run = replace(run, program=program)
-            ledger.record(run, reports.get((run_id, attempt), {}))
-            if end is not None:
-                _end(ledger, run, end, settings)
+            news.append(
+                News(
+                    run,
+                    program=program if run.program is None else None,
+                    epochs=reports.get((run_id, attempt), {}),
+                    outcome=None if end is None else _outcome(run, end, settings),
+                )
+            )
+        ledger.take(news)
     return refused
 
 
@@ -220,50 +218,46 @@ def _why_void(run: RunRow) -> str:
     return f"the run is {run.state}" + (f" ({run.reason})" if run.reason else "")
 
 
-def _end(ledger: Ledger, run: RunRow, end: RunEnded, settings: Settings) -> None:
-    spent = end.device_seconds
+def _outcome(run: RunRow, end: RunEnded, settings: Settings) -> Outcome:
+    seconds = end.device_seconds
     match end.outcome:
         case "complete" if end.value is not None:
-            ledger.complete(
-                run,
+            return outcomes.completed(
                 value=end.value,
                 kept_epoch=end.kept_epoch,
                 metrics=end.metrics,
-                device_seconds=spent,
+                device_seconds=seconds,
             )
         case "pruned":
-            ledger.complete(
-                run,
+            return outcomes.completed(
                 value=end.value,
                 state=RunState.PRUNED,
                 kept_epoch=end.kept_epoch,
                 metrics=end.metrics,
                 pruned_by_version=end.rule_version,
-                device_seconds=spent,
+                device_seconds=seconds,
             )
         case "diverged":
-            ledger.fail(run, FailReason.DIVERGED, error=end.error, device_seconds=spent)
+            return outcomes.failed(FailReason.DIVERGED, error=end.error, device_seconds=seconds)
         case "released" | "stopped":
-            ledger.hand_back(run, device_seconds=spent)
-        case "out_of_memory" | "crashed" | "complete":
-            reason = (
-                FailReason.OUT_OF_MEMORY if end.outcome == "out_of_memory" else FailReason.CRASHED
-            )
-            ledger.charge(
+            return outcomes.handed_back(device_seconds=seconds)
+        case _:  # out_of_memory, crashed, or complete without a value
+            out_of_memory = end.outcome == "out_of_memory"
+            return outcomes.charged(
                 run,
-                reason,
+                FailReason.OUT_OF_MEMORY if out_of_memory else FailReason.CRASHED,
                 max_charges=settings.max_charges,
                 error=end.error,
                 log_tail=end.log_tail,
-                device_seconds=spent,
+                device_seconds=seconds,
             )
 
 
 def _newer_rules(
-    store: Store, tx: Transaction, assigned: Iterable[RunRow], known: Mapping[str, int]
+    store: Store, tx: Transaction, study_ids: Iterable[int], known: Mapping[str, int]
 ) -> Iterator[StudyRules]:
-    """The pruning rules that a worker lacks, of the studies it has runs of."""
-    for study_id in sorted({run.study_id for run in assigned}):
+    """The pruning rules of some studies, as far as a worker lacks them."""
+    for study_id in sorted(study_ids):
         rules = pruning.rules_of(store, tx, tx.studies.get(study_id))
         if rules is None or rules.version <= known.get(rules.study, 0):
             continue
@@ -274,12 +268,25 @@ def _newer_rules(
 def _give_up(tx: Transaction, worker_id: str, state: str) -> int:
     """Hand every run of a worker back, uncharged; how many there were."""
     tx.workers.update(worker_id, state=state, lease_expires_at=tx.now)
-    held = sorted(tx.runs.held_by(worker_id), key=lambda run: run.study_id)
-    num_taken = 0
-    for run in held:
-        ledger = Ledger(tx, run.study_id)
-        now = tx.runs.get([run.id])[run.id]
-        if now.state is RunState.RUNNING and now.attempt == run.attempt:
-            ledger.hand_back(now)
-            num_taken += 1
-    return num_taken
+    held = _by_study(tx.runs.held_by(worker_id))
+    return sum(_hand_back(tx, study_id, held[study_id]) for study_id in sorted(held))
+
+
+def _by_study(runs: Iterable[RunRow]) -> dict[int, list[RunRow]]:
+    found: dict[int, list[RunRow]] = defaultdict(list)
+    for run in runs:
+        found[run.study_id].append(run)
+    return found
+
+
+def _hand_back(tx: Transaction, study_id: int, runs: Sequence[RunRow]) -> int:
+    """Hand those of a study's runs back that nobody ended or renewed since; how many there are."""
+    ledger = Ledger(tx, study_id)
+    now = tx.runs.get([run.id for run in runs])
+    silent = [now[run.id] for run in runs if _claim(now[run.id]) == _claim(run)]
+    ledger.take([News(run, outcome=outcomes.handed_back()) for run in silent])
+    return len(silent)
+
+
+def _claim(run: RunRow) -> tuple[Any, ...]:
+    return run.state, run.attempt, run.lease_expires_at

@@ -1,22 +1,22 @@
-"""Rows of the tables as typed, frozen values."""
+"""Rows of the tables as typed values; those of trials and runs come by the thousand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from search.space import Config
+from search.spec import StudySpec
 from service.lifecycle import FailReason, RunState, StudyState, TrialState
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialRow:
+class TrialRow(NamedTuple):
+    state: TrialState
+    reason: FailReason | None
     id: int
     study_id: int
     number: int
-    state: TrialState
-    reason: FailReason | None
     config: Config
     origin: str
     grid_cell: int | None
@@ -32,15 +32,14 @@ class TrialRow:
     finished_at: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunRow:
+class RunRow(NamedTuple):
+    state: RunState
+    reason: FailReason | None
     id: int
     study_id: int
     trial_id: int
     replicate: int
     seed: int
-    state: RunState
-    reason: FailReason | None
     error: str | None
     log_tail: str | None
     attempt: int
@@ -60,6 +59,15 @@ class RunRow:
     created_at: float
     started_at: float | None
     finished_at: float | None
+
+
+class RunOfTrial(NamedTuple):
+    """A run, and what its trial says about it."""
+
+    run: RunRow
+    number: int
+    config: Config
+    trial_state: TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +92,7 @@ class StudyRow:
     id: int
     name: str
     owner: str | None
-    spec: dict[str, Any]
+    spec: StudySpec
     state: StudyState
     reason: str | None
     stopping: bool

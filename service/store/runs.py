@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, select, update
 
 from service.lifecycle import OPEN_RUN, FailReason, RunState, TrialState
-from service.store.rows import RunRow
+from service.store.bulk import OLD, insert_rows, update_rows
+from service.store.rows import RunOfTrial, RunRow
 from service.store.tables import reports, runs, trials
 
 MAX_IDS = 10_000
+
+_COLUMNS = [runs.c[name] for name in RunRow._fields]
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,21 @@ class Runs:
         self._connection = connection
 
     def insert(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._connection.execute(insert(runs), list(rows))
+        insert_rows(self._connection, runs, rows)
 
     def get(self, run_ids: Sequence[int]) -> dict[int, RunRow]:
         found: dict[int, RunRow] = {}
         for ids in batched(run_ids):
-            query = select(runs).where(runs.c.id.in_(ids))
-            found |= {row["id"]: _run(row) for row in self._connection.execute(query).mappings()}
+            query = select(*_COLUMNS).where(runs.c.id.in_(ids)).order_by(runs.c.id)
+            found |= {run.id: run for run in self._all(query)}
+        return found
+
+    def studies_of(self, run_ids: Sequence[int]) -> dict[int, int]:
+        """The studies of runs, both by their ids."""
+        found: dict[int, int] = {}
+        for ids in batched(run_ids):
+            query = select(runs.c.id, runs.c.study_id).where(runs.c.id.in_(ids))
+            found |= {row[0]: row[1] for row in self._connection.execute(query)}
         return found
 
     def of_trials(self, trial_ids: Sequence[int]) -> dict[int, list[RunRow]]:
@@ -44,33 +55,33 @@ class Runs:
         found: dict[int, list[RunRow]] = {trial_id: [] for trial_id in trial_ids}
         for ids in batched(trial_ids):
             query = (
-                select(runs)
+                select(*_COLUMNS)
                 .where(runs.c.trial_id.in_(ids))
                 .order_by(runs.c.trial_id, runs.c.replicate)
             )
-            for row in self._connection.execute(query).mappings():
-                found[row["trial_id"]].append(_run(row))
+            for run in self._all(query):
+                found[run.trial_id].append(run)
         return found
 
     def open_of(self, study_id: int) -> list[RunRow]:
         query = (
-            select(runs)
+            select(*_COLUMNS)
             .where(
                 runs.c.study_id == study_id,
                 runs.c.state.in_([state.value for state in OPEN_RUN]),
             )
             .order_by(runs.c.id)
         )
-        return [_run(row) for row in self._connection.execute(query).mappings()]
+        return self._all(query)
 
     def held_by(self, worker_id: str) -> list[RunRow]:
         """Runs handed out to a worker and not ended."""
         query = (
-            select(runs)
+            select(*_COLUMNS)
             .where(runs.c.worker_id == worker_id, runs.c.state == RunState.RUNNING.value)
             .order_by(runs.c.id)
         )
-        return [_run(row) for row in self._connection.execute(query).mappings()]
+        return self._all(query)
 
     def num_held(self) -> dict[str, int]:
         """How many runs each worker holds."""
@@ -84,60 +95,61 @@ class Runs:
     def lease_expired(self, now: float) -> list[RunRow]:
         """Runs of external programs that have been silent for longer than their lease."""
         query = (
-            select(runs)
+            select(*_COLUMNS)
             .where(runs.c.state == RunState.RUNNING.value, runs.c.lease_expires_at < now)
             .order_by(runs.c.study_id, runs.c.id)
         )
-        return [_run(row) for row in self._connection.execute(query).mappings()]
+        return self._all(query)
 
     def waiting(
         self, study_id: int, *, limit: int, of_running_trials_only: bool
-    ) -> list[tuple[RunRow, TrialState]]:
-        """Waiting runs with the state of their trials, by trial number, then by replicate."""
+    ) -> list[RunOfTrial]:
+        """Waiting runs by trial number, then by replicate."""
         query = (
-            select(runs, trials.c.state.label("trial_state"))
-            .join(trials, trials.c.id == runs.c.trial_id)
-            .where(runs.c.study_id == study_id, runs.c.state == RunState.WAITING.value)
+            _OF_TRIALS.where(runs.c.study_id == study_id, runs.c.state == RunState.WAITING.value)
             .order_by(trials.c.number, runs.c.replicate)
             .limit(limit)
         )
         if of_running_trials_only:
             query = query.where(trials.c.state == TrialState.RUNNING.value)
-        found = []
-        for row in self._connection.execute(query).mappings():
-            values = dict(row)
-            state = TrialState(values.pop("trial_state"))
-            found.append((_run(values), state))
+        return [_of_trial(row) for row in self._connection.execute(query)]
+
+    def with_trials(self, run_ids: Sequence[int]) -> list[RunOfTrial]:
+        """Runs by id, in that order."""
+        found: list[RunOfTrial] = []
+        for ids in batched(run_ids):
+            query = _OF_TRIALS.where(runs.c.id.in_(ids)).order_by(runs.c.id)
+            found += [_of_trial(row) for row in self._connection.execute(query)]
         return found
 
-    def transition(
-        self, run: RunRow, target: RunState, *, attempt: int | None = None, **values: Any
-    ) -> bool:
-        """One guarded transition out of the state and attempt that `run` shows.
+    def change(self, changes: Sequence[tuple[RunRow, RunRow]]) -> bool:
+        """Guarded changes of runs from what each was to what it is now.
 
-        Returns False where somebody else has changed the run since.
+        Returns False where one of them had another state or attempt by then.
         """
-        if isinstance(values.get("reason"), FailReason):
-            values["reason"] = values["reason"].value
-        written = self._connection.execute(
-            update(runs)
-            .where(
-                runs.c.id == run.id,
-                runs.c.attempt == run.attempt,
-                runs.c.state == run.state.value,
-            )
-            .values(
-                state=target.value, attempt=run.attempt if attempt is None else attempt, **values
-            )
+        if not changes:
+            return True
+        columns = zip(
+            RunRow._fields,
+            zip(*(before for before, _ in changes), strict=True),
+            zip(*(after for _, after in changes), strict=True),
+            strict=True,
         )
-        return bool(written.rowcount == 1)
-
-    def set_program(self, run: RunRow, program: str, *, revision: int) -> None:
-        self._connection.execute(
-            update(runs)
-            .where(runs.c.id == run.id, runs.c.attempt == run.attempt)
-            .values(program=program, revision=revision)
+        names = [name for name, before, after in columns if before != after]
+        changed = update_rows(
+            self._connection,
+            runs,
+            [
+                {
+                    OLD + "id": before.id,
+                    OLD + "attempt": before.attempt,
+                    OLD + "state": before.state,
+                    **{name: getattr(after, name) for name in names},
+                }
+                for before, after in changes
+            ],
         )
+        return changed == len(changes)
 
     def extend_lease(self, run: RunRow, expires_at: float) -> None:
         self._connection.execute(
@@ -146,9 +158,17 @@ class Runs:
             .values(lease_expires_at=expires_at)
         )
 
-    def reported_epochs(self, run_id: int) -> set[int]:
-        query = select(reports.c.epoch).where(reports.c.run_id == run_id)
-        return set(self._connection.execute(query).scalars())
+    def reported_epochs(
+        self, run_ids: Sequence[int], first: int, last: int
+    ) -> set[tuple[int, int]]:
+        """(run, epoch) of the reports of some runs, from epoch `first` to `last`."""
+        found: set[tuple[int, int]] = set()
+        for ids in batched(run_ids):
+            query = select(reports.c.run_id, reports.c.epoch).where(
+                reports.c.run_id.in_(ids), reports.c.epoch.between(first, last)
+            )
+            found |= {(run_id, epoch) for run_id, epoch in self._connection.execute(query)}
+        return found
 
     def last_metric(self, run_id: int, metric: str) -> float | None:
         """The value of `metric` at the last epoch that reported it."""
@@ -163,11 +183,12 @@ class Runs:
         return None
 
     def insert_reports(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._connection.execute(insert(reports), list(rows))
+        insert_rows(self._connection, reports, rows)
 
-    def delete_reports(self, run_id: int) -> None:
-        """Forget the epochs of a run that starts again from nothing."""
-        self._connection.execute(delete(reports).where(reports.c.run_id == run_id))
+    def delete_reports(self, run_ids: Sequence[int]) -> None:
+        """Forget the epochs of runs that start again from nothing."""
+        for ids in batched(run_ids):
+            self._connection.execute(delete(reports).where(reports.c.run_id.in_(ids)))
 
     def reports_of(
         self,
@@ -202,16 +223,17 @@ class Runs:
     ) -> list[tuple[int, RunRow]]:
         """(trial number, run) of runs whose last change is past `revision`, in that order."""
         query = (
-            select(runs, trials.c.number)
+            select(*_COLUMNS, trials.c.number)
             .join(trials, trials.c.id == runs.c.trial_id)
             .where(runs.c.study_id == study_id, runs.c.revision > revision)
             .order_by(runs.c.revision)
             .limit(limit)
         )
-        return [
-            (row["number"], _run({k: v for k, v in row.items() if k != "number"}))
-            for row in self._connection.execute(query).mappings()
-        ]
+        rows = self._connection.execute(query)
+        return [(number, _run(columns)) for *columns, number in rows]
+
+    def _all(self, query: Select[Any]) -> list[RunRow]:
+        return [_run(row) for row in self._connection.execute(query)]
 
 
 def batched(ids: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -220,12 +242,16 @@ def batched(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[start : start + MAX_IDS]
 
 
-def _run(row: Mapping[Any, Any]) -> RunRow:
-    reason = row["reason"]
-    return RunRow(
-        **{
-            **row,
-            "state": RunState(row["state"]),
-            "reason": None if reason is None else FailReason(reason),
-        }
-    )
+def _run(row: Sequence[Any]) -> RunRow:
+    state, reason, *others = row
+    return RunRow(RunState(state), None if reason is None else FailReason(reason), *others)
+
+
+_OF_TRIALS = select(
+    *_COLUMNS, trials.c.number, trials.c.config, trials.c.state.label("trial_state")
+).join(trials, trials.c.id == runs.c.trial_id)
+
+
+def _of_trial(row: Sequence[Any]) -> RunOfTrial:
+    *columns, number, config, trial_state = row
+    return RunOfTrial(_run(columns), number, config, TrialState(trial_state))

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, Text, cast, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from search.spec import StudySpec
 from service.errors import Conflict
 from service.lifecycle import OPEN_STUDY, RunState, StudyState, TrialState
 from service.store.rows import StudyRow
 from service.store.tables import runs, studies, trials
 
-_COLUMNS = [column for column in studies.c if column.name not in ("optuna_study_id",)]
+SPEC_TEXT = cast(studies.c.spec, Text).label("spec")
+"""The spec as it is stored, for `parsed_spec`."""
+
+_COLUMNS = [
+    SPEC_TEXT,
+    *(column for column in studies.c if column.name not in ("spec", "optuna_study_id")),
+]
+
+
+class Load(NamedTuple):
+    """What a study has under way."""
+
+    num_in_flight: int
+    """Runs RUNNING."""
+    num_waiting: int
+    """Runs WAITING."""
+    num_running_trials: int
 
 
 class Studies:
@@ -65,14 +82,14 @@ class Studies:
                 .mappings()
                 .one()
             )
-            self._locked[study_id] = row, asdict(row)
+            self._locked[study_id] = row, dict(vars(row))
         return self._locked[study_id][0]
 
     def write_back(self) -> list[int]:
         """Write the studies changed under lock, guarded by the revision they had; their ids."""
         changed = []
         for study_id, (row, before) in sorted(self._locked.items()):
-            values = {k: v for k, v in asdict(row).items() if v != before[k]}
+            values = {k: v for k, v in vars(row).items() if v != before[k]}
             if not values:
                 continue
             written = self._connection.execute(
@@ -81,7 +98,7 @@ class Studies:
                 .values(**values)
             )
             assert written.rowcount == 1, "a locked study was changed by somebody else"
-            self._locked[study_id] = row, asdict(row)
+            self._locked[study_id] = row, dict(vars(row))
             changed.append(study_id)
         return changed
 
@@ -124,38 +141,52 @@ class Studies:
         )
         return list(self._connection.execute(query).scalars())
 
-    def trial_counts(self, study_ids: Sequence[int]) -> dict[int, dict[str, int]]:
-        """Trials by state, for each study."""
-        query = (
-            select(trials.c.study_id, trials.c.state, func.count())
-            .where(trials.c.study_id.in_(study_ids))
-            .group_by(trials.c.study_id, trials.c.state)
-        )
-        counts: dict[int, dict[str, int]] = {study_id: {} for study_id in study_ids}
-        for study_id, state, count in self._connection.execute(query):
-            counts[study_id][state] = count
-        return counts
+    def trial_counts(self, study: StudyRow) -> dict[TrialState, int]:
+        """The trials of a study by state.
 
-    def load(self, study_ids: Sequence[int]) -> dict[int, tuple[int, int, int]]:
-        """Of each study: runs in flight, runs ended, trials RUNNING."""
+        Counts the others: nearly all trials of a long study are complete.
+        """
         query = (
-            select(
-                runs.c.study_id,
-                func.sum(case((runs.c.state == RunState.RUNNING.value, 1), else_=0)),
-                func.sum(case((runs.c.finished_at.is_not(None), 1), else_=0)),
+            select(trials.c.state, func.count())
+            .where(
+                trials.c.study_id == study.id,
+                trials.c.state.in_([s.value for s in TrialState if s is not TrialState.COMPLETE]),
             )
-            .where(runs.c.study_id.in_(study_ids))
-            .group_by(runs.c.study_id)
+            .group_by(trials.c.state)
         )
-        of_runs = {row[0]: (int(row[1]), int(row[2])) for row in self._connection.execute(query)}
-        counts = self.trial_counts(study_ids)
+        counts = {TrialState(row[0]): row[1] for row in self._connection.execute(query)}
+        return {**counts, TrialState.COMPLETE: study.next_number - sum(counts.values())}
+
+    def load(self, study_ids: Sequence[int]) -> dict[int, Load]:
+        """What each study has under way; counts what is open, which is little in a long study."""
+        of_runs = self._open_counts(runs, study_ids)
+        of_trials = self._open_counts(trials, study_ids)
         return {
-            study_id: (
-                *of_runs.get(study_id, (0, 0)),
-                counts[study_id].get(TrialState.RUNNING.value, 0),
+            study_id: Load(
+                of_runs.get((study_id, RunState.RUNNING), 0),
+                of_runs.get((study_id, RunState.WAITING), 0),
+                of_trials.get((study_id, TrialState.RUNNING), 0),
             )
             for study_id in study_ids
         }
+
+    def _open_counts(self, table: Table, study_ids: Sequence[int]) -> dict[tuple[int, str], int]:
+        """How many WAITING and RUNNING trials or runs each study has, by study and state."""
+        query = (
+            select(table.c.study_id, table.c.state, func.count())
+            .where(
+                table.c.study_id.in_(study_ids),
+                table.c.state.in_([RunState.WAITING.value, RunState.RUNNING.value]),
+            )
+            .group_by(table.c.study_id, table.c.state)
+        )
+        return {(row[0], row[1]): row[2] for row in self._connection.execute(query)}
+
+
+@lru_cache(maxsize=1_024)
+def parsed_spec(text: str) -> StudySpec:
+    """A spec from its text in the database; the text of a study never changes."""
+    return StudySpec.model_validate_json(text)
 
 
 def _is_open() -> ColumnElement[bool]:
@@ -163,4 +194,4 @@ def _is_open() -> ColumnElement[bool]:
 
 
 def _study(row: Mapping[Any, Any]) -> StudyRow:
-    return StudyRow(**{**row, "state": StudyState(row["state"])})
+    return StudyRow(**{**row, "state": StudyState(row["state"]), "spec": parsed_spec(row["spec"])})

@@ -5,56 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, select
 
 from service.lifecycle import OPEN_TRIAL, FailReason, TrialState
+from service.store.bulk import OLD, insert_rows, update_rows
 from service.store.rows import TrialRow
 from service.store.runs import batched
 from service.store.tables import trials
 
-_COLUMNS = [column for column in trials.c if column.name != "optuna_trial_id"]
+_COLUMNS = [trials.c[name] for name in TrialRow._fields]
 
 
 class Trials:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def insert(self, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Add trials; their ids, in the order given.
+    def insert(self, study_id: int, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Add trials of one study, the next numbers; their ids, in the order given.
 
         Raises:
             IntegrityError: a number or a grid cell is taken.
         """
-        return list(
-            self._connection.execute(
-                insert(trials).returning(trials.c.id, sort_by_parameter_order=True), list(rows)
-            ).scalars()
+        insert_rows(self._connection, trials, rows)
+        query = select(trials.c.number, trials.c.id).where(
+            trials.c.study_id == study_id, trials.c.number >= rows[0]["number"]
         )
+        ids = {row[0]: row[1] for row in self._connection.execute(query)}
+        return [ids[row["number"]] for row in rows]
 
     def get(self, trial_id: int) -> TrialRow:
-        return _trial(
-            self._connection.execute(select(*_COLUMNS).where(trials.c.id == trial_id))
-            .mappings()
-            .one()
-        )
+        query = select(*_COLUMNS).where(trials.c.id == trial_id)
+        return _trial(self._connection.execute(query).one())
 
     def of_ids(self, trial_ids: Sequence[int]) -> dict[int, TrialRow]:
         """Trials by id."""
         found: dict[int, TrialRow] = {}
         for ids in batched(trial_ids):
             query = select(*_COLUMNS).where(trials.c.id.in_(ids))
-            rows = self._connection.execute(query).mappings()
-            found |= {row["id"]: _trial(row) for row in rows}
+            rows = map(_trial, self._connection.execute(query))
+            found |= {row.id: row for row in rows}
+        return found
+
+    def states(self, trial_ids: Sequence[int]) -> dict[int, TrialState]:
+        """The states of trials by id."""
+        found: dict[int, TrialState] = {}
+        for ids in batched(trial_ids):
+            query = select(trials.c.id, trials.c.state).where(trials.c.id.in_(ids))
+            rows = self._connection.execute(query)
+            found |= {trial_id: TrialState(state) for trial_id, state in rows}
         return found
 
     def find(self, study_id: int, number: int) -> TrialRow | None:
-        row = (
-            self._connection.execute(
-                select(*_COLUMNS).where(trials.c.study_id == study_id, trials.c.number == number)
-            )
-            .mappings()
-            .first()
-        )
+        query = select(*_COLUMNS).where(trials.c.study_id == study_id, trials.c.number == number)
+        row = self._connection.execute(query).first()
         return None if row is None else _trial(row)
 
     def page(
@@ -74,7 +77,7 @@ class Trials:
         )
         if state is not None:
             query = query.where(trials.c.state == state.value)
-        return [_trial(row) for row in self._connection.execute(query).mappings()]
+        return [_trial(row) for row in self._connection.execute(query)]
 
     def changed_since(self, study_id: int, revision: int, *, limit: int | None) -> list[TrialRow]:
         """Trials whose last change is past `revision`, in the order of change."""
@@ -84,21 +87,19 @@ class Trials:
             .order_by(trials.c.revision)
             .limit(limit)
         )
-        return [_trial(row) for row in self._connection.execute(query).mappings()]
+        return [_trial(row) for row in self._connection.execute(query)]
 
     def best(self, study_id: int, *, maximize: bool) -> TrialRow | None:
         """The complete trial with the best value; ties go to the smaller number."""
-        value = trials.c.value.desc() if maximize else trials.c.value.asc()
-        row = (
-            self._connection.execute(
-                select(*_COLUMNS)
-                .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE.value)
-                .order_by(value, trials.c.number)
-                .limit(1)
-            )
-            .mappings()
-            .first()
+        complete = (trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE.value)
+        best = func.max(trials.c.value) if maximize else func.min(trials.c.value)
+        query = (
+            select(*_COLUMNS)
+            .where(*complete, trials.c.value == select(best).where(*complete).scalar_subquery())
+            .order_by(trials.c.number)
+            .limit(1)
         )
+        row = self._connection.execute(query).first()
         return None if row is None else _trial(row)
 
     def lowest_open(self, study_id: int) -> int | None:
@@ -119,32 +120,33 @@ class Trials:
         )
         return int(self._connection.execute(query).scalar_one())
 
-    def touch(self, trial_id: int, revision: int) -> None:
-        """Note that one of the trial's runs or reports has changed."""
-        self._connection.execute(
-            update(trials).where(trials.c.id == trial_id).values(revision=revision)
+    def touch(self, revisions: Mapping[int, int]) -> None:
+        """Note, by trial, that its runs or their reports have changed."""
+        update_rows(
+            self._connection,
+            trials,
+            [
+                {OLD + "id": trial_id, "revision": revision}
+                for trial_id, revision in revisions.items()
+            ],
         )
 
-    def transition(
-        self, trial_id: int, source: TrialState, target: TrialState, **values: Any
-    ) -> bool:
-        """One guarded transition; False where the trial is no longer in the state `source`."""
-        if isinstance(values.get("reason"), FailReason):
-            values["reason"] = values["reason"].value
-        written = self._connection.execute(
-            update(trials)
-            .where(trials.c.id == trial_id, trials.c.state == source.value)
-            .values(state=target.value, **values)
+    def transition(self, source: TrialState, changes: Mapping[int, Mapping[str, Any]]) -> bool:
+        """Guarded transitions out of the state `source`: by trial, its new columns.
+
+        Returns False where one of them was in another state.
+        """
+        moved = update_rows(
+            self._connection,
+            trials,
+            [
+                {OLD + "id": trial_id, OLD + "state": source.value, **values}
+                for trial_id, values in changes.items()
+            ],
         )
-        return bool(written.rowcount == 1)
+        return moved == len(changes)
 
 
-def _trial(row: Mapping[Any, Any]) -> TrialRow:
-    reason = row["reason"]
-    return TrialRow(
-        **{
-            **row,
-            "state": TrialState(row["state"]),
-            "reason": None if reason is None else FailReason(reason),
-        }
-    )
+def _trial(row: Sequence[Any]) -> TrialRow:
+    state, reason, *others = row
+    return TrialRow(TrialState(state), None if reason is None else FailReason(reason), *others)

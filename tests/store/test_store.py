@@ -12,6 +12,7 @@ from service import projection, studies, trials
 from service.errors import RequestInFlight, StaleAttempt, Unavailable
 from service.ledger import Ledger
 from service.lifecycle import RunState
+from service.outcomes import News, completed
 from service.store import migrate
 from service.store.idempotency import KEEP_SECONDS
 from service.store.session import DatabaseClock, Store
@@ -65,9 +66,9 @@ def test_a_transition_has_one_winner(store: Store) -> None:
     with store.reading() as tx:
         seen = tx.runs.get([order.run])[order.run]
     with store.transaction() as tx:
-        Ledger(tx, seen.study_id).complete(seen, value=1.0, metrics={})
+        Ledger(tx, seen.study_id).take([News(seen, outcome=completed(value=1.0, metrics={}))])
     with pytest.raises(StaleAttempt), store.transaction() as tx:
-        Ledger(tx, seen.study_id).complete(seen, value=2.0, metrics={})
+        Ledger(tx, seen.study_id).take([News(seen, outcome=completed(value=2.0, metrics={}))])
     with store.reading() as tx:
         run = tx.runs.get([order.run])[order.run]
     assert (run.state, run.value) == (RunState.COMPLETE, 1.0)

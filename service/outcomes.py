@@ -1,0 +1,128 @@
+"""What is told of open runs and becomes of them: pure values, for `Ledger.take` to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.lifecycle import FailReason, RunState
+from service.store.rows import RunRow
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The state that a run goes to, what it has cost, and its other columns that change."""
+
+    state: RunState
+    device_seconds: float = 0.0
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class News:
+    """What is told of an open run.
+
+    Attributes:
+        run: as it stands in the database.
+        program: that trains it, if that was not known.
+        epochs: metrics by finished epoch.
+        outcome: what becomes of it, if it does not go on.
+    """
+
+    run: RunRow
+    program: str | None = None
+    epochs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    outcome: Outcome | None = None
+
+
+CANCELLED = Outcome(RunState.FAIL, values={"reason": FailReason.CANCELLED})
+"""Of a run that waits or is RUNNING."""
+
+
+def completed(
+    *,
+    value: float | None,
+    state: RunState = RunState.COMPLETE,
+    kept_epoch: int | None = None,
+    metrics: Mapping[str, float],
+    pruned_by_version: int | None = None,
+    device_seconds: float = 0.0,
+) -> Outcome:
+    """RUNNING → COMPLETE or PRUNED, the latter by the rules of some version or by a wish."""
+    values = {
+        "value": value,
+        "kept_epoch": kept_epoch,
+        "metrics": dict(metrics),
+        "pruned_by_version": pruned_by_version,
+    }
+    return Outcome(state, device_seconds, values)
+
+
+def failed(
+    reason: FailReason,
+    *,
+    error: str | None = None,
+    log_tail: str | None = None,
+    device_seconds: float = 0.0,
+) -> Outcome:
+    """RUNNING → FAIL, for good."""
+    values = {"reason": reason, "error": error, "log_tail": log_tail}
+    return Outcome(RunState.FAIL, device_seconds, values)
+
+
+def charged(
+    run: RunRow,
+    reason: FailReason,
+    *,
+    max_charges: int,
+    error: str | None = None,
+    log_tail: str | None = None,
+    device_seconds: float = 0.0,
+) -> Outcome:
+    """A failure blamed on the run alone: it waits for another try, or fails for good."""
+    values: dict[str, Any] = {
+        "charges": run.charges + 1,
+        "error": error,
+        "log_tail": log_tail,
+    }
+    if run.charges + 1 < max_charges:
+        return Outcome(RunState.WAITING, device_seconds, values)
+    return Outcome(RunState.FAIL, device_seconds, {**values, "reason": reason})
+
+
+def handed_back(*, device_seconds: float = 0.0) -> Outcome:
+    """RUNNING → WAITING, uncharged."""
+    return Outcome(RunState.WAITING, device_seconds)
+
+
+def run_after(news: News, *, now: float, revision: int) -> RunRow:
+    """The run after news that change it.
+
+    One that waits again has lost its program too: without a checkpoint nothing made by it is left.
+    """
+    run, outcome = news.run, news.outcome
+    values: dict[str, Any] = {"revision": revision}
+    if news.program is not None:
+        values["program"] = news.program
+    if outcome is None:
+        return run._replace(**values)
+    values |= {
+        "state": outcome.state,
+        "lease_expires_at": None,
+        "device_seconds": run.device_seconds + outcome.device_seconds,
+        **outcome.values,
+    }
+    if outcome.state is RunState.WAITING:
+        values |= {"worker_id": None, "device": None, "program": None, "started_at": None}
+    else:
+        values["finished_at"] = now
+    return run._replace(**values)
+
+
+def by_trial(news: Iterable[News]) -> dict[int, list[News]]:
+    """News by the id of the trial, both in the order given."""
+    found: dict[int, list[News]] = {}
+    for one in news:
+        found.setdefault(one.run.trial_id, []).append(one)
+    return found
