@@ -23,14 +23,18 @@ never):
 
 from __future__ import annotations
 
+from typing import Any
+
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, and_, select, update
 
-from search.spec import StudySpec
 from service.projection.optuna_tables import STUDIES
 from service.projection.study import forget_copy, write_study
 from service.projection.trials import write_trials
+from service.store.studies import SPEC_TEXT, parsed_spec
 from service.store.tables import studies
+
+_COLUMNS = [column for column in studies.c if column.name != "spec"]
 
 
 def prepare(url: str) -> None:
@@ -64,8 +68,8 @@ def project(connection: Connection, study_id: int) -> None:
         NameTaken: Optuna's tables have a study of this name that is not a copy of ours.
         SQLAlchemyError: anything the database refuses.
     """
-    study = connection.execute(
-        select(studies, STUDIES.c.study_id.label("copy_id"))
+    study: Any = connection.execute(
+        select(*_COLUMNS, SPEC_TEXT, STUDIES.c.study_id.label("copy_id"))
         .outerjoin(
             STUDIES,
             # SQLite gives the id of a deleted study to the next one.
@@ -82,7 +86,7 @@ def project(connection: Connection, study_id: int) -> None:
         projected_revision = 0
     elif projected_revision == study.revision:
         return
-    spec = StudySpec.model_validate(study.spec)
+    spec = parsed_spec(study.spec)
     copy_id = write_study(connection, study, spec, above_revision=projected_revision)
     write_trials(connection, study_id, copy_id, spec, above_revision=projected_revision)
     connection.execute(

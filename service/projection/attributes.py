@@ -8,20 +8,17 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from service.lifecycle import OPEN_TRIAL, RunState
+from service.lifecycle import RunState
 
 _MAX_ERROR_CHARACTERS = 1_000
 
 
-def trial_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str, Any]:
-    """What is known of a trial beside its parameters and values; None where there is nothing.
+def origin_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str, Any]:
+    """Where a trial comes from: with the study's seed that derives it again.
 
-    From the first, where it comes from: with the study's seed that derives it again.  At its end,
-    its results: sums over the runs, and means of what every run has (a mean over the runs that
-    happened to survive would flatter it).  A metric that bears the name of another attribute is
-    left out.
+    None where there is nothing to tell.
     """
-    origin = {
+    return {
         "origin": trial.origin,
         "sampler": trial.sampler,
         "sampler_seed": trial.sampler_seed,
@@ -29,13 +26,22 @@ def trial_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str,
         "grid_cell": trial.grid_cell,
         "seeds": [run.seed for run in its_runs],
     }
-    if trial.state in OPEN_TRIAL:
-        return origin
+
+
+_ORIGIN = ("origin", "sampler", "sampler_seed", "seen_revision", "grid_cell", "seeds")
+
+
+def result_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str, Any]:
+    """What a trial that has ended has come to; None where there is nothing to tell.
+
+    Sums over the runs, and means of what every run has (a mean over the runs that happened to
+    survive would flatter it).  A metric that bears the name of another attribute is left out.
+    """
     kept_epochs = [run.kept_epoch for run in its_runs]
     errors = [run.error for run in its_runs if run.state == RunState.FAIL and run.error]
+    metrics = _shared_metrics([run.metrics or {} for run in its_runs])
     return {
-        **_shared_metrics([run.metrics or {} for run in its_runs]),
-        **origin,
+        **{name: value for name, value in metrics.items() if name not in _ORIGIN},
         "kept_epoch": None if None in kept_epochs else mean(kept_epochs),
         "device_seconds": sum(run.device_seconds for run in its_runs),
         "attempts": sum(run.attempt for run in its_runs),

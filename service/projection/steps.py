@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Connection,
-    Integer,
-    Row,
-    and_,
-    bindparam,
-    column,
-    delete,
-    insert,
-    select,
-    values,
-)
+from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, delete, select
 
 from service.lifecycle import OPEN_RUN
 from service.projection.attributes import mean
 from service.projection.optuna_tables import STEPS, stored_step_value
+from service.store.bulk import insert_rows, numbers_parameter, numbers_table
 from service.store.tables import reports, runs
 
 
@@ -72,25 +62,23 @@ def write_steps(
                 "intermediate_value_type": kind,
             }
         )
-    if rows:
-        connection.execute(insert(STEPS), rows)
+    insert_rows(connection, STEPS, rows)
 
 
 def _reported(
     connection: Connection, spans: Mapping[int, tuple[int, int]], metric: str
 ) -> Iterator[tuple[int, int, list[float]]]:
     """(trial, epoch, what its runs reported of `metric`) for every epoch in the spans."""
-    wanted = [(trial_id, *span) for trial_id, span in spans.items() if span[0] < span[1]]
+    wanted = [
+        {"trial_id": trial_id, "kept": kept, "reached": reached}
+        for trial_id, (kept, reached) in spans.items()
+        if kept < reached
+    ]
     if not wanted:
         return
-    # As a CTE, since SQLite cannot name the columns of VALUES elsewhere.
-    span = (
-        values(column("trial_id", BigInteger), column("kept", Integer), column("reached", Integer))
-        .data(wanted)
-        .cte("span")
-    )
+    span = numbers_table(connection.dialect, "trial_id", "kept", "reached")
     query = (
-        select(runs.c.trial_id, reports.c.epoch, reports.c.metrics)
+        select(runs.c.trial_id, reports.c.epoch, cast(reports.c.metrics, Text))
         .select_from(span)
         .join(runs, runs.c.trial_id == span.c.trial_id)
         .join(
@@ -104,7 +92,9 @@ def _reported(
         .order_by(runs.c.trial_id, reports.c.epoch, runs.c.replicate)
     )
     reported: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for trial_id, epoch, metrics in connection.execute(query):
+    found = connection.execute(query, numbers_parameter(wanted)).all()
+    all_metrics = json.loads(f"[{','.join(text for _, _, text in found)}]")  # in one go
+    for (trial_id, epoch, _), metrics in zip(found, all_metrics, strict=True):
         if metric in metrics:
             reported[trial_id, epoch].append(metrics[metric])
     for (trial_id, epoch), of_runs in reported.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optuna.study import StudyDirection
-from sqlalchemy import Connection, Row, delete, insert, update
+from sqlalchemy import Connection, Row, Table, delete, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from search.ranges import FloatParameter, IntParameter
@@ -18,8 +18,9 @@ from service.projection.optuna_tables import (
     STUDIES,
     STUDY_SYSTEM_ATTRS,
     STUDY_USER_ATTRS,
-    write_attributes,
+    attribute_rows,
 )
+from service.store.bulk import upsert_rows
 from service.store.tables import trials
 
 # Names and size that optuna 5.0 (study.py) and optuna-dashboard 0.21 (_note.py) read.
@@ -53,7 +54,7 @@ def write_study(
         NameTaken: the study is new and its name is not free.
     """
     copy_id: int = _create(connection, spec) if study.copy_id is None else study.copy_id
-    write_attributes(connection, STUDY_USER_ATTRS, {copy_id: _user_attributes(study, spec)})
+    _set_attributes(connection, STUDY_USER_ATTRS, copy_id, _user_attributes(study, spec))
     if study.state_revision > above_revision:
         # Chunks of a longer note before this one would be read as its end.
         connection.execute(
@@ -66,8 +67,15 @@ def write_study(
         note = "\n".join(_note(spec))
         for index, start in enumerate(range(0, len(note), _NOTE_CHUNK_CHARACTERS)):
             attributes[f"{_NOTE_CHUNK}{index}"] = note[start : start + _NOTE_CHUNK_CHARACTERS]
-        write_attributes(connection, STUDY_SYSTEM_ATTRS, {copy_id: attributes})
+        _set_attributes(connection, STUDY_SYSTEM_ATTRS, copy_id, attributes)
     return copy_id
+
+
+def _set_attributes(
+    connection: Connection, table: Table, copy_id: int, attributes: Mapping[str, Any]
+) -> None:
+    rows = attribute_rows("study_id", {copy_id: attributes})
+    upsert_rows(connection, table, rows, key=("study_id", "key"))
 
 
 def _create(connection: Connection, spec: StudySpec) -> int:

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import (
-    Connection,
-    Row,
-    bindparam,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Row, func, or_, select
 
 from search.optuna_space import distributions, to_optuna
 from search.spec import StudySpec
 from service.lifecycle import OPEN_TRIAL
-from service.projection.attributes import trial_attributes
+from service.projection.attributes import origin_attributes, result_attributes
 from service.projection.optuna_tables import (
     PARAMS,
     STEPS,
     TRIAL_USER_ATTRS,
     TRIALS,
     VALUES,
+    attribute_rows,
     naive_utc,
     stored_value,
-    write_attributes,
 )
 from service.projection.steps import span_to_write, write_steps
+from service.store.bulk import OLD, insert_rows, update_rows
 from service.store.tables import reports, runs, trials
 
 CHUNK = 500
@@ -64,11 +57,7 @@ def write_trials(
         }
         write_steps(connection, copy_ids, changed, spans, spec.objective.metric)
         _insert_values(connection, copy_ids, ended)
-        attributes = {
-            copy_ids[trial.id]: trial_attributes(trial, its_runs[trial.id])
-            for trial in [*new, *ended]
-        }
-        write_attributes(connection, TRIAL_USER_ATTRS, attributes)
+        _insert_attributes(connection, copy_ids, new, ended, its_runs)
         _update_states(connection, changed)
 
 
@@ -145,18 +134,23 @@ def _insert_trials(connection: Connection, copy_id: int, new: Sequence[Row[Any]]
     """Give each new trial its Optuna id, rising with its number; the ids, by ours."""
     if not new:
         return {}
+    last_id = connection.execute(select(func.coalesce(func.max(TRIALS.c.trial_id), 0))).scalar_one()
     rows = [{"study_id": copy_id, "number": trial.number, **_state(trial)} for trial in new]
-    # Sorting by parameter order, SQLAlchemy would send SQLite one row at a time.
-    query = insert(TRIALS).returning(TRIALS.c.number, TRIALS.c.trial_id)
-    by_number = {row.number: row.trial_id for row in connection.execute(query, rows)}
+    insert_rows(connection, TRIALS, rows)
+    query = select(TRIALS.c.number, TRIALS.c.trial_id).where(
+        TRIALS.c.trial_id > last_id, TRIALS.c.study_id == copy_id
+    )
+    by_number = {row.number: row.trial_id for row in connection.execute(query)}
     copy_ids = {trial.id: by_number[trial.number] for trial in new}
     rising = list(copy_ids.values())
-    assert rising == sorted(rising), "both databases take the rows of VALUES in their order"
-    connection.execute(
-        update(trials)
-        .where(trials.c.id == bindparam("trial"))
-        .values(optuna_trial_id=bindparam("copy")),
-        [{"trial": trial_id, "copy": copied} for trial_id, copied in copy_ids.items()],
+    assert rising == sorted(rising), "both databases add rows in their order"
+    update_rows(
+        connection,
+        trials,
+        [
+            {OLD + "id": trial_id, "optuna_trial_id": copied}
+            for trial_id, copied in copy_ids.items()
+        ],
     )
     return copy_ids
 
@@ -179,8 +173,23 @@ def _insert_params(
         for trial in new
         for name, value in to_optuna(spec.space, trial.config).items()
     ]
-    if rows:
-        connection.execute(insert(PARAMS), rows)
+    insert_rows(connection, PARAMS, rows)
+
+
+def _insert_attributes(
+    connection: Connection,
+    copy_ids: Mapping[int, int],
+    new: Iterable[Row[Any]],
+    ended: Iterable[Row[Any]],
+    its_runs: RunsByTrial,
+) -> None:
+    """Written once: where a trial comes from with its copy, its results at its end."""
+    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+    for trial in new:
+        attributes[copy_ids[trial.id]] |= origin_attributes(trial, its_runs[trial.id])
+    for trial in ended:
+        attributes[copy_ids[trial.id]] |= result_attributes(trial, its_runs[trial.id])
+    insert_rows(connection, TRIAL_USER_ATTRS, attribute_rows("trial_id", attributes))
 
 
 def _insert_values(
@@ -192,18 +201,16 @@ def _insert_values(
             value, kind = stored_value(trial.value)
             row = {"trial_id": copy_ids[trial.id], "objective": 0}
             rows.append({**row, "value": value, "value_type": kind})
-    if rows:
-        connection.execute(insert(VALUES), rows)
+    insert_rows(connection, VALUES, rows)
 
 
 def _update_states(connection: Connection, changed: Sequence[Row[Any]]) -> None:
     rows = [
-        {"copy": trial.optuna_trial_id, **_state(trial)}
+        {OLD + "trial_id": trial.optuna_trial_id, **_state(trial)}
         for trial in changed
         if trial.optuna_trial_id is not None and trial.copied_state.name != trial.state
     ]
-    if rows:
-        connection.execute(update(TRIALS).where(TRIALS.c.trial_id == bindparam("copy")), rows)
+    update_rows(connection, TRIALS, rows)
 
 
 def _state(trial: Row[Any]) -> dict[str, Any]:
