@@ -69,8 +69,8 @@ class Readiness:
 
     def check(self) -> None:
         """Raises `Unavailable` where the database does not answer or is not migrated."""
-        with self._store.reading():
-            pass  # beginning asks the database for its time
+        with self._store.reading() as tx:
+            _ = tx.now  # asks the database
         if not self._schema_is_current:
             url = self._store.url.render_as_string(hide_password=False)
             self._schema_is_current = migrate.is_current(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, insert, select
@@ -15,7 +16,7 @@ KEEP_SECONDS = 24 * 3_600
 
 
 class IdempotencyKeys:
-    def __init__(self, connection: Connection, now: float) -> None:
+    def __init__(self, connection: Connection, now: Callable[[], float]) -> None:
         self._connection = connection
         self._now = now
 
@@ -23,7 +24,7 @@ class IdempotencyKeys:
         query = select(idempotency_keys).where(
             idempotency_keys.c.scope == scope,
             idempotency_keys.c.key == key,
-            idempotency_keys.c.created_at > self._now - KEEP_SECONDS,
+            idempotency_keys.c.created_at > self._now() - KEEP_SECONDS,
         )
         return self._connection.execute(query).mappings().first()
 
@@ -35,7 +36,7 @@ class IdempotencyKeys:
         """
         self._connection.execute(
             delete(idempotency_keys).where(
-                idempotency_keys.c.created_at <= self._now - KEEP_SECONDS
+                idempotency_keys.c.created_at <= self._now() - KEEP_SECONDS
             )
         )
         row = {
@@ -44,7 +45,7 @@ class IdempotencyKeys:
             "body_sha256": body_sha256,
             "status": status,
             "answer": answer,
-            "created_at": self._now,
+            "created_at": self._now(),
         }
         try:
             self._connection.execute(insert(idempotency_keys).values(row))

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
@@ -43,17 +44,22 @@ class DatabaseClock:
 
 
 class Transaction:
-    """One transaction and the tables seen through it; `now` is its time, by the store's clock."""
+    """One transaction and the tables seen through it."""
 
-    def __init__(self, connection: Connection, now: float) -> None:
+    def __init__(self, connection: Connection, clock: Clock) -> None:
         self.connection = connection
-        self.now = now
+        self._clock = clock
         self.studies = Studies(connection)
         self.trials = Trials(connection)
         self.runs = Runs(connection)
         self.workers = Workers(connection)
-        self.tokens = Tokens(connection, now)
-        self.idempotency = IdempotencyKeys(connection, now)
+        self.tokens = Tokens(connection, lambda: self.now)
+        self.idempotency = IdempotencyKeys(connection, lambda: self.now)
+
+    @cached_property
+    def now(self) -> float:
+        """The transaction's time, by the store's clock: that at which it was first asked for."""
+        return self._clock.now(self.connection)
 
 
 class Store:
@@ -81,7 +87,7 @@ class Store:
             Unavailable: the database cannot be reached, is locked or is full.
         """
         with _translated(), self._engine.connect() as connection, connection.begin():
-            tx = Transaction(connection, self._clock.now(connection))
+            tx = Transaction(connection, self._clock)
             yield tx
             for study_id in tx.studies.write_back():
                 self._project_or_mark(tx, study_id)
@@ -102,7 +108,7 @@ class Store:
             else:
                 connection = connection.execution_options(**options)
             with connection.begin():
-                yield Transaction(connection, self._clock.now(connection))
+                yield Transaction(connection, self._clock)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
@@ -10,7 +10,7 @@ from service.store.tables import tokens
 
 
 class Tokens:
-    def __init__(self, connection: Connection, now: float) -> None:
+    def __init__(self, connection: Connection, now: Callable[[], float]) -> None:
         self._connection = connection
         self._now = now
 
@@ -21,7 +21,7 @@ class Tokens:
                 name=name,
                 secret_sha256=secret_sha256,
                 scopes=list(scopes),
-                created_at=self._now,
+                created_at=self._now(),
             )
         )
 
@@ -38,7 +38,7 @@ class Tokens:
         written = self._connection.execute(
             update(tokens)
             .where(tokens.c.id == id, tokens.c.revoked_at.is_(None))
-            .values(revoked_at=self._now)
+            .values(revoked_at=self._now())
         )
         return bool(written.rowcount == 1)
 
