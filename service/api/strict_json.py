@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from typing import Any
 
@@ -17,6 +18,7 @@ from service.errors import InvalidInput
 MAX_DEPTH = 64
 """Arrays and objects nested in one another; a study needs 5."""
 
+_MAX_FLOAT = sys.float_info.max
 _MAX_PROBLEMS = 20
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
@@ -91,13 +93,24 @@ def _check_items(
     items = value.items() if isinstance(value, dict) else enumerate(value)
     path.append(0)
     for key, item in items:
-        path[-1] = key
-        if isinstance(key, str) and (reason := _text_problem(key)) is not None:
+        if type(key) is str and not _is_plain(key) and (reason := _text_problem(key)) is not None:
+            path[-1] = key
             found.append((_dotted(path), f"the name {reason}"))
-        _check(item, path, found)
+        if not _is_plain(item):
+            path[-1] = key
+            _check(item, path, found)
         if len(found) >= _MAX_PROBLEMS:
             break
     path.pop()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is clearly one without problems, as nearly all are; quick to tell."""
+    if isinstance(value, float):
+        return -_MAX_FLOAT <= value <= _MAX_FLOAT
+    if isinstance(value, int):
+        return -MAX_INT <= value <= MAX_INT
+    return isinstance(value, str) and value.isascii() and value.isprintable()
 
 
 def _text_problem(text: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
 
 from service import workers
 from service.api import examples
@@ -61,10 +62,12 @@ def sync_worker(
     api: Api,
     worker: Annotated[str, Path(description="the worker's id", pattern=ID_PATTERN, max_length=64)],
     body: Annotated[SyncRequest, Depends(body_of(SyncRequest))],
-) -> SyncResponse:
+) -> Response:
     """What the worker holds, reports and has ended since; answered with runs to start and to stop.
 
     Sending it twice changes nothing.  404 or 409: the worker is not, or no longer, registered;
     register again.
     """
-    return workers.sync(api.store, worker, body, settings=api.settings)
+    answer = workers.sync(api.store, worker, body, settings=api.settings)
+    # FastAPI would validate it again, and make objects of each of hundreds of runs for that.
+    return Response(answer.model_dump_json(), media_type="application/json")
