@@ -109,7 +109,7 @@ trials = Table(
     ),
     CheckConstraint("state <> 'COMPLETE' OR value IS NOT NULL", name="complete_has_a_value"),
     Index(None, "study_id", "revision"),
-    Index(None, "study_id", "state"),
+    Index(None, "study_id", "state", "value", "number"),
 )
 
 workers = Table(
