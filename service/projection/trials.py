@@ -25,7 +25,7 @@ from service.projection.optuna_tables import (
     stored_value,
 )
 from service.projection.steps import span_to_write, write_steps
-from service.store.bulk import OLD, insert_rows, update_rows
+from service.store.bulk import OLD, insert_rows, one_of, update_rows
 from service.store.tables import reports, runs, trials
 
 CHUNK = 500
@@ -96,7 +96,7 @@ def _changed_trials(
     )
     for start in range(0, len(trial_ids), CHUNK):
         chunk = trial_ids[start : start + CHUNK]
-        yield connection.execute(query.where(trials.c.id.in_(chunk))).all()
+        yield connection.execute(query.where(one_of(connection, trials.c.id, chunk))).all()
 
 
 def _first_new_epochs(
@@ -121,7 +121,7 @@ def _runs(connection: Connection, trial_ids: Sequence[int]) -> RunsByTrial:
             *runs.c[_RUN_COLUMNS],
             func.coalesce(last_epoch, 0).label("last_epoch"),
         )
-        .where(runs.c.trial_id.in_(trial_ids))
+        .where(one_of(connection, runs.c.trial_id, trial_ids))
         .order_by(runs.c.trial_id, runs.c.replicate)
     )
     found: dict[int, list[Any]] = {trial_id: [] for trial_id in trial_ids}

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BigInteger,
     ColumnElement,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     FromClause,
     Table,
     Text,
+    any_,
     bindparam,
     cast,
     column,
@@ -75,6 +77,20 @@ def numbers_table(dialect: Dialect, *names: str) -> FromClause:
 def numbers_parameter(rows: Sequence[Mapping[str, int]]) -> Mapping[str, str]:
     """The parameter of a statement that selects from a `numbers_table`."""
     return {_ROWS: _as_json(rows)}
+
+
+def one_of(
+    connection: Connection, number: ColumnElement[int], numbers: Sequence[int]
+) -> ColumnElement[bool]:
+    """Whether a column is one of any number of whole numbers, as one parameter.
+
+    `in_` makes a parameter of each, and a statement of its own of each number of them.
+    """
+    if connection.dialect.name == "postgresql":
+        listed = bindparam(None, f"{{{','.join(map(str, numbers))}}}", Text)
+        return number == any_(cast(listed, ARRAY(BigInteger)))
+    each = func.json_each(bindparam(None, _as_json(list(numbers)), Text)).table_valued("value")
+    return number.in_(select(each.c.value))
 
 
 def _execute(

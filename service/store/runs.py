@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, update
 
 from service.lifecycle import OPEN_RUN, FailReason, RunState, TrialState
-from service.store.bulk import OLD, insert_rows, update_rows
+from service.store.bulk import OLD, insert_rows, one_of, update_rows
 from service.store.rows import RunOfTrial, RunRow
 from service.store.tables import reports, runs, trials
-
-MAX_IDS = 10_000
 
 _COLUMNS = [runs.c[name] for name in RunRow._fields]
 
@@ -36,31 +34,24 @@ class Runs:
         insert_rows(self._connection, runs, rows)
 
     def get(self, run_ids: Sequence[int]) -> dict[int, RunRow]:
-        found: dict[int, RunRow] = {}
-        for ids in batched(run_ids):
-            query = select(*_COLUMNS).where(runs.c.id.in_(ids)).order_by(runs.c.id)
-            found |= {run.id: run for run in self._all(query)}
-        return found
+        query = select(*_COLUMNS).where(self._one_of(runs.c.id, run_ids)).order_by(runs.c.id)
+        return {run.id: run for run in self._all(query)}
 
     def studies_of(self, run_ids: Sequence[int]) -> dict[int, int]:
         """The studies of runs, both by their ids."""
-        found: dict[int, int] = {}
-        for ids in batched(run_ids):
-            query = select(runs.c.id, runs.c.study_id).where(runs.c.id.in_(ids))
-            found |= {row[0]: row[1] for row in self._connection.execute(query)}
-        return found
+        query = select(runs.c.id, runs.c.study_id).where(self._one_of(runs.c.id, run_ids))
+        return {row[0]: row[1] for row in self._connection.execute(query)}
 
     def of_trials(self, trial_ids: Sequence[int]) -> dict[int, list[RunRow]]:
         """The runs of each trial, in the order of their replicates."""
         found: dict[int, list[RunRow]] = {trial_id: [] for trial_id in trial_ids}
-        for ids in batched(trial_ids):
-            query = (
-                select(*_COLUMNS)
-                .where(runs.c.trial_id.in_(ids))
-                .order_by(runs.c.trial_id, runs.c.replicate)
-            )
-            for run in self._all(query):
-                found[run.trial_id].append(run)
+        query = (
+            select(*_COLUMNS)
+            .where(self._one_of(runs.c.trial_id, trial_ids))
+            .order_by(runs.c.trial_id, runs.c.replicate)
+        )
+        for run in self._all(query):
+            found[run.trial_id].append(run)
         return found
 
     def open_of(self, study_id: int) -> list[RunRow]:
@@ -116,11 +107,8 @@ class Runs:
 
     def with_trials(self, run_ids: Sequence[int]) -> list[RunOfTrial]:
         """Runs by id, in that order."""
-        found: list[RunOfTrial] = []
-        for ids in batched(run_ids):
-            query = _OF_TRIALS.where(runs.c.id.in_(ids)).order_by(runs.c.id)
-            found += [_of_trial(row) for row in self._connection.execute(query)]
-        return found
+        query = _OF_TRIALS.where(self._one_of(runs.c.id, run_ids)).order_by(runs.c.id)
+        return [_of_trial(row) for row in self._connection.execute(query)]
 
     def change(self, changes: Sequence[tuple[RunRow, RunRow]]) -> bool:
         """Guarded changes of runs from what each was to what it is now.
@@ -162,13 +150,10 @@ class Runs:
         self, run_ids: Sequence[int], first: int, last: int
     ) -> set[tuple[int, int]]:
         """(run, epoch) of the reports of some runs, from epoch `first` to `last`."""
-        found: set[tuple[int, int]] = set()
-        for ids in batched(run_ids):
-            query = select(reports.c.run_id, reports.c.epoch).where(
-                reports.c.run_id.in_(ids), reports.c.epoch.between(first, last)
-            )
-            found |= {(run_id, epoch) for run_id, epoch in self._connection.execute(query)}
-        return found
+        query = select(reports.c.run_id, reports.c.epoch).where(
+            self._one_of(reports.c.run_id, run_ids), reports.c.epoch.between(first, last)
+        )
+        return {(run_id, epoch) for run_id, epoch in self._connection.execute(query)}
 
     def last_metric(self, run_id: int, metric: str) -> float | None:
         """The value of `metric` at the last epoch that reported it."""
@@ -187,8 +172,8 @@ class Runs:
 
     def delete_reports(self, run_ids: Sequence[int]) -> None:
         """Forget the epochs of runs that start again from nothing."""
-        for ids in batched(run_ids):
-            self._connection.execute(delete(reports).where(reports.c.run_id.in_(ids)))
+        if run_ids:
+            self._connection.execute(delete(reports).where(self._one_of(reports.c.run_id, run_ids)))
 
     def reports_of(
         self,
@@ -232,14 +217,11 @@ class Runs:
         rows = self._connection.execute(query)
         return [(number, _run(columns)) for *columns, number in rows]
 
+    def _one_of(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
+        return one_of(self._connection, column, ids)
+
     def _all(self, query: Select[Any]) -> list[RunRow]:
         return [_run(row) for row in self._connection.execute(query)]
-
-
-def batched(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """`ids` in pieces that one statement can take: PostgreSQL has 65,535 parameters at most."""
-    for start in range(0, len(ids), MAX_IDS):
-        yield ids[start : start + MAX_IDS]
 
 
 def _run(row: Sequence[Any]) -> RunRow:

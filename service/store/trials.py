@@ -8,9 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from service.lifecycle import OPEN_TRIAL, FailReason, TrialState
-from service.store.bulk import OLD, insert_rows, update_rows
+from service.store.bulk import OLD, insert_rows, one_of, update_rows
 from service.store.rows import TrialRow
-from service.store.runs import batched
 from service.store.tables import trials
 
 _COLUMNS = [trials.c[name] for name in TrialRow._fields]
@@ -39,21 +38,15 @@ class Trials:
 
     def of_ids(self, trial_ids: Sequence[int]) -> dict[int, TrialRow]:
         """Trials by id."""
-        found: dict[int, TrialRow] = {}
-        for ids in batched(trial_ids):
-            query = select(*_COLUMNS).where(trials.c.id.in_(ids))
-            rows = map(_trial, self._connection.execute(query))
-            found |= {row.id: row for row in rows}
-        return found
+        query = select(*_COLUMNS).where(one_of(self._connection, trials.c.id, trial_ids))
+        return {row.id: row for row in map(_trial, self._connection.execute(query))}
 
     def states(self, trial_ids: Sequence[int]) -> dict[int, TrialState]:
         """The states of trials by id."""
-        found: dict[int, TrialState] = {}
-        for ids in batched(trial_ids):
-            query = select(trials.c.id, trials.c.state).where(trials.c.id.in_(ids))
-            rows = self._connection.execute(query)
-            found |= {trial_id: TrialState(state) for trial_id, state in rows}
-        return found
+        query = select(trials.c.id, trials.c.state).where(
+            one_of(self._connection, trials.c.id, trial_ids)
+        )
+        return {row[0]: TrialState(row[1]) for row in self._connection.execute(query)}
 
     def find(self, study_id: int, number: int) -> TrialRow | None:
         query = select(*_COLUMNS).where(trials.c.study_id == study_id, trials.c.number == number)
