@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -76,7 +77,7 @@ ROWS: list[dict[str, Any]] = [
         "id": 2**53,
         "name": "b",
         "text": None,
-        "number": None,
+        "number": -math.inf,
         "flag": None,
         "data": None,
         "colour": None,
