@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Connection, Row, func, or_, select
+from sqlalchemy import Connection, Row, func, insert, or_, select
 
 from search.optuna_space import distributions, to_optuna
 from search.spec import StudySpec
@@ -134,16 +134,13 @@ def _insert_trials(connection: Connection, copy_id: int, new: Sequence[Row[Any]]
     """Give each new trial its Optuna id, rising with its number; the ids, by ours."""
     if not new:
         return {}
-    last_id = connection.execute(select(func.coalesce(func.max(TRIALS.c.trial_id), 0))).scalar_one()
     rows = [{"study_id": copy_id, "number": trial.number, **_state(trial)} for trial in new]
-    insert_rows(connection, TRIALS, rows)
-    query = select(TRIALS.c.number, TRIALS.c.trial_id).where(
-        TRIALS.c.trial_id > last_id, TRIALS.c.study_id == copy_id
-    )
-    by_number = {row.number: row.trial_id for row in connection.execute(query)}
+    # Sorting by parameter order, SQLAlchemy would send SQLite one row at a time.
+    query = insert(TRIALS).returning(TRIALS.c.number, TRIALS.c.trial_id)
+    by_number = {row.number: row.trial_id for row in connection.execute(query, rows)}
     copy_ids = {trial.id: by_number[trial.number] for trial in new}
     rising = list(copy_ids.values())
-    assert rising == sorted(rising), "both databases add rows in their order"
+    assert rising == sorted(rising), "both databases take the rows of VALUES in their order"
     update_rows(
         connection,
         trials,
