@@ -107,11 +107,12 @@ def _startable(tx: Transaction, study: StudyRow, *, limit: int, reserve: int) ->
     Those of new trials only while `max_parallel`, less `reserve`, has room for them.  There may be
     more once these have started; the list is empty only if no run may start.
     """
-    load = tx.studies.load([study.id])[study.id]
-    if load.num_waiting == 0:
+    waiting = tx.runs.waiting(study.id, limit=limit)
+    if not waiting:
         return []
-    room = study.spec.max_parallel - reserve - load.num_running_trials
-    waiting = tx.runs.waiting(study.id, limit=limit, of_running_trials_only=room <= 0)
+    room = study.spec.max_parallel - reserve - tx.trials.num_running(study.id)
+    if room <= 0:
+        waiting = tx.runs.waiting(study.id, limit=limit, of_running_trials_only=True)
     begun = {one.run.trial_id for one in waiting if one.trial_state is TrialState.RUNNING}
     found = []
     for one in waiting:
@@ -167,7 +168,7 @@ def _shares(
     costs = {}
     claims = []
     for row in rows.values():
-        num_in_flight, num_waiting, _ = load[row.id]
+        num_in_flight, num_waiting = load[row.id]
         num_ended = row.next_number * row.spec.replicates - num_waiting - num_in_flight
         costs[row.id] = row.device_seconds / num_ended if num_ended else _FIRST_GUESS_SECONDS
         virtual_seconds = row.virtual_seconds + num_in_flight * costs[row.id]

@@ -93,7 +93,7 @@ class Runs:
         return self._all(query)
 
     def waiting(
-        self, study_id: int, *, limit: int, of_running_trials_only: bool
+        self, study_id: int, *, limit: int, of_running_trials_only: bool = False
     ) -> list[RunOfTrial]:
         """Waiting runs by trial number, then by replicate."""
         query = (

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, Text, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Text, cast, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from search.spec import StudySpec
 from service.errors import Conflict
-from service.lifecycle import OPEN_STUDY, RunState, StudyState, TrialState
+from service.lifecycle import OPEN_RUN, OPEN_STUDY, RunState, StudyState, TrialState
 from service.store.rows import StudyRow
 from service.store.tables import runs, studies, trials
 
@@ -25,13 +25,10 @@ _COLUMNS = [
 
 
 class Load(NamedTuple):
-    """What a study has under way."""
+    """How many runs of a study are RUNNING and WAITING."""
 
     num_in_flight: int
-    """Runs RUNNING."""
     num_waiting: int
-    """Runs WAITING."""
-    num_running_trials: int
 
 
 class Studies:
@@ -158,29 +155,23 @@ class Studies:
         return {**counts, TrialState.COMPLETE: study.next_number - sum(counts.values())}
 
     def load(self, study_ids: Sequence[int]) -> dict[int, Load]:
-        """What each study has under way; counts what is open, which is little in a long study."""
-        of_runs = self._open_counts(runs, study_ids)
-        of_trials = self._open_counts(trials, study_ids)
+        """The open runs of each study, of which a long study has few."""
+        query = (
+            select(runs.c.study_id, runs.c.state, func.count())
+            .where(
+                runs.c.study_id.in_(study_ids),
+                runs.c.state.in_([state.value for state in OPEN_RUN]),
+            )
+            .group_by(runs.c.study_id, runs.c.state)
+        )
+        counts = {(row[0], row[1]): row[2] for row in self._connection.execute(query)}
         return {
             study_id: Load(
-                of_runs.get((study_id, RunState.RUNNING), 0),
-                of_runs.get((study_id, RunState.WAITING), 0),
-                of_trials.get((study_id, TrialState.RUNNING), 0),
+                counts.get((study_id, RunState.RUNNING), 0),
+                counts.get((study_id, RunState.WAITING), 0),
             )
             for study_id in study_ids
         }
-
-    def _open_counts(self, table: Table, study_ids: Sequence[int]) -> dict[tuple[int, str], int]:
-        """How many WAITING and RUNNING trials or runs each study has, by study and state."""
-        query = (
-            select(table.c.study_id, table.c.state, func.count())
-            .where(
-                table.c.study_id.in_(study_ids),
-                table.c.state.in_([RunState.WAITING.value, RunState.RUNNING.value]),
-            )
-            .group_by(table.c.study_id, table.c.state)
-        )
-        return {(row[0], row[1]): row[2] for row in self._connection.execute(query)}
 
 
 @lru_cache(maxsize=1_024)

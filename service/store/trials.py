@@ -104,6 +104,12 @@ class Trials:
         lowest: int | None = self._connection.execute(query).scalar_one()
         return lowest
 
+    def num_running(self, study_id: int) -> int:
+        query = select(func.count()).where(
+            trials.c.study_id == study_id, trials.c.state == TrialState.RUNNING.value
+        )
+        return int(self._connection.execute(query).scalar_one())
+
     def num_failed(self, study_id: int) -> int:
         """How many trials failed of themselves: cancelling is nobody's failure."""
         query = select(func.count()).where(
