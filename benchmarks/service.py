@@ -25,10 +25,12 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import sqlalchemy
 
 from benchmarks.service_api import ApiProcess, serving
@@ -104,13 +106,15 @@ def _search(client: Client, worker: FakeWorker, name: str, sampler: str, num_tri
 
 
 def _get_study(url: str, name: str, num_trials: int) -> Iterator[Row]:
-    path = f"{url}/v1/studies/{name}"
-    with httpx.Client() as http:
-        kept = [_seconds_of_get(http, path) for _ in range(200)]
+    address, path = urlsplit(url).netloc, f"/v1/studies/{name}"
+    connection = HTTPConnection(address)
+    kept = [_seconds_of_get(connection, path) for _ in range(200)]
+    connection.close()
     fresh = []
-    for _ in range(50):
-        with httpx.Client() as http:
-            fresh.append(_seconds_of_get(http, path))
+    for _ in range(100):
+        connection = HTTPConnection(address)
+        fresh.append(_seconds_of_get(connection, path))
+        connection.close()
     yield {
         "row": "get_study",
         "study": name,
@@ -120,9 +124,12 @@ def _get_study(url: str, name: str, num_trials: int) -> Iterator[Row]:
     }
 
 
-def _seconds_of_get(http: httpx.Client, path: str) -> float:
+def _seconds_of_get(connection: HTTPConnection, path: str) -> float:
     began = time.perf_counter()
-    http.get(path).raise_for_status()
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status == HTTPStatus.OK, answer.status
     return time.perf_counter() - began
 
 

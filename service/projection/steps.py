@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, delete, sel
 from service.lifecycle import OPEN_RUN
 from service.projection.attributes import mean
 from service.projection.optuna_tables import STEPS, stored_step_value
-from service.store.bulk import insert_rows, numbers_parameter, numbers_table
+from service.store.bulk import insert_rows, numbers_parameters, numbers_table
 from service.store.tables import reports, runs
 
 
@@ -92,7 +92,7 @@ def _reported(
         .order_by(runs.c.trial_id, reports.c.epoch, runs.c.replicate)
     )
     reported: dict[tuple[int, int], list[float]] = defaultdict(list)
-    found = connection.execute(query, numbers_parameter(wanted)).all()
+    found = connection.execute(query, numbers_parameters(connection.dialect, wanted)).all()
     all_metrics = json.loads(f"[{','.join(text for _, _, text in found)}]")  # in one go
     for (trial_id, epoch, _), metrics in zip(found, all_metrics, strict=True):
         if metric in metrics:

@@ -1,8 +1,8 @@
 """Many rows in one call: what a worker says at once is written at once.
 
 SQLite has no round trips, and most of a row's time would be SQLAlchemy's: rows go to the driver as
-tuples, for a statement that is compiled once.  PostgreSQL gets all rows as one JSON text, which it
-turns into a table: a statement for each row would cost several times its work.
+tuples, for a statement that is compiled once.  PostgreSQL gets each column as one array, and makes
+a table of them: a statement for each row would cost several times its work.
 
 Rows are mappings from column names to values, all of them with the same names.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import NoneType
 from typing import Any, Literal
 
 from pydantic_core import to_json
@@ -21,8 +22,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
+    Enum,
     Executable,
     FromClause,
+    String,
     Table,
     Text,
     any_,
@@ -48,6 +51,7 @@ _Cells = Mapping[str, ColumnElement[Any]]
 _ROWS = "rows"
 _CELL = "cell_"  # SQLAlchemy keeps the names of columns for itself
 _MAX_STATEMENTS = 256
+_PLAIN = (int, float, NoneType)
 
 
 def insert_rows(connection: Connection, table: Table, rows: Rows) -> None:
@@ -66,16 +70,18 @@ def update_rows(connection: Connection, table: Table, rows: Rows) -> int:
 
 
 def numbers_table(dialect: Dialect, *names: str) -> FromClause:
-    """Rows of whole numbers to select from; `numbers_parameter` fills it."""
+    """Rows of whole numbers to select from; `numbers_parameters` fill it."""
     if dialect.name == "postgresql":
-        return _recordset({name: BigInteger() for name in names})
+        return _arrays({name: BigInteger() for name in names})
     each = func.json_each(bindparam(_ROWS, type_=Text)).table_valued("value")
     cells = [func.json_extract(each.c.value, f"$.{name}").label(name) for name in names]
     return select(*cells).select_from(each).subquery()
 
 
-def numbers_parameter(rows: Sequence[Mapping[str, int]]) -> Mapping[str, str]:
-    """The parameter of a statement that selects from a `numbers_table`."""
+def numbers_parameters(dialect: Dialect, rows: Sequence[Mapping[str, int]]) -> Mapping[str, str]:
+    """The parameters of a statement that selects from a `numbers_table`; at least one row."""
+    if dialect.name == "postgresql":
+        return {_CELL + name: _as_array([row[name] for row in rows], None) for name in rows[0]}
     return {_ROWS: _as_json(rows)}
 
 
@@ -87,7 +93,7 @@ def one_of(
     `in_` makes a parameter of each, and a statement of its own of each number of them.
     """
     if connection.dialect.name == "postgresql":
-        listed = bindparam(None, f"{{{','.join(map(str, numbers))}}}", Text)
+        listed = bindparam(None, _as_array(numbers, None), Text)
         return number == any_(cast(listed, ARRAY(BigInteger)))
     each = func.json_each(bindparam(None, _as_json(list(numbers)), Text)).table_valued("value")
     return number.in_(select(each.c.value))
@@ -138,7 +144,7 @@ def _for_postgresql(
     dialect: Dialect, kind: _Kind, table: Table, names: tuple[str, ...], key: tuple[str, ...]
 ) -> Callable[[Connection, Rows], int]:
     types = _types(table, names)
-    source = _recordset(types)
+    source = _arrays({name: _sent_as(type_) for name, type_ in types.items()})
     match kind:
         case "insert":
             statement: Executable = insert(table).from_select(names, select(source))
@@ -147,23 +153,37 @@ def _for_postgresql(
             statement = _or_update(adding, table, names, key)
         case "update":
             statement = _update(table, {name: source.c[name] for name in names})
-    processors = {
-        name: process
-        for name, type_ in types.items()
-        if not isinstance(type_, JSON) and (process := _processor(type_, dialect)) is not None
-    }
+    processors = {name: _processor(type_, dialect) for name, type_ in types.items()}
 
     def execute(connection: Connection, rows: Rows) -> int:
-        if processors:
-            rows = [
-                {**row, **{name: process(row[name]) for name, process in processors.items()}}
-                for row in rows
-            ]
+        parameters = {
+            _CELL + name: _as_array([row[name] for row in rows], process)
+            for name, process in processors.items()
+        }
         return connection.execute(
-            statement, {_ROWS: _as_json(rows)}, execution_options={"preserve_rowcount": True}
+            statement, parameters, execution_options={"preserve_rowcount": True}
         ).rowcount
 
     return execute
+
+
+def _sent_as(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Texts as such: a cast to their own type would cut those that are too long for it."""
+    return Text() if isinstance(type_, String) and not isinstance(type_, Enum) else type_
+
+
+def _as_array(values: Sequence[Any], process: Callable[[Any], Any] | None) -> str:
+    """Values as PostgreSQL writes an array of them."""
+    if process is None and all(isinstance(value, _PLAIN) for value in values):
+        return f"{{{_as_json(values)[1:-1]}}}"
+    if process is not None:
+        values = [None if value is None else process(value) for value in values]
+    return f"{{{','.join('null' if value is None else _quoted(str(value)) for value in values)}}}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _types(table: Table, names: tuple[str, ...]) -> dict[str, TypeEngine[Any]]:
@@ -182,10 +202,13 @@ def _as_json(value: Any) -> str:
     return to_json(value, inf_nan_mode="strings").decode()
 
 
-def _recordset(types: Mapping[str, TypeEngine[Any]]) -> FromClause:
-    rows = cast(bindparam(_ROWS, type_=Text), JSON)
+def _arrays(types: Mapping[str, TypeEngine[Any]]) -> FromClause:
+    """Columns given as arrays, the parameters of their names, as a table to select from."""
+    arrays = [
+        cast(bindparam(_CELL + name, type_=Text), ARRAY(type_)) for name, type_ in types.items()
+    ]
     columns = [column(name, type_) for name, type_ in types.items()]
-    return func.json_to_recordset(rows).table_valued(*columns).render_derived(with_types=True)
+    return func.unnest(*arrays).table_valued(*columns).render_derived()
 
 
 def _update(table: Table, cells: _Cells) -> Executable:

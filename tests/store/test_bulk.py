@@ -31,7 +31,7 @@ from sqlalchemy.exc import IntegrityError
 from service.store.bulk import (
     OLD,
     insert_rows,
-    numbers_parameter,
+    numbers_parameters,
     numbers_table,
     update_rows,
     upsert_rows,
@@ -156,5 +156,5 @@ def test_numbers_can_be_joined_with(connection: Connection) -> None:
         .order_by(wanted.c.rank)
     )
     rows = [{"thing": 2**53, "rank": 7}, {"thing": 1, "rank": 2}, {"thing": 9, "rank": 1}]
-    found = connection.execute(query, numbers_parameter(rows)).all()
+    found = connection.execute(query, numbers_parameters(connection.dialect, rows)).all()
     assert [tuple(row) for row in found] == [("a", 2), ("b", 7)]
