@@ -93,7 +93,7 @@ def one_of(
     `in_` makes a parameter of each, and a statement of its own of each number of them.
     """
     if connection.dialect.name == "postgresql":
-        listed = bindparam(None, _as_array(numbers, None), Text)
+        listed = bindparam(None, _as_array(list(numbers), None), Text)
         return number == any_(cast(listed, ARRAY(BigInteger)))
     each = func.json_each(bindparam(None, _as_json(list(numbers)), Text)).table_valued("value")
     return number.in_(select(each.c.value))
