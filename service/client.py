@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -27,18 +28,24 @@ from service.connection import (
     listed,
     parsed,
 )
+from service.external import ExternalStudy
+from service.external_protocol import (
+    CompleteRequest,
+    ReportedTrial,
+    ReportOutcome,
+    ReportRequest,
+    SuggestRequest,
+    SuggestResponse,
+    TrialReport,
+    TrialReports,
+)
 from service.lifecycle import FailReason, StudyState, TrialState
 from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
 from service.resources import (
-    CompleteRequest,
     Dataset,
     EnqueueRequest,
     Event,
-    ReportedTrial,
-    ReportRequest,
     Study,
-    SuggestRequest,
-    SuggestResponse,
     TaskInfo,
     Trial,
     TrialWithHistory,
@@ -79,9 +86,14 @@ class Client:
             url, token, retry_delays_seconds=retry_delays_seconds, transport=transport
         )
         self.url = self._connection.url
+        self._external: list[ExternalStudy] = []
 
     def close(self) -> None:
-        self._connection.close()
+        """Close the connection, once what programs have reported is sent."""
+        with ExitStack() as stack:
+            stack.callback(self._connection.close)
+            for study in self._external:
+                stack.callback(study.close)
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +154,13 @@ class Client:
 
     # -- trials ----------------------------------------------------------------------------------
 
+    def external(self, study: str, *, lease_seconds: float = 3_600.0) -> ExternalStudy:
+        """A study that your own program trains; report on each of its trials within the lease."""
+        has_pruner = self.study(study).spec.pruner is not None
+        found = ExternalStudy(self, study, has_pruner=has_pruner, lease_seconds=lease_seconds)
+        self._external.append(found)
+        return found
+
     def trials(self, study: str, *, state: TrialState | None = None) -> Iterator[Trial]:
         """The trials of a study in the order of their numbers, page by page."""
         return self._pages(f"{_study_path(study)}/trials", "trials", Trial, state=state)
@@ -159,24 +178,27 @@ class Client:
     def suggest(
         self, study: str, *, count: int = 1, lease_seconds: float = 3_600.0
     ) -> SuggestResponse:
-        """Trials for your own program to train; report on each within its lease."""
+        """Trials for your own program to train; `external` is the easier way."""
         body = SuggestRequest(count=count, lease_seconds=lease_seconds)
         answer = self._post(f"{_study_path(study)}/trials:suggest", body)
         return parsed(SuggestResponse, answer)
+
+    def report_trials(self, study: str, reports: Iterable[TrialReport]) -> list[ReportOutcome]:
+        """Tell epochs and ends of trials, each given once; what became of each, in their order."""
+        body = TrialReports(trials=tuple(reports))
+        failed = any(one.end is not None and one.end.state == "FAIL" for one in body.trials)
+        answer = self._report(f"{_study_path(study)}/trials:report", body, failed=failed)
+        return listed(ReportOutcome, answer, "trials")
 
     def report(
         self, study: str, number: int, *, attempt: int, epoch: int, metrics: Mapping[str, float]
     ) -> ReportedTrial:
         """Tell the metrics of one epoch, counted from 1; renews the trial's lease.
 
-        Where the answer says `should_prune`, the study's pruner gives the trial up: end it with
-        `complete(…, state="PRUNED")`.
-
-        `attempt` is the one that `suggest` gave with the trial and must be sent back; an older one
-        is refused with 409.
+        `attempt` is the one that `suggest` gave with the trial; an older one is refused with 409.
         """
         body = ReportRequest(attempt=attempt, epoch=epoch, metrics=dict(metrics))
-        answer = self._post(f"{_study_path(study)}/trials/{number}:report", body)
+        answer = self._report(f"{_study_path(study)}/trials/{number}:report", body, failed=False)
         return parsed(ReportedTrial, answer)
 
     def complete(
@@ -212,7 +234,7 @@ class Client:
             metrics=dict(metrics or {}),
         )
         path = f"{_study_path(study)}/trials/{number}:complete"
-        return parsed(Trial, self._post(path, body))
+        return parsed(Trial, self._report(path, body, failed=state == "FAIL"))
 
     # -- what there is ---------------------------------------------------------------------------
 
@@ -247,6 +269,11 @@ class Client:
     ) -> httpx.Response:
         """A POST that has its effect once, however often it is sent."""
         return self._connection.post(path, body, idempotency_key=key or str(uuid.uuid4()))
+
+    def _report(self, path: str, body: BaseModel, *, failed: bool) -> httpx.Response:
+        """A report may be repeated as it is, but a failure only until its trial is handed out."""
+        key = str(uuid.uuid4()) if failed else None
+        return self._connection.post(path, body, idempotency_key=key)
 
     def _verb(self, name: str, verb: str) -> Study:
         return parsed(Study, self._post(f"{_study_path(name)}:{verb}", None))

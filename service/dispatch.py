@@ -9,7 +9,7 @@ from typing import Any
 
 from search.spec import StudySpec
 from service import sampling, views
-from service.ledger import Ledger
+from service.ledger import Ledger, num_planned
 from service.lifecycle import StudyState, TrialState
 from service.protocol import RunOrder
 from service.store.rows import RunOfTrial, StudyRow, WorkerRow
@@ -53,7 +53,15 @@ def orders(tx: Transaction, runs: Iterable[RunOfTrial]) -> Iterator[RunOrder]:
             row = tx.studies.get(run.study_id)
             parts = {"task", "objective", "early_stopping", "penalty", "reproducible"}
             common = row.spec.model_dump(mode="json", include=parts)
-            studies[run.study_id] = row.spec, {"study": row.name, **common}
+            num_to_come = num_planned(row, row.spec) - row.next_number
+            studies[run.study_id] = (
+                row.spec,
+                {
+                    "study": row.name,
+                    "num_following": 0 if row.stopping else num_to_come * row.spec.replicates,
+                    **common,
+                },
+            )
         spec, common = studies[run.study_id]
         assert run.device is not None
         yield RunOrder(

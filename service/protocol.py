@@ -161,7 +161,7 @@ class RunOrder(RunKey):
         False, description="whether the same study must give the same values every time"
     )
     num_following: Annotated[int, Field(ge=0)] = Field(
-        0, description="runs that the study has still to hand out, those of trials to come included"
+        0, description="runs of trials that the study has still to make"
     )
 
 

@@ -6,17 +6,35 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search.fields import MAX_INT
 from search.space import Config
 from search.spec import StudySpec
 from service.lifecycle import FailReason, RunState, StudyState, TrialState
-from service.protocol import DatasetInfo, DeviceInfo, Epoch, Label, LongText, Metrics
+from service.protocol import DatasetInfo, DeviceInfo, Label
 
 Timestamp = Annotated[float, Field(description="seconds since 1970-01-01 UTC")]
 
 
 class _Resource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FieldError(_Resource):
+    field: str = Field(
+        description="path of the field; empty: the body as a whole",
+        examples=["space.learning_rate.low"],
+    )
+    message: str
+
+
+class Problem(_Resource):
+    """What went wrong, and what to do about it (RFC 9457)."""
+
+    type: str = Field(examples=["urn:ridgeline:invalid-input"])
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = Field([], description="the fields that are wrong")
+    request_id: str | None = Field(None, description="of an unexpected error; the log has it too")
 
 
 class TrialCounts(_Resource):
@@ -105,12 +123,6 @@ class Trial(_Resource):
     finished_at: Timestamp | None
 
 
-class ReportedTrial(Trial):
-    """A trial after a report, and what the study's pruner says to it."""
-
-    should_prune: bool = Field(description="end it as PRUNED: the study's pruner gives it up")
-
-
 class EpochMetrics(_Resource):
     """The report of one epoch of one run."""
 
@@ -185,45 +197,6 @@ class EnqueueRequest(_Resource):
     """
 
     configs: Annotated[tuple[Config, ...], Field(min_length=1, max_length=1_000)]
-
-
-class SuggestRequest(_Resource):
-    count: Annotated[int, Field(ge=1, le=1_000)] = 1
-    lease_seconds: Annotated[
-        float,
-        Field(gt=0, le=2_592_000, description="a trial not reported on for longer is given away"),
-    ] = 3_600.0
-
-
-class SuggestedTrial(_Resource):
-    number: int
-    attempt: int = Field(description="to be sent with each report and with the end")
-    config: Config
-    seed: int = Field(description="for the random draws of your program")
-    lease_seconds: float
-
-
-class SuggestResponse(_Resource):
-    trials: tuple[SuggestedTrial, ...]
-    state: StudyState
-    reason: str | None = Field(description="why there are fewer trials than asked for")
-
-
-class ReportRequest(_Resource):
-    attempt: Annotated[int, Field(ge=1, le=MAX_INT)]
-    epoch: Epoch
-    metrics: Metrics
-
-
-class CompleteRequest(_Resource):
-    attempt: Annotated[int, Field(ge=1, le=MAX_INT)]
-    state: Literal["COMPLETE", "PRUNED", "FAIL"] = "COMPLETE"
-    value: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        None, description="the objective; left out: its last reported value"
-    )
-    reason: FailReason | None = Field(None, description="of a failure")
-    error: LongText | None = None
-    metrics: Metrics = {}
 
 
 Scope = Literal["read", "write", "worker", "admin"]

@@ -28,21 +28,45 @@ class Proposal:
         return replace(self, suggestions=self.suggestions[:count])
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """A study as one transaction saw it, and how many trials it may have added."""
+
+    spec: StudySpec
+    history: History
+    revision: int
+    count: int
+
+    def propose(self) -> Proposal:
+        """Suggestions for the next `count` trials; needs no transaction."""
+        return _derive(self.spec, self.history, self.revision, self.count)
+
+
+def look(
+    store: Store, tx: Transaction, study: StudyRow, count: int, *, reserve: int = 0
+) -> Outlook | None:
+    """What suggestions for the next `count` trials at most follow from, by `tx`, which only reads.
+
+    None where the study must wait or is full.  `reserve` places of `max_parallel` are left free for
+    others.
+    """
+    spec = study.spec
+    count = min(count, num_allowed(tx, study, spec, reserve))
+    if count <= 0:
+        return None
+    history = store.histories.at(study, spec, tx.trials)
+    assert len(history) == study.next_number
+    return Outlook(spec, history, study.revision, count)
+
+
 def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Proposal | None:
     """Suggestions for the next `count` trials at most; None where the study must wait or is full.
 
-    `reserve` places of `max_parallel` are left free for others.
-    Opens a read-only transaction of its own and computes after it has ended.
+    Opens a read-only transaction of its own and computes after it has ended; see `look`.
     """
     with store.reading() as tx:
-        study = tx.studies.get(study_id)
-        spec = study.spec
-        count = min(count, num_allowed(tx, study, spec, reserve))
-        if count <= 0:
-            return None
-        history = store.histories.at(study, spec, tx.trials)
-    assert len(history) == study.next_number
-    return _derive(spec, history, study.revision, count)
+        outlook = look(store, tx, tx.studies.get(study_id), count, reserve=reserve)
+    return None if outlook is None else outlook.propose()
 
 
 def accept(ledger: Ledger, proposal: Proposal) -> bool:

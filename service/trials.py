@@ -1,4 +1,4 @@
-"""What can be done with trials, and how programs that train by themselves take part."""
+"""What can be done with trials, and how programs that train by themselves get them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,17 @@ from collections.abc import Callable, Sequence
 from search.samplers.base import Suggestion
 from search.space import Config
 from search.spec import MAX_TRIALS
-from service import dispatch, outcomes, pruning, sampling, studies, views
-from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt
-from service.ledger import Ledger, num_planned
-from service.lifecycle import OPEN_STUDY, FailReason, RunState, StudyState, TrialState
-from service.outcomes import News
-from service.protocol import StudyRules
-from service.resources import (
-    CompleteRequest,
-    EpochMetrics,
-    ReportedTrial,
-    ReportRequest,
+from service import dispatch, sampling, studies, views
+from service.errors import Conflict, InvalidInput, NotFound
+from service.external_protocol import (
     SuggestedTrial,
     SuggestRequest,
     SuggestResponse,
-    Trial,
-    TrialWithHistory,
 )
-from service.store.rows import RunRow, StudyRow, TrialRow
+from service.ledger import Ledger, num_planned
+from service.lifecycle import OPEN_STUDY, StudyState, TrialState
+from service.resources import EpochMetrics, Trial, TrialWithHistory
+from service.store.rows import StudyRow, TrialRow
 from service.store.session import Store, Transaction
 
 Remember = Callable[[Transaction, SuggestResponse], None]
@@ -117,7 +110,8 @@ def suggest(
             if not row.spec.external:
                 raise Conflict(f"{study} is trained by workers; its task is not external")
             servable = row.state in (StudyState.QUEUED, StudyState.RUNNING)
-        proposal = sampling.propose(store, row.id, request.count) if servable else None
+            outlook = sampling.look(store, tx, row, request.count) if servable else None
+        proposal = None if outlook is None else outlook.propose()
         with store.transaction() as tx:
             ledger = Ledger(tx, row.id)
             handed = _hand_out_waiting(tx, ledger, request)
@@ -136,97 +130,12 @@ def suggest(
             return response
 
 
-def report(
-    tx: Transaction,
-    study: str,
-    number: int,
-    request: ReportRequest,
-    *,
-    rules: StudyRules | None = None,
-) -> ReportedTrial:
-    """Take the metrics of one epoch of an external trial, and renew its lease.
-
-    Args:
-        rules: the study's pruning rules, as they stood before this report.
-
-    Raises:
-        NotFound: there is no such study or trial.
-        Conflict: the study is trained by workers.
-        StaleAttempt: the trial has ended or was given to another program.
-    """
-    ledger, trial, run = _external_run(tx, study, number, request.attempt)
-    if run.state is not RunState.RUNNING:
-        raise StaleAttempt(f"trial {number} of {study} is {run.state}, it takes no more reports")
-    ledger.take([News(run, epochs={request.epoch: request.metrics})])
-    _renew(tx, run)
-    (told,) = views.trials(tx, study, [tx.trials.get(trial.id)])
-    prune = pruning.should_prune(rules, request.epoch, request.metrics)
-    return ReportedTrial(**dict(told), should_prune=prune)
-
-
-def complete(
-    tx: Transaction, study: str, number: int, request: CompleteRequest, *, max_charges: int
-) -> Trial:
-    """End an external trial; repeating the same end changes nothing.
-
-    Raises:
-        NotFound: there is no such study or trial.
-        Conflict: the study is trained by workers.
-        StaleAttempt: the trial has ended otherwise or was given to another program.
-        InvalidInput: a complete trial needs a value, a failed one must not have one.
-    """
-    ledger, trial, run = _external_run(tx, study, number, request.attempt)
-    value = request.value
-    if request.state == "FAIL":
-        if value is not None:
-            raise InvalidInput([("value", "a failed trial has no value")])
-    elif request.reason is not None:
-        raise InvalidInput([("reason", "is only for trials that FAIL")])
-    elif value is None:
-        value = tx.runs.last_metric(run.id, ledger.spec.objective.metric)
-    if request.state == "COMPLETE" and value is None:
-        metric = ledger.spec.objective.metric
-        raise InvalidInput([("value", f"is missing, and no epoch has reported {metric}")])
-    if run.state is not RunState.RUNNING:
-        if run.state.value == request.state and run.value == value:
-            return views.trials(tx, study, [trial])[0]
-        raise StaleAttempt(f"trial {number} of {study} is {run.state} already")
-    if request.state == "FAIL":
-        reason = request.reason or FailReason.CRASHED
-        if reason in (FailReason.CRASHED, FailReason.OUT_OF_MEMORY, FailReason.TIMEOUT):
-            outcome = outcomes.charged(run, reason, max_charges=max_charges, error=request.error)
-        else:
-            outcome = outcomes.failed(reason, error=request.error)
-    else:
-        state = RunState(request.state)
-        outcome = outcomes.completed(value=value, state=state, metrics=request.metrics)
-    ledger.take([News(run, outcome=outcome)])
-    return views.trials(tx, study, [tx.trials.get(trial.id)])[0]
-
-
 def _find(tx: Transaction, study: str, number: int) -> tuple[StudyRow, TrialRow]:
     row = studies.find(tx, study)
     trial = tx.trials.find(row.id, number)
     if trial is None:
         raise NotFound(f"{study} has no trial {number}")
     return row, trial
-
-
-def _external_run(
-    tx: Transaction, study: str, number: int, attempt: int
-) -> tuple[Ledger, TrialRow, RunRow]:
-    row, _ = _find(tx, study, number)
-    ledger = Ledger(tx, row.id)
-    if not ledger.spec.external:
-        raise Conflict(f"{study} is trained by workers; its task is not external")
-    _, trial = _find(tx, study, number)  # again, now under the study's lock
-    (run,) = tx.runs.of_trials([trial.id])[trial.id]
-    if run.attempt != attempt:
-        raise StaleAttempt(
-            f"attempt {attempt} at trial {number} of {study} is not the current one, "
-            f"{run.attempt}: the trial was handed out again, or its lease ran out"
-        )
-    return ledger, trial, run
 
 
 def _hand_out_waiting(
@@ -248,11 +157,6 @@ def _hand_out_waiting(
         )
         for run, number, config, _ in handed
     ]
-
-
-def _renew(tx: Transaction, run: RunRow) -> None:
-    assert run.lease_seconds is not None
-    tx.runs.extend_lease(run, tx.now + run.lease_seconds)
 
 
 def _why_fewer(ledger: Ledger) -> str:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from search.spec import StudySpec
 from service import resources
+from service.errors import InvalidInput, ServiceError
 from service.ledger import num_planned
 from service.lifecycle import StudyState
 from service.protocol import DatasetInfo, DeviceInfo
 from service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
 from service.store.session import Transaction
+
+
+def problem(error: ServiceError) -> resources.Problem:
+    """An error as problem+json tells it."""
+    words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__).lower()
+    found = error.problems if isinstance(error, InvalidInput) else []
+    return resources.Problem(
+        type=f"urn:ridgeline:{words.replace(' ', '-')}",
+        title=words.capitalize(),
+        status=error.status,
+        detail=error.detail,
+        errors=[resources.FieldError(field=field, message=reason) for field, reason in found],
+    )
 
 
 def study(tx: Transaction, row: StudyRow) -> resources.Study:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from search.spec import parse_spec
+from service.api import external_examples
 from service.lifecycle import RunState, StudyState, TrialState
 from service.protocol import (
     DatasetInfo,
@@ -22,17 +23,12 @@ from service.protocol import (
 )
 from service.resources import (
     BestTrial,
-    CompleteRequest,
     Dataset,
     EnqueueRequest,
     EpochMetrics,
     ParameterInfo,
-    ReportRequest,
     Run,
     Study,
-    SuggestedTrial,
-    SuggestRequest,
-    SuggestResponse,
     TaskInfo,
     TokenInfo,
     Trial,
@@ -144,20 +140,6 @@ _TRIAL_WITH_HISTORY = {
 }
 
 ENQUEUE = EnqueueRequest(configs=(_CONFIG,)).model_dump(mode="json")
-SUGGEST = SuggestRequest(count=2, lease_seconds=600).model_dump(mode="json")
-_SUGGESTED = SuggestResponse(
-    trials=(
-        SuggestedTrial(
-            number=0, attempt=1, config={"depth": 5}, seed=2_750_121_003, lease_seconds=600
-        ),
-    ),
-    state=StudyState.RUNNING,
-    reason="1 trials are in flight; max_parallel is 1",
-).model_dump(mode="json")
-REPORT = ReportRequest(attempt=1, epoch=1, metrics={"error": 0.21}).model_dump(mode="json")
-COMPLETE = CompleteRequest(attempt=1, value=0.17).model_dump(mode="json", exclude_defaults=True)
-FAILED = {"attempt": 1, "state": "FAIL", "reason": "crashed", "error": "exit status 139"}
-
 _DIGITS = DatasetInfo(
     name="digits",
     fingerprint=_FINGERPRINT,
@@ -290,7 +272,8 @@ ANSWERS: dict[str, Any] = {
     "list_trials": {"trials": [_TRIAL], "next_page_token": None},
     "get_trial": _TRIAL_WITH_HISTORY,
     "enqueue_trials": {"trials": [_TRIAL], "next_page_token": None},
-    "suggest_trials": _SUGGESTED,
+    "suggest_trials": external_examples.SUGGESTED,
+    "report_trials": external_examples.OUTCOMES,
     "report_trial": {**_TRIAL, "should_prune": False},
     "complete_trial": _TRIAL,
     "list_tasks": {"tasks": [_TASK], "next_page_token": None},

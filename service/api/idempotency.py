@@ -91,7 +91,7 @@ class Once:
         return JSONResponse(first["answer"], first["status"], {REPLAYED: "true"})
 
 
-def _once(
+async def _once(
     request: Request,
     api: Api,
     body: JsonBody,

@@ -16,15 +16,10 @@ from pydantic.json_schema import models_json_schema
 from search.spec import StudySpec
 from service.api import examples
 from service.api.bodies import Nothing
-from service.api.problems import MEDIA_TYPE, Problem
+from service.api.problems import MEDIA_TYPE
+from service.external_protocol import CompleteRequest, ReportRequest, SuggestRequest, TrialReports
 from service.protocol import SyncRequest, WorkerRegistration
-from service.resources import (
-    CompleteRequest,
-    EnqueueRequest,
-    ReportRequest,
-    SuggestRequest,
-    TokenRequest,
-)
+from service.resources import EnqueueRequest, Problem, TokenRequest
 
 DESCRIPTION = """\
 Ridgeline searches hyperparameters: post a *study*, workers train its *trials*.
@@ -54,6 +49,7 @@ _REQUESTS: tuple[type[BaseModel], ...] = (
     SuggestRequest,
     ReportRequest,
     CompleteRequest,
+    TrialReports,
     WorkerRegistration,
     SyncRequest,
     TokenRequest,

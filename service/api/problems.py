@@ -7,20 +7,19 @@ for an error of `service.errors`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from search.problems import error_problems
 from search.spec import InvalidSpec
+from service import views
 from service.errors import (
     InvalidInput,
     RequestInFlight,
@@ -35,29 +34,6 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Ridgeline"'}
 _RETRY_AFTER_SECONDS = 1
 _MAX_ERRORS = 100
 _MAX_TEXT = 500
-
-
-class FieldError(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    field: str = Field(
-        description="path of the field; empty: the body as a whole",
-        examples=["space.learning_rate.low"],
-    )
-    message: str
-
-
-class Problem(BaseModel):
-    """What went wrong, and what to do about it (RFC 9457)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: str = Field(examples=["urn:ridgeline:invalid-input"])
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldError] = Field([], description="the fields that are wrong")
-    request_id: str | None = Field(None, description="of an unexpected error; the log has it too")
 
 
 class HttpError(Exception):
@@ -121,13 +97,13 @@ async def _on_service_error(_request: Request, exc: Exception) -> Response:
         headers = CHALLENGE
     elif isinstance(error, Unavailable | RequestInFlight):
         headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
-    words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__).lower()
+    problem = views.problem(error)
     return problem_response(
-        error.status,
-        error.detail,
-        type_=f"urn:ridgeline:{words.replace(' ', '-')}",
-        title=words.capitalize(),
-        errors=error.problems if isinstance(error, InvalidInput) else (),
+        problem.status,
+        problem.detail,
+        type_=problem.type,
+        title=problem.title,
+        errors=[(wrong.field, wrong.message) for wrong in problem.errors],
         headers=headers,
     )
 

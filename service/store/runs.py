@@ -139,12 +139,14 @@ class Runs:
         )
         return changed == len(changes)
 
-    def extend_lease(self, run: RunRow, expires_at: float) -> None:
-        self._connection.execute(
-            update(runs)
-            .where(runs.c.id == run.id, runs.c.attempt == run.attempt)
-            .values(lease_expires_at=expires_at)
-        )
+    def renew_leases(self, run_ids: Sequence[int], now: float) -> None:
+        """Let the leases of runs, locked by their study, begin anew."""
+        if run_ids:
+            self._connection.execute(
+                update(runs)
+                .where(self._one_of(runs.c.id, run_ids))
+                .values(lease_expires_at=now + runs.c.lease_seconds)
+            )
 
     def reported_epochs(
         self, run_ids: Sequence[int], first: int, last: int
@@ -155,11 +157,21 @@ class Runs:
         )
         return {(run_id, epoch) for run_id, epoch in self._connection.execute(query)}
 
-    def last_metric(self, run_id: int, metric: str) -> float | None:
-        """The value of `metric` at the last epoch that reported it."""
+    def epochs_of(self, run_ids: Sequence[int]) -> dict[int, set[int]]:
+        """The epochs that each run has reported."""
+        found: dict[int, set[int]] = {run_id: set() for run_id in run_ids}
+        query = select(reports.c.run_id, reports.c.epoch).where(
+            self._one_of(reports.c.run_id, run_ids)
+        )
+        for run_id, epoch in self._connection.execute(query):
+            found[run_id].add(epoch)
+        return found
+
+    def last_metric(self, run_id: int, metric: str, *, above_epoch: int) -> float | None:
+        """The value of `metric` at the last epoch past `above_epoch` that reported it."""
         query = (
             select(reports.c.metrics)
-            .where(reports.c.run_id == run_id)
+            .where(reports.c.run_id == run_id, reports.c.epoch > above_epoch)
             .order_by(reports.c.epoch.desc())
         )
         for metrics in self._connection.execute(query).scalars():

@@ -227,4 +227,5 @@ idempotency_keys = Table(
     Column("status", Integer, nullable=False),
     Column("answer", JSON, nullable=False),
     Column("created_at", _Time, nullable=False),
+    Index(None, "created_at"),
 )

@@ -48,6 +48,13 @@ class Trials:
         )
         return {row[0]: TrialState(row[1]) for row in self._connection.execute(query)}
 
+    def of_numbers(self, study_id: int, numbers: Sequence[int]) -> dict[int, TrialRow]:
+        """Trials of a study by number; those that do not exist are left out."""
+        query = select(*_COLUMNS).where(
+            trials.c.study_id == study_id, one_of(self._connection, trials.c.number, numbers)
+        )
+        return {row.number: row for row in map(_trial, self._connection.execute(query))}
+
     def find(self, study_id: int, number: int) -> TrialRow | None:
         query = select(*_COLUMNS).where(trials.c.study_id == study_id, trials.c.number == number)
         row = self._connection.execute(query).first()

@@ -35,6 +35,7 @@ SCOPES = {
     "POST /v1/studies/{study}/trials:suggest": "write",
     "POST /v1/studies/{study}/trials/{number}:report": "write",
     "POST /v1/studies/{study}/trials/{number}:complete": "write",
+    "POST /v1/studies/{study}/trials:report": "write",
     "GET /v1/tasks": "read",
     "GET /v1/datasets": "read",
     "GET /v1/workers": "read",

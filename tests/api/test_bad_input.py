@@ -160,3 +160,66 @@ def test_what_a_program_may_not_report(client: httpx.Client) -> None:
     assert named.keys() == {"epoch", "metrics.error"}
     named = fields(client.post(f"{path}:complete", json={"attempt": 1}))
     assert "value" in named
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "trials"),
+        ({"trials": []}, "trials"),
+        ({"trials": [{"number": 0}]}, "trials.0.attempt"),
+        ({"trials": [{"number": -1, "attempt": 1}]}, "trials.0.number"),
+        (
+            {"trials": [{"number": 0, "attempt": 1, "epochs": [{"epoch": 0, "metrics": {}}]}]},
+            "trials.0.epochs.0.epoch",
+        ),
+        (
+            {"trials": [{"number": 0, "attempt": 1, "end": {"state": "RUNNING"}}]},
+            "trials.0.end.state",
+        ),
+        ({"trials": [{"number": 0, "attempt": 1}] * 2}, "trials.1.number"),
+        ({"trials": [{"number": 0, "attempt": 1}] * 1_001}, "trials"),
+    ],
+)
+def test_reports_on_trials_that_cannot_be(
+    client: httpx.Client, body: dict[str, Any], field: str
+) -> None:
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    ok(client.post("/v1/studies/x/trials:suggest"))
+    assert field in fields(client.post("/v1/studies/x/trials:report", json=body))
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, {"epoch", "metrics"}),
+        ({"epoch": 1}, {"metrics"}),
+        ({"metrics": {}}, {"epoch"}),
+        ({"epoch": 1, "epochs": [{"epoch": 2, "metrics": {}}]}, {"epoch"}),
+        ({"epochs": [{"epoch": 2, "metrics": {"error": None}}]}, {"epochs.0.metrics.error"}),
+        ({"epochs": [{"metrics": {}}]}, {"epochs.0.epoch"}),
+    ],
+)
+def test_epochs_that_cannot_be(client: httpx.Client, body: dict[str, Any], named: set[str]) -> None:
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    ok(client.post("/v1/studies/x/trials:suggest"))
+    answer = client.post("/v1/studies/x/trials/0:report", json={"attempt": 1, **body})
+    assert fields(answer).keys() == named
+
+
+def test_an_end_that_cannot_be_is_named_by_its_place_among_the_trials(
+    client: httpx.Client,
+) -> None:
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    ok(client.post("/v1/studies/x/trials:suggest", json={"count": 2}))
+    reports = [
+        {"number": 1, "attempt": 1, "end": {"value": 0.5}},
+        {"number": 0, "attempt": 1, "end": {}},
+    ]
+    answer = ok(client.post("/v1/studies/x/trials:report", json={"trials": reports}))
+    good, bad = answer["trials"]
+    assert (good["state"], good["error"]) == ("COMPLETE", None)
+    assert (bad["state"], bad["error"]["status"]) == (None, 422)
+    assert bad["error"]["errors"] == [
+        {"field": "trials.1.end.value", "message": "is missing, and no epoch has reported error"}
+    ]

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service import tokens
-from service.api import examples
+from service.api import examples, external_examples
 from service.store.session import Store
 from tests.api.calling import EXTERNAL, ok, problem
 from tests.api.conftest import ClientOf
@@ -24,8 +24,9 @@ BODIES: dict[str, list[Any]] = {
     "/v1/studies": [examples.TPE_SPEC, examples.GRID_SPEC, examples.EXTERNAL_SPEC],
     "/v1/studies/x/trials:enqueue": [{"configs": [{"depth": 3}]}],
     "/v1/studies/x/trials:suggest": [{"count": 2, "lease_seconds": 60.0}],
-    "/v1/studies/x/trials/0:report": [examples.REPORT],
-    "/v1/studies/x/trials/0:complete": [{**examples.COMPLETE, "metrics": {"error": 1}}],
+    "/v1/studies/x/trials:report": [external_examples.REPORTS],
+    "/v1/studies/x/trials/0:report": [external_examples.REPORT, external_examples.REPORT_EPOCHS],
+    "/v1/studies/x/trials/0:complete": [{**external_examples.COMPLETE, "metrics": {"error": 1}}],
     "/v1/studies/x:pause": [{}],
     "/v1/studies/x:resume": [{}],
     "/v1/studies/y:stop": [{}],

@@ -36,6 +36,7 @@ def test_each_post_is_answered_like_the_first_time(client: httpx.Client) -> None
     assert [trial["number"] for trial in given] == [0, 1]
     post("/v1/studies/x/trials/0:report", {"attempt": 1, "epoch": 1, "metrics": {"error": 1}})
     post("/v1/studies/x/trials/0:complete", {"attempt": 1})
+    post("/v1/studies/x/trials:report", {"trials": [{"number": 1, "attempt": 1}]})
     post("/v1/studies/x:pause", {})
     post("/v1/studies/x:resume", {})
     post("/v1/studies/x:stop", {})

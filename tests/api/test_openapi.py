@@ -12,15 +12,15 @@ import httpx
 import pytest
 
 from search.spec import parse_spec
-from service.api import examples
-from service.protocol import SyncResponse
-from service.resources import (
+from service.api import examples, external_examples
+from service.external_protocol import (
     CompleteRequest,
     ReportedTrial,
-    Study,
+    ReportOutcomes,
     SuggestResponse,
-    TrialWithHistory,
 )
+from service.protocol import SyncResponse
+from service.resources import Study, TrialWithHistory
 from tests.api.calling import ok, sqlite_only
 
 pytestmark = sqlite_only
@@ -87,13 +87,14 @@ def test_every_reference_resolves(document: dict[str, Any]) -> None:
 def test_examples_are_valid(client: httpx.Client) -> None:
     for spec in (examples.TPE_SPEC, examples.GRID_SPEC, examples.EXTERNAL_SPEC):
         parse_spec(spec)
-    CompleteRequest.model_validate(examples.FAILED)
+    CompleteRequest.model_validate(external_examples.FAILED)
     Study.model_validate(examples.ANSWERS["pause_study"])
     Study.model_validate(examples.ANSWERS["cancel_study"])
     ReportedTrial.model_validate(examples.ANSWERS["report_trial"])
     SyncResponse.model_validate(examples.ANSWERS["sync_worker"])
     TrialWithHistory.model_validate(examples.ANSWERS["get_trial"])
     SuggestResponse.model_validate(examples.ANSWERS["suggest_trials"])
+    ReportOutcomes.model_validate(examples.ANSWERS["report_trials"])
 
 
 def test_examples_keep_their_nulls(document: dict[str, Any]) -> None:
@@ -106,10 +107,12 @@ def test_the_examples_can_be_posted(client: httpx.Client) -> None:
         ok(client.post("/v1/studies", json=spec), 201)
     ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)
     ok(client.post("/v1/studies/digits-tpe/trials:enqueue", json=examples.ENQUEUE))
-    ok(client.post("/v1/studies/my-program/trials:suggest", json=examples.SUGGEST))
-    ok(client.post("/v1/studies/my-program/trials/0:report", json=examples.REPORT))
-    ok(client.post("/v1/studies/my-program/trials/0:complete", json=examples.COMPLETE))
-    ok(client.post("/v1/studies/my-program/trials/1:complete", json=examples.FAILED))
+    ok(client.post("/v1/studies/my-program/trials:suggest", json=external_examples.SUGGEST))
+    ok(client.post("/v1/studies/my-program/trials/0:report", json=external_examples.REPORT))
+    ok(client.post("/v1/studies/my-program/trials/1:report", json=external_examples.REPORT_EPOCHS))
+    ok(client.post("/v1/studies/my-program/trials:report", json=external_examples.REPORTS))
+    ok(client.post("/v1/studies/my-program/trials/0:complete", json=external_examples.COMPLETE))
+    ok(client.post("/v1/studies/my-program/trials/1:complete", json=external_examples.FAILED))
     ok(client.post("/v1/tokens", json=examples.TOKEN_REQUEST), 201)
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from service.api import examples
 from service.client import ApiError, Client
-from service.lifecycle import StudyState, TrialState
+from service.lifecycle import FailReason, StudyState, TrialState
 from service.protocol import RunEnded, SyncRequest, WorkerRegistration
 from tests.api.calling import EXTERNAL, SPEC, sqlite_only
+from tests.parallel import in_parallel
 from tests.service.factory import spec
 
 pytestmark = sqlite_only
@@ -23,13 +24,11 @@ pytestmark = sqlite_only
 def test_a_study_trained_by_ones_own_program(client: Client) -> None:
     client.create_study(EXTERNAL)
     assert client.enqueue("x", [{"depth": 7}])[0].origin == "enqueued"
-    while (answer := client.suggest("x", count=3)).trials:
-        for trial in answer.trials:
-            depth = int(trial.config["depth"])
-            client.report(
-                "x", trial.number, attempt=trial.attempt, epoch=1, metrics={"error": depth}
-            )
-            client.complete("x", trial.number, attempt=trial.attempt)
+    study = client.external("x")
+    for trial in study:
+        trial.report(1, {"error": int(trial.config["depth"])})
+        trial.complete()
+    assert study.reason == "the study is COMPLETED"
     assert client.study("x").state is StudyState.COMPLETED
     trials = list(client.trials("x", state=TrialState.COMPLETE))
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
@@ -39,27 +38,80 @@ def test_a_study_trained_by_ones_own_program(client: Client) -> None:
     assert len(list(csv.DictReader(io.StringIO(client.export("x"))))) == 4
 
 
-def test_pruning_as_the_docs_tell_it(client: Client) -> None:
+def test_the_same_call_by_call(client: Client) -> None:
+    client.create_study(EXTERNAL)
+    while (answer := client.suggest("x", count=3)).trials:
+        for trial in answer.trials:
+            depth = int(trial.config["depth"])
+            client.report(
+                "x", trial.number, attempt=trial.attempt, epoch=1, metrics={"error": depth}
+            )
+            client.complete("x", trial.number, attempt=trial.attempt)
+    assert client.study("x").trials.complete == 4
+
+
+def test_many_trials_at_once(client: Client) -> None:
+    client.create_study(EXTERNAL)
+    study = client.external("x", lease_seconds=60)
+    one, *others = study.suggest(9)
+    with study.batch():
+        one.complete(state="FAIL", reason=FailReason.DIVERGED, error="nan")
+        for trial in others:
+            trial.report(1, {"error": 0.5})
+            trial.complete(metrics={"test_error": 0.25})
+    found = client.study("x").trials
+    assert (found.complete, found.fail) == (3, 1)
+    assert client.trial("x", 1).runs[0].metrics == {"test_error": 0.25}
+    with pytest.raises(ApiError, match="COMPLETE already"):
+        others[0].complete(7.0)
+
+
+def test_threads_share_a_study(client: Client) -> None:
+    client.create_study({**EXTERNAL, "budget": {"trials": 24}})
+    study = client.external("x")
+
+    def work() -> None:
+        for trial in study:
+            trial.report(1, {"error": 0.5})
+            trial.complete()
+
+    in_parallel(4, work)
+    assert client.study("x").trials.complete == 24
+
+
+WING: dict[str, Any] = {
+    "name": "wing",
+    "task": {"name": "external"},
+    "space": {
+        "angle": {"type": "float", "low": -5.0, "high": 15.0},
+        "ribs": {"type": "int", "low": 4, "high": 40},
+    },
+    "sampler": {"name": "random", "seed": 1},
+    "objective": {"metric": "drag", "direction": "minimize"},
+    "budget": {"trials": 12},
+}
+
+
+def function_of_the_docs(name: str) -> Any:
     page = Path(__file__).parents[2] / "docs" / "external.md"
-    (code,) = re.findall(r"^```python\n(def train.*?)^```$", page.read_text(), re.M | re.S)
+    pattern = rf"^```python\n(def {name}\(.*?)^```$"
+    (code,) = re.findall(pattern, page.read_text(), re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
-    client.create_study(
-        {
-            "name": "wing",
-            "task": {"name": "external"},
-            "space": {
-                "angle": {"type": "float", "low": -5.0, "high": 15.0},
-                "ribs": {"type": "int", "low": 4, "high": 40},
-            },
-            "sampler": {"name": "random", "seed": 1},
-            "objective": {"metric": "drag", "direction": "minimize"},
-            "budget": {"trials": 12},
-            "pruner": {"name": "halving", "eta": 3},
-        }
-    )
-    while given := client.suggest("wing").trials:
-        names["train"](client, given[0])
+    return names[name]
+
+
+def test_batches_as_the_docs_tell_it(client: Client) -> None:
+    client.create_study({**WING, "budget": {"trials": 40}})
+    function_of_the_docs("train_all")(client.external("wing"))
+    assert client.study("wing").trials.complete == 40
+
+
+def test_pruning_as_the_docs_tell_it(client: Client) -> None:
+    train = function_of_the_docs("train")
+    client.create_study({**WING, "pruner": {"name": "halving", "eta": 3}})
+    for trial in client.external("wing"):
+        train(trial)
     study = client.study("wing")
     assert study.state is StudyState.COMPLETED
     assert study.trials.pruned > 3

@@ -56,7 +56,7 @@ def test_python_and_notebook(sqlite_deployment: Deployment, tmp_path: Path) -> N
 
 
 def test_a_program_of_ones_own(sqlite_deployment: Deployment, tmp_path: Path) -> None:
-    (code,) = blocks("python", "client.suggest", page="docs/external.md")
+    (code,) = blocks("python", "client.external", page="docs/external.md")
     printed = run(code, sqlite_deployment, tmp_path)
     assert sqlite_deployment.client.study("wing").state is StudyState.COMPLETED
     assert printed.strip() == str(sqlite_deployment.client.best("wing").config)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from service import trials
-from service.resources import CompleteRequest, SuggestRequest
+from service import reporting, trials
+from service.external_protocol import CompleteRequest, SuggestRequest
 from service.store.session import Store, Transaction
 from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, ended, external, post, spec, study_of
@@ -57,6 +57,12 @@ def test_runs_go_out_by_number_and_replicate(store: Store) -> None:
     ]
     more = worker.sync(ended=[ended(order) for order in orders[:4]]).start
     assert [(o.trial, o.replicate) for o in more] == [(2, 2), (3, 0), (3, 1), (3, 2)]
+
+
+def test_orders_say_how_many_runs_follow(store: Store) -> None:
+    post(store, spec(budget={"trials": 10}, replicates=3))
+    worker = FakeWorker(store, num_slots=6)
+    assert {order.num_following for order in worker.sync().start} == {8 * 3}
 
 
 def test_the_replicates_of_running_trials_pass_those_that_must_wait(store: Store) -> None:
@@ -153,7 +159,7 @@ def test_a_program_gets_many_trials_of_a_reproducible_study_at_once(store: Store
                 end = {"attempt": trial.attempt, "value": float(trial.config["x"])}
                 with store.transaction() as tx:
                     request = CompleteRequest.model_validate(end)
-                    trials.complete(tx, name, trial.number, request, max_charges=1)
+                    reporting.complete(tx, name, trial.number, request, max_charges=1)
         with store.reading() as tx:
             page, _ = trials.list_page(tx, name, page_size=50, cursor=None, state=None)
         found.append([trial.config for trial in page])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from service import trials, workers
+from service import reporting, trials, workers
 from service.errors import Conflict, InvalidInput, StaleAttempt
-from service.lifecycle import FailReason, StudyState, TrialState
-from service.resources import (
+from service.external_protocol import (
     CompleteRequest,
+    ReportOutcome,
     ReportRequest,
     SuggestedTrial,
     SuggestRequest,
-    Trial,
+    TrialReports,
 )
+from service.lifecycle import FailReason, StudyState, TrialState
+from service.resources import Trial
 from service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
@@ -27,13 +29,32 @@ def suggest(store: Store, count: int = 1, **values: float) -> tuple[SuggestedTri
 def report(store: Store, trial: SuggestedTrial, epoch: int, score: float) -> Trial:
     request = ReportRequest(attempt=trial.attempt, epoch=epoch, metrics={"score": score})
     with store.transaction() as tx:
-        return trials.report(tx, "s", trial.number, request)
+        return reporting.report(tx, "s", trial.number, request)
 
 
 def complete(store: Store, trial: SuggestedTrial, **values: object) -> Trial:
     request = CompleteRequest.model_validate({"attempt": trial.attempt, **values})
     with store.transaction() as tx:
-        return trials.complete(tx, "s", trial.number, request, max_charges=2)
+        return reporting.complete(tx, "s", trial.number, request, max_charges=2)
+
+
+def tell(store: Store, *reports: dict[str, object]) -> tuple[ReportOutcome, ...]:
+    """Report on several trials in one call."""
+    request = TrialReports.model_validate({"trials": reports})
+    with store.transaction() as tx:
+        return reporting.report_all(tx, "s", request, rules=None, max_charges=2).trials
+
+
+def of(trial: SuggestedTrial, *scores: float, **values: object) -> dict[str, object]:
+    """A report on a trial, with the scores of its first epochs."""
+    epochs = [{"epoch": n, "metrics": {"score": score}} for n, score in enumerate(scores, start=1)]
+    return {"number": trial.number, "attempt": trial.attempt, "epochs": epochs, **values}
+
+
+def epochs_of(store: Store, number: int) -> dict[int, float]:
+    with store.reading() as tx:
+        epochs = trials.get(tx, "s", number).epochs
+    return {report.epoch: report.metrics["score"] for report in epochs}
 
 
 def test_the_whole_way(store: Store) -> None:
@@ -180,3 +201,129 @@ def test_programs_in_parallel_never_share_a_trial(store: Store) -> None:
 
     in_parallel(4, take)
     assert sorted(trial.number for trial in handed) == list(range(24))
+
+
+def test_several_epochs_and_ends_in_one_call(store: Store) -> None:
+    post(store, external())
+    one, two, three = suggest(store, 3)
+    told = tell(store, of(two, 0.5, 0.25, end={}), of(one, 0.75), of(three, end={"state": "FAIL"}))
+    assert [outcome.number for outcome in told] == [1, 0, 2]
+    assert [outcome.state for outcome in told] == ["COMPLETE", "RUNNING", "RUNNING"]
+    assert [outcome.value for outcome in told] == [0.25, None, None]
+    assert epochs_of(store, 1) == {1: 0.5, 2: 0.25}
+    assert epochs_of(store, 0) == {1: 0.75}
+    assert suggest(store)[0].number == 2  # it crashed, and is tried again
+
+
+def test_a_call_may_be_repeated(store: Store, clock: ManualClock) -> None:
+    post(store, external())
+    one, two, three = suggest(store, 3)
+    reports = (
+        of(one, 0.75),
+        of(two, 0.5, 0.25, end={"metrics": {"test": 1.0}}),
+        of(three, end={"state": "FAIL"}),
+    )
+    first = tell(store, *reports)
+    before = study_of(store)
+    with store.reading() as tx:
+        trial = trials.get(tx, "s", 1)
+    clock.advance(1)
+    again = tell(store, *reports)
+    assert [outcome.error for outcome in again] == [None] * 3
+    assert [outcome.value for outcome in again] == [outcome.value for outcome in first]
+    assert study_of(store) == before
+    with store.reading() as tx:
+        assert trials.get(tx, "s", 1) == trial
+
+
+def test_a_failure_after_the_lease_is_stale(store: Store, clock: ManualClock) -> None:
+    post(store, external())
+    (trial,) = suggest(store, lease_seconds=10)
+    clock.advance(11)
+    workers.expire(store)
+    for reason in ("crashed", "diverged"):
+        (told,) = tell(store, of(trial, end={"state": "FAIL", "reason": reason}))
+        assert told.error is not None
+        assert told.error.status == 409
+
+
+def test_one_stale_trial_loses_no_other_result(store: Store, clock: ManualClock) -> None:
+    post(store, external())
+    (late,) = suggest(store, lease_seconds=10)
+    clock.advance(11)
+    workers.expire(store)
+    (again, other) = suggest(store, 2)
+    assert again.number == late.number
+    stale, taken, missing = tell(
+        store,
+        of(late, 0.5, end={}),
+        of(other, 0.25, end={}),
+        {"number": 99, "attempt": 1},
+    )
+    assert (taken.state, taken.value) == (TrialState.COMPLETE, 0.25)
+    assert stale.error is not None
+    assert (stale.state, stale.error.status) == (None, 409)
+    assert stale.error.type == "urn:ridgeline:stale-attempt"
+    assert missing.error is not None
+    assert missing.error.status == 404
+    assert epochs_of(store, late.number) == {}
+    assert complete(store, again, value=1.0).value == 1.0
+
+
+def test_a_refused_end_takes_no_epochs(store: Store) -> None:
+    post(store, external())
+    (trial,) = suggest(store)
+    (told,) = tell(store, of(trial, 0.5, end={"state": "FAIL", "value": 1.0}))
+    assert told.error is not None
+    assert told.error.errors[0].field == "trials.0.end.value"
+    assert epochs_of(store, 0) == {}
+
+
+def test_every_report_renews_the_lease(store: Store, clock: ManualClock) -> None:
+    post(store, external())
+    one, two, silent = suggest(store, 3, lease_seconds=10)
+    clock.advance(9)
+    tell(store, of(one, 0.5), of(two))
+    clock.advance(9)
+    assert workers.expire(store) == 1
+    assert suggest(store)[0].number == silent.number
+    assert complete(store, two, value=1.0).value == 1.0
+
+
+def test_the_last_epoch_gives_the_value_in_whatever_order_they_come(store: Store) -> None:
+    post(store, external())
+    one, two, three, four = suggest(store, 4)
+    report(store, one, 5, 0.5)
+    assert complete(store, one, epochs=of(one, 1.0, 2.0)["epochs"]).value == 0.5
+    report(store, two, 2, 0.5)
+    assert complete(store, two, epochs=of(two, 1.0, 2.0, 3.0)["epochs"]).value == 3.0
+    report(store, three, 2, 0.5)
+    assert complete(store, three, epochs=of(three, 1.0, 2.0)["epochs"]).value == 0.5
+    epochs = [
+        {"epoch": 1, "metrics": {"score": 0.25}},
+        {"epoch": 2, "metrics": {"loss": 7.0}},
+        {"epoch": 1, "metrics": {"score": 9.0}},
+    ]
+    assert complete(store, four, epochs=epochs).value == 0.25
+
+
+def test_a_trial_is_reported_on_once_a_call(store: Store) -> None:
+    post(store, external())
+    (trial,) = suggest(store)
+    with pytest.raises(InvalidInput, match=r"trials\.1\.number: trial 0 is given twice"):
+        tell(store, of(trial, 0.5), of(trial, end={}))
+    post(store, spec("w"))
+    request = TrialReports.model_validate({"trials": [of(trial)]})
+    with pytest.raises(Conflict, match="trained by workers"), store.transaction() as tx:
+        reporting.report_all(tx, "w", request, rules=None, max_charges=2)
+
+
+def test_epochs_of_a_call_are_counted_over_all_trials(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.reporting.MAX_REPORTS", 3)
+    post(store, external())
+    one, two = suggest(store, 2)
+    tell(store, of(one, 0.5, 0.5), of(two, 0.5))
+    with pytest.raises(InvalidInput, match="3 epochs at most in all"):
+        tell(store, of(one, 0.5, 0.5), of(two, 0.5, 0.5))

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from search.engine.pruning import PruningRules
 from search.pruners import Curve, standings
 from search.spec import StudySpec
-from service import pruning, studies, trials, workers
-from service.lifecycle import RunState, StudyState, TrialState
-from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
-from service.resources import (
+from service import pruning, reporting, studies, trials, workers
+from service.external_protocol import (
     CompleteRequest,
     ReportedTrial,
     ReportRequest,
     SuggestedTrial,
     SuggestRequest,
-    Trial,
+    TrialReports,
 )
+from service.lifecycle import RunState, StudyState, TrialState
+from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
+from service.resources import Trial
 from service.store.session import Store
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, study_of
@@ -284,7 +285,7 @@ def tell(store: Store, trial: SuggestedTrial, epoch: int, **metrics: float) -> R
     request = ReportRequest(attempt=trial.attempt, epoch=epoch, metrics=metrics)
     rules = pruning.rules_named(store, "s")
     with store.transaction() as tx:
-        return trials.report(tx, "s", trial.number, request, rules=rules)
+        return reporting.report(tx, "s", trial.number, request, rules=rules)
 
 
 def test_a_program_is_told_to_prune(store: Store) -> None:
@@ -298,9 +299,36 @@ def test_a_program_is_told_to_prune(store: Store) -> None:
     assert not tell(store, two, 2, other=9.0).should_prune
     end = CompleteRequest(attempt=three.attempt, state="PRUNED")
     with store.transaction() as tx:
-        trial = trials.complete(tx, "s", three.number, end, max_charges=1)
+        trial = reporting.complete(tx, "s", three.number, end, max_charges=1)
     assert (trial.state, trial.value) == (TrialState.PRUNED, 3.0)
     assert trial.runs[0].pruned_by_version is None
+
+
+def test_of_several_epochs_each_may_prune(store: Store) -> None:
+    post(store, external(pruner=HALVING, budget={"trials": 9}))
+    one, two, three, ended = suggest(store, 4)
+    tell(store, one, 1, score=2.0)
+    tell(store, two, 1, score=2.0)
+
+    def epochs(*scores: float) -> list[dict[str, object]]:
+        return [{"epoch": n, "metrics": {"score": score}} for n, score in enumerate(scores, 1)]
+
+    request = ReportRequest.model_validate({"attempt": 1, "epochs": epochs(3.0, 1.0)})
+    rules = pruning.rules_named(store, "s")
+    with store.transaction() as tx:
+        assert reporting.report(tx, "s", three.number, request, rules=rules).should_prune
+    reports = TrialReports.model_validate(
+        {
+            "trials": [
+                {"number": three.number, "attempt": 1, "epochs": epochs(3.0, 1.0)},
+                {"number": two.number, "attempt": 1, "epochs": epochs(2.0, 9.0)},
+                {"number": ended.number, "attempt": 1, "epochs": epochs(9.0), "end": {}},
+            ]
+        }
+    )
+    with store.transaction() as tx:
+        told = reporting.report_all(tx, "s", reports, rules=rules, max_charges=1)
+    assert [outcome.should_prune for outcome in told.trials] == [True, False, False]
 
 
 def test_a_program_is_told_nothing_without_a_pruner(store: Store) -> None:

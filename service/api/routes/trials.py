@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from service import pruning, trials
-from service.api import examples
+from service import pruning, reporting, trials
+from service.api import examples, external_examples
 from service.api.auth import Reader, Writer
 from service.api.bodies import body_of
 from service.api.context import Api
@@ -16,17 +16,17 @@ from service.api.idempotency import Idempotent
 from service.api.openapi import problems, takes
 from service.api.pages import Cursor, PageSize, TrialPage, next_page_token
 from service.api.routes.params import StudyPath, TrialPath
-from service.lifecycle import TrialState
-from service.resources import (
+from service.external_protocol import (
     CompleteRequest,
-    EnqueueRequest,
     ReportedTrial,
+    ReportOutcomes,
     ReportRequest,
     SuggestRequest,
     SuggestResponse,
-    Trial,
-    TrialWithHistory,
+    TrialReports,
 )
+from service.lifecycle import TrialState
+from service.resources import EnqueueRequest, Trial, TrialWithHistory
 
 router = APIRouter(prefix="/v1/studies/{study}", tags=["trials"])
 
@@ -88,7 +88,7 @@ def enqueue_trials(
     summary="Get trials for your own program",
     response_model=SuggestResponse,
     responses=problems(404, 409, body=True),
-    openapi_extra=takes(SuggestRequest, two_trials=examples.SUGGEST),
+    openapi_extra=takes(SuggestRequest, two_trials=external_examples.SUGGEST),
 )
 def suggest_trials(
     caller: Writer,
@@ -108,11 +108,43 @@ def suggest_trials(
 
 
 @router.post(
+    "/trials:report",
+    summary="Report on several trials",
+    response_model=ReportOutcomes,
+    responses=problems(404, 409, body=True),
+    openapi_extra=takes(TrialReports, one_ends_one_goes_on=external_examples.REPORTS),
+)
+def report_trials(
+    caller: Writer,
+    api: Api,
+    study: StudyPath,
+    body: Annotated[TrialReports, Depends(body_of(TrialReports))],
+    once: Idempotent,
+) -> Response:
+    """Finished epochs of external trials, and the ends of those that have ended.
+
+    Each trial is answered for by itself: where one cannot be taken, its `error` is the problem that
+    a call for it alone would be answered with, and the others are taken.  Every report renews the
+    trial's lease, one without epochs too.
+    """
+    rules = pruning.rules_named(api.store, study)
+    max_charges = api.settings.max_charges
+    return once.perform(
+        caller,
+        lambda tx: reporting.report_all(tx, study, body, rules=rules, max_charges=max_charges),
+    )
+
+
+@router.post(
     "/trials/{number}:report",
-    summary="Report one epoch",
+    summary="Report epochs",
     response_model=ReportedTrial,
     responses=problems(404, 409, body=True),
-    openapi_extra=takes(ReportRequest, first_epoch=examples.REPORT),
+    openapi_extra=takes(
+        ReportRequest,
+        first_epoch=external_examples.REPORT,
+        several_epochs=external_examples.REPORT_EPOCHS,
+    ),
 )
 def report_trial(
     caller: Writer,
@@ -122,15 +154,16 @@ def report_trial(
     body: Annotated[ReportRequest, Depends(body_of(ReportRequest))],
     once: Idempotent,
 ) -> Response:
-    """Metrics of one finished epoch of an external trial; renews its lease.
+    """Metrics of finished epochs of an external trial; renews its lease.
 
-    `should_prune` in the answer says that the study's pruner gives the trial up: end it as PRUNED.
+    `should_prune` in the answer says that the study's pruner gives the trial up, at the epoch
+    reported or at one of several: end it as PRUNED.
 
     409 with the type `urn:ridgeline:stale-attempt`: the trial has ended, or is somebody else's by
     now; drop it.
     """
     rules = pruning.rules_named(api.store, study)
-    return once.perform(caller, lambda tx: trials.report(tx, study, number, body, rules=rules))
+    return once.perform(caller, lambda tx: reporting.report(tx, study, number, body, rules=rules))
 
 
 @router.post(
@@ -138,7 +171,9 @@ def report_trial(
     summary="End a trial",
     response_model=Trial,
     responses=problems(404, 409, body=True),
-    openapi_extra=takes(CompleteRequest, success=examples.COMPLETE, failure=examples.FAILED),
+    openapi_extra=takes(
+        CompleteRequest, success=external_examples.COMPLETE, failure=external_examples.FAILED
+    ),
 )
 def complete_trial(
     caller: Writer,
@@ -148,11 +183,11 @@ def complete_trial(
     body: Annotated[CompleteRequest, Depends(body_of(CompleteRequest))],
     once: Idempotent,
 ) -> Response:
-    """The result of an external trial, or how it failed.
+    """The result of an external trial, or how it failed; with the epochs not reported before.
 
     Without `value` its last reported value of the objective counts.
     """
     max_charges = api.settings.max_charges
     return once.perform(
-        caller, lambda tx: trials.complete(tx, study, number, body, max_charges=max_charges)
+        caller, lambda tx: reporting.complete(tx, study, number, body, max_charges=max_charges)
     )

@@ -1,0 +1,230 @@
+"""External studies as the programs that train them see them.
+
+    study = client.external("wing")
+    for trial in study:
+        trial.report(1, {"drag": 0.5})
+        trial.complete()
+
+What is reported goes out in few calls: epochs are gathered for a second, unless the study has a
+pruner, whose answer matters at once; an end takes with it what was gathered.  Nothing is forgotten
+before the service has it: where a call fails, the next one sends it again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from service.connection import ApiError
+from service.external_protocol import (
+    MAX_TRIALS_A_CALL,
+    EpochReport,
+    SuggestedTrial,
+    TrialEnd,
+    TrialReport,
+)
+from service.lifecycle import FailReason
+from service.resources import Problem
+
+if TYPE_CHECKING:
+    from service.client import Client
+
+GATHER_SECONDS = 1.0
+"""How long reports are gathered: calls are few, and people see a curve grow."""
+
+_MAX_EPOCHS_A_CALL = 2_000
+"""With a hundred metrics each they come to 10 MB, which the service's limit on bodies allows."""
+
+_MAX_SHARE_OF_LEASE = 0.25
+"""A report that waits does not renew its trial's lease meanwhile."""
+
+
+class ExternalStudy:
+    """A study that the calling program trains; made by `Client.external`.
+
+    Its calls raise `ApiError` or `Unreachable`.  An `ApiError` for one trial is raised by the next
+    call for that trial, or else by the next `suggest`, `flush` or `close`.  Threads may share it.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        *,
+        has_pruner: bool,
+        lease_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.reason: str | None = None
+        """Why the last `suggest` gave fewer trials than asked for."""
+        self._client = client
+        self._has_pruner = has_pruner
+        self._lease_seconds = lease_seconds
+        self._gather_seconds = min(GATHER_SECONDS, _MAX_SHARE_OF_LEASE * lease_seconds)
+        self._clock = clock
+        self._sent_at = clock()
+        self._num_batches = 0
+        self._gathered: dict[int, _Gathered] = {}
+        self._errors: dict[int, Problem] = {}
+        self._lock = threading.RLock()
+        atexit.register(self.flush)
+
+    def __iter__(self) -> Iterator[ExternalTrial]:
+        """Trials one after the other, until the study has none to hand out."""
+        while trials := self.suggest():
+            yield from trials
+
+    def suggest(self, count: int = 1) -> list[ExternalTrial]:
+        """At most `count` trials to train; where there are fewer, `reason` says why."""
+        self.flush()  # the sampler sees what has ended, and `max_parallel` has room for more
+        answer = self._client.suggest(self.name, count=count, lease_seconds=self._lease_seconds)
+        self.reason = answer.reason
+        return [ExternalTrial(self, suggested) for suggested in answer.trials]
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Gather ends too: what the block reports and completes goes out by its end, in few calls.
+
+        With a pruner, `should_prune` of the trials is up to date after the block.
+        """
+        with self._lock:
+            self._num_batches += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_batches -= 1
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        with self._lock:
+            if self._gathered:
+                self._send()
+            if self._errors:
+                errors = dict(self._errors)
+                self._errors.clear()
+                raise _api_error(errors)
+
+    def close(self) -> None:
+        """Send what was gathered; the end of the interpreter does so too."""
+        atexit.unregister(self.flush)
+        self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _add(
+        self, trial: ExternalTrial, *, epoch: EpochReport | None, end: TrialEnd | None
+    ) -> None:
+        with self._lock:
+            one = self._gathered.setdefault(trial.number, _Gathered(trial))
+            if epoch is not None:
+                one.epochs.append(epoch)
+            one.end = end if one.end is None else one.end
+            if self._is_due(has_ended=end is not None):
+                self._send()
+            error = self._errors.pop(trial.number, None)
+            if error is not None:
+                raise _api_error({trial.number: error})
+
+    def _is_due(self, *, has_ended: bool) -> bool:
+        if self._num_batches == 0 and (has_ended or self._has_pruner):
+            return True
+        num_epochs = sum(len(one.epochs) for one in self._gathered.values())
+        return (
+            self._clock() - self._sent_at >= self._gather_seconds
+            or len(self._gathered) == MAX_TRIALS_A_CALL
+            or num_epochs >= _MAX_EPOCHS_A_CALL
+        )
+
+    def _send(self) -> None:
+        sent = list(self._gathered.values())
+        outcomes = self._client.report_trials(self.name, [one.report() for one in sent])
+        self._gathered.clear()
+        self._sent_at = self._clock()
+        for one, outcome in zip(sent, outcomes, strict=True):
+            one.trial.should_prune |= outcome.should_prune
+            if outcome.error is not None:
+                self._errors[outcome.number] = outcome.error
+
+
+class ExternalTrial:
+    """A trial to train; it is the caller's until its lease runs out without a report."""
+
+    def __init__(self, study: ExternalStudy, suggested: SuggestedTrial) -> None:
+        self._study = study
+        self.number = suggested.number
+        self.attempt = suggested.attempt
+        self.config = suggested.config
+        self.seed = suggested.seed
+        self.should_prune = False
+        """Whether the study's pruner has given the trial up: complete it as PRUNED."""
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Tell the metrics of one epoch, counted from 1; renews the trial's lease.
+
+        Raises:
+            ValueError: a number is not finite, say.
+        """
+        told = EpochReport(epoch=epoch, metrics=dict(metrics))
+        self._study._add(self, epoch=told, end=None)
+
+    def complete(
+        self,
+        value: float | None = None,
+        *,
+        state: Literal["COMPLETE", "PRUNED", "FAIL"] = "COMPLETE",
+        reason: FailReason | None = None,
+        error: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """End the trial; see `Client.complete` for the arguments.
+
+        Raises:
+            ValueError: a number is not finite, say.
+        """
+        end = TrialEnd(
+            state=state, value=value, reason=reason, error=error, metrics=dict(metrics or {})
+        )
+        self._study._add(self, epoch=None, end=end)
+
+
+@dataclass
+class _Gathered:
+    """What the service has not been told of a trial."""
+
+    trial: ExternalTrial
+    epochs: list[EpochReport] = field(default_factory=list)
+    end: TrialEnd | None = None
+
+    def report(self) -> TrialReport:
+        return TrialReport(
+            number=self.trial.number,
+            attempt=self.trial.attempt,
+            epochs=tuple(self.epochs),
+            end=self.end,
+        )
+
+
+def _api_error(errors: Mapping[int, Problem]) -> ApiError:
+    """The errors of some trials as one."""
+    first = next(iter(errors.values()))
+    detail = "; ".join(problem.detail for problem in errors.values())
+    problems = [(one.field, one.message) for problem in errors.values() for one in problem.errors]
+    return ApiError(first.status, first.title, detail, problems)

@@ -1,0 +1,127 @@
+"""What programs that train by themselves and the api say to each other.
+
+`trials:suggest` hands trials out.  `trials:report` takes epochs and ends of any number of them;
+`trials/{number}:report` and `trials/{number}:complete` are the same for one trial.  Reports may be
+repeated as they are: each epoch and each end is taken once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from search.fields import MAX_INT
+from search.space import Config
+from service.lifecycle import FailReason, StudyState, TrialState
+from service.protocol import MAX_REPORTS, Epoch, LongText, Metrics
+from service.resources import Problem, Trial
+
+MAX_TRIALS_A_CALL = 1_000
+
+Attempt = Annotated[int, Field(ge=1, le=MAX_INT, description="as `trials:suggest` gave it")]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SuggestRequest(_Message):
+    count: Annotated[int, Field(ge=1, le=MAX_TRIALS_A_CALL)] = 1
+    lease_seconds: Annotated[
+        float,
+        Field(gt=0, le=2_592_000, description="a trial not reported on for longer is given away"),
+    ] = 3_600.0
+
+
+class SuggestedTrial(_Message):
+    number: int
+    attempt: int = Field(description="to be sent with each report and with the end")
+    config: Config
+    seed: int = Field(description="for the random draws of your program")
+    lease_seconds: float
+
+
+class SuggestResponse(_Message):
+    trials: tuple[SuggestedTrial, ...]
+    state: StudyState
+    reason: str | None = Field(description="why there are fewer trials than asked for")
+
+
+class EpochReport(_Message):
+    """The metrics of one finished epoch."""
+
+    epoch: Epoch
+    metrics: Metrics
+
+
+Epochs = Annotated[
+    tuple[EpochReport, ...],
+    Field(max_length=MAX_REPORTS, description="finished epochs; those known already stay"),
+]
+
+
+class ReportRequest(_Message):
+    """One epoch as `epoch` and `metrics`, or any number of them as `epochs`."""
+
+    attempt: Attempt
+    epoch: Epoch | None = None
+    metrics: Metrics | None = None
+    epochs: Epochs = ()
+
+
+class ReportedTrial(Trial):
+    """A trial after a report, and what the study's pruner says to it."""
+
+    should_prune: bool = Field(description="end it as PRUNED: the study's pruner gives it up")
+
+
+class TrialEnd(_Message):
+    """The result of an external trial, or how it failed."""
+
+    state: Literal["COMPLETE", "PRUNED", "FAIL"] = "COMPLETE"
+    value: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        None, description="the objective; left out: its last reported value"
+    )
+    reason: FailReason | None = Field(None, description="of a failure")
+    error: LongText | None = None
+    metrics: Metrics = {}
+
+
+class CompleteRequest(TrialEnd):
+    attempt: Attempt
+    epochs: Epochs = ()
+
+
+class TrialReport(_Message):
+    """What a program has to say about one trial; without epochs and end it renews the lease."""
+
+    number: Annotated[int, Field(ge=0, le=MAX_INT)]
+    attempt: Attempt
+    epochs: Epochs = ()
+    end: TrialEnd | None = Field(None, description="set where the trial has ended")
+
+
+class TrialReports(_Message):
+    trials: Annotated[
+        tuple[TrialReport, ...],
+        Field(
+            min_length=1,
+            max_length=MAX_TRIALS_A_CALL,
+            description=f"each trial once; {MAX_REPORTS} epochs at most in all",
+        ),
+    ]
+
+
+class ReportOutcome(_Message):
+    """What became of the report on one trial."""
+
+    number: int
+    state: TrialState | None = Field(description="of the trial; null where there is an error")
+    value: float | None
+    should_prune: bool = Field(description="end it as PRUNED: the study's pruner gives it up")
+    error: Problem | None = Field(description="set where the report was not taken")
+
+
+class ReportOutcomes(_Message):
+    trials: tuple[ReportOutcome, ...] = Field(description="in the order of the request")

@@ -1,0 +1,295 @@
+"""What programs that train by themselves report: epochs and ends of external trials.
+
+Each report is taken as a whole or not at all, and one that is refused keeps none of the others from
+being taken.  Repeating a call changes nothing: epochs known already stay, and so do ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from service import outcomes, pruning, studies, views
+from service.errors import Conflict, InvalidInput, NotFound, ServiceError, StaleAttempt
+from service.external_protocol import (
+    CompleteRequest,
+    EpochReport,
+    ReportedTrial,
+    ReportOutcome,
+    ReportOutcomes,
+    ReportRequest,
+    TrialEnd,
+    TrialReport,
+    TrialReports,
+)
+from service.ledger import Ledger
+from service.lifecycle import FailReason, RunState
+from service.outcomes import News, Outcome
+from service.protocol import MAX_REPORTS, StudyRules
+from service.resources import Trial
+from service.store.rows import RunRow, TrialRow
+from service.store.session import Transaction
+
+_RETRIED = (FailReason.CRASHED, FailReason.OUT_OF_MEMORY, FailReason.TIMEOUT)
+
+
+def report_all(
+    tx: Transaction,
+    study: str,
+    request: TrialReports,
+    *,
+    rules: StudyRules | None,
+    max_charges: int,
+) -> ReportOutcomes:
+    """Take reports on any number of external trials; tells of each what became of it.
+
+    Args:
+        rules: the study's pruning rules, as they stood before these reports.
+
+    Raises:
+        NotFound: there is no study of that name.
+        Conflict: the study is trained by workers.
+        InvalidInput: a trial is reported on twice, or there are too many epochs.
+    """
+    _check(request.trials)
+    taken = _take(tx, study, request.trials, max_charges=max_charges)
+    return ReportOutcomes(
+        trials=tuple(
+            _outcome(index, report, result, rules)
+            for index, (report, result) in enumerate(zip(request.trials, taken, strict=True))
+        )
+    )
+
+
+def report(
+    tx: Transaction,
+    study: str,
+    number: int,
+    request: ReportRequest,
+    *,
+    rules: StudyRules | None = None,
+) -> ReportedTrial:
+    """Take the metrics of finished epochs of an external trial, and renew its lease.
+
+    Args:
+        rules: the study's pruning rules, as they stood before this report.
+
+    Raises:
+        NotFound: there is no such study or trial.
+        Conflict: the study is trained by workers.
+        StaleAttempt: the trial has ended or was given to another program.
+        InvalidInput: there is no epoch, or one given in both ways.
+    """
+    one = TrialReport(number=number, attempt=request.attempt, epochs=_epochs(request))
+    trial = _take_one(tx, study, one, max_charges=1)  # only ends are charged
+    return ReportedTrial(
+        **dict(_view(tx, study, trial)), should_prune=_should_prune(rules, one.epochs)
+    )
+
+
+def complete(
+    tx: Transaction, study: str, number: int, request: CompleteRequest, *, max_charges: int
+) -> Trial:
+    """End an external trial; repeating the same end changes nothing.
+
+    Raises:
+        NotFound: there is no such study or trial.
+        Conflict: the study is trained by workers.
+        StaleAttempt: the trial has ended otherwise or was given to another program.
+        InvalidInput: a complete trial needs a value, a failed one must not have one.
+    """
+    end = TrialEnd(**{name: getattr(request, name) for name in TrialEnd.model_fields})
+    one = TrialReport(number=number, attempt=request.attempt, epochs=request.epochs, end=end)
+    return _view(tx, study, _take_one(tx, study, one, max_charges=max_charges))
+
+
+def _epochs(request: ReportRequest) -> tuple[EpochReport, ...]:
+    """The epochs of a request that gives them in one of two ways."""
+    if request.epochs:
+        single = [name for name in ("epoch", "metrics") if getattr(request, name) is not None]
+        if single:
+            raise InvalidInput([(name, "is given beside epochs; leave one out") for name in single])
+        return request.epochs
+    if request.epoch is None or request.metrics is None:
+        fields = [name for name in ("epoch", "metrics") if getattr(request, name) is None]
+        raise InvalidInput([(name, "is missing, and so is epochs") for name in fields])
+    return (EpochReport(epoch=request.epoch, metrics=request.metrics),)
+
+
+def _check(reports: Sequence[TrialReport]) -> None:
+    seen: set[int] = set()
+    problems = []
+    for index, one in enumerate(reports):
+        if one.number in seen:
+            problems.append((f"trials.{index}.number", f"trial {one.number} is given twice"))
+        seen.add(one.number)
+    if sum(len(one.epochs) for one in reports) > MAX_REPORTS:
+        problems.append(("trials", f"must have {MAX_REPORTS} epochs at most in all"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    """A report that will be taken, or was taken before."""
+
+    run: RunRow
+    epochs: Mapping[int, Mapping[str, float]]
+    end: TrialEnd | None
+    value: float | None
+    is_repeated: bool
+
+
+def _take_one(tx: Transaction, study: str, report: TrialReport, *, max_charges: int) -> TrialRow:
+    """Take one report; raises the error that refuses it."""
+    (taken,) = _take(tx, study, [report], max_charges=max_charges)
+    if isinstance(taken, ServiceError):
+        raise taken
+    return taken
+
+
+def _take(
+    tx: Transaction, study: str, reports: Sequence[TrialReport], *, max_charges: int
+) -> list[TrialRow | ServiceError]:
+    """Take each report, or find the error that refuses it; the trials as they are then."""
+    ledger = Ledger(tx, studies.find(tx, study).id)
+    if not ledger.spec.external:
+        raise Conflict(f"{study} is trained by workers; its task is not external")
+    trials = tx.trials.of_numbers(ledger.study.id, [one.number for one in reports])
+    runs = tx.runs.of_trials([trial.id for trial in trials.values()])
+    known = tx.runs.epochs_of([run.id for (run,) in runs.values()])
+    results: list[_Accepted | ServiceError] = []
+    for one in reports:
+        try:
+            trial = trials.get(one.number)
+            if trial is None:
+                raise NotFound(f"{study} has no trial {one.number}")
+            (run,) = runs[trial.id]
+            results.append(_accept(tx, ledger, one, run, known[run.id]))
+        except ServiceError as exc:
+            results.append(exc)
+    _write(tx, ledger, [r for r in results if isinstance(r, _Accepted)], max_charges)
+    rows = tx.trials.of_ids([trial.id for trial in trials.values()])
+    return [r if isinstance(r, ServiceError) else rows[r.run.trial_id] for r in results]
+
+
+def _accept(
+    tx: Transaction, ledger: Ledger, report: TrialReport, run: RunRow, known: set[int]
+) -> _Accepted:
+    name = f"trial {report.number} of {ledger.study.name}"
+    if run.attempt != report.attempt:
+        raise StaleAttempt(
+            f"attempt {report.attempt} at {name} is not the current one, {run.attempt}: the trial "
+            "was handed out again, or its lease ran out"
+        )
+    new: dict[int, Mapping[str, float]] = {}
+    for one in report.epochs:
+        if one.epoch not in known:
+            new.setdefault(one.epoch, one.metrics)
+    end = report.end
+    value = None
+    if end is not None:
+        _check_end(end)
+        value = end.value
+        metric = ledger.spec.objective.metric
+        if value is None and end.state != "FAIL":
+            value = _last_value(tx, run, new, known, metric)
+        if value is None and end.state == "COMPLETE":
+            raise InvalidInput([("value", f"is missing, and no epoch has reported {metric}")])
+    is_repeated = run.state is not RunState.RUNNING
+    if is_repeated:
+        if end is None:
+            raise StaleAttempt(f"{name} is {run.state}, it takes no more reports")
+        if not _has_ended_so(run, end, value):
+            raise StaleAttempt(f"{name} is {run.state} already")
+    return _Accepted(run, new, end, value, is_repeated)
+
+
+def _check_end(end: TrialEnd) -> None:
+    if end.state == "FAIL" and end.value is not None:
+        raise InvalidInput([("value", "a failed trial has no value")])
+    if end.state != "FAIL" and end.reason is not None:
+        raise InvalidInput([("reason", "is only for trials that FAIL")])
+
+
+def _last_value(
+    tx: Transaction,
+    run: RunRow,
+    new: Mapping[int, Mapping[str, float]],
+    known: set[int],
+    metric: str,
+) -> float | None:
+    """What the last epoch that has the metric reported of it, of those new and those known."""
+    last = max((epoch for epoch, metrics in new.items() if metric in metrics), default=0)
+    value = None
+    if any(epoch > last for epoch in known):
+        value = tx.runs.last_metric(run.id, metric, above_epoch=last)
+    if value is None and last > 0:
+        value = new[last][metric]
+    return value
+
+
+def _has_ended_so(run: RunRow, end: TrialEnd, value: float | None) -> bool:
+    """Whether a run that is not RUNNING stands as this end, taken before, has left it."""
+    if run.state is RunState.WAITING:  # a failure that is tried again, at the next attempt
+        retried = end.state == "FAIL" and _reason(end) in _RETRIED
+        return retried and run.charges > 0 and run.error == end.error
+    return (run.state.value, run.value) == (end.state, value)
+
+
+def _write(
+    tx: Transaction, ledger: Ledger, accepted: Iterable[_Accepted], max_charges: int
+) -> None:
+    taken = [one for one in accepted if not one.is_repeated]
+    ledger.take([News(one.run, epochs=one.epochs, outcome=_end(one, max_charges)) for one in taken])
+    tx.runs.renew_leases([one.run.id for one in taken if one.end is None], tx.now)
+
+
+def _end(accepted: _Accepted, max_charges: int) -> Outcome | None:
+    end = accepted.end
+    if end is None:
+        return None
+    if end.state != "FAIL":
+        state = RunState(end.state)
+        return outcomes.completed(value=accepted.value, state=state, metrics=end.metrics)
+    reason = _reason(end)
+    if reason in _RETRIED:
+        return outcomes.charged(accepted.run, reason, max_charges=max_charges, error=end.error)
+    return outcomes.failed(reason, error=end.error)
+
+
+def _reason(end: TrialEnd) -> FailReason:
+    return end.reason or FailReason.CRASHED
+
+
+def _should_prune(rules: StudyRules | None, epochs: Iterable[EpochReport]) -> bool:
+    """Whether one of the epochs gives the trial up: a device would have ended it there."""
+    return any(pruning.should_prune(rules, one.epoch, one.metrics) for one in epochs)
+
+
+def _outcome(
+    index: int, report: TrialReport, result: TrialRow | ServiceError, rules: StudyRules | None
+) -> ReportOutcome:
+    if isinstance(result, InvalidInput):
+        result = InvalidInput(list(_at(f"trials.{index}.end", result.problems)))
+    if isinstance(result, ServiceError):
+        error = views.problem(result)
+        return ReportOutcome(
+            number=report.number, state=None, value=None, should_prune=False, error=error
+        )
+    return ReportOutcome(
+        number=report.number,
+        state=result.state,
+        value=result.value,
+        should_prune=report.end is None and _should_prune(rules, report.epochs),
+        error=None,
+    )
+
+
+def _at(path: str, problems: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Problems of a part, by the path of the field in the whole."""
+    return ((f"{path}.{field}", reason) for field, reason in problems)
+
+
+def _view(tx: Transaction, study: str, trial: TrialRow) -> Trial:
+    return views.trials(tx, study, [trial])[0]

@@ -1,0 +1,287 @@
+"""External studies in the client: what is gathered, when it goes out, and that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from service.client import ApiError, Client, Unreachable
+from service.external import GATHER_SECONDS, ExternalStudy, ExternalTrial
+
+URL = "http://127.0.0.1:8000"
+
+
+@dataclass
+class Desk(httpx.BaseTransport):
+    """Answers like the service, as far as a program can tell, and keeps what it was sent.
+
+    While `is_down`, no connection comes about.
+    """
+
+    is_down: bool = False
+    prune_above: float = 9.0
+    stale: set[int] = field(default_factory=set)
+    calls: list[list[dict[str, Any]]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    num_suggested: int = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if self.is_down:
+            raise httpx.ConnectError("refused")
+        body = json.loads(request.content)
+        if request.url.path.endswith(":suggest"):
+            return httpx.Response(200, json=self._suggest(body["count"]))
+        assert request.url.path == "/v1/studies/s/trials:report"
+        self.calls.append(body["trials"])
+        self.keys.append(request.headers.get("Idempotency-Key"))
+        return httpx.Response(200, json={"trials": [self._outcome(t) for t in body["trials"]]})
+
+    def _suggest(self, count: int) -> dict[str, Any]:
+        trials = [
+            {"number": n, "attempt": 1, "config": {"x": 0.5}, "seed": 7, "lease_seconds": 60.0}
+            for n in range(self.num_suggested, self.num_suggested + count)
+        ]
+        self.num_suggested += count
+        return {"trials": trials, "state": "RUNNING", "reason": None}
+
+    def _outcome(self, told: dict[str, Any]) -> dict[str, Any]:
+        outcome = {"number": told["number"], "state": "RUNNING", "value": None, "error": None}
+        values = [epoch["metrics"]["score"] for epoch in told["epochs"]]
+        outcome["should_prune"] = any(value > self.prune_above for value in values)
+        if told["number"] in self.stale:
+            detail = f"trial {told['number']} is somebody else's"
+            problem = {"type": "urn:ridgeline:stale-attempt", "title": "Stale attempt"}
+            outcome["error"] = {**problem, "status": 409, "detail": detail, "errors": []}
+        return outcome
+
+    def told(self) -> list[list[tuple[int, list[int], bool]]]:
+        """By call: trial, its epochs, and whether it ended."""
+        return [
+            [(t["number"], [e["epoch"] for e in t["epochs"]], t["end"] is not None) for t in call]
+            for call in self.calls
+        ]
+
+
+@dataclass
+class Clock:
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def client(desk: Desk) -> Iterator[Client]:
+    with Client(URL, retry_delays_seconds=(0,), transport=desk) as client:
+        yield client
+
+
+def study_of(client: Client, clock: Clock, **changes: Any) -> ExternalStudy:
+    values: dict[str, Any] = {"has_pruner": False, "lease_seconds": 60.0, **changes}
+    return ExternalStudy(client, "s", clock=clock, **values)
+
+
+@pytest.fixture
+def study(client: Client, clock: Clock) -> Iterator[ExternalStudy]:
+    with study_of(client, clock) as study:
+        yield study
+
+
+def report(trial: ExternalTrial, *epochs: int, score: float = 0.5) -> None:
+    for epoch in epochs:
+        trial.report(epoch, {"score": score})
+
+
+def test_an_end_takes_the_epochs_with_it(study: ExternalStudy, desk: Desk) -> None:
+    for _ in range(2):
+        (trial,) = study.suggest()
+        report(trial, 1, 2, 3)
+        trial.complete()
+    assert desk.told() == [[(0, [1, 2, 3], True)], [(1, [1, 2, 3], True)]]
+    assert desk.keys == [None, None]
+
+
+def test_epochs_go_out_after_a_while(study: ExternalStudy, desk: Desk, clock: Clock) -> None:
+    (trial,) = study.suggest()
+    report(trial, 1, 2)
+    clock.seconds += GATHER_SECONDS
+    report(trial, 3, 4)
+    assert desk.told() == [[(0, [1, 2, 3], False)]]
+    trial.complete(0.5)
+    assert desk.told()[1:] == [[(0, [4], True)]]
+
+
+def test_a_short_lease_is_renewed_in_time(client: Client, desk: Desk, clock: Clock) -> None:
+    with study_of(client, clock, lease_seconds=1.0) as study:
+        (trial,) = study.suggest()
+        report(trial, 1)
+        clock.seconds += 0.25
+        report(trial, 2)
+        assert desk.told() == [[(0, [1, 2], False)]]
+
+
+def test_with_a_pruner_every_report_is_answered(client: Client, desk: Desk, clock: Clock) -> None:
+    with study_of(client, clock, has_pruner=True) as study:
+        (trial,) = study.suggest()
+        report(trial, 1)
+        assert not trial.should_prune
+        report(trial, 2, score=10.0)
+        assert trial.should_prune
+        report(trial, 3)
+        assert trial.should_prune
+        trial.complete(state="PRUNED")
+    assert [call[0][1] for call in desk.told()] == [[1], [2], [3], []]
+
+
+def test_a_batch_is_one_call(client: Client, desk: Desk, clock: Clock) -> None:
+    with study_of(client, clock, has_pruner=True) as study:
+        one, two, three = study.suggest(3)
+        with study.batch():
+            report(one, 1, 2)
+            report(two, 1, score=10.0)
+            one.complete()
+            three.complete(state="FAIL", error="boom")
+            assert desk.calls == []
+        assert desk.told() == [[(0, [1, 2], True), (1, [1], False), (2, [], True)]]
+        assert (one.should_prune, two.should_prune) == (False, True)
+    assert desk.keys[0] is not None, "a failure that is repeated needs a key"
+
+
+def test_a_batch_that_fails_sends_what_it_has(study: ExternalStudy, desk: Desk) -> None:
+    one, two = study.suggest(2)
+
+    def fail() -> None:
+        with study.batch():
+            one.complete(0.5)
+            report(two, 1)
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
+    assert desk.told() == [[(0, [], True), (1, [1], False)]]
+
+
+def test_calls_stay_within_the_limits(
+    study: ExternalStudy, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.external._MAX_EPOCHS_A_CALL", 4)
+    monkeypatch.setattr("service.external.MAX_TRIALS_A_CALL", 3)
+    trials = study.suggest(3)
+    with study.batch():
+        report(trials[0], 1, 2, 3, 4, 5)
+        for trial in trials:
+            trial.complete(0.5)
+    assert desk.told() == [
+        [(0, [1, 2, 3, 4], False)],
+        [(0, [5], True), (1, [], True), (2, [], True)],
+    ]
+
+
+def test_a_lost_connection_loses_nothing(study: ExternalStudy, desk: Desk, clock: Clock) -> None:
+    (trial,) = study.suggest()
+    report(trial, 1)
+    desk.is_down = True
+    clock.seconds += GATHER_SECONDS
+    with pytest.raises(Unreachable):
+        report(trial, 2)
+    with pytest.raises(Unreachable):
+        trial.complete(0.5)
+    with pytest.raises(Unreachable):
+        study.suggest()
+    assert desk.calls == []
+    desk.is_down = False
+    study.flush()
+    assert desk.told() == [[(0, [1, 2], True)]]
+    study.flush()
+    assert len(desk.calls) == 1
+
+
+def test_closing_the_client_sends_the_rest(desk: Desk, clock: Clock) -> None:
+    with Client(URL, transport=desk) as client:
+        study = study_of(client, clock)
+        client._external.append(study)
+        (trial,) = study.suggest()
+        report(trial, 1)
+        assert desk.calls == []
+    assert desk.told() == [[(0, [1], False)]]
+
+
+def test_closing_says_what_could_not_be_sent(desk: Desk, clock: Clock) -> None:
+    client = Client(URL, retry_delays_seconds=(), transport=desk)
+    study = study_of(client, clock)
+    client._external.append(study)
+    (trial,) = study.suggest()
+    report(trial, 1)
+    desk.is_down = True
+    with pytest.raises(Unreachable):
+        client.close()
+
+
+def test_an_error_reaches_the_trial_it_is_about(
+    study: ExternalStudy, desk: Desk, clock: Clock
+) -> None:
+    lost, kept = study.suggest(2)
+    desk.stale.add(lost.number)
+    report(lost, 1)
+    clock.seconds += GATHER_SECONDS
+    report(kept, 1)
+    with pytest.raises(ApiError, match="trial 0 is somebody else's") as caught:
+        report(lost, 2)
+    assert caught.value.status == 409
+    with pytest.raises(ApiError, match="trial 0 is somebody else's"):
+        lost.complete()
+    kept.complete()
+
+
+def test_an_error_that_no_call_for_its_trial_met_is_raised_at_last(
+    study: ExternalStudy, desk: Desk
+) -> None:
+    one, two, three = study.suggest(3)
+    desk.stale = {one.number, three.number}
+
+    def complete_all() -> None:
+        with study.batch():
+            for trial in (one, two, three):
+                trial.complete(0.5)
+
+    with pytest.raises(ApiError, match=r"trial 0 is somebody else's; trial 2"):
+        complete_all()
+    study.flush()  # it is raised once
+
+
+@pytest.mark.parametrize("value", [float("nan"), "low", None])
+def test_what_cannot_be_reported_is_told_at_once(study: ExternalStudy, value: Any) -> None:
+    (trial,) = study.suggest()
+    with pytest.raises(ValueError, match="score"):
+        trial.report(1, {"score": value})
+
+
+def test_the_end_of_the_interpreter_sends_the_rest() -> None:
+    code = """
+from tests.client.test_external_study import URL, Clock, Desk, report, study_of
+from service.client import Client
+import atexit
+desk = Desk()
+atexit.register(lambda: print(desk.told()))
+study = study_of(Client(URL, transport=desk), Clock())
+report(study.suggest()[0], 1, 2)
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[[(0, [1, 2], False)]]"
