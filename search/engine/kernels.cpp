@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 namespace {
 
@@ -172,6 +173,243 @@ void dropout(const Dropout<T>& d) {
   }
 }
 
+template <typename T>
+struct Layer {
+  int64_t num_in;
+  int64_t num_out;
+  int64_t bias_stride;  // numbers from one slot's bias to the next one's
+  const T* bias;        // [H] of each slot
+  T* bias_gradient;     // [H] of each slot
+  T* activation;        // [K, H, B], before dropout; of the last layer the logits
+  T* flow;              // [K, H, B], after dropout
+  T* gradient;          // [K, H, B], of the loss by what the product gave
+  const T* factors;     // [U, B] of each slot, from this layer's units on; null without dropout
+  // torch's tensors, of the same memory.
+  void* weight;             // [K, H, D]
+  void* weight_transposed;  // [K, D, H]
+  void* weight_gradient;    // [K, H, D]
+  void* input;              // [K, D, B]
+  void* input_transposed;   // [K, B, D]
+  void* output;             // [K, H, B], the memory of `activation`
+  void* output_gradient;    // [K, H, B], the memory of `gradient`
+  void* input_gradient;     // [K, D, B]; null for the first layer
+};
+
+using Bmm = int32_t (*)(void* out, void* left, void* right);
+
+template <typename T>
+struct Mlp {
+  const Layer<T>* layers;
+  int64_t num_layers;
+  int64_t num_rows;
+  int64_t num_units;       // U, of all hidden layers
+  const T* x;              // [N, D]
+  const int64_t* y;        // [N]
+  const int32_t* samples;  // [K, S, B]
+  const bool* invalid;     // [S, B]
+  const T* num_valid;      // [S]
+  T* batch;                // [K, B, D]
+  double* loss_sums;       // [K]
+  int64_t* num_right;      // [K]
+  const Dropout<T>* dropout;  // null without
+  const Update<T>* update;
+  Bmm bmm;
+};
+
+// exp for x ≤ 0, in operations that a compiler vectorises: Cody and Waite's reduction and the
+// polynomial of Cephes' expf, to one unit in the last place.
+inline float exp_of(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  const float n = std::floor(x * 1.44269504088896341f + 0.5f);
+  float r = x - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  const int32_t bits = (int32_t(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, sizeof scale);
+  return y * scale;
+}
+
+inline double exp_of(double x) { return std::exp(x); }
+
+template <typename T>
+T sum(const T* __restrict values, int64_t size) {
+  T sums[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += values[i + lane];
+  T total = 0;
+  for (T part : sums) total += part;
+  for (; i < size; ++i) total += values[i];
+  return total;
+}
+
+template <typename T>
+void fetch_rows(const Mlp<T>& m, int64_t slot) {
+  const int64_t num_in = m.layers[0].num_in;
+  const int64_t step = m.update->step[slot];
+  const int32_t* samples = m.samples + (slot * m.update->num_steps + step) * m.num_rows;
+  T* batch = m.batch + slot * m.num_rows * num_in;
+  for (int64_t row = 0; row < m.num_rows; ++row) {
+    if (row + 4 < m.num_rows) __builtin_prefetch(m.x + int64_t(samples[row + 4]) * num_in);
+    std::memcpy(batch + row * num_in, m.x + int64_t(samples[row]) * num_in, num_in * sizeof(T));
+  }
+}
+
+template <typename T>
+void activate(const Layer<T>& layer, const Mlp<T>& m, int64_t slot) {
+  for (int64_t unit = 0; unit < layer.num_out; ++unit) {
+    const T bias = layer.bias[slot * layer.bias_stride + unit];
+    const int64_t at = (slot * layer.num_out + unit) * m.num_rows;
+    T* __restrict activation = layer.activation + at;
+    for (int64_t row = 0; row < m.num_rows; ++row) {
+      // NaN stays NaN: it tells that the run has diverged.
+      const T value = activation[row] + bias;
+      activation[row] = value < 0 ? T(0) : value;
+    }
+    if (layer.factors == nullptr) continue;
+    const T* __restrict factors = layer.factors + (slot * m.num_units + unit) * m.num_rows;
+    T* __restrict flow = layer.flow + at;
+    for (int64_t row = 0; row < m.num_rows; ++row) flow[row] = activation[row] * factors[row];
+  }
+}
+
+// Softmax and cross-entropy of some rows: counts losses and right guesses, and leaves the gradient.
+// Inlined with a constant `size`, so that loops over it are vector instructions.
+template <typename T>
+__attribute__((always_inline)) inline void lose_rows(const Layer<T>& layer, const Mlp<T>& m,
+                                                     int64_t slot, int64_t first, int64_t size,
+                                                     double* loss, int64_t* num_right) {
+  const int64_t num_rows = m.num_rows;
+  const int64_t num_classes = layer.num_out;
+  const int64_t step = m.update->step[slot];
+  const int32_t* samples = m.samples + (slot * m.update->num_steps + step) * num_rows + first;
+  const bool* invalid = m.invalid + step * num_rows + first;
+  const T scale = 1 / m.num_valid[step];
+  T* logits = layer.activation + slot * num_classes * num_rows + first;
+  T* gradients = layer.gradient + slot * num_classes * num_rows + first;
+  const T* bias = layer.bias + slot * layer.bias_stride;
+  T highest[kLanes], total[kLanes], weight[kLanes];
+  int32_t guess[kLanes], target[kLanes];
+  for (int64_t lane = 0; lane < size; ++lane) {
+    highest[lane] = -INFINITY;
+    total[lane] = 0;
+    guess[lane] = 0;
+    target[lane] = int32_t(m.y[samples[lane]]);
+    weight[lane] = invalid[lane] ? T(0) : scale;
+  }
+  for (int64_t c = 0; c < num_classes; ++c) {
+    T* __restrict row = logits + c * num_rows;
+    for (int64_t lane = 0; lane < size; ++lane) {
+      const T logit = row[lane] + bias[c];
+      row[lane] = logit;
+      guess[lane] = logit > highest[lane] ? int32_t(c) : guess[lane];
+      highest[lane] = logit > highest[lane] ? logit : highest[lane];
+    }
+  }
+  for (int64_t c = 0; c < num_classes; ++c) {
+    const T* __restrict row = logits + c * num_rows;
+    T* __restrict gradient = gradients + c * num_rows;
+    for (int64_t lane = 0; lane < size; ++lane) {
+      gradient[lane] = exp_of(row[lane] - highest[lane]);
+      total[lane] += gradient[lane];
+    }
+  }
+  for (int64_t lane = 0; lane < size; ++lane) {
+    if (invalid[lane]) continue;
+    const T chosen = logits[target[lane] * num_rows + lane];
+    *loss += double(std::log(total[lane]) - (chosen - highest[lane]));
+    *num_right += guess[lane] == target[lane];
+  }
+  for (int64_t c = 0; c < num_classes; ++c) {
+    T* __restrict gradient = gradients + c * num_rows;
+    for (int64_t lane = 0; lane < size; ++lane) {
+      const T is_target = target[lane] == c ? T(1) : T(0);
+      // By selection: a row that only pads adds nothing, not even NaN.
+      const T value = (gradient[lane] / total[lane] - is_target) * weight[lane];
+      gradient[lane] = weight[lane] == 0 ? T(0) : value;
+    }
+  }
+}
+
+template <typename T>
+void lose(const Layer<T>& layer, const Mlp<T>& m, int64_t slot) {
+  double loss = 0;
+  int64_t num_right = 0;
+  int64_t first = 0;
+  for (; first + kLanes <= m.num_rows; first += kLanes)
+    lose_rows(layer, m, slot, first, kLanes, &loss, &num_right);
+  if (first < m.num_rows)
+    lose_rows(layer, m, slot, first, m.num_rows - first, &loss, &num_right);
+  m.loss_sums[slot] += loss;
+  m.num_right[slot] += num_right;
+}
+
+// Back through dropout and relu of a hidden layer.
+template <typename T>
+void deactivate(const Layer<T>& layer, const Mlp<T>& m, int64_t slot) {
+  const int64_t size = layer.num_out * m.num_rows;
+  const T* __restrict activation = layer.activation + slot * size;
+  T* __restrict gradient = layer.gradient + slot * size;
+  if (layer.factors != nullptr) {
+    const T* __restrict factors = layer.factors + slot * m.num_units * m.num_rows;
+    for (int64_t i = 0; i < size; ++i) gradient[i] *= factors[i];
+  }
+  for (int64_t i = 0; i < size; ++i) gradient[i] = activation[i] <= 0 ? T(0) : gradient[i];
+}
+
+template <typename T>
+int32_t train(const Mlp<T>& m, bool is_adam, int64_t count) {
+  const Update<T>& u = *m.update;
+  const Layer<T>& last = m.layers[m.num_layers - 1];
+  for (int64_t call = 0; call < count; ++call) {
+    for (int64_t slot = 0; slot < u.num_slots; ++slot)
+      if (u.occupied[slot]) fetch_rows(m, slot);
+    if (m.dropout != nullptr) dropout(*m.dropout);
+    for (int64_t i = 0; i < m.num_layers; ++i) {
+      const Layer<T>& layer = m.layers[i];
+      if (int32_t status = m.bmm(layer.output, layer.weight, layer.input)) return status;
+      for (int64_t slot = 0; slot < u.num_slots; ++slot) {
+        if (!u.occupied[slot]) continue;
+        if (&layer == &last) {
+          lose(layer, m, slot);
+        } else {
+          activate(layer, m, slot);
+        }
+      }
+    }
+    for (int64_t i = m.num_layers - 1; i >= 0; --i) {
+      const Layer<T>& layer = m.layers[i];
+      if (&layer != &last)
+        for (int64_t slot = 0; slot < u.num_slots; ++slot)
+          if (u.occupied[slot]) deactivate(layer, m, slot);
+      if (int32_t status =
+              m.bmm(layer.weight_gradient, layer.output_gradient, layer.input_transposed))
+        return status;
+      for (int64_t slot = 0; slot < u.num_slots; ++slot)
+        for (int64_t unit = 0; unit < layer.num_out; ++unit)
+          layer.bias_gradient[slot * layer.bias_stride + unit] =
+              sum(layer.gradient + (slot * layer.num_out + unit) * m.num_rows, m.num_rows);
+      if (layer.input_gradient != nullptr)
+        if (int32_t status =
+                m.bmm(layer.input_gradient, layer.weight_transposed, layer.output_gradient))
+          return status;
+    }
+    if (is_adam) {
+      update<T, true>(u);
+    } else {
+      update<T, false>(u);
+    }
+  }
+  return 0;
+}
+
 // Of torch's C interface: `aoti_torch_new_tensor_handle`, `AOTInductorModelContainerRunSingleThreaded`.
 using NewHandle = int32_t (*)(void* tensor, void** copy);
 using RunModel = int32_t (*)(void* container, void** inputs, size_t num_inputs, void** outputs,
@@ -200,6 +438,12 @@ void adam_float32(const Update<float>* u) { update<float, true>(*u); }
 void adam_float64(const Update<double>* u) { update<double, true>(*u); }
 void sgd_float32(const Update<float>* u) { update<float, false>(*u); }
 void sgd_float64(const Update<double>* u) { update<double, false>(*u); }
+int32_t train_float32(const Mlp<float>* m, int64_t is_adam, int64_t count) {
+  return train(*m, is_adam, count);
+}
+int32_t train_float64(const Mlp<double>* m, int64_t is_adam, int64_t count) {
+  return train(*m, is_adam, count);
+}
 void dropout_float32(const Dropout<float>* d) { dropout(*d); }
 void dropout_float64(const Dropout<double>* d) { dropout(*d); }
 }

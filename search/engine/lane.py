@@ -12,7 +12,7 @@ from search.engine.admission import Widths, compiled_width, prior_width
 from search.engine.compiled import CompiledProgram, Job
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
-from search.engine.native import Kernels
+from search.engine.native import Kernels, has_native_steps
 from search.engine.pack import Pack
 from search.engine.products import step_flops
 from search.engine.programs import Programs
@@ -283,7 +283,7 @@ class Lane:
         full = self.full_width
         if self._pinned:
             return None, None, full
-        program = self._programs.get(self.job) if self._options.compile else None
+        program = self._programs.get(self.job) if self._may_have_program else None
         kernels = None if program is not None else self._kernels
         if self._options.width is not None:
             return program, kernels, full
@@ -298,9 +298,8 @@ class Lane:
 
     @property
     def wants_program(self) -> bool:
-        """Whether a compiled program might train its runs, and there is none."""
-        may_have = self._options.compile and not self._pinned
-        return may_have and self._programs.get(self.job) is None
+        """Whether a compiled program would train its runs, and there is none."""
+        return self._may_have_program and self._programs.get(self.job) is None
 
     def savable_seconds(self) -> float:
         """What the runs that wait or train would save by a compiled program; 0 where unknown."""
@@ -313,6 +312,13 @@ class Lane:
             epochs += sum(r.config.epochs - p.epochs_trained for r, p in open_pack.runs.values())
         num_ticks = epochs * self.spec.num_steps / width
         return savable_seconds(num_ticks, num_ticks * per_tick)
+
+    @property
+    def _may_have_program(self) -> bool:
+        """Whether a compiled program is the fastest form; native steps are faster, and at hand."""
+        if self._pinned or not self._options.compile:
+            return False
+        return self._kernels is None or not has_native_steps(self.spec.shape)
 
     @property
     def _kernels(self) -> Kernels | None:

@@ -15,8 +15,8 @@ import shutil
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
-from ctypes import POINTER, Structure, byref, c_int64, c_size_t, c_void_p
+from collections.abc import Iterable, Mapping, Sequence
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_size_t, c_void_p, pointer
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from search.engine import processor, rng
+from search.engine.config import ModelShape
 from search.engine.memory import Constant, Rate
 from search.engine.optim import ADAM_BETAS, CLIP_EPSILON
 from search.engine.spec import StepSpec
@@ -86,6 +87,40 @@ class _Dropout(Structure):
     )
 
 
+class _Layer(Structure):
+    _fields_ = (
+        ("num_in", c_int64),
+        ("num_out", c_int64),
+        ("bias_stride", c_int64),
+        *(
+            (name, c_void_p)
+            for name in (
+                "bias", "bias_gradient", "activation", "flow", "gradient", "factors", "weight",
+                "weight_transposed", "weight_gradient", "input", "input_transposed", "output",
+                "output_gradient", "input_gradient",
+            )
+        ),
+    )  # fmt: skip
+
+
+class _Mlp(Structure):
+    _fields_ = (
+        ("layers", POINTER(_Layer)),
+        ("num_layers", c_int64),
+        ("num_rows", c_int64),
+        ("num_units", c_int64),
+        *(
+            (name, c_void_p)
+            for name in (
+                "x", "y", "samples", "invalid", "num_valid", "batch", "loss_sums", "num_right",
+            )
+        ),
+        ("dropout", POINTER(_Dropout)),
+        ("update", POINTER(_Update)),
+        ("bmm", c_void_p),
+    )  # fmt: skip
+
+
 class Kernels:
     """The library of kernels.
 
@@ -98,11 +133,11 @@ class Kernels:
         loaded = ctypes.CDLL(str(library))
         self.by_name = {
             f"{kind}_{dtype}": getattr(loaded, f"{kind}_{dtype}")
-            for kind in ("adam", "sgd", "dropout")
+            for kind in ("adam", "sgd", "dropout", "train")
             for dtype in ("float32", "float64")
         }
-        for function in self.by_name.values():
-            function.restype = None
+        for name, function in self.by_name.items():
+            function.restype = c_int32 if name.startswith("train") else None
         self.run_model = loaded.run_model
         self.run_model.argtypes = (*[c_void_p] * 4, c_int64, c_int64)
 
@@ -154,6 +189,16 @@ class NativeStep:
         self._update = kernels.by_name[f"{spec.family}_{spec.dtype}"]
         self._dropout = kernels.by_name[f"dropout_{spec.dtype}"]
 
+    @property
+    def arguments(self) -> tuple[_Update, _Dropout]:
+        """What the kernels of the update and of dropout take."""
+        return self._update_arguments, self._dropout_arguments
+
+    @property
+    def dropout_factors_address(self) -> int:
+        """Where `dropout_factors` lie."""
+        return self._factors_KUB.data_ptr()
+
     def dropout_factors(self) -> Tensor:
         """What to multiply each hidden unit with, [K, U, B]; overwritten by the next call."""
         self._dropout(byref(self._dropout_arguments))
@@ -162,6 +207,109 @@ class NativeStep:
     def update(self) -> None:
         """Penalties, clipping and the optimizer's update of the occupied slots; counts the step."""
         self._update(byref(self._update_arguments))
+
+
+def has_native_steps(shape: ModelShape) -> bool:
+    """Whether `NativeMlp` trains models of this shape."""
+    return shape.activation == "relu" and not shape.batch_norm
+
+
+class NativeMlp:
+    """Whole steps of a pack of perceptrons with relu: only the products are torch's.
+
+    A step of a small model costs its products, and two packs train at once: the interpreter is not
+    asked between operations.
+
+    Args:
+        kernels, spec, inputs, regions: as of a `NativeStep`.
+        gradients: by the names of the parameters; filled in each step.
+    """
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        spec: StepSpec,
+        inputs: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        regions: Sequence[Region],
+    ) -> None:
+        assert has_native_steps(spec.shape)
+        self._parts = NativeStep(kernels, spec, inputs, regions)
+        x_ND = inputs["x"]
+        num_slots, _, num_rows = inputs["samples"].shape
+        batch_KBD = x_ND.new_zeros(num_slots, num_rows, x_ND.shape[1])
+        self._tensors: list[Tensor] = [batch_KBD]  # kept for as long as the kernels write there
+        widths, num_layers = spec.shape.widths, len(spec.shape.widths) - 1
+        layers = []
+        flow_KDB, flow_gradient_KDB = batch_KBD.transpose(1, 2), None
+        factors_at = self._parts.dropout_factors_address if spec.drops else 0
+        for i in range(num_layers):
+            weight, bias = inputs[f"parameters.layers.{i}.weight"], f"layers.{i}.bias"
+            output_KHB, gradient_KHB = (
+                x_ND.new_zeros(num_slots, widths[i + 1], num_rows) for _ in range(2)
+            )
+            is_dropped = spec.drops and i < num_layers - 1
+            next_KHB = torch.zeros_like(output_KHB) if is_dropped else output_KHB
+            tensors = [
+                weight,
+                weight.transpose(1, 2),
+                gradients[f"layers.{i}.weight"],
+                flow_KDB,
+                flow_KDB.transpose(1, 2),
+                output_KHB,
+                gradient_KHB,
+                *([] if flow_gradient_KDB is None else [flow_gradient_KDB]),
+            ]
+            handles = [*_handles(tensors)]
+            weakref.finalize(self, _forget, handles)
+            self._tensors += [*tensors, next_KHB]
+            layers.append(
+                _Layer(
+                    widths[i],
+                    widths[i + 1],
+                    inputs[f"parameters.{bias}"].stride(0),
+                    inputs[f"parameters.{bias}"].data_ptr(),
+                    gradients[bias].data_ptr(),
+                    output_KHB.data_ptr(),
+                    next_KHB.data_ptr(),
+                    gradient_KHB.data_ptr(),
+                    factors_at if is_dropped else 0,
+                    *handles,
+                    *([0] if flow_gradient_KDB is None else []),
+                )
+            )
+            factors_at += widths[i + 1] * num_rows * x_ND.element_size()
+            flow_KDB, flow_gradient_KDB = next_KHB, gradient_KHB
+        self._layers = (_Layer * num_layers)(*layers)
+        update, dropout = self._parts.arguments
+        self._arguments = _Mlp(
+            self._layers,
+            num_layers,
+            num_rows,
+            sum(spec.shape.hidden),
+            x_ND.data_ptr(),
+            inputs["y"].data_ptr(),
+            inputs["samples"].data_ptr(),
+            inputs["invalid"].data_ptr(),
+            inputs["num_valid"].data_ptr(),
+            batch_KBD.data_ptr(),
+            inputs["loss_sums"].data_ptr(),
+            inputs["num_right"].data_ptr(),
+            pointer(dropout) if spec.drops else None,
+            pointer(update),
+            ctypes.cast(_torch().aoti_torch_cpu_bmm_out, c_void_p),
+        )
+        self._train = kernels.by_name[f"train_{spec.dtype}"]
+        self._is_adam = c_int64(spec.family == "adam")
+
+    def run(self, count: int) -> None:
+        """Take so many steps.
+
+        Raises:
+            MemoryError: a product failed: nothing else can run out.
+        """
+        if self._train(byref(self._arguments), self._is_adam, c_int64(count)):
+            raise MemoryError("a product could not allocate what it needs; see the log")
 
 
 class Model:
@@ -223,8 +371,12 @@ def _handles(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
 
 def _delete(library: ctypes.CDLL, container: c_void_p, tensors: ctypes.Array[c_void_p]) -> None:
     library.AOTInductorModelContainerDelete(container)
-    for tensor in tensors:
-        _torch().aoti_torch_delete_tensor_object(c_void_p(tensor))
+    _forget(tensors)
+
+
+def _forget(handles: Iterable[int | None]) -> None:
+    for handle in handles:
+        _torch().aoti_torch_delete_tensor_object(c_void_p(handle))
 
 
 def kernels(folder: Path) -> Kernels | None:

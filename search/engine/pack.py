@@ -35,7 +35,7 @@ from search.engine.native import Kernels
 from search.engine.products import has_choice, multiplies_with_onednn, products, step_flops
 from search.engine.program import Form, ProgramIdentity
 from search.engine.spec import StepSpec
-from search.engine.step import Terms, eager_step
+from search.engine.step import Terms, eager_steps
 from search.engine.threads import computing
 
 
@@ -130,7 +130,7 @@ class Pack:
             self._gradients = Stacks(
                 self._memory.layout, width, device=data.device, dtype=data.dtype
             )
-            self._steps = eager_step(spec, self._memory, self._gradients, kernels).repeat
+            self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
         else:
             self._steps = compiled.bind_step(self._memory.inputs())
             self._evaluation = _CompiledEvaluation(compiled, self._memory)

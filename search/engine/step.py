@@ -20,7 +20,7 @@ from search.engine import rng
 from search.engine.layers import Rows, StackedMlp
 from search.engine.layout import Stacks
 from search.engine.memory import MOMENTS, Constant, PackMemory, Rate
-from search.engine.native import Kernels, NativeStep
+from search.engine.native import Kernels, NativeMlp, NativeStep, has_native_steps
 from search.engine.optim import adam, clip_factors, sgd
 from search.engine.penalty import add_gradients, soft_threshold
 from search.engine.spec import StepSpec
@@ -200,17 +200,10 @@ class Step:
                 soft_threshold(region.parameters, region.scratch, threshold)
 
 
-def eager_step(
-    spec: StepSpec, memory: PackMemory, gradients: Stacks, kernels: Kernels | None = None
-) -> Step:
-    """The step of a pack's tensors, with a region for each of their stretches: few operations.
-
-    Args:
-        gradients: laid out as the parameters; the gaps between them must hold zeros.
-        kernels: for a CPU; None has torch alone.
-    """
+def stretches(memory: PackMemory, gradients: Stacks) -> list[Region]:
+    """The stretches of a pack's parameters, and what belongs to them, as few regions."""
     moments = [moment.stretches_KR for moment in memory.moments.values()]
-    regions = [
+    return [
         Region(
             parameters,
             gradients.stretches_KR[i],
@@ -220,6 +213,23 @@ def eager_step(
         )
         for i, parameters in enumerate(memory.parameters.stretches_KR)
     ]
+
+
+def eager_steps(
+    spec: StepSpec, memory: PackMemory, gradients: Stacks, kernels: Kernels | None = None
+) -> Callable[[Terms, int], None]:
+    """So many steps of a pack's tensors, with a region for each of their stretches.
+
+    Args:
+        gradients: laid out as the parameters; the gaps between them must hold zeros.
+        kernels: for a CPU: of whole steps where they have the model, or else of the update and
+            dropout; None has torch alone.
+    """
+    regions = stretches(memory, gradients)
+    inputs, views = memory.inputs(), gradients.views()
+    if kernels is not None and has_native_steps(spec.shape):
+        native = NativeMlp(kernels, spec, inputs, views, regions)
+        return lambda terms, count: native.run(count)
     num_slots, _, num_rows = memory.samples_KSB.shape
     batch_KBD = memory.data.train.x.new_zeros(num_slots, num_rows, spec.shape.num_features)
 
@@ -228,9 +238,8 @@ def eager_step(
         torch.index_select(x_ND, 0, samples_KB.view(-1), out=batch_KBD.view(-1, x_ND.shape[1]))
         return batch_KBD
 
-    inputs = memory.inputs()
-    native = None if kernels is None else NativeStep(kernels, spec, inputs, regions)
-    return Step(spec, inputs, gradients.views(), regions, rows_of, native)
+    parts = None if kernels is None else NativeStep(kernels, spec, inputs, regions)
+    return Step(spec, inputs, views, regions, rows_of, parts).repeat
 
 
 class TracedStep(torch.nn.Module):

@@ -151,12 +151,25 @@ def test_a_program_is_made_in_a_hurry_where_runs_save_as_much(
     requests: list[tuple[Job, bool]] = []
     monkeypatch.setattr(Programs, "request", lambda _, job, *, hurry: requests.append((job, hurry)))
     lanes = Lanes(CPU, LaneOptions(width=2, cache=tmp_path))
-    shape = shape_for(data)
+    shape = shape_for(data, batch_norm=True)  # which the native steps leave to a compiler
     lanes.add("run", config(epochs=3), shape, data, group="study", num_following=num_following)
     drain(lanes)
     spec = step_spec(config(), shape, data)
     assert {job for job, _ in requests} == {Job.of(spec, data, threads=1)}
     assert any(hurry for _, hurry in requests) is hurries
+
+
+def test_nothing_is_compiled_where_native_steps_are_at_hand(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be compiled")
+
+    monkeypatch.setattr(Programs, "request", refuse)
+    lanes = Lanes(CPU, LaneOptions(width=2, cache=tmp_path))
+    lanes.add("run", config(epochs=3), shape_for(data), data, group="study", num_following=10_000)
+    (began,) = [event for event in drain(lanes) if isinstance(event, Began)]
+    assert began.program.startswith("native/")
 
 
 def test_without_compiling_no_program_is_asked_for(

@@ -11,6 +11,7 @@ from search.engine import DeviceData, native, rng
 from search.engine.memory import PackMemory
 from search.engine.native import Kernels, NativeStep
 from search.engine.pack import Pack
+from search.engine.step import stretches
 from tests.engine.program_checks import (
     CASES,
     WIDTH,
@@ -30,10 +31,11 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     return found
 
 
-def native_step(pack: Pack) -> NativeStep:
-    """The kernels of a pack, as its eager step has them."""
-    found: NativeStep = pack._steps.__self__._native
-    return found
+def native_step(pack: Pack, kernels: Kernels) -> NativeStep:
+    """The kernels of the update and of dropout over the tensors of a pack."""
+    assert pack._gradients is not None
+    regions = stretches(pack._memory, pack._gradients)
+    return NativeStep(kernels, pack.spec, pack._memory.inputs(), regions)
 
 
 @pytest.fixture(params=CASES)
@@ -65,7 +67,7 @@ def test_units_are_dropped_by_the_draws_of_rng(kernels: Kernels) -> None:
         pack.load(slot, config)
     pack.tick(2)
     memory: PackMemory = pack._memory
-    dropped = native_step(pack).dropout_factors()
+    dropped = native_step(pack, kernels).dropout_factors()
     at = (torch.arange(WIDTH), memory.step_K)
     draws = rng.draw(memory.dropout_keys_KS[at], memory.dropout_counters_UB)
     kept = draws >= memory.dropout_thresholds_K1[:, :, None]
@@ -90,7 +92,7 @@ def test_an_infinite_weight_without_l2_shows_that_it_diverged(kernels: Kernels) 
     pack._prepare_epochs(range(WIDTH))
     for stretch in gradients.stretches_KR:
         stretch.zero_()
-    native_step(pack).update()
+    native_step(pack, kernels).update()
     assert weight[0, 0] == float("inf")
     assert weight[1:].isfinite().all()
 
