@@ -43,6 +43,8 @@ class Lanes:
     def __init__(self, device: torch.device, options: LaneOptions) -> None:
         self._device, self._options = device, options
         self._programs = Programs(options.cache if options.compile else None)
+        if device.type == "cpu":
+            self._programs.prepare()
         self._lanes: dict[Hashable, Lane] = {}
         self._rules: dict[str, PruningRules] = {}
         self._widest: dict[StepSpec, int] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from search.engine import native
@@ -31,20 +32,24 @@ class Programs:
                 _log.warning("nothing is compiled, as there is no folder for it: %s", exc)
                 self.folder = None
         self._loaded: dict[str, CompiledProgram] = {}
-        self._kernels: native.Kernels | None = None
-        self._knows_kernels = self.folder is None
+        self._kernels: Future[native.Kernels | None] | None = None
         self._lock = threading.RLock()  # of all below, which the thread that waits changes too
         self._failed: set[str] = set()
         self._wanted: dict[str, tuple[Job, bool]] = {}
         self._running: Compilation | None = None
 
+    def prepare(self) -> None:
+        """Begin to compile the native kernels, which takes a second or two once a machine."""
+        if self._kernels is None and self.folder is not None:
+            compiler = ThreadPoolExecutor(1, "kernels")
+            self._kernels = compiler.submit(native.kernels, self.folder)
+            compiler.shutdown(wait=False)
+
     @property
     def kernels(self) -> native.Kernels | None:
-        """The native kernels; compiled here and now if need be, in a second or two."""
-        if not self._knows_kernels:
-            assert self.folder is not None
-            self._kernels, self._knows_kernels = native.kernels(self.folder), True
-        return self._kernels
+        """The native kernels; waits until they are compiled."""
+        self.prepare()
+        return None if self._kernels is None else self._kernels.result()
 
     def get(self, job: Job) -> CompiledProgram | None:
         """The job's program, if there is one by now."""

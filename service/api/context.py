@@ -13,6 +13,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from search.tasks.datasets import DatasetCard, folder_cards
+from service.api.arrivals import Arrivals
 from service.errors import RequestInFlight, Unavailable
 from service.settings import Settings
 from service.store import migrate
@@ -85,6 +86,7 @@ class Context:
     local_datasets: LocalDatasets
     readiness: Readiness
     in_flight: InFlight = field(default_factory=InFlight)
+    arrivals: Arrivals = field(default_factory=Arrivals)
 
 
 async def _context(request: Request) -> Context:

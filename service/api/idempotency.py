@@ -58,7 +58,9 @@ class Once:
                 remember(tx, result)
             return result
 
-        return self.perform_action(caller, action, status=status)
+        answered = self.perform_action(caller, action, status=status)
+        self.api.arrivals.tell()  # a study may have runs to start now
+        return answered
 
     def perform_action(
         self, caller: Caller, action: Callable[[Remember], BaseModel], *, status: int = 200

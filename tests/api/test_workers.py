@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
+from fastapi import FastAPI
 
 from service.api import examples
+from service.api.app import create_app
+from service.settings import Settings
+from service.store.session import Store
 from tests.api.calling import SPEC, fields, ok, problem
+from tests.api.conftest import ClientOf
 
 
 def test_a_worker_from_registration_to_result(client: httpx.Client) -> None:
@@ -89,3 +96,33 @@ def test_what_a_worker_may_not_say(client: httpx.Client) -> None:
     end = {"run": 1, "attempt": 1, "outcome": "pruned", "rule_version": 0}
     named = fields(client.post(sync, json={"sync_seq": 1, "ended": [end], "rules": {"s": -1}}))
     assert named.keys() == {"ended.0.rule_version", "rules.s"}
+
+
+def test_a_worker_without_work_is_answered_when_some_arrives(
+    settings: Settings, store: Store, client_of: ClientOf
+) -> None:
+    app: FastAPI = create_app(settings.model_copy(update={"sync_interval_seconds": 60.0}), store)
+    client, worker = client_of(app), client_of(app)
+    registered = ok(worker.post("/v1/workers", json=examples.REGISTRATION), 201)
+    sync = f"/v1/workers/{registered['id']}:sync"
+    statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(worker.post, sync, json=statement)
+        for _ in range(10_000):
+            ok(client.get("/healthz"))
+            if app.state.context.arrivals._waiting:
+                break
+        assert not answer.done()
+        ok(client.post("/v1/studies", json=SPEC), 201)
+        assert len(ok(answer.result(timeout=30))["start"]) == 1
+
+
+def test_a_worker_without_work_is_answered_in_its_interval_at_the_latest(
+    settings: Settings, store: Store, client_of: ClientOf
+) -> None:
+    app = create_app(settings.model_copy(update={"sync_interval_seconds": 0.01}), store)
+    client = client_of(app)
+    registered = ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)
+    statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
+    assert ok(client.post(f"/v1/workers/{registered['id']}:sync", json=statement))["start"] == []
+    assert not app.state.context.arrivals._waiting

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from service import workers
@@ -57,7 +59,7 @@ def register_worker(
     responses=problems(404, 409, body=True),
     openapi_extra=takes(SyncRequest, one_run_ended=examples.SYNC),
 )
-def sync_worker(
+async def sync_worker(
     caller: WorkerCaller,
     api: Api,
     worker: Annotated[str, Path(description="the worker's id", pattern=ID_PATTERN, max_length=64)],
@@ -65,9 +67,14 @@ def sync_worker(
 ) -> Response:
     """What the worker holds, reports and has ended since; answered with runs to start and to stop.
 
-    Sending it twice changes nothing.  404 or 409: the worker is not, or no longer, registered;
-    register again.
+    Where it has nothing to do and there is nothing for it, the answer waits for work to arrive, at
+    most `sync_interval_seconds`.  Sending it twice changes nothing.  404 or 409: the worker is not,
+    or no longer, registered; register again.
     """
-    answer = workers.sync(api.store, worker, body, settings=api.settings)
+    sync = partial(workers.sync, api.store, worker, body, settings=api.settings)
+    with api.arrivals.listening() as arrival:
+        answer = await run_in_threadpool(sync)
+        if workers.waits(body, answer) and await arrival.within(api.settings.sync_interval_seconds):
+            answer = await run_in_threadpool(sync)
     # FastAPI would validate it again, and make objects of each of hundreds of runs for that.
     return Response(answer.model_dump_json(), media_type="application/json")
