@@ -410,6 +410,116 @@ int32_t train(const Mlp<T>& m, bool is_adam, int64_t count) {
   return 0;
 }
 
+template <typename T>
+struct EvaluatedLayer {
+  int64_t num_in;
+  int64_t num_out;
+  int64_t weight_stride;  // numbers from one slot's to the next one's, like the next
+  int64_t bias_stride;
+  const T* weight_numbers;  // [H, D] of each slot
+  const T* bias;            // [H] of each slot
+  T* output_numbers;        // [E, H, B]
+  // torch's tensors.
+  void* weight;  // [E, H, D]
+  void* input;   // [E, D, B]
+  void* output;  // [E, H, B], the memory of `output_numbers`
+};
+
+// Of E slots, on one chunk of B rows.
+template <typename T>
+struct Evaluation {
+  const EvaluatedLayer<T>* layers;
+  int64_t num_layers;
+  int64_t num_slots;
+  int64_t num_rows;
+  int64_t num_valid;  // rows that count, the first ones
+  const int64_t* y;   // [B]
+  double* totals;     // [E, 2]: adds losses and right guesses
+  double* weights;    // [E, 2]: Σw² and the number of small weights; null leaves them out
+  Bmm bmm;
+};
+
+template <typename T>
+void judge(const Evaluation<T>& e, int64_t slot) {
+  const EvaluatedLayer<T>& last = e.layers[e.num_layers - 1];
+  const T* logits = last.output_numbers + slot * last.num_out * e.num_rows;
+  const T* bias = last.bias + slot * last.bias_stride;
+  for (int64_t first = 0; first < e.num_valid; first += kLanes) {
+    // Rows past the valid ones are there too, up to a multiple of kLanes.
+    T highest[kLanes], total[kLanes];
+    int32_t guess[kLanes];
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      highest[lane] = -INFINITY;
+      total[lane] = 0;
+      guess[lane] = 0;
+    }
+    for (int64_t c = 0; c < last.num_out; ++c) {
+      const T* __restrict row = logits + c * e.num_rows + first;
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const T logit = row[lane] + bias[c];
+        guess[lane] = logit > highest[lane] ? int32_t(c) : guess[lane];
+        highest[lane] = logit > highest[lane] ? logit : highest[lane];
+      }
+    }
+    for (int64_t c = 0; c < last.num_out; ++c) {
+      const T* __restrict row = logits + c * e.num_rows + first;
+      for (int64_t lane = 0; lane < kLanes; ++lane)
+        total[lane] += exp_of(row[lane] + bias[c] - highest[lane]);
+    }
+    const int64_t size = e.num_valid - first < kLanes ? e.num_valid - first : kLanes;
+    for (int64_t lane = 0; lane < size; ++lane) {
+      const int64_t target = e.y[first + lane];
+      const T chosen = logits[target * e.num_rows + first + lane] + bias[target];
+      e.totals[2 * slot] += double(std::log(total[lane]) - (chosen - highest[lane]));
+      e.totals[2 * slot + 1] += guess[lane] == target;
+    }
+  }
+}
+
+template <typename T>
+void weigh(const Evaluation<T>& e, int64_t slot) {
+  double sums[kLanes] = {};
+  int64_t num_small = 0;
+  for (int64_t i = 0; i < e.num_layers; ++i) {
+    const EvaluatedLayer<T>& layer = e.layers[i];
+    const T* __restrict weights = layer.weight_numbers + slot * layer.weight_stride;
+    const int64_t size = layer.num_in * layer.num_out;
+    int64_t at = 0;
+    for (; at + kLanes <= size; at += kLanes)
+      for (int64_t lane = 0; lane < kLanes; ++lane)
+        sums[lane] += double(weights[at + lane]) * double(weights[at + lane]);
+    for (; at < size; ++at) sums[0] += double(weights[at]) * double(weights[at]);
+    for (int64_t j = 0; j < size; ++j) num_small += std::fabs(weights[j]) < T(NEAR_ZERO);
+  }
+  double total = 0;
+  for (double sum : sums) total += sum;
+  e.weights[2 * slot] = total;
+  e.weights[2 * slot + 1] = double(num_small);
+}
+
+template <typename T>
+int32_t evaluate(const Evaluation<T>& e) {
+  for (int64_t i = 0; i < e.num_layers; ++i) {
+    const EvaluatedLayer<T>& layer = e.layers[i];
+    if (int32_t status = e.bmm(layer.output, layer.weight, layer.input)) return status;
+    if (i == e.num_layers - 1) break;
+    for (int64_t unit = 0; unit < e.num_slots * layer.num_out; ++unit) {
+      const int64_t slot = unit / layer.num_out;
+      const T bias = layer.bias[slot * layer.bias_stride + unit % layer.num_out];
+      T* __restrict output = layer.output_numbers + unit * e.num_rows;
+      for (int64_t row = 0; row < e.num_rows; ++row) {
+        const T value = output[row] + bias;
+        output[row] = value < 0 ? T(0) : value;
+      }
+    }
+  }
+  for (int64_t slot = 0; slot < e.num_slots; ++slot) {
+    judge(e, slot);
+    if (e.weights != nullptr) weigh(e, slot);
+  }
+  return 0;
+}
+
 // Of torch's C interface: `aoti_torch_new_tensor_handle`, `AOTInductorModelContainerRunSingleThreaded`.
 using NewHandle = int32_t (*)(void* tensor, void** copy);
 using RunModel = int32_t (*)(void* container, void** inputs, size_t num_inputs, void** outputs,
@@ -444,6 +554,8 @@ int32_t train_float32(const Mlp<float>* m, int64_t is_adam, int64_t count) {
 int32_t train_float64(const Mlp<double>* m, int64_t is_adam, int64_t count) {
   return train(*m, is_adam, count);
 }
+int32_t evaluate_float32(const Evaluation<float>* e) { return evaluate(*e); }
+int32_t evaluate_float64(const Evaluation<double>* e) { return evaluate(*e); }
 void dropout_float32(const Dropout<float>* d) { dropout(*d); }
 void dropout_float64(const Dropout<double>* d) { dropout(*d); }
 }

@@ -19,13 +19,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_size_t, c_void_p, pointer
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from search.engine import processor, rng
 from search.engine.config import ModelShape
+from search.engine.evaluation import NEAR_ZERO
 from search.engine.memory import Constant, Rate
 from search.engine.optim import ADAM_BETAS, CLIP_EPSILON
 from search.engine.spec import StepSpec
@@ -121,6 +122,35 @@ class _Mlp(Structure):
     )  # fmt: skip
 
 
+class _EvaluatedLayer(Structure):
+    _fields_ = (
+        ("num_in", c_int64),
+        ("num_out", c_int64),
+        ("weight_stride", c_int64),
+        ("bias_stride", c_int64),
+        ("weight_numbers", c_void_p),
+        ("bias", c_void_p),
+        ("output_numbers", c_void_p),
+        ("weight", c_void_p),
+        ("input", c_void_p),
+        ("output", c_void_p),
+    )
+
+
+class _Evaluation(Structure):
+    _fields_ = (
+        ("layers", POINTER(_EvaluatedLayer)),
+        ("num_layers", c_int64),
+        ("num_slots", c_int64),
+        ("num_rows", c_int64),
+        ("num_valid", c_int64),
+        ("y", c_void_p),
+        ("totals", c_void_p),
+        ("weights", c_void_p),
+        ("bmm", c_void_p),
+    )
+
+
 class Kernels:
     """The library of kernels.
 
@@ -133,11 +163,11 @@ class Kernels:
         loaded = ctypes.CDLL(str(library))
         self.by_name = {
             f"{kind}_{dtype}": getattr(loaded, f"{kind}_{dtype}")
-            for kind in ("adam", "sgd", "dropout", "train")
+            for kind in ("adam", "sgd", "dropout", "train", "evaluate")
             for dtype in ("float32", "float64")
         }
         for name, function in self.by_name.items():
-            function.restype = c_int32 if name.startswith("train") else None
+            function.restype = c_int32 if name.startswith(("train", "evaluate")) else None
         self.run_model = loaded.run_model
         self.run_model.argtypes = (*[c_void_p] * 4, c_int64, c_int64)
 
@@ -312,6 +342,73 @@ class NativeMlp:
             raise MemoryError("a product could not allocate what it needs; see the log")
 
 
+class NativeEvaluation:
+    """The evaluation of a few slots on a split, by the shapes that have native steps.
+
+    Args:
+        chunks: of `EvaluationMemory.inputs`; fills their totals and weights.
+    """
+
+    def __init__(
+        self, kernels: Kernels, shape: ModelShape, chunks: Sequence[Mapping[str, Tensor]]
+    ) -> None:
+        assert has_native_steps(shape)
+        self._tensors: list[Tensor] = []
+        self._chunks: list[tuple[Any, _Evaluation]] = []
+        outputs: list[Tensor] = []
+        for chunk in chunks:
+            x_BD, num_layers = chunk["x"], len(shape.widths) - 1
+            flow = x_BD.t()[None].expand(len(chunk["totals"]), -1, -1)
+            layers = []
+            for i in range(num_layers):
+                weight, bias = chunk[f"layers.{i}.weight"], chunk[f"layers.{i}.bias"]
+                if len(outputs) == i:  # the same for all chunks, which have as many rows
+                    outputs.append(x_BD.new_empty(len(weight), weight.shape[1], len(x_BD)))
+                handles = [*_handles([weight, flow, outputs[i]])]
+                weakref.finalize(self, _forget, handles)
+                self._tensors += [weight, bias, flow]
+                layers.append(
+                    _EvaluatedLayer(
+                        shape.widths[i],
+                        shape.widths[i + 1],
+                        weight.stride(0),
+                        bias.stride(0),
+                        weight.data_ptr(),
+                        bias.data_ptr(),
+                        outputs[i].data_ptr(),
+                        *handles,
+                    )
+                )
+                flow = outputs[i]
+            array = (_EvaluatedLayer * num_layers)(*layers)
+            arguments = _Evaluation(
+                array,
+                num_layers,
+                len(chunk["totals"]),
+                len(x_BD),
+                int(chunk["num_valid"]),
+                chunk["y"].data_ptr(),
+                chunk["totals"].data_ptr(),
+                0 if self._chunks else chunk["weights"].data_ptr(),
+                ctypes.cast(_torch().aoti_torch_cpu_bmm_out, c_void_p),
+            )
+            self._tensors += [chunk["y"], chunk["totals"], chunk["weights"]]
+            self._chunks.append((array, arguments))
+        self._tensors += outputs
+        dtype = str(chunks[0]["x"].dtype).removeprefix("torch.")
+        self._evaluate = kernels.by_name[f"evaluate_{dtype}"]
+
+    def run(self) -> None:
+        """Evaluate chunk by chunk.
+
+        Raises:
+            MemoryError: a product failed: nothing else can run out.
+        """
+        for _, arguments in self._chunks:
+            if self._evaluate(byref(arguments)):
+                raise MemoryError("a product could not allocate what it needs; see the log")
+
+
 class Model:
     """A model that AOTInductor compiled for a CPU, bound to its inputs.
 
@@ -449,6 +546,7 @@ def _macros() -> list[str]:
         "ADAM_BETA_2": repr(beta_2),
         "ADAM_1_MINUS_BETA_2": repr(1 - beta_2),
         "CLIP_EPSILON": repr(CLIP_EPSILON),
+        "NEAR_ZERO": repr(NEAR_ZERO),
         "RNG_MULTIPLIER_1": hex(rng.MULTIPLIER_1),
         "RNG_MULTIPLIER_2": hex(rng.MULTIPLIER_2),
     }

@@ -10,9 +10,10 @@ selection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ from search.engine.evaluation import (
 )
 from search.engine.layout import Stacks
 from search.engine.memory import PackMemory
-from search.engine.native import Kernels
+from search.engine.native import Kernels, NativeEvaluation, has_native_steps
 from search.engine.products import has_choice, multiplies_with_onednn, products, step_flops
 from search.engine.program import Form, ProgramIdentity
 from search.engine.spec import StepSpec
@@ -124,16 +125,19 @@ class Pack:
             multiplies_with_onednn(flops, device, dtype) if has_choice(device, dtype) else None
         )
         self._steps: Callable[[Terms, int], None]
-        self._evaluation: _CompiledEvaluation | None = None
+        self._evaluation: _GroupEvaluation | None = None
         self._gradients: Stacks | None = None
         if compiled is None:
             self._gradients = Stacks(
                 self._memory.layout, width, device=data.device, dtype=data.dtype
             )
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
+            if kernels is not None and has_native_steps(spec.shape):
+                bind = partial(NativeEvaluation, kernels, spec.shape)
+                self._evaluation = _GroupEvaluation(lambda chunks: bind(chunks).run, self._memory)
         else:
             self._steps = compiled.bind_step(self._memory.inputs())
-            self._evaluation = _CompiledEvaluation(compiled, self._memory)
+            self._evaluation = _GroupEvaluation(compiled.bind_evaluation, self._memory)
         self._occupants: list[_Occupant | None] = [None] * width
         self._counters_N = rng.counters(data.train.num_samples, data.device)
 
@@ -351,15 +355,23 @@ class Pack:
         return run
 
 
-class _CompiledEvaluation:
-    """Evaluates slots on the validation data, a fixed number of them at once."""
+class _GroupEvaluation:
+    """Evaluates slots on the validation data, a fixed number of them at once.
 
-    def __init__(self, compiled: CompiledProgram, memory: PackMemory) -> None:
+    Args:
+        bind: gives the evaluation of what lies in the chunks of an `EvaluationMemory`.
+    """
+
+    def __init__(
+        self,
+        bind: Callable[[Sequence[Mapping[str, Tensor]]], Callable[[], None]],
+        memory: PackMemory,
+    ) -> None:
         split, shape = memory.data.validation, memory.layout.shape
         self._source = memory
         self._num_slots = slots_at_once(shape, split.num_samples, len(memory.step_K))
         self._memory = EvaluationMemory(shape, split, self._num_slots)
-        self._run = compiled.bind_evaluation(self._memory.inputs())
+        self._run = bind(self._memory.inputs())
 
     def __call__(self, group_G: Tensor) -> tuple[Tensor, Tensor]:
         """Losses and right guesses, and `weight_totals`, each float64 [G, 2]."""

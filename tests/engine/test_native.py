@@ -140,3 +140,18 @@ def test_tensors_keep_their_places(kernels: Kernels) -> None:
     pack.load(1, case.configs[2])
     pack.tick(2)
     assert {n: t.data_ptr() for n, t in pack._memory.inputs().items()} == before
+
+
+@pytest.mark.parametrize("name", ["adam", "adam64", "sgd64", "large"])
+def test_the_metrics_are_those_of_torch(name: str, kernels: Kernels) -> None:
+    case = CASES[name]
+    metrics = []
+    for program in ({"kernels": kernels}, {}):
+        pack = Pack(case.spec, case.data, width=WIDTH, **program)
+        for slot, config in enumerate(case.configs):
+            pack.load(slot, config)
+        pack.tick(1)
+        pack.tick(pack.ticks_to_epoch_end)
+        metrics.append(torch.tensor(pack.epoch_metrics(range(WIDTH)), dtype=torch.float64))
+    rtol = 1e-9 if case.spec.dtype == "float64" else 1e-3
+    torch.testing.assert_close(*metrics, rtol=rtol, atol=1e-3 if rtol > 1e-9 else 0.0)
