@@ -142,7 +142,7 @@ def test_tensors_keep_their_places(kernels: Kernels) -> None:
     assert {n: t.data_ptr() for n, t in pack._memory.inputs().items()} == before
 
 
-@pytest.mark.parametrize("name", ["adam", "adam64", "sgd64", "large"])
+@pytest.mark.parametrize("name", ["adam64", "sgd64"])
 def test_the_metrics_are_those_of_torch(name: str, kernels: Kernels) -> None:
     case = CASES[name]
     metrics = []
@@ -153,5 +153,4 @@ def test_the_metrics_are_those_of_torch(name: str, kernels: Kernels) -> None:
         pack.tick(1)
         pack.tick(pack.ticks_to_epoch_end)
         metrics.append(torch.tensor(pack.epoch_metrics(range(WIDTH)), dtype=torch.float64))
-    rtol = 1e-9 if case.spec.dtype == "float64" else 1e-3
-    torch.testing.assert_close(*metrics, rtol=rtol, atol=1e-3 if rtol > 1e-9 else 0.0)
+    torch.testing.assert_close(*metrics, rtol=1e-9, atol=0.0)
