@@ -162,6 +162,8 @@ def _train_at_once(job: Job, home: Path) -> dict[str, Any]:
 def _train_one_by_one(job: Job, home: Path) -> dict[str, Any]:
     """The engine: the `seconds` of each run alone, and the form of its program."""
     trainer, runs = _engine(job)
+    trainer.add("warm-up", runs[0])  # compiles the native kernels
+    _train_all(trainer)
     seconds, programs = [], []
     for key, run in enumerate(runs):
         before = time.perf_counter()

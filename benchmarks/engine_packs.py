@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ from search.engine import (
 )
 from search.engine.admission import compiled_width
 from search.engine.compiled import Compilation, CompiledProgram, Job
-from search.engine.native import kernels
+from search.engine.native import has_native_steps, kernels
 from search.engine.pack import METRICS
 from search.engine.spec import StepSpec
 
@@ -62,11 +63,10 @@ class Packs:
         return self._threads * (self._width or compiled_width(spec, self._data.device))
 
     def compile(self, config: RunConfig) -> float:
-        """Have the program for such a run at hand; the seconds that took, 0 where it was."""
+        """Have what trains such a run at hand; the seconds that took, 0 where it was."""
         if self._cache is None:
             return 0.0
-        spec = _spec(config, self._shape, self._data)
-        return _compile(Job.of(spec, self._data, threads=1), self._cache)
+        return _form(config, self._shape, self._data, self._cache)[1]
 
     def train(self, configs: Sequence[RunConfig]) -> Training:
         """Add all the runs at once, and train until the last is over.
@@ -168,13 +168,22 @@ class Solo:
 def open_pack(
     config: RunConfig, shape: ModelShape, data: DeviceData, width: int, cache: Path | None
 ) -> tuple[Pack, float]:
-    """A pack for such runs on one thread, and the seconds that compiling its program took."""
-    spec = _spec(config, shape, data)
-    if cache is None:
-        return Pack(spec, data, width=width), 0.0
-    job = Job.of(spec, data, threads=1)
+    """A pack for such runs on one thread, and the seconds that compiling for it took."""
+    form, seconds = ({}, 0.0) if cache is None else _form(config, shape, data, cache)
+    return Pack(_spec(config, shape, data), data, width=width, **form), seconds
+
+
+def _form(
+    config: RunConfig, shape: ModelShape, data: DeviceData, cache: Path
+) -> tuple[dict[str, Any], float]:
+    """What a pack on one thread is given to step fast, as `Lanes` does; the seconds it took."""
+    start = time.perf_counter()
+    native = kernels(cache) if data.device.type == "cpu" else None
+    if native is not None and has_native_steps(shape):
+        return {"kernels": native}, time.perf_counter() - start
+    job = Job.of(_spec(config, shape, data), data, threads=1)
     seconds = _compile(job, cache)
-    return Pack(spec, data, width=width, compiled=_program(job, cache)), seconds
+    return {"compiled": _program(job, cache)}, seconds
 
 
 def _program(job: Job, cache: Path) -> CompiledProgram:

@@ -22,9 +22,10 @@ _log = logging.getLogger(__name__)
 def num_places(num_slots: int) -> int:
     """How many runs a device holds: those that train, and some that wait.
 
-    Small runs end faster than the api is asked for more.
+    Small runs end faster than the api is asked for more.  And a small study is at hand as a whole,
+    so that its runs are shared out among packs at once: a few that come late would train alone.
     """
-    return num_slots + max(2, num_slots // 2)
+    return num_slots + max(2, num_slots)
 
 
 class Port(Protocol):

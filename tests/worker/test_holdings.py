@@ -74,7 +74,7 @@ def test_a_later_attempt_is_another_handing_out(desk: Desk) -> None:
 
 
 def test_a_worker_asks_for_as_many_runs_as_train_and_some_that_wait() -> None:
-    for num_slots, num_places in [(1, 3), (4, 6), (256, 384)]:
+    for num_slots, num_places in [(1, 3), (4, 8), (256, 512)]:
         assert Desk(num_slots).holdings.statement().free_slots == {"cpu:0": num_places}
 
 
