@@ -133,35 +133,49 @@ class ExternalStudy:
         self, trial: ExternalTrial, *, epoch: EpochReport | None, end: TrialEnd | None
     ) -> None:
         with self._lock:
+            gathered = self._gathered.get(trial.number)
+            if gathered is not None and gathered.trial.attempt != trial.attempt:
+                self._send()  # of an attempt that has been given to another
             one = self._gathered.setdefault(trial.number, _Gathered(trial))
             if epoch is not None:
                 one.epochs.append(epoch)
             one.end = end if one.end is None else one.end
-            if self._is_due(has_ended=end is not None):
+            if self._is_due(trial, has_ended=end is not None):
                 self._send()
             error = self._errors.pop(trial.number, None)
             if error is not None:
                 raise _api_error({trial.number: error})
 
-    def _is_due(self, *, has_ended: bool) -> bool:
+    def _is_due(self, trial: ExternalTrial, *, has_ended: bool) -> bool:
         if self._num_batches == 0 and (has_ended or self._has_pruner):
             return True
         num_epochs = sum(len(one.epochs) for one in self._gathered.values())
         return (
             self._clock() - self._sent_at >= self._gather_seconds
-            or len(self._gathered) == MAX_TRIALS_A_CALL
+            # Another trial's reports do not renew this one's lease.
+            or self._clock() - trial._told_at >= _MAX_SHARE_OF_LEASE * self._lease_seconds
+            or len(self._gathered) >= MAX_TRIALS_A_CALL
             or num_epochs >= _MAX_EPOCHS_A_CALL
         )
 
     def _send(self) -> None:
-        sent = list(self._gathered.values())
-        outcomes = self._client.report_trials(self.name, [one.report() for one in sent])
-        self._gathered.clear()
-        self._sent_at = self._clock()
-        for one, outcome in zip(sent, outcomes, strict=True):
-            one.trial.should_prune |= outcome.should_prune
-            if outcome.error is not None:
-                self._errors[outcome.number] = outcome.error
+        while self._gathered:
+            # After an outage there may be more than one call takes.
+            sent: list[_Gathered] = []
+            num_epochs = 0
+            for one in self._gathered.values():
+                num_epochs += len(one.epochs)
+                if sent and (len(sent) == MAX_TRIALS_A_CALL or num_epochs > _MAX_EPOCHS_A_CALL):
+                    break
+                sent.append(one)
+            outcomes = self._client.report_trials(self.name, [one.report() for one in sent])
+            self._sent_at = self._clock()
+            for one, outcome in zip(sent, outcomes, strict=True):
+                del self._gathered[one.trial.number]
+                one.trial._told_at = self._sent_at
+                one.trial.should_prune |= outcome.should_prune
+                if outcome.error is not None:
+                    self._errors[outcome.number] = outcome.error
 
 
 class ExternalTrial:
@@ -173,6 +187,7 @@ class ExternalTrial:
         self.attempt = suggested.attempt
         self.config = suggested.config
         self.seed = suggested.seed
+        self._told_at = study._clock()
         self.should_prune = False
         """Whether the study's pruner has given the trial up: complete it as PRUNED."""
 

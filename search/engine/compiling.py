@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 NICENESS = 10
@@ -30,7 +31,8 @@ def main(job: str, folder: str, scratch: str, hurry: str = "") -> int:
     if hurry or not hasattr(os, "SCHED_IDLE"):  # the latter not on macOS
         os.nice(NICENESS)  # the runs that train meanwhile go first
     else:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(OSError):  # not allowed in some containers
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
     from search.engine.compiled import Job
 

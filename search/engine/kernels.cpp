@@ -525,7 +525,7 @@ using NewHandle = int32_t (*)(void* tensor, void** copy);
 using RunModel = int32_t (*)(void* container, void** inputs, size_t num_inputs, void** outputs,
                              size_t num_outputs, void* stream, void* proxy_executor);
 
-constexpr int64_t kMaxInputs = 256;
+constexpr int64_t kMaxInputs = 1024;
 
 }  // namespace
 

@@ -211,10 +211,16 @@ class Lane:
         """Remember that no pack as wide as this fits."""
         self._widest[self.spec] = max(1, width // 2)
 
+    @property
+    def needs_measuring(self) -> bool:
+        """Whether `add` measures how wide its eager packs are to be."""
+        is_fixed = self._pinned or self._options.width is not None
+        is_measured = self._eager_width is not None or self._kernels is not None
+        return self.has_work and not is_fixed and not is_measured
+
     def add(self, run: Waiting) -> None:
         """Have a run wait for a slot."""
-        is_fixed = self._pinned or self._options.width is not None
-        if self.has_work and self._eager_width is None and not is_fixed and self._kernels is None:
+        if self.needs_measuring:
             # Here, where a run is being added: what goes wrong is known to be about its step.
             self._eager_width = self._widths.best(
                 self.spec, self.data, run.config, self.full_width, self._threads

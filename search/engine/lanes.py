@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from collections import defaultdict
 from collections.abc import Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 
 import torch
@@ -112,13 +112,29 @@ class Lanes:
                 widths=self._widths,
                 pinned=pinned,
             )
-        self._lanes[lane_key].add(Waiting(key, config, group))
+        lane = self._lanes[lane_key]
+        if lane.needs_measuring:
+            self.settle()  # by which speeds would be wrong, and packs want the other library
+        lane.add(Waiting(key, config, group))
         if group is not None:
             self._num_following[group] = num_following
 
     def remove(self, key: Hashable) -> bool:
-        """Take a run out at once; False where there is none of that key."""
+        """Take a run out; False where there is none of that key.
+
+        Waits for the turn of its pack to end: whoever removes a run that hangs waits as well.
+        """
+        for turn, (_, open_pack) in self._turns.items():
+            if any(run.key == key for run, _ in open_pack.runs.values()):
+                wait([turn])
         return any(lane.remove(key) for lane in self._lanes.values())
+
+    def settle(self) -> None:
+        """Wait until no pack has its turn; the next `advance` tells what came of them.
+
+        For what is not to happen beside training, so that it is known whose fault a crash is.
+        """
+        wait(self._turns)
 
     def set_rules(self, group: str, rules: PruningRules) -> None:
         """Prune the runs of a group by these rules from their next epochs on."""
@@ -254,9 +270,9 @@ class Lanes:
             if width == 1:
                 return [Failed(key, error) for key in keys]
             return [HandedBack(key, error, None) for key in keys]
-        if len(keys) == 1:
+        if len(keys) == 1 and not open_pack.removed:
             return [Failed(keys[0], error)]
-        return [HandedBack(key, error, len(keys) // 2) for key in keys]
+        return [HandedBack(key, error, max(1, len(keys) // 2)) for key in keys]
 
     def _is_shared_with(self, open_pack: OpenPack | None) -> bool:
         """Whether other packs hold memory: then nobody knows whether a run would fit alone."""

@@ -42,8 +42,8 @@ _COMPILER_SECONDS = 60.0
 # No -ffast-math: infinities and NaN tell that a run has diverged.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
 
-_MAX_INPUTS = 256
-"""`kMaxInputs` of the source: the tensors of some fifty layers."""
+_MAX_INPUTS = 1024
+"""`kMaxInputs` of the source: more than the deepest model has."""
 
 _log = logging.getLogger(__name__)
 
@@ -481,18 +481,20 @@ def kernels(folder: Path) -> Kernels | None:
 
     Whoever may write to the folder decides what this process runs.
     """
-    name = _name()
-    if name is None:
-        return None
-    library = folder / name
+    problem: Exception | None = None
     for _ in range(2):
         try:
+            name = _name()
+            if name is None:
+                return None
+            library = folder / name
+            if problem is not None:
+                library.unlink(missing_ok=True)  # a damaged one is compiled anew
             if not library.exists():
                 _compile(library)
             return Kernels(library)
         except (OSError, subprocess.SubprocessError, AttributeError) as exc:
             problem = exc
-            library.unlink(missing_ok=True)  # a damaged one is compiled anew
     _log.warning("steps are slower, as their kernels could not be compiled: %s", problem)
     return None
 

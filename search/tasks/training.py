@@ -158,6 +158,7 @@ class Trainer:
         prepared, wanted = self._prepared.get(key), run.data_fingerprint
         if prepared is None or wanted not in (None, prepared.fingerprint):
             # Other data than in the cache may be the study's: the files may have been replaced.
+            self._lanes.settle()
             prepared = self._prepared[key] = self._load(*key, wanted)
         self._prepared.move_to_end(key)
         while len(self._prepared) > _MAX_PREPARED:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from service.client import ApiError, Client, Unreachable
 from service.external import GATHER_SECONDS, ExternalStudy, ExternalTrial
+from service.external_protocol import MAX_TRIALS_A_CALL, SuggestedTrial
 
 URL = "http://127.0.0.1:8000"
 
@@ -285,3 +287,43 @@ report(study.suggest()[0], 1, 2)
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[[(0, [1, 2], False)]]"
+
+
+def test_reports_of_one_trial_do_not_keep_another_from_renewing_its_lease(
+    study: ExternalStudy, desk: Desk, clock: Clock
+) -> None:
+    first, second = study.suggest(2)
+    clock.seconds = 35.0
+    report(first, 1)
+    clock.seconds = 35.5
+    report(second, 1)
+    assert desk.told() == [[(0, [1], False)], [(1, [1], False)]]
+
+
+def test_what_an_outage_has_heaped_up_goes_out_in_calls_that_the_service_takes(
+    study: ExternalStudy, desk: Desk
+) -> None:
+    trials = [*study.suggest(1_000), *study.suggest(1_000), *study.suggest(5)]
+    desk.is_down = True
+    for trial in trials:
+        with suppress(Unreachable):
+            trial.complete(0.5)
+    desk.is_down = False
+    study.flush()
+    assert [len(call) for call in desk.calls] == [MAX_TRIALS_A_CALL, MAX_TRIALS_A_CALL, 5]
+    assert [t["number"] for call in desk.calls for t in call] == [t.number for t in trials]
+
+
+def test_a_later_attempt_is_told_apart_from_an_earlier_one(
+    study: ExternalStudy, desk: Desk
+) -> None:
+    (earlier,) = study.suggest()
+    desk.num_suggested = 0  # its lease ran out
+    with study.batch():
+        report(earlier, 1)
+        later = ExternalTrial(
+            study,
+            SuggestedTrial(number=0, attempt=2, config={"x": 0.5}, seed=7, lease_seconds=60.0),
+        )
+        report(later, 1, 2)
+    assert [[t["attempt"] for t in call] for call in desk.calls] == [[1], [2]]

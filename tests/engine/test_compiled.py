@@ -26,7 +26,8 @@ from tests.engine.program_checks import (
 )
 from tests.engine.sets import step_spec
 
-pytestmark = pytest.mark.slow
+# In one process, so that the programs are compiled once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compiled")]
 
 JOBS = {name: Job.of(case.spec, case.data, threads=1) for name, case in CASES.items()}
 

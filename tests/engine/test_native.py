@@ -113,10 +113,15 @@ def test_a_damaged_library_is_compiled_again(tmp_path: Path) -> None:
     assert (tmp_path / name).stat().st_size > 1_000
 
 
-@pytest.mark.parametrize("compiler", ["/nowhere/g++", "false"])
+@pytest.mark.parametrize("compiler", ["/nowhere/g++", "false", "no program"])
 def test_without_a_compiler_that_works_torch_does_it_all(
     compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if compiler == "no program":
+        broken = tmp_path.with_name("broken-compiler")
+        broken.write_bytes(b"\x7fELF no program")
+        broken.chmod(0o700)
+        compiler = str(broken)
     monkeypatch.setenv("CXX", compiler)
     native._name.cache_clear()
     try:

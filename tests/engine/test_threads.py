@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import torch
@@ -130,12 +130,35 @@ def test_a_run_that_is_taken_out_in_its_turn_is_heard_of_no_more(
     lanes.add("other", config(batch_size=50, epochs=1), shape, data)
     events = [*lanes.advance(), *lanes.advance()]  # of the other lane, while this one is held
     assert entered.wait(timeout=30)
-    assert lanes.remove("gone")
+    with ThreadPoolExecutor(1) as canceller:
+        removed = canceller.submit(lanes.remove, "gone")
+        assert not removed.done(), "a run that hangs is not said to be gone"
+        go_on.set()
+        assert removed.result(timeout=30)
     assert not lanes.remove("gone")
-    go_on.set()
     events += drain(lanes)
     assert {e.key for e in events if isinstance(e, Over)} == {"stays", "other"}
     assert_same(outcomes(events)["stays"], alone(stays, shape, data, width=2))
+
+
+def test_widths_are_measured_while_nothing_trains(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = Lanes(CPU, LaneOptions(compile=False, threads=2))
+    shape = shape_for(data)
+    for number in range(2):
+        lanes.add(number, config(seed=number, epochs=200), shape, data)
+    lanes.advance()
+    lanes.advance()
+
+    def measure(*_: object, **__: object) -> int:
+        assert all(turn.done() for turn in lanes._turns)
+        return 2
+
+    monkeypatch.setattr(lanes._widths, "best", measure)
+    for number in range(2, 4):
+        lanes.add(number, config(seed=number, batch_size=50, epochs=1), shape, data)
+    assert outcomes(drain(lanes)).keys() == {0, 1, 2, 3}
 
 
 def test_a_pack_that_needs_all_threads_trains_by_itself(

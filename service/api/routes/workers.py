@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service import workers
@@ -60,6 +61,7 @@ def register_worker(
     openapi_extra=takes(SyncRequest, one_run_ended=examples.SYNC),
 )
 async def sync_worker(
+    request: Request,
     caller: WorkerCaller,
     api: Api,
     worker: Annotated[str, Path(description="the worker's id", pattern=ID_PATTERN, max_length=64)],
@@ -75,6 +77,8 @@ async def sync_worker(
     with api.arrivals.listening() as arrival:
         answer = await run_in_threadpool(sync)
         if workers.waits(body, answer) and await arrival.within(api.settings.sync_interval_seconds):
+            if await request.is_disconnected():
+                return Response()  # nobody is there to take the runs
             answer = await run_in_threadpool(sync)
     # FastAPI would validate it again, and make objects of each of hundreds of runs for that.
     return Response(answer.model_dump_json(), media_type="application/json")
