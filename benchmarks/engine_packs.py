@@ -27,7 +27,8 @@ from search.engine import (
 )
 from search.engine.admission import compiled_width
 from search.engine.compiled import Compilation, CompiledProgram, Job
-from search.engine.native import has_native_steps, kernels
+from search.engine.native import kernels
+from search.engine.native_steps import has_native_steps
 from search.engine.pack import METRICS
 from search.engine.spec import StepSpec
 

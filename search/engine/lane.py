@@ -12,7 +12,8 @@ from search.engine.admission import Widths, compiled_width, prior_width
 from search.engine.compiled import CompiledProgram, Job
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
-from search.engine.native import Kernels, has_native_steps
+from search.engine.native import Kernels
+from search.engine.native_steps import has_native_steps
 from search.engine.pack import Pack
 from search.engine.products import step_flops
 from search.engine.programs import Programs

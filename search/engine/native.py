@@ -1,8 +1,7 @@
-"""Native code for a CPU: kernels of an eager step, and calls of compiled programs.
+"""The library of native code for a CPU, and calls of compiled programs by it.
 
-The update and the dropout factors take one pass each.  `kernels.cpp` is one source for every shape,
-width and batch size.  Compiling it takes about a second, once a machine; the library is kept beside
-the compiled programs.
+`kernels.cpp` is one source for every shape, width and batch size; `native_steps` calls its kernels.
+Compiling it takes a second or two, once a machine; it is kept beside the compiled programs.
 """
 
 from __future__ import annotations
@@ -15,24 +14,18 @@ import shutil
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_size_t, c_void_p, pointer
+from collections.abc import Iterable, Sequence
+from ctypes import byref, c_int32, c_int64, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from search.engine import processor, rng
-from search.engine.config import ModelShape
 from search.engine.evaluation import NEAR_ZERO
 from search.engine.memory import Constant, Rate
 from search.engine.optim import ADAM_BETAS, CLIP_EPSILON
-from search.engine.spec import StepSpec
-
-if TYPE_CHECKING:
-    from search.engine.step import Region
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 
@@ -46,109 +39,6 @@ _MAX_INPUTS = 1024
 """`kMaxInputs` of the source: more than the deepest model has."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Region(Structure):
-    _fields_ = (
-        ("parameters", c_void_p),
-        ("gradients", c_void_p),
-        ("first", c_void_p),
-        ("second", c_void_p),
-        ("size", c_int64),
-        ("is_others", c_int64),
-    )
-
-
-class _Update(Structure):
-    _fields_ = (
-        ("regions", POINTER(_Region)),
-        ("num_regions", c_int64),
-        ("num_slots", c_int64),
-        ("num_steps", c_int64),
-        ("rates", c_void_p),
-        ("constants", c_void_p),
-        ("step", c_void_p),
-        ("occupied", c_void_p),
-        ("clips", c_int64),
-    )
-
-
-class _Dropout(Structure):
-    _fields_ = (
-        ("num_slots", c_int64),
-        ("num_units", c_int64),
-        ("num_rows", c_int64),
-        ("num_steps", c_int64),
-        ("keys", c_void_p),
-        ("thresholds", c_void_p),
-        ("counters", c_void_p),
-        ("constants", c_void_p),
-        ("step", c_void_p),
-        ("factors", c_void_p),
-    )
-
-
-class _Layer(Structure):
-    _fields_ = (
-        ("num_in", c_int64),
-        ("num_out", c_int64),
-        ("bias_stride", c_int64),
-        *(
-            (name, c_void_p)
-            for name in (
-                "bias", "bias_gradient", "activation", "flow", "gradient", "factors", "weight",
-                "weight_transposed", "weight_gradient", "input", "input_transposed", "output",
-                "output_gradient", "input_gradient",
-            )
-        ),
-    )  # fmt: skip
-
-
-class _Mlp(Structure):
-    _fields_ = (
-        ("layers", POINTER(_Layer)),
-        ("num_layers", c_int64),
-        ("num_rows", c_int64),
-        ("num_units", c_int64),
-        *(
-            (name, c_void_p)
-            for name in (
-                "x", "y", "samples", "invalid", "num_valid", "batch", "loss_sums", "num_right",
-            )
-        ),
-        ("dropout", POINTER(_Dropout)),
-        ("update", POINTER(_Update)),
-        ("bmm", c_void_p),
-    )  # fmt: skip
-
-
-class _EvaluatedLayer(Structure):
-    _fields_ = (
-        ("num_in", c_int64),
-        ("num_out", c_int64),
-        ("weight_stride", c_int64),
-        ("bias_stride", c_int64),
-        ("weight_numbers", c_void_p),
-        ("bias", c_void_p),
-        ("output_numbers", c_void_p),
-        ("weight", c_void_p),
-        ("input", c_void_p),
-        ("output", c_void_p),
-    )
-
-
-class _Evaluation(Structure):
-    _fields_ = (
-        ("layers", POINTER(_EvaluatedLayer)),
-        ("num_layers", c_int64),
-        ("num_slots", c_int64),
-        ("num_rows", c_int64),
-        ("num_valid", c_int64),
-        ("y", c_void_p),
-        ("totals", c_void_p),
-        ("weights", c_void_p),
-        ("bmm", c_void_p),
-    )
 
 
 class Kernels:
@@ -170,243 +60,6 @@ class Kernels:
             function.restype = c_int32 if name.startswith(("train", "evaluate")) else None
         self.run_model = loaded.run_model
         self.run_model.argtypes = (*[c_void_p] * 4, c_int64, c_int64)
-
-
-class NativeStep:
-    """The kernels over the tensors of one pack, whose addresses must not change.
-
-    Args:
-        inputs: of `PackMemory.inputs`.
-        regions: all parameters, their gradients and moments, in stretches [K, R].
-    """
-
-    def __init__(
-        self,
-        kernels: Kernels,
-        spec: StepSpec,
-        inputs: Mapping[str, Tensor],
-        regions: Sequence[Region],
-    ) -> None:
-        step_K, keys_KS = inputs["step"], inputs["dropout_keys"]
-        num_slots, num_steps = inputs["samples"].shape[:2]
-        num_units, num_rows = inputs["dropout_counters"].shape
-        constants = inputs["constants"]
-        self._factors_KUB = constants.new_zeros(num_slots, num_units, num_rows)
-        self._regions = (_Region * len(regions))(*map(_region, regions))
-        self._update_arguments = _Update(
-            self._regions,
-            len(regions),
-            num_slots,
-            num_steps,
-            inputs["rates"].data_ptr(),
-            constants.data_ptr(),
-            step_K.data_ptr(),
-            inputs["occupied"].data_ptr(),
-            spec.clips,
-        )
-        self._dropout_arguments = _Dropout(
-            num_slots,
-            num_units,
-            num_rows,
-            num_steps,
-            keys_KS.data_ptr(),
-            inputs["dropout_thresholds"].data_ptr(),
-            inputs["dropout_counters"].data_ptr(),
-            constants.data_ptr(),
-            step_K.data_ptr(),
-            self._factors_KUB.data_ptr(),
-        )
-        self._update = kernels.by_name[f"{spec.family}_{spec.dtype}"]
-        self._dropout = kernels.by_name[f"dropout_{spec.dtype}"]
-
-    @property
-    def arguments(self) -> tuple[_Update, _Dropout]:
-        """What the kernels of the update and of dropout take."""
-        return self._update_arguments, self._dropout_arguments
-
-    @property
-    def dropout_factors_address(self) -> int:
-        """Where `dropout_factors` lie."""
-        return self._factors_KUB.data_ptr()
-
-    def dropout_factors(self) -> Tensor:
-        """What to multiply each hidden unit with, [K, U, B]; overwritten by the next call."""
-        self._dropout(byref(self._dropout_arguments))
-        return self._factors_KUB
-
-    def update(self) -> None:
-        """Penalties, clipping and the optimizer's update of the occupied slots; counts the step."""
-        self._update(byref(self._update_arguments))
-
-
-def has_native_steps(shape: ModelShape) -> bool:
-    """Whether `NativeMlp` trains models of this shape."""
-    return shape.activation == "relu" and not shape.batch_norm
-
-
-class NativeMlp:
-    """Whole steps of a pack of perceptrons with relu: only the products are torch's.
-
-    A step of a small model costs its products, and two packs train at once: the interpreter is not
-    asked between operations.
-
-    Args:
-        kernels, spec, inputs, regions: as of a `NativeStep`.
-        gradients: by the names of the parameters; filled in each step.
-    """
-
-    def __init__(
-        self,
-        kernels: Kernels,
-        spec: StepSpec,
-        inputs: Mapping[str, Tensor],
-        gradients: Mapping[str, Tensor],
-        regions: Sequence[Region],
-    ) -> None:
-        assert has_native_steps(spec.shape)
-        self._parts = NativeStep(kernels, spec, inputs, regions)
-        x_ND = inputs["x"]
-        num_slots, _, num_rows = inputs["samples"].shape
-        batch_KBD = x_ND.new_zeros(num_slots, num_rows, x_ND.shape[1])
-        self._tensors: list[Tensor] = [batch_KBD]  # kept for as long as the kernels write there
-        widths, num_layers = spec.shape.widths, len(spec.shape.widths) - 1
-        layers = []
-        flow_KDB, flow_gradient_KDB = batch_KBD.transpose(1, 2), None
-        factors_at = self._parts.dropout_factors_address if spec.drops else 0
-        for i in range(num_layers):
-            weight, bias = inputs[f"parameters.layers.{i}.weight"], f"layers.{i}.bias"
-            output_KHB, gradient_KHB = (
-                x_ND.new_zeros(num_slots, widths[i + 1], num_rows) for _ in range(2)
-            )
-            is_dropped = spec.drops and i < num_layers - 1
-            next_KHB = torch.zeros_like(output_KHB) if is_dropped else output_KHB
-            tensors = [
-                weight,
-                weight.transpose(1, 2),
-                gradients[f"layers.{i}.weight"],
-                flow_KDB,
-                flow_KDB.transpose(1, 2),
-                output_KHB,
-                gradient_KHB,
-                *([] if flow_gradient_KDB is None else [flow_gradient_KDB]),
-            ]
-            handles = [*_handles(tensors)]
-            weakref.finalize(self, _forget, handles)
-            self._tensors += [*tensors, next_KHB]
-            layers.append(
-                _Layer(
-                    widths[i],
-                    widths[i + 1],
-                    inputs[f"parameters.{bias}"].stride(0),
-                    inputs[f"parameters.{bias}"].data_ptr(),
-                    gradients[bias].data_ptr(),
-                    output_KHB.data_ptr(),
-                    next_KHB.data_ptr(),
-                    gradient_KHB.data_ptr(),
-                    factors_at if is_dropped else 0,
-                    *handles,
-                    *([0] if flow_gradient_KDB is None else []),
-                )
-            )
-            factors_at += widths[i + 1] * num_rows * x_ND.element_size()
-            flow_KDB, flow_gradient_KDB = next_KHB, gradient_KHB
-        self._layers = (_Layer * num_layers)(*layers)
-        update, dropout = self._parts.arguments
-        self._arguments = _Mlp(
-            self._layers,
-            num_layers,
-            num_rows,
-            sum(spec.shape.hidden),
-            x_ND.data_ptr(),
-            inputs["y"].data_ptr(),
-            inputs["samples"].data_ptr(),
-            inputs["invalid"].data_ptr(),
-            inputs["num_valid"].data_ptr(),
-            batch_KBD.data_ptr(),
-            inputs["loss_sums"].data_ptr(),
-            inputs["num_right"].data_ptr(),
-            pointer(dropout) if spec.drops else None,
-            pointer(update),
-            ctypes.cast(_torch().aoti_torch_cpu_bmm_out, c_void_p),
-        )
-        self._train = kernels.by_name[f"train_{spec.dtype}"]
-        self._is_adam = c_int64(spec.family == "adam")
-
-    def run(self, count: int) -> None:
-        """Take so many steps.
-
-        Raises:
-            MemoryError: a product failed: nothing else can run out.
-        """
-        if self._train(byref(self._arguments), self._is_adam, c_int64(count)):
-            raise MemoryError("a product could not allocate what it needs; see the log")
-
-
-class NativeEvaluation:
-    """The evaluation of a few slots on a split, by the shapes that have native steps.
-
-    Args:
-        chunks: of `EvaluationMemory.inputs`; fills their totals and weights.
-    """
-
-    def __init__(
-        self, kernels: Kernels, shape: ModelShape, chunks: Sequence[Mapping[str, Tensor]]
-    ) -> None:
-        assert has_native_steps(shape)
-        self._tensors: list[Tensor] = []
-        self._chunks: list[tuple[Any, _Evaluation]] = []
-        outputs: list[Tensor] = []
-        for chunk in chunks:
-            x_BD, num_layers = chunk["x"], len(shape.widths) - 1
-            flow = x_BD.t()[None].expand(len(chunk["totals"]), -1, -1)
-            layers = []
-            for i in range(num_layers):
-                weight, bias = chunk[f"layers.{i}.weight"], chunk[f"layers.{i}.bias"]
-                if len(outputs) == i:  # the same for all chunks, which have as many rows
-                    outputs.append(x_BD.new_empty(len(weight), weight.shape[1], len(x_BD)))
-                handles = [*_handles([weight, flow, outputs[i]])]
-                weakref.finalize(self, _forget, handles)
-                self._tensors += [weight, bias, flow]
-                layers.append(
-                    _EvaluatedLayer(
-                        shape.widths[i],
-                        shape.widths[i + 1],
-                        weight.stride(0),
-                        bias.stride(0),
-                        weight.data_ptr(),
-                        bias.data_ptr(),
-                        outputs[i].data_ptr(),
-                        *handles,
-                    )
-                )
-                flow = outputs[i]
-            array = (_EvaluatedLayer * num_layers)(*layers)
-            arguments = _Evaluation(
-                array,
-                num_layers,
-                len(chunk["totals"]),
-                len(x_BD),
-                int(chunk["num_valid"]),
-                chunk["y"].data_ptr(),
-                chunk["totals"].data_ptr(),
-                0 if self._chunks else chunk["weights"].data_ptr(),
-                ctypes.cast(_torch().aoti_torch_cpu_bmm_out, c_void_p),
-            )
-            self._tensors += [chunk["y"], chunk["totals"], chunk["weights"]]
-            self._chunks.append((array, arguments))
-        self._tensors += outputs
-        dtype = str(chunks[0]["x"].dtype).removeprefix("torch.")
-        self._evaluate = kernels.by_name[f"evaluate_{dtype}"]
-
-    def run(self) -> None:
-        """Evaluate chunk by chunk.
-
-        Raises:
-            MemoryError: a product failed: nothing else can run out.
-        """
-        for _, arguments in self._chunks:
-            if self._evaluate(byref(arguments)):
-                raise MemoryError("a product could not allocate what it needs; see the log")
 
 
 class Model:
@@ -433,11 +86,11 @@ class Model:
             byref(self._container), c_size_t(1), b"cpu", None
         ):
             raise RuntimeError(f"{library} holds no model")
-        self._inputs = _handles(inputs)
+        self._inputs = handles_of(inputs)
         self._model = ctypes.cast(
             self._library.AOTInductorModelContainerRunSingleThreaded, c_void_p
         )
-        self._new_handle = ctypes.cast(_torch().aoti_torch_new_tensor_handle, c_void_p)
+        self._new_handle = ctypes.cast(torch_library().aoti_torch_new_tensor_handle, c_void_p)
         weakref.finalize(self, _delete, self._library, self._container, self._inputs)
 
     def run(self, count: int) -> None:
@@ -453,12 +106,12 @@ class Model:
 
 
 @cache
-def _torch() -> ctypes.CDLL:
+def torch_library() -> ctypes.CDLL:
     """torch's C interface, from the library that is loaded already."""
     return ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"))
 
 
-def _handles(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
+def handles_of(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
     """The tensors as the C interface has them, until `_delete`."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = c_void_p, (ctypes.py_object, ctypes.c_char_p)
@@ -468,12 +121,12 @@ def _handles(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
 
 def _delete(library: ctypes.CDLL, container: c_void_p, tensors: ctypes.Array[c_void_p]) -> None:
     library.AOTInductorModelContainerDelete(container)
-    _forget(tensors)
+    forget_handles(tensors)
 
 
-def _forget(handles: Iterable[int | None]) -> None:
+def forget_handles(handles: Iterable[int | None]) -> None:
     for handle in handles:
-        _torch().aoti_torch_delete_tensor_object(c_void_p(handle))
+        torch_library().aoti_torch_delete_tensor_object(c_void_p(handle))
 
 
 def kernels(folder: Path) -> Kernels | None:
@@ -553,13 +206,3 @@ def _macros() -> list[str]:
         "RNG_MULTIPLIER_2": hex(rng.MULTIPLIER_2),
     }
     return [f"-D{name}={value}" for name, value in values.items()]
-
-
-def _region(region: Region) -> _Region:
-    first, *second = region.moments
-    tensors = [region.parameters, region.gradients, first, *second]
-    assert all(tensor.is_contiguous() for tensor in tensors)
-    pointers = [tensor.data_ptr() for tensor in tensors]
-    if not second:
-        pointers.append(0)
-    return _Region(*pointers, region.parameters.shape[1], not region.is_matrices)

@@ -32,7 +32,8 @@ from search.engine.evaluation import (
 )
 from search.engine.layout import Stacks
 from search.engine.memory import PackMemory
-from search.engine.native import Kernels, NativeEvaluation, has_native_steps
+from search.engine.native import Kernels
+from search.engine.native_steps import NativeEvaluation, has_native_steps
 from search.engine.products import has_choice, multiplies_with_onednn, products, step_flops
 from search.engine.program import Form, ProgramIdentity
 from search.engine.spec import StepSpec

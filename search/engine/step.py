@@ -20,7 +20,8 @@ from search.engine import rng
 from search.engine.layers import Rows, StackedMlp
 from search.engine.layout import Stacks
 from search.engine.memory import MOMENTS, Constant, PackMemory, Rate
-from search.engine.native import Kernels, NativeMlp, NativeStep, has_native_steps
+from search.engine.native import Kernels
+from search.engine.native_steps import NativeMlp, NativeStep, has_native_steps
 from search.engine.optim import adam, clip_factors, sgd
 from search.engine.penalty import add_gradients, soft_threshold
 from search.engine.spec import StepSpec

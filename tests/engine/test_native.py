@@ -9,7 +9,8 @@ import torch
 
 from search.engine import DeviceData, native, rng
 from search.engine.memory import PackMemory
-from search.engine.native import Kernels, NativeStep
+from search.engine.native import Kernels
+from search.engine.native_steps import NativeStep
 from search.engine.pack import Pack
 from search.engine.step import stretches
 from tests.engine.program_checks import (
