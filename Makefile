@@ -20,10 +20,10 @@ demo: $(INSTALLED) ## search the handwritten digits by grid, random and TPE; abo
 	@$(BIN)/python examples/demo.py
 
 test: lint ## everything: lint and the whole suite, on SQLite and PostgreSQL, coverage at least 90 %
-	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --cov --cov-report=term --cov-fail-under=90
 
 check: lint ## format, lint, imports, types and the fast tests
-	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup -m "not slow"
+	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 -m "not slow"
 
 lint: $(INSTALLED) ## format, lint, imports and types
 	@$(BIN)/ruff format --check --quiet .

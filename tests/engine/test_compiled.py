@@ -26,8 +26,7 @@ from tests.engine.program_checks import (
 )
 from tests.engine.sets import step_spec
 
-# In one process, so that the programs are compiled once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compiled")]
+pytestmark = pytest.mark.slow
 
 JOBS = {name: Job.of(case.spec, case.data, threads=1) for name, case in CASES.items()}
 
