@@ -17,27 +17,21 @@ costs is in every figure.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy
+import torch
 
+from benchmarks.rows import Row, count, header, tell, write
 from benchmarks.service_api import ApiProcess, serving
 from benchmarks.service_worker import FakeWorker, Worked
 from service.client import Client
-
-Row = dict[str, Any]
 
 DATABASES = ("sqlite", "postgresql")
 SAMPLERS = ("random", "tpe")
@@ -51,11 +45,14 @@ SPACE = {
 
 def main() -> None:
     arguments = _arguments()
-    _write(_header(), arguments.out)
+    write(
+        {**header("service", torch.device("cpu")), "sqlalchemy": sqlalchemy.__version__},
+        arguments.out,
+    )
     for database in arguments.database:
         with serving(database) as api, Client(api.url) as client:
             for row in _measure(arguments, api, client):
-                _write({"database": database, **row}, arguments.out)
+                write({"database": database, **row}, arguments.out)
 
 
 def _measure(arguments: argparse.Namespace, api: ApiProcess, client: Client) -> Iterator[Row]:
@@ -63,7 +60,7 @@ def _measure(arguments: argparse.Namespace, api: ApiProcess, client: Client) -> 
     _search(client, worker, "warm-up", "random", arguments.slots)
     num_trials = {"random": arguments.trials, "tpe": arguments.tpe_trials}
     for sampler in arguments.samplers:
-        _tell(f"{sampler}, {num_trials[sampler]} trials, {arguments.rounds} rounds")
+        tell(f"{sampler}, {num_trials[sampler]} trials, {arguments.rounds} rounds")
         rounds, cpu_seconds = [], []
         for number in range(arguments.rounds):
             before = api.cpu_seconds()
@@ -153,53 +150,13 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--database", nargs="*", choices=DATABASES, default=["sqlite"])
     add("--samplers", nargs="*", choices=SAMPLERS, default=[*SAMPLERS])
-    add("--rounds", type=_count, default=3)
-    add("--trials", type=_count, default=4_000, help="of a random study; default 4000")
-    add("--tpe-trials", type=_count, default=500, help="of a TPE study; default 500")
-    add("--reports", type=_count, default=10, help="epochs of a trial; default 10")
-    add("--slots", type=_count, default=256, help="of the worker's device; default 256")
+    add("--rounds", type=count, default=3)
+    add("--trials", type=count, default=4_000, help="of a random study; default 4000")
+    add("--tpe-trials", type=count, default=500, help="of a TPE study; default 500")
+    add("--reports", type=count, default=10, help="epochs of a trial; default 10")
+    add("--slots", type=count, default=256, help="of the worker's device; default 256")
     add("--out", type=Path, help="a file to append the rows to")
     return parser.parse_args()
-
-
-def _header() -> Row:
-    """Where, when and with what."""
-    return {
-        "benchmark": "service",
-        "date": datetime.date.today().isoformat(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "sqlalchemy": sqlalchemy.__version__,
-        "arguments": sys.argv[1:],
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("must be at least 1")
-    return number
-
-
-def _write(row: Row, out: Path | None) -> None:
-    line = json.dumps(row, ensure_ascii=False)
-    print(line, flush=True)
-    if out is not None:
-        with out.open("a") as file:
-            file.write(f"{line}\n")
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,7 @@ The rows with `trials_before` measure the same in studies that have that many tr
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
-import platform
 import random
 import secrets
 import subprocess
@@ -36,7 +33,9 @@ from statistics import median
 from typing import Any
 
 import optuna
+import torch
 
+from benchmarks.rows import header, tell, write
 from service.cli.sockets import free_port
 from service.client import Client
 from service.external import ExternalStudy, ExternalTrial
@@ -53,7 +52,10 @@ Run = Callable[[int], float]
 def main() -> None:
     arguments = _arguments()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _write(_header(), arguments.out)
+    write(
+        {**header("service_external", torch.device("cpu")), "optuna": optuna.__version__},
+        arguments.out,
+    )
     with tempfile.TemporaryDirectory() as scratch, serving(Path(scratch)) as client:
         contenders: dict[str, tuple[Run, int]] = {
             "optuna": (lambda n: in_optuna(Path(scratch), n), arguments.trials),
@@ -71,12 +73,12 @@ def main() -> None:
         for number in range(arguments.rounds):
             for name, (run, num_trials) in contenders.items():
                 rates[name].append(num_trials / run(num_trials))
-                _tell(f"round {number + 1}: {name}: {rates[name][-1]:.1f} trials/s")
+                tell(f"round {number + 1}: {name}: {rates[name][-1]:.1f} trials/s")
         for name, (_, num_trials) in contenders.items():
-            _write(_row(name, num_trials, rates), arguments.out)
+            write(_row(name, num_trials, rates), arguments.out)
         if arguments.trials_before:
             for row in large_studies(client, Path(scratch), arguments):
-                _write(row, arguments.out)
+                write(row, arguments.out)
 
 
 # ---- the contenders
@@ -233,26 +235,6 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _header() -> dict[str, Any]:
-    return {
-        "benchmark": "service_external",
-        "date": datetime.date.today().isoformat(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "optuna": optuna.__version__,
-        "arguments": sys.argv[1:],
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
 def _row(name: str, num_trials: int, rates: Mapping[str, list[float]]) -> dict[str, Any]:
     own = rates[name]
     ratios = [mine / its for mine, its in zip(own, rates["optuna"], strict=True)]
@@ -264,18 +246,6 @@ def _row(name: str, num_trials: int, rates: Mapping[str, list[float]]) -> dict[s
         "ratio_to_optuna": round(median(ratios), 2),
         "ratio_to_optuna_range": [round(min(ratios), 2), round(max(ratios), 2)],
     }
-
-
-def _write(row: dict[str, Any], out: Path | None) -> None:
-    line = json.dumps(row)
-    print(line, flush=True)
-    if out is not None:
-        with out.open("a") as file:
-            file.write(f"{line}\n")
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
