@@ -1,9 +1,20 @@
-"""The same work in several threads at once."""
+"""The same work in several threads at once, and work that several processes would do in vain."""
 
 from __future__ import annotations
 
+import fcntl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which no two processes hold at once."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def in_parallel(count: int, work: Callable[[], object]) -> None:

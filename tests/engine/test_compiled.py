@@ -25,6 +25,7 @@ from tests.engine.program_checks import (
     check_that_neighbours_slots_and_refills_change_no_bit,
 )
 from tests.engine.sets import step_spec
+from tests.parallel import locked
 
 pytestmark = pytest.mark.slow
 
@@ -32,21 +33,25 @@ JOBS = {name: Job.of(case.spec, case.data, threads=1) for name, case in CASES.it
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("programs")
+def folder(shared_folder: Path) -> Path:
+    """The programs of all cases, each made by the process that makes them in a worker."""
+    folder = shared_folder / "programs"
+    paths = {folder / job.name: job for job in JOBS.values()}
+    with locked(shared_folder / "programs.lock"):
+        if not all(path.exists() for path in paths):
+            folder.mkdir(exist_ok=True)
+            compilations = [Compilation(job, path, hurry=True) for path, job in paths.items()]
+            for compilation in compilations:
+                compilation.finish()
+            assert set(folder.iterdir()) == {*paths, folder / INDUCTOR_CACHE}
+    return folder
 
 
 @pytest.fixture(scope="session")
 def compiled(folder: Path, one_thread: None) -> dict[str, CompiledProgram]:
-    """Every case's program, each made by the process that makes them in a worker."""
-    paths = {name: folder / job.name for name, job in JOBS.items()}
-    compilations = [Compilation(job, paths[name], hurry=True) for name, job in JOBS.items()]
-    for compilation in compilations:
-        compilation.finish()
-    assert set(folder.iterdir()) == {*paths.values(), folder / INDUCTOR_CACHE}
     kernels = native.kernels(folder)
     assert kernels is not None, "the tests need a C++ compiler"
-    return {name: CompiledProgram(path, kernels) for name, path in paths.items()}
+    return {name: CompiledProgram(folder / job.name, kernels) for name, job in JOBS.items()}
 
 
 @pytest.fixture(params=CASES)
