@@ -142,6 +142,12 @@ class SyncRequest(_Message):
     ] = {}
     leaving: bool = Field(False, description="the last statement of a worker that shuts down")
 
+    @property
+    def waits_for_work(self) -> bool:
+        """Whether the worker has room for runs, and nothing else to do or to tell."""
+        is_busy = self.held or self.reports or self.ended or self.leaving
+        return not is_busy and any(self.free_slots.values())
+
 
 class RunOrder(RunKey):
     """All that a worker needs to train one run."""

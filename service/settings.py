@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_PACK_WIDTH = 256
@@ -73,6 +73,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split_hosts(cls, hosts: object) -> object:
         return tuple(h.strip() for h in hosts.split(",")) if isinstance(hosts, str) else hosts
+
+    @field_validator("sync_interval_seconds")
+    @classmethod
+    def _well_within_the_lease(cls, seconds: float, info: ValidationInfo) -> float:
+        lease_seconds = info.data.get("lease_seconds")
+        if lease_seconds is not None and seconds > lease_seconds / 2:
+            raise ValueError(f"must be at most half of lease_seconds, which is {lease_seconds:g}")
+        return seconds
 
     @property
     def resolved_database_url(self) -> str:

@@ -99,12 +99,6 @@ def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settin
         )
 
 
-def waits(request: SyncRequest, answer: SyncResponse) -> bool:
-    """Whether a worker has room for runs and nothing else to do or to tell."""
-    is_idle = not (request.held or request.reports or request.ended or request.leaving)
-    return is_idle and any(request.free_slots.values()) and not answer.start
-
-
 def expire(store: Store) -> int:
     """Take back the runs of workers and programs that fell silent; end what ran out of time.
 

@@ -13,42 +13,43 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: set[Arrival] = set()
+        self._listeners: set[Listener] = set()
 
     def tell(self) -> None:
         """There may be runs to start now; call it from any thread, once that is committed."""
         with self._lock:
-            for arrival in self._waiting:
-                arrival.come()
+            for listener in self._listeners:
+                listener.wake()
 
     @contextmanager
-    def listening(self) -> Iterator[Arrival]:
+    def listening(self) -> Iterator[Listener]:
         """Hear of every `tell` from now on; in an event loop."""
-        arrival = Arrival()
+        listener = Listener()
         with self._lock:
-            self._waiting.add(arrival)
+            self._listeners.add(listener)
         try:
-            yield arrival
+            yield listener
         finally:
             with self._lock:
-                self._waiting.discard(arrival)
+                self._listeners.discard(listener)
 
 
-class Arrival:
-    """What one request waits for."""
+class Listener:
+    """What one request hears."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
 
-    def come(self) -> None:
-        """Wake whoever waits, from any thread."""
+    def wake(self) -> None:
+        """Work has arrived; call it from any thread."""
         self._loop.call_soon_threadsafe(self._event.set)
 
-    async def within(self, seconds: float) -> bool:
-        """Wait for it; False where it has not come in time."""
+    async def next(self, seconds: float) -> bool:
+        """Wait for what has arrived since the last call; False where nothing comes in time."""
         try:
             await asyncio.wait_for(self._event.wait(), seconds)
         except TimeoutError:
             return False
+        self._event.clear()
         return True

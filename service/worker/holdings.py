@@ -79,6 +79,11 @@ class Holdings:
         """The devices that have been ready at least once."""
         return tuple(d.info for d in self._devices.values() if d.info is not None)
 
+    @property
+    def waits_for_work(self) -> bool:
+        """Whether the next statement is one of `SyncRequest.waits_for_work`."""
+        return not self._runs and any(map(self._num_free, self._devices))
+
     def hear(self, device_name: str, event: DeviceEvent) -> None:
         """Take in what a device said, or its death."""
         device = self._devices[device_name]

@@ -139,6 +139,10 @@ class Session:
         self._num_failures = 0
         self.over = call.request.leaving
         self._holdings.answered(answer)
+        if self._holdings.waits_for_work and not call.request.waits_for_work:
+            # The api keeps such a call until work arrives: nobody who posts some is to wait for the
+            # next one.
+            self._next_at = self._clock()
 
     def failed(self, failure: CallFailed) -> None:
         """Take in that the call failed: try again later, register again, or give up."""

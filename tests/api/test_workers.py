@@ -11,7 +11,7 @@ from service.api import examples
 from service.api.app import create_app
 from service.settings import Settings
 from service.store.session import Store
-from tests.api.calling import SPEC, fields, ok, problem
+from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem
 from tests.api.conftest import ClientOf
 
 
@@ -110,8 +110,25 @@ def test_a_worker_without_work_is_answered_when_some_arrives(
         answer = thread.submit(worker.post, sync, json=statement)
         for _ in range(10_000):
             ok(client.get("/healthz"))
-            if app.state.context.arrivals._waiting:
+            if app.state.context.arrivals._listeners:
                 break
+        assert not answer.done()
+        ok(client.post("/v1/studies", json=SPEC), 201)
+        assert len(ok(answer.result(timeout=30))["start"]) == 1
+
+
+def test_a_worker_waits_on_when_what_arrives_is_not_for_it(
+    settings: Settings, store: Store, client_of: ClientOf
+) -> None:
+    app: FastAPI = create_app(settings.model_copy(update={"sync_interval_seconds": 60.0}), store)
+    client, worker = client_of(app), client_of(app)
+    registered = ok(worker.post("/v1/workers", json=examples.REGISTRATION), 201)
+    sync = f"/v1/workers/{registered['id']}:sync"
+    with ThreadPoolExecutor(1) as thread:
+        statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
+        answer = thread.submit(worker.post, sync, json=statement)
+        for number in range(3):
+            ok(client.post("/v1/studies", json=EXTERNAL | {"name": f"x{number}"}), 201)
         assert not answer.done()
         ok(client.post("/v1/studies", json=SPEC), 201)
         assert len(ok(answer.result(timeout=30))["start"]) == 1
@@ -125,4 +142,4 @@ def test_a_worker_without_work_is_answered_in_its_interval_at_the_latest(
     registered = ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)
     statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
     assert ok(client.post(f"/v1/workers/{registered['id']}:sync", json=statement))["start"] == []
-    assert not app.state.context.arrivals._waiting
+    assert not app.state.context.arrivals._listeners

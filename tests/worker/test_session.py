@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from service.protocol import StudyRules, SyncResponse, WorkerRegistered
+from service.protocol import RunEnded, StudyRules, SyncResponse, WorkerRegistered
 from service.worker.api import CallFailed
 from service.worker.holdings import Holdings
 from service.worker.messages import Hello, Key
@@ -79,6 +79,20 @@ def test_registers_then_calls_at_the_interval(line: Line) -> None:
     assert line.session.next_call() is None
     assert line.wait() == pytest.approx(0.3)
     assert line.sync().request.sync_seq == 2
+
+
+def test_calls_at_once_when_it_has_nothing_to_do_any_more(line: Line) -> None:
+    line.register()
+    line.sync()
+    line.session.answered(SyncResponse(start=(order(1),), stop=(), refused=()))
+    assert line.session.due_at > line.clock(), "a run is at hand"
+    line.holdings.hear("cpu:0", RunEnded(run=1, attempt=1, outcome="stopped"))
+    assert line.sync().request.ended
+    line.session.answered(NOTHING)
+    assert line.session.due_at == line.clock(), "the api answers such a call when work arrives"
+    assert line.sync().request.waits_for_work
+    line.session.answered(NOTHING)
+    assert line.session.due_at > line.clock(), "an api that does not wait is not pressed"
 
 
 def test_calls_at_once_when_there_is_something_urgent(line: Line) -> None:

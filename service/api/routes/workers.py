@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from time import monotonic
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
@@ -19,6 +20,9 @@ from service.api.openapi import problems, takes
 from service.api.pages import WorkerPage
 from service.api.routes.params import ID_PATTERN
 from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
+
+LONGEST_WAIT_SECONDS = 30.0
+"""Half of what the worker's client gives an answer."""
 
 router = APIRouter(prefix="/v1", tags=["workers"])
 
@@ -70,13 +74,16 @@ async def sync_worker(
     """What the worker holds, reports and has ended since; answered with runs to start and to stop.
 
     Where it has nothing to do and there is nothing for it, the answer waits for work to arrive, at
-    most `sync_interval_seconds`.  Sending it twice changes nothing.  404 or 409: the worker is not,
-    or no longer, registered; register again.
+    most `sync_interval_seconds` and 30 seconds.  Sending it twice changes nothing.  404 or 409: the
+    worker is not, or no longer, registered; register again.
     """
     sync = partial(workers.sync, api.store, worker, body, settings=api.settings)
-    with api.arrivals.listening() as arrival:
+    with api.arrivals.listening() as arrivals:
         answer = await run_in_threadpool(sync)
-        if workers.waits(body, answer) and await arrival.within(api.settings.sync_interval_seconds):
+        waits_until = monotonic() + min(api.settings.sync_interval_seconds, LONGEST_WAIT_SECONDS)
+        while body.waits_for_work and not answer.start:
+            if not await arrivals.next(waits_until - monotonic()):
+                break
             if await request.is_disconnected():
                 return Response()  # nobody is there to take the runs
             answer = await run_in_threadpool(sync)
