@@ -6,7 +6,7 @@ Importing this module imports no torch: the process that only passes orders on s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +149,7 @@ class Trainer:
         """Prune the runs of a group by these rules from their next epochs on."""
         self._lanes.set_rules(group, rules)
 
-    def advance(self) -> Iterable[engine.Event]:
+    def advance(self) -> Sequence[engine.Event]:
         """Train for a moment; what there is to tell, in the order in which it came about."""
         return self._lanes.advance()
 

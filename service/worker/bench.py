@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -54,7 +54,7 @@ class Bench:
     Args:
         frail: whether a crash spoils the whole device: after some errors a CUDA context fails every
             later call.
-        send: says something to the agent.
+        send: says something to the agent; each call is a write to a pipe, and wakes it.
         clock: monotonic seconds.
     """
 
@@ -62,7 +62,7 @@ class Bench:
         self,
         trainer: Trainer,
         tail: LogTail,
-        send: Callable[[FromDevice], None],
+        send: Callable[[Sequence[FromDevice]], None],
         *,
         frail: bool,
         clock: Callable[[], float] = time.monotonic,
@@ -70,6 +70,7 @@ class Bench:
         self._trainer = trainer
         self._tail = tail
         self._send = send
+        self._unsaid: list[FromDevice] = []
         self._frail = frail
         self._programs: dict[Key, str | None] = {}  # of the open runs, once they train
         self._shares = Shares(clock)
@@ -96,34 +97,43 @@ class Bench:
             case Stop(key=key):
                 self._trainer.remove(key)
                 if key in self._programs:
-                    self._send(self._end(key, "stopped"))
+                    self._unsaid.append(self._end(key, "stopped"))
 
     def advance(self) -> None:
         """Train for a moment, and say what has come of it."""
+        self._say()  # what this moment may end with the process is said before
         for event in self._trainer.advance():
             if event.key in self._programs:
-                self._send(self._message(event))
+                self._unsaid.append(self._message(event))
         if (num_idle := self._trainer.num_idle) != self._num_idle:
             self._num_idle = num_idle
-            self._send(Idle(num_idle))
+            self._unsaid.append(Idle(num_idle))
+        self._say()
 
     def give_back(self) -> None:
         """Give back the runs that train; those that wait have not been touched."""
-        for key in list(self._shares):
-            self._send(Released(self._end(key, "released"), None))
+        self._unsaid += [Released(self._end(key, "released"), None) for key in list(self._shares)]
+        self._say()
 
     # ----
+
+    def _say(self) -> None:
+        """Send what there is to say."""
+        if self._unsaid:
+            self._send(self._unsaid)
+            self._unsaid = []
 
     def _add(self, order: RunOrder) -> None:
         key = key_of(order)
         self._programs[key] = None
-        self._send(Preparing(key))
+        self._unsaid.append(Preparing(key))
+        self._say()
         try:
             self._trainer.add(order)
         except Exception as exc:
-            self._send(self._failure(key, exc))
+            self._unsaid.append(self._failure(key, exc))
         else:
-            self._send(Prepared(key))
+            self._unsaid.append(Prepared(key))
 
     def _message(self, event: Event) -> FromDevice:
         key = cast(Key, event.key)  # that of the order, as the trainer was given it

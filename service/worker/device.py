@@ -73,10 +73,10 @@ def main(
     except Exception as exc:
         # A ValueError is a person's mistake, and says all there is to say.
         mistake = isinstance(exc, ValueError)
-        events.send(CannotStart(str(exc) if mistake else error_text(exc)))
+        events.send([CannotStart(str(exc) if mistake else error_text(exc))])
         raise SystemExit(1) from None
     with suppress(BrokenPipeError):  # the agent has died; the inbox is about to end this process
-        events.send(hello)
+        events.send([hello])
         serve(Bench(trainer, tail, events.send, frail=hello.info.kind == "cuda"), inbox)
 
 

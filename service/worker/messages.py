@@ -2,8 +2,9 @@
 
 To the device: a `RunOrder` for each run to train, in the order they arrive, `Stop`, and the pruning
 rules of studies.  From the device: `Hello` or `CannotStart` once; then for each run `Preparing` and
-`Prepared`, `Started`, its reports and its end; and `Idle` where that changes.  Every message is in
-the pipe before the device goes on, so that what it said before it died is heard.
+`Prepared`, `Started`, its reports and its end; and `Idle` where that changes.  The device sends
+lists of messages, which all are in the pipe before it goes on to what could end its process, so
+that what it said before it died is heard.
 """
 
 from __future__ import annotations

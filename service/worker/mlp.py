@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +78,7 @@ class MlpTrainer:
             PruningRules(rules.version, rules.metric, rules.direction, rules.thresholds),
         )
 
-    def advance(self) -> Iterable[Event]:
+    def advance(self) -> Sequence[Event]:
         return self._trainer.advance()
 
 

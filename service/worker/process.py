@@ -99,9 +99,10 @@ class DeviceProcess:
             self._start()
         # Ask first, read then: what a dead process said before is all in the pipe by now.
         died = not self._process.is_alive()
-        while (message := self._receive()) is not None:
-            self._note(message)
-            yield message
+        while messages := self._receive():
+            for message in messages:
+                self._note(message)
+                yield message
         if died or self._hung_up:
             yield self._bury()
 
@@ -110,8 +111,8 @@ class DeviceProcess:
         said: list[FromDevice] = []
         if self._restart_at is not None:
             return said
-        while (message := self._receive(max(0.0, deadline - self._clock()))) is not None:
-            said.append(message)
+        while messages := self._receive(max(0.0, deadline - self._clock())):
+            said += messages
         if not self._hung_up:
             self._process.kill()
         self._bury()
@@ -145,12 +146,13 @@ class DeviceProcess:
         with suppress(OSError):  # it has died, which `poll` will tell
             self._orders.send(message)
 
-    def _receive(self, timeout_seconds: float = 0.0) -> FromDevice | None:
+    def _receive(self, timeout_seconds: float = 0.0) -> list[FromDevice]:
+        """What the process has sent at once; nothing where there is none, or it has hung up."""
         try:
-            return self._events.recv() if self._events.poll(timeout_seconds) else None
+            return self._events.recv() if self._events.poll(timeout_seconds) else []
         except (EOFError, OSError):  # the last message may be cut off
             self._hung_up = True
-            return None
+            return []
 
     def _note(self, message: FromDevice) -> None:
         if isinstance(message, Hello):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -59,11 +59,11 @@ class Trainer(Protocol):
         """Prune the runs of a study by these rules, instead of those before."""
         ...
 
-    def advance(self) -> Iterable[Event]:
-        """Train for a moment; what there is to tell by the key of an order, as it happens.
+    def advance(self) -> Sequence[Event]:
+        """Train for a moment; what there is to tell by the key of an order, as it happened.
 
-        `Began` is to be had before the run is touched: should that kill the process, it is known
-        who trained.
+        `Began` is told before the run is touched, which is a later call's: should that kill the
+        process, it is known who trained.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -49,11 +49,12 @@ class Desk:
         self.trainer = ScriptedTrainer(num_slots)
         self.bench = Bench(self.trainer, tail, self._hear, frail=frail, clock=self.clock)
 
-    def _hear(self, message: FromDevice) -> None:
-        if isinstance(message, Idle):
-            self.idle.append(message.num_slots)
-        else:
-            self.said.append(message)
+    def _hear(self, messages: Sequence[FromDevice]) -> None:
+        for message in messages:
+            if isinstance(message, Idle):
+                self.idle.append(message.num_slots)
+            else:
+                self.said.append(message)
 
     def add(self, *tasks: dict[str, Any]) -> None:
         for run, task in enumerate(tasks, start=1):

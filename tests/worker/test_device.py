@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -66,12 +67,13 @@ def served(num_ends: int, *tasks: dict[str, Any], frail: bool) -> dict[int, str]
     pipe = Pipe()
     outcomes: dict[int, str] = {}
 
-    def send(message: FromDevice) -> None:
-        end = message.end if isinstance(message, Released) else message
-        if isinstance(end, RunEnded):
-            outcomes[end.run] = end.outcome
-            if len(outcomes) == num_ends:
-                raise Left
+    def send(messages: Sequence[FromDevice]) -> None:
+        for message in messages:
+            end = message.end if isinstance(message, Released) else message
+            if isinstance(end, RunEnded):
+                outcomes[end.run] = end.outcome
+        if len(outcomes) == num_ends:
+            raise Left
 
     for run, task in enumerate(tasks, start=1):
         pipe.send(run, **task)

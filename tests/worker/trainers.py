@@ -52,6 +52,7 @@ class ScriptedTrainer:
         self._training: dict[Key, RunOrder] = {}
         self._epochs: dict[Key, int] = {}
         self._rules: dict[str, int] = {}
+        self._round: Iterator[list[Event]] = iter(())
 
     @property
     def is_idle(self) -> bool:
@@ -75,18 +76,26 @@ class ScriptedTrainer:
         num_runs = len(self._training) + len(self._waiting)
         return max(0, self.num_slots - num_runs) if self._training else 0
 
-    def advance(self) -> Iterator[Event]:
+    def advance(self) -> list[Event]:
+        """A run at a time: what it came to is told before the next one may end the process."""
+        events = next(self._round, None)
+        if events is None:
+            self._round = self._train_all()
+            events = []
+        return events
+
+    def _train_all(self) -> Iterator[list[Event]]:
         while self._waiting and len(self._training) < self.num_slots:
             key, order = next(iter(self._waiting.items()))
             del self._waiting[key]
             self._training[key] = order
             self._epochs[key] = 0
-            yield Began(key, PROGRAM)
+            yield [Began(key, PROGRAM)]
             if "begun" in order.task:
                 Path(order.task["begun"]).write_bytes(b".")
         for key in list(self._training):
             if key in self._training:
-                yield from self._train(key)
+                yield list(self._train(key))
 
     def _train(self, key: Key) -> Iterator[Event]:
         task = self._training[key].task
