@@ -10,7 +10,7 @@ that: the same kernels then run for every slot, to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -101,18 +101,22 @@ class ParameterLayout(Layout):
             if name.startswith("norms.") and name.endswith(".weight"):
                 self._starts_P[segment.span()] = 1
 
-    def initial_row(self, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Initial parameters, distributed as `nn.Linear` and `nn.BatchNorm1d` draw theirs.
+    def initial_rows(
+        self, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """Initial parameters of runs, distributed as `nn.Linear` and `nn.BatchNorm1d` draw theirs.
 
         Weights and biases of a linear layer are uniform in ±1/√(units in) (what
         `kaiming_uniform_(a=√5)` amounts to); scales are 1, shifts 0.
 
         Returns:
-            [P].
+            [K, P] for K seeds.
         """
-        row_P = rng.uniform(seed, rng.Stream.WEIGHTS, 0, self.row_size, device=device, dtype=dtype)
-        row_P.mul_(2).sub_(1).mul_(self._bounds_P.to(device, dtype))
-        return row_P.add_(self._starts_P.to(device, dtype))
+        rows_KP = rng.uniform(
+            seeds, rng.Stream.WEIGHTS, 0, self.row_size, device=device, dtype=dtype
+        )
+        rows_KP.mul_(2).sub_(1).mul_(self._bounds_P.to(device, dtype))
+        return rows_KP.add_(self._starts_P.to(device, dtype))
 
 
 class StatisticsLayout(Layout):
@@ -161,6 +165,16 @@ class Stacks:
         """Write the slot's row."""
         for stretch_KR, part in zip(self.stretches_KR, self._layout.stretches, strict=True):
             stretch_KR[slot] = row_P[part]
+
+    def put_rows(self, slots_G: Tensor, rows_GP: Tensor) -> None:
+        """Write the rows of some slots; one row [P] is written to all of them."""
+        for stretch_KR, part in zip(self.stretches_KR, self._layout.stretches, strict=True):
+            stretch_KR[slots_G] = rows_GP[..., part]
+
+    def clear_rows(self, slots_G: Tensor) -> None:
+        """Write zeros to the rows of some slots."""
+        for stretch_KR in self.stretches_KR:
+            stretch_KR.index_fill_(0, slots_G, 0)
 
     def set_rows(self, other: Stacks, slots_G: Tensor) -> None:
         """Write those of another's slots into the first ones of this."""

@@ -47,6 +47,8 @@ class _Occupant:
     epochs_done: int
     step: int | None
     """Steps taken in the current epoch; None before its first, so before it is prepared."""
+    is_written: bool
+    """Whether its start is in the slot's tensors."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Weights:
     parameters_P: Tensor
     statistics_Q: Tensor
 
+
+_NUMBERS_AT_ONCE = 2**20
+"""Parameters drawn at once: bounds the memory that it takes."""
 
 METRICS = (
     "train_loss",
@@ -172,6 +177,8 @@ class Pack:
     def load(self, slot: int, config: RunConfig, state: SlotState | None = None) -> None:
         """Put a run into a free slot: fresh, or from a state of the same run.
 
+        Fresh ones are written when the pack goes on, all that have come meanwhile at once.
+
         Raises:
             ValueError: where the run is not one that this pack's step trains.
         """
@@ -181,21 +188,13 @@ class Pack:
             mine, its = getattr(self.spec, name), getattr(spec, name)
             if mine != its:
                 raise ValueError(f"{name} is {its}, the pack's {mine}")
-        memory = self._memory
         if state is None:
-            state = self._fresh_state(config)
-        for name, stacks in memory.state.items():
+            self._occupants[slot] = _Occupant(config, 0, step=None, is_written=False)
+            return
+        for name, stacks in self._memory.state.items():
             stacks.set_row(slot, state.tensors[name])
-        if self._gradients is not None:
-            # No step writes the gaps between parameters, and a run may have left NaN in them.
-            for stretch_KR in self._gradients.stretches_KR:
-                stretch_KR[slot] = 0
-        memory.constants_KC[slot] = torch.tensor(
-            constants_row(config, spec.num_samples), dtype=memory.constants_KC.dtype
-        )
-        memory.dropout_thresholds_K1[slot] = rng.threshold(config.dropout)
-        memory.occupied_K[slot] = True
-        self._occupants[slot] = _Occupant(config, state.epochs_done, step=None)
+        self._occupants[slot] = _Occupant(config, state.epochs_done, step=None, is_written=True)
+        self._write_constants([slot])
 
     def free(self, slot: int) -> None:
         """Take the run out of a slot.  Its weights stay until the next `load`."""
@@ -214,6 +213,7 @@ class Pack:
         runs = [run for run in self._occupants if run is not None]
         if not runs:
             return
+        self._write_starts()
         with self._computing():
             self._prepare_epochs(
                 [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
@@ -264,6 +264,7 @@ class Pack:
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are now."""
+        self._write_starts()
         return Weights(self._memory.parameters.row(slot), self._memory.statistics.row(slot))
 
     def named(self, weights: Weights) -> dict[str, Tensor]:
@@ -278,6 +279,7 @@ class Pack:
         """A copy of all that a run needs to go on, on the CPU; only between epochs."""
         run = self._run(slot)
         assert run.step is None, "a state is taken between epochs"
+        self._write_starts()
         tensors = {name: stacks.row(slot).cpu() for name, stacks in self._memory.state.items()}
         return SlotState(tensors, run.epochs_done)
 
@@ -340,15 +342,38 @@ class Pack:
             momentum=any(config.momentum > 0 for config in configs),
         )
 
-    def _fresh_state(self, config: RunConfig) -> SlotState:
-        device, dtype = self._data.device, self._data.dtype
-        memory = self._memory
-        parameters_P = memory.layout.initial_row(config.seed, device, dtype)
-        moments = {name: torch.zeros_like(parameters_P) for name in memory.moments}
-        statistics_Q = memory.statistics_layout.initial_row(device, dtype)
-        return SlotState(
-            {"parameters": parameters_P, "statistics": statistics_Q, **moments}, epochs_done=0
+    def _write_starts(self) -> None:
+        """Write the starts of the runs that were loaded since the last call."""
+        unwritten = [slot for slot, run in enumerate(self._occupants) if run and not run.is_written]
+        memory, (device, dtype) = self._memory, (self._data.device, self._data.dtype)
+        at_once = max(1, _NUMBERS_AT_ONCE // memory.layout.row_size)
+        for start in range(0, len(unwritten), at_once):
+            slots = unwritten[start : start + at_once]
+            group_G = torch.tensor(slots, device=device)
+            seeds = [self._run(slot).config.seed for slot in slots]
+            memory.parameters.put_rows(group_G, memory.layout.initial_rows(seeds, device, dtype))
+            memory.statistics.put_rows(group_G, memory.statistics_layout.initial_row(device, dtype))
+            for stacks in memory.moments.values():
+                stacks.clear_rows(group_G)
+            self._write_constants(slots)
+        for slot in unwritten:
+            self._run(slot).is_written = True
+
+    def _write_constants(self, slots: Sequence[int]) -> None:
+        """Write what stays the same all through the runs in these slots."""
+        memory, configs = self._memory, [self._run(slot).config for slot in slots]
+        device, num_samples = self._data.device, self.spec.num_samples
+        group_G = torch.tensor(slots, device=device)
+        if self._gradients is not None:
+            # No step writes the gaps between parameters, and a run may have left NaN in them.
+            self._gradients.clear_rows(group_G)
+        rows = [constants_row(config, num_samples) for config in configs]
+        memory.constants_KC[group_G] = torch.tensor(
+            rows, dtype=memory.constants_KC.dtype, device=device
         )
+        thresholds = [[rng.threshold(config.dropout)] for config in configs]
+        memory.dropout_thresholds_K1[group_G] = torch.tensor(thresholds, device=device)
+        memory.occupied_K[group_G] = True
 
     def _run(self, slot: int) -> _Occupant:
         run = self._occupants[slot]

@@ -111,7 +111,7 @@ def threshold(probability: float) -> int:
 
 
 def uniform(
-    seed: int,
+    seeds: Sequence[int],
     stream: Stream,
     step: int,
     num_draws: int,
@@ -119,13 +119,14 @@ def uniform(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Uniform numbers in [0, 1): the draws 0 to num_draws - 1 of (seed, stream, step).
+    """Uniform numbers in [0, 1): the draws 0 to num_draws - 1 of (seed, stream, step) a seed.
 
     Returns:
-        [N] with N = num_draws, multiples of 2**-24.
+        [K, N] with N = num_draws, multiples of 2**-24.
     """
-    keys_K1 = step_keys([stream_key(seed, stream)], [step], 1, device)
-    return as_uniform(draw(keys_K1[:, 0], counters(num_draws, device))[0], dtype)
+    keys = [stream_key(seed, stream) for seed in seeds]
+    keys_K1 = step_keys(keys, [step] * len(keys), 1, device)
+    return as_uniform(draw(keys_K1[:, 0], counters(num_draws, device)), dtype)
 
 
 def permutations(orders: Sequence[tuple[int, int]], counters_N: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def _load_initial_weights(
     model: PlainMlp, config: RunConfig, shape: ModelShape, dtype: torch.dtype
 ) -> None:
     layout = ParameterLayout(shape)
-    row = layout.initial_row(config.seed, torch.device("cpu"), dtype)
+    row = layout.initial_rows([config.seed], torch.device("cpu"), dtype)[0]
     weights = {name: view[0].clone() for name, view in layout.views(row[None]).items()}
     missing = model.load_state_dict(weights, strict=False)
     assert not missing.unexpected_keys
@@ -182,7 +182,7 @@ def _dropout_masks(
         return None
     num_units = sum(shape.hidden)
     uniform = rng.uniform(
-        config.seed,
+        [config.seed],
         rng.Stream.DROPOUT,
         step,
         num_rows * num_units,

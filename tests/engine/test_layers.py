@@ -28,7 +28,7 @@ def test_gradients_are_those_of_autograd(
     generator = torch.Generator().manual_seed(0)
     shape = ModelShape(D, hidden, C, activation, batch_norm)
     layout, statistics_layout = ParameterLayout(shape), StatisticsLayout(shape)
-    parameters = torch.stack([layout.initial_row(seed, CPU, torch.float64) for seed in range(K)])
+    parameters = layout.initial_rows(range(K), CPU, torch.float64)
     for name, view in layout.views(parameters).items():
         if name.startswith("norms."):
             view.add_(torch.rand(view.shape, generator=generator, dtype=torch.float64))
@@ -88,8 +88,8 @@ def test_gradients_are_those_of_autograd(
 def test_initial_parameters_are_distributed_as_torchs() -> None:
     shape = ModelShape(400, (300,), 10, batch_norm=True)
     layout = ParameterLayout(shape)
-    row = layout.initial_row(3, CPU, torch.float64)
-    views = {name: view[0] for name, view in layout.views(row[None]).items()}
+    rows = layout.initial_rows([3, 4], CPU, torch.float64)
+    views = {name: view[0] for name, view in layout.views(rows).items()}
     for name, units_in in (("layers.0", 400), ("layers.1", 300)):
         bound = units_in**-0.5
         weight = views[f"{name}.weight"]
@@ -101,7 +101,10 @@ def test_initial_parameters_are_distributed_as_torchs() -> None:
         assert abs(weight.std() - bound / 3**0.5) < error
     assert (views["norms.0.weight"] == 1).all()
     assert (views["norms.0.bias"] == 0).all()
-    assert not torch.equal(row, layout.initial_row(4, CPU, torch.float64))
+    assert not torch.equal(*rows)
+    assert torch.equal(rows[1:], layout.initial_rows([4], CPU, torch.float64)), (
+        "whoever else is drawn"
+    )
 
 
 def test_parameters_are_aligned_and_matrices_come_first() -> None:

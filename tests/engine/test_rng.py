@@ -18,7 +18,7 @@ WORD = 2**64 - 1
 
 
 def draws(seed: int, stream: Stream, step: int, num_draws: int = NUM_DRAWS) -> torch.Tensor:
-    return rng.uniform(seed, stream, step, num_draws, device=CPU, dtype=torch.float64)
+    return rng.uniform([seed], stream, step, num_draws, device=CPU, dtype=torch.float64)[0]
 
 
 def chi_square(counts: torch.Tensor) -> float:
@@ -117,8 +117,8 @@ def test_keys_never_collide() -> None:
 
 
 def test_the_same_draw_in_float32_and_float64() -> None:
-    single = rng.uniform(3, Stream.WEIGHTS, 0, NUM_DRAWS, device=CPU, dtype=torch.float32)
-    assert torch.equal(single.double(), draws(3, Stream.WEIGHTS, 0))
+    single = rng.uniform([3], Stream.WEIGHTS, 0, NUM_DRAWS, device=CPU, dtype=torch.float32)
+    assert torch.equal(single[0].double(), draws(3, Stream.WEIGHTS, 0))
 
 
 def test_a_draw_does_not_depend_on_how_many_are_made() -> None:
