@@ -69,8 +69,13 @@ class Holdings:
         self._sync_seq = 0
         self._leaving = False
         self._rules: dict[str, StudyRules] = {}
+        self._num_following: dict[str, int] = {}  # by study, as its latest order says
+        self._is_full = True
+        """Whether the last answer had a run for each free slot of a device, so maybe more."""
         self.urgent = False
         """Whether the api should be told at once rather than in its turn."""
+        self.has_ends = False
+        """Whether a run has ended since the last statement."""
 
     # ---- devices
 
@@ -156,6 +161,7 @@ class Holdings:
         """Take in the answer to `statement`."""
         assert self._statement is not None
         self._settle(self._statement)
+        free_slots = self._statement.free_slots
         self._statement = None
         for refusal in answer.refused:
             _log.info("run %d, attempt %d: %s", refusal.run, refusal.attempt, refusal.reason)
@@ -172,8 +178,14 @@ class Holdings:
             if key_of(order) not in self._runs and not self._leaving:
                 self._runs[key_of(order)] = _Run(order)
                 self._devices[order.device].queue(order)
+            self._num_following[order.study] = order.num_following
+        num_given = Counter(order.device for order in answer.start)
+        self._is_full = any(num_given[name] >= free for name, free in free_slots.items())
         studies = {run.order.study for run in self._runs.values()}
         self._rules = {name: rules for name, rules in self._rules.items() if name in studies}
+        self._num_following = {
+            name: number for name, number in self._num_following.items() if name in studies
+        }
         for device in self._devices.values():
             device.feed()
 
@@ -185,7 +197,7 @@ class Holdings:
         self._runs.clear()
         self._statement = None
         self._sync_seq = 0
-        self.urgent = False
+        self.urgent = self.has_ends = False
 
     def release_all(self) -> None:
         """Give every run back, and say in the last statement that the worker leaves."""
@@ -239,8 +251,13 @@ class Holdings:
             self._limits.lower(run.order.run, 1)  # its next attempt shall cost nobody anything
         elif end.outcome != "released":
             self._limits.forget(run.order.run)
+        self.has_ends = True
         # Small runs end as fast as the api answers: ask for the next one while others still wait.
-        self.urgent = True
+        # Where there is none to come, a call only takes cores from those that train.
+        is_last = all(run.end is not None for run in self._runs.values())
+        is_tried_again = end.outcome in ("released", "crashed", "out_of_memory")
+        has_more_to_give = self._is_full or any(self._num_following.values())
+        self.urgent |= is_last or is_tried_again or has_more_to_give
 
     def _new_statement(self) -> SyncRequest:
         held: list[RunHeld] = []
@@ -263,7 +280,7 @@ class Holdings:
                     )
                 )
         complete = len(reports) == sum(len(run.reports) for run in self._runs.values())
-        self.urgent = not complete
+        self.urgent, self.has_ends = not complete, False
         self._sync_seq += 1
         return SyncRequest(
             sync_seq=self._sync_seq,

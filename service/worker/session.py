@@ -28,6 +28,9 @@ from service.worker.holdings import Holdings
 RETRY_CAP_SECONDS = 5.0
 """Well below the lease, so that an api that comes back finds its workers."""
 
+ENDS_SECONDS = 0.5
+"""At the latest after a call runs that have ended are told, though the api has no others."""
+
 TASKS = ("mlp",)
 
 _LOST = (404, 409)
@@ -76,7 +79,7 @@ class Session:
         self._worker_id: str | None = None
         self._interval_seconds = 0.0
         self._call: Call | None = None
-        self._next_at = clock()
+        self._called_at = self._next_at = clock()
         self._num_failures = 0
         self._trouble: Literal["silent", "lost"] | None = None
         self._leaving = False
@@ -90,8 +93,12 @@ class Session:
         """When the next call is to be made; infinite while an answer is awaited."""
         if self._call is not None:
             return math.inf
-        if self._holdings.urgent and self._num_failures == 0:
+        if self._num_failures > 0:
+            return self._next_at
+        if self._holdings.urgent:
             return -math.inf
+        if self._holdings.has_ends:
+            return min(self._next_at, self._called_at + ENDS_SECONDS)
         return self._next_at
 
     def next_call(self) -> Call | None:
@@ -110,7 +117,7 @@ class Session:
             )
         else:
             self._call = Sync(self._worker_id, self._holdings.statement())
-        self._next_at = now + self._interval_seconds
+        self._called_at, self._next_at = now, now + self._interval_seconds
         return self._call
 
     def leave(self) -> None:

@@ -47,7 +47,9 @@ def device_info(name: str, num_slots: int = 1) -> DeviceInfo:
     return DeviceInfo(name=name, kind=kind, description="for tests", num_slots=num_slots)
 
 
-def order(run: int, *, attempt: int = 1, device: str = "cpu:0", **task: Any) -> RunOrder:
+def order(
+    run: int, *, attempt: int = 1, device: str = "cpu:0", num_following: int = 0, **task: Any
+) -> RunOrder:
     return RunOrder(
         run=run,
         attempt=attempt,
@@ -62,6 +64,7 @@ def order(run: int, *, attempt: int = 1, device: str = "cpu:0", **task: Any) -> 
         early_stopping=None,
         penalty={},
         data_fingerprint=None,
+        num_following=num_following,
     )
 
 

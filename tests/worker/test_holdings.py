@@ -88,6 +88,26 @@ def test_the_api_is_told_at_once_when_a_run_has_ended(desk: Desk) -> None:
     assert not desk.holdings.urgent
 
 
+def test_an_end_waits_for_its_turn_where_the_api_has_no_other_run(desk: Desk) -> None:
+    desk.answer(order(1, num_following=1), order(2, num_following=1))
+    desk.hear(complete(1))
+    assert desk.holdings.urgent, "the study makes another"
+    desk.answer(order(3))
+    assert (desk.holdings.urgent, desk.holdings.has_ends) == (False, False)
+    desk.hear(complete(2))
+    assert (desk.holdings.urgent, desk.holdings.has_ends) == (False, True)
+    desk.hear(complete(3))
+    assert desk.holdings.urgent, "nobody waits for the end of a study"
+    desk.holdings.statement()
+    assert (desk.holdings.urgent, desk.holdings.has_ends) == (False, False)
+
+
+def test_a_run_that_is_to_be_tried_again_is_told_at_once(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), Died("died"))
+    assert desk.holdings.urgent
+
+
 def test_much_to_tell_takes_several_statements(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REPORTS_PER_STATEMENT", 3)
     desk.answer(order(1), order(2))

@@ -12,7 +12,7 @@ from service.protocol import RunEnded, StudyRules, SyncResponse, WorkerRegistere
 from service.worker.api import CallFailed
 from service.worker.holdings import Holdings
 from service.worker.messages import Hello, Key
-from service.worker.session import RETRY_CAP_SECONDS, Register, Session, Sync
+from service.worker.session import ENDS_SECONDS, RETRY_CAP_SECONDS, Register, Session, Sync
 from tests.worker.fakes import ManualClock, device_info, order
 
 NOTHING = SyncResponse(start=(), stop=(), refused=())
@@ -41,11 +41,13 @@ class Line:
         self.holdings.hear("cpu:0", Hello(device_info("cpu:0"), None))
         self.session = Session("here", (), self.holdings, clock=self.clock, random=Random(1))
 
-    def register(self, worker_id: str = "w0") -> Register:
+    def register(self, worker_id: str = "w0", *, sync_interval_seconds: float = 0.5) -> Register:
         call = self.session.next_call()
         assert isinstance(call, Register)
         self.session.answered(
-            WorkerRegistered(id=worker_id, lease_seconds=30, sync_interval_seconds=0.5)
+            WorkerRegistered(
+                id=worker_id, lease_seconds=30, sync_interval_seconds=sync_interval_seconds
+            )
         )
         return call
 
@@ -93,6 +95,15 @@ def test_calls_at_once_when_it_has_nothing_to_do_any_more(line: Line) -> None:
     assert line.sync().request.waits_for_work
     line.session.answered(NOTHING)
     assert line.session.due_at > line.clock(), "an api that does not wait is not pressed"
+
+
+def test_ends_are_told_within_half_a_second_however_long_the_interval(line: Line) -> None:
+    line.register(sync_interval_seconds=9)
+    line.sync()
+    line.session.answered(SyncResponse(start=(order(1), order(2)), stop=(), refused=()))
+    assert line.session.due_at == line.clock() + 9
+    line.holdings.hear("cpu:0", RunEnded(run=1, attempt=1, outcome="stopped"))
+    assert line.session.due_at == line.clock() + ENDS_SECONDS
 
 
 def test_calls_at_once_when_there_is_something_urgent(line: Line) -> None:
