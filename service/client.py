@@ -183,11 +183,17 @@ class Client:
         answer = self._post(f"{_study_path(study)}/trials:suggest", body)
         return parsed(SuggestResponse, answer)
 
-    def report_trials(self, study: str, reports: Iterable[TrialReport]) -> list[ReportOutcome]:
-        """Tell epochs and ends of trials, each given once; what became of each, in their order."""
+    def report_trials(
+        self, study: str, reports: Iterable[TrialReport], *, idempotency_key: str | None = None
+    ) -> list[ReportOutcome]:
+        """Tell epochs and ends of trials, each given once; what became of each, in their order.
+
+        Reports on a failed trial may be repeated only with the key that they came with first.
+        """
         body = TrialReports(trials=tuple(reports))
         failed = any(one.end is not None and one.end.state == "FAIL" for one in body.trials)
-        answer = self._report(f"{_study_path(study)}/trials:report", body, failed=failed)
+        path = f"{_study_path(study)}/trials:report"
+        answer = self._report(path, body, failed=failed, key=idempotency_key)
         return listed(ReportOutcome, answer, "trials")
 
     def report(
@@ -270,10 +276,13 @@ class Client:
         """A POST that has its effect once, however often it is sent."""
         return self._connection.post(path, body, idempotency_key=key or str(uuid.uuid4()))
 
-    def _report(self, path: str, body: BaseModel, *, failed: bool) -> httpx.Response:
+    def _report(
+        self, path: str, body: BaseModel, *, failed: bool, key: str | None = None
+    ) -> httpx.Response:
         """A report may be repeated as it is, but a failure only until its trial is handed out."""
-        key = str(uuid.uuid4()) if failed else None
-        return self._connection.post(path, body, idempotency_key=key)
+        if not failed:
+            return self._connection.post(path, body, idempotency_key=None)
+        return self._post(path, body, key)
 
     def _verb(self, name: str, verb: str) -> Study:
         return parsed(Study, self._post(f"{_study_path(name)}:{verb}", None))

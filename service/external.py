@@ -7,7 +7,7 @@
 
 What is reported goes out in few calls: epochs are gathered for a second, unless the study has a
 pruner, whose answer matters at once; an end takes with it what was gathered.  Nothing is forgotten
-before the service has it: where a call fails, the next one sends it again.
+before the service has it: a call that was not answered is repeated as it was before the next one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ GATHER_SECONDS = 1.0
 
 _MAX_EPOCHS_A_CALL = 2_000
 """With a hundred metrics each they come to 10 MB, which the service's limit on bodies allows."""
+
+_INVALID = 422
 
 _MAX_SHARE_OF_LEASE = 0.25
 """A report that waits does not renew its trial's lease meanwhile."""
@@ -72,6 +75,7 @@ class ExternalStudy:
         self._sent_at = clock()
         self._num_batches = 0
         self._gathered: dict[int, _Gathered] = {}
+        self._unanswered: _Call | None = None
         self._errors: dict[int, Problem] = {}
         self._lock = threading.RLock()
         atexit.register(self.flush)
@@ -106,8 +110,7 @@ class ExternalStudy:
     def flush(self) -> None:
         """Send what was gathered."""
         with self._lock:
-            if self._gathered:
-                self._send()
+            self._send()
             if self._errors:
                 errors = dict(self._errors)
                 self._errors.clear()
@@ -159,23 +162,35 @@ class ExternalStudy:
         )
 
     def _send(self) -> None:
-        while self._gathered:
-            # After an outage there may be more than one call takes.
-            sent: list[_Gathered] = []
-            num_epochs = 0
-            for one in self._gathered.values():
-                num_epochs += len(one.epochs)
-                if sent and (len(sent) == MAX_TRIALS_A_CALL or num_epochs > _MAX_EPOCHS_A_CALL):
-                    break
-                sent.append(one)
-            outcomes = self._client.report_trials(self.name, [one.report() for one in sent])
+        while (call := self._unanswered or self._next_call()) is not None:
+            self._unanswered = call
+            outcomes = self._client.report_trials(
+                self.name, [one.report() for one in call.told], idempotency_key=call.key
+            )
+            self._unanswered = None
             self._sent_at = self._clock()
-            for one, outcome in zip(sent, outcomes, strict=True):
-                del self._gathered[one.trial.number]
+            for one, outcome in zip(call.told, outcomes, strict=True):
                 one.trial._told_at = self._sent_at
                 one.trial.should_prune |= outcome.should_prune
                 if outcome.error is not None:
                     self._errors[outcome.number] = outcome.error
+                    if one.end is not None and one.epochs and outcome.error.status == _INVALID:
+                        # Its epochs may be as they should: they go out without it.
+                        again = self._gathered.setdefault(one.trial.number, _Gathered(one.trial))
+                        again.epochs[:0] = one.epochs
+
+    def _next_call(self) -> _Call | None:
+        """As much of what was gathered as one call takes: after an outage there may be more."""
+        told: list[_Gathered] = []
+        num_epochs = 0
+        for one in self._gathered.values():
+            num_epochs += len(one.epochs)
+            if told and (len(told) == MAX_TRIALS_A_CALL or num_epochs > _MAX_EPOCHS_A_CALL):
+                break
+            told.append(one)
+        for one in told:
+            del self._gathered[one.trial.number]
+        return _Call(told) if told else None
 
 
 class ExternalTrial:
@@ -235,6 +250,14 @@ class _Gathered:
             epochs=tuple(self.epochs),
             end=self.end,
         )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call as it was made; a repetition is told by its key."""
+
+    told: list[_Gathered]
+    key: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 def _api_error(errors: Mapping[int, Problem]) -> ApiError:

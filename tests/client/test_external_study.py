@@ -16,6 +16,7 @@ import pytest
 from service.client import ApiError, Client, Unreachable
 from service.external import GATHER_SECONDS, ExternalStudy, ExternalTrial
 from service.external_protocol import MAX_TRIALS_A_CALL, SuggestedTrial
+from service.lifecycle import FailReason
 
 URL = "http://127.0.0.1:8000"
 
@@ -24,12 +25,14 @@ URL = "http://127.0.0.1:8000"
 class Desk(httpx.BaseTransport):
     """Answers like the service, as far as a program can tell, and keeps what it was sent.
 
-    While `is_down`, no connection comes about.
+    While `is_down`, no connection comes about; while `is_silent`, no answer.
     """
 
     is_down: bool = False
+    is_silent: bool = False
     prune_above: float = 9.0
     stale: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
     calls: list[list[dict[str, Any]]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     num_suggested: int = 0
@@ -43,6 +46,8 @@ class Desk(httpx.BaseTransport):
         assert request.url.path == "/v1/studies/s/trials:report"
         self.calls.append(body["trials"])
         self.keys.append(request.headers.get("Idempotency-Key"))
+        if self.is_silent:
+            raise httpx.ReadTimeout("no answer")
         return httpx.Response(200, json={"trials": [self._outcome(t) for t in body["trials"]]})
 
     def _suggest(self, count: int) -> dict[str, Any]:
@@ -61,6 +66,10 @@ class Desk(httpx.BaseTransport):
             detail = f"trial {told['number']} is somebody else's"
             problem = {"type": "urn:ridgeline:stale-attempt", "title": "Stale attempt"}
             outcome["error"] = {**problem, "status": 409, "detail": detail, "errors": []}
+        if told["number"] in self.refused:
+            problem = {"type": "urn:ridgeline:invalid-input", "title": "Invalid input"}
+            detail = "a complete trial needs a value"
+            outcome["error"] = {**problem, "status": 422, "detail": detail, "errors": []}
         return outcome
 
     def told(self) -> list[list[tuple[int, list[int], bool]]]:
@@ -210,9 +219,33 @@ def test_a_lost_connection_loses_nothing(study: ExternalStudy, desk: Desk, clock
     assert desk.calls == []
     desk.is_down = False
     study.flush()
-    assert desk.told() == [[(0, [1, 2], True)]]
+    assert desk.told() == [[(0, [1, 2], False)], [(0, [], True)]]
     study.flush()
-    assert len(desk.calls) == 1
+    assert len(desk.calls) == 2
+
+
+def test_a_call_without_an_answer_is_repeated_as_it_was(study: ExternalStudy, desk: Desk) -> None:
+    one, two = study.suggest(2)
+    report(one, 1)
+    desk.is_silent = True
+    with pytest.raises(Unreachable):
+        one.complete(state="FAIL", reason=FailReason.CRASHED)
+    desk.is_silent = False
+    two.complete(0.5)
+    assert desk.told() == [[(0, [1], True)], [(0, [1], True)], [(1, [], True)]]
+    assert desk.keys[0] is not None
+    assert desk.keys == [desk.keys[0], desk.keys[0], None]
+
+
+def test_the_epochs_of_a_refused_end_are_told_without_it(study: ExternalStudy, desk: Desk) -> None:
+    (trial,) = study.suggest()
+    report(trial, 1, 2)
+    desk.refused.add(trial.number)
+    with pytest.raises(ApiError, match="needs a value"):
+        trial.complete()
+    desk.refused.clear()
+    trial.complete(0.5)
+    assert desk.told() == [[(0, [1, 2], True)], [(0, [1, 2], False)], [(0, [], True)]]
 
 
 def test_closing_the_client_sends_the_rest(desk: Desk, clock: Clock) -> None:
@@ -310,7 +343,7 @@ def test_what_an_outage_has_heaped_up_goes_out_in_calls_that_the_service_takes(
             trial.complete(0.5)
     desk.is_down = False
     study.flush()
-    assert [len(call) for call in desk.calls] == [MAX_TRIALS_A_CALL, MAX_TRIALS_A_CALL, 5]
+    assert [len(call) for call in desk.calls] == [1, MAX_TRIALS_A_CALL, MAX_TRIALS_A_CALL, 4]
     assert [t["number"] for call in desk.calls for t in call] == [t.number for t in trials]
 
 
