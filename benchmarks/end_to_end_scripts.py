@@ -27,6 +27,7 @@ from typing import Any, Literal
 import optuna
 import sklearn.datasets  # noqa: F401 (else it would be imported within the script's time)
 import torch
+from sqlalchemy.engine import URL
 
 from benchmarks.end_to_end_service import wait_for_compilations
 from benchmarks.engine_data import NUM_CLASSES, Part, Work
@@ -110,7 +111,7 @@ def _search(job: Job, home: Path) -> dict[str, Any]:
     sampler: optuna.samplers.BaseSampler = (
         optuna.samplers.TPESampler(seed=job.seed) if job.configs is None else _Given(job.configs)
     )
-    storage = f"sqlite:///{home / 'optuna.db'}"
+    storage = URL.create("sqlite", database=str(home / "optuna.db")).render_as_string()
     search = optuna.create_study(storage=storage, sampler=sampler, direction="maximize")
     search.optimize(objective, n_trials=work.trials)
     return {"seconds": time.perf_counter() - before, "best": search.best_value}

@@ -71,7 +71,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 def _fresh(database: str, folder: str) -> Iterator[str]:
     """The URL of an empty database."""
     if database == "sqlite":
-        yield f"sqlite:///{folder}/ridgeline.db"
+        yield URL.create("sqlite", database=f"{folder}/ridgeline.db").render_as_string()
         return
     # At its import the package chooses where its lock file lies; in /tmp it may be another user's.
     runtime = Path(folder, "runtime")

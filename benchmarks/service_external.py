@@ -34,6 +34,7 @@ from typing import Any
 
 import optuna
 import torch
+from sqlalchemy.engine import URL
 
 from benchmarks.rows import header, tell, write
 from service.cli.sockets import free_port
@@ -85,7 +86,8 @@ def main() -> None:
 
 
 def in_optuna(scratch: Path, num_trials: int, *, num_before: int = 0) -> float:
-    url = f"sqlite:///{scratch / secrets.token_hex(4)}.db"
+    path = f"{scratch / secrets.token_hex(4)}.db"
+    url = URL.create("sqlite", database=path).render_as_string()
     study = optuna.create_study(storage=url, sampler=optuna.samplers.RandomSampler(seed=1))
     distribution = optuna.distributions.FloatDistribution(0.0, 1.0)
     study.add_trials(

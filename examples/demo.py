@@ -8,6 +8,7 @@ studies are COMPLETED, 1 otherwise.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from service.cli.study_file import load_study
 from service.client import Client, ClientError
 from service.lifecycle import StudyState
 from service.resources import Study
+from service.settings import Settings
 
 START_SECONDS = 120.0
 STOP_SECONDS = 40.0
@@ -95,14 +97,15 @@ def print_best(console: Console, client: Client, study: Study) -> None:
 
 
 def print_next_steps(console: Console, home: Path, name: str) -> None:
+    database_url = Settings(home=home, database_url=None).resolved_database_url
     lines = [
         "The service has stopped; its history stays. To look at it in the dashboard:",
-        f"  {own_command()} up --home {home}",
+        f"  {own_command()} up --home {shlex.quote(str(home))}",
         "  and open http://127.0.0.1:8000/dashboard",
         "To read it in Python:",
         "  import optuna",
         f'  study = optuna.load_study(study_name="{name}",',
-        f'                            storage="sqlite:///{(home / "ridgeline.db").absolute()}")',
+        f'                            storage="{database_url}")',
         "  print(study.best_value, study.best_params)",
     ]
     console.print("\n".join(lines), markup=False)

@@ -74,6 +74,15 @@ class Settings(BaseSettings):
     def _split_hosts(cls, hosts: object) -> object:
         return tuple(h.strip() for h in hosts.split(",")) if isinstance(hosts, str) else hosts
 
+    @field_validator("home")
+    @classmethod
+    def _fits_into_a_url(cls, home: Path) -> Path:
+        try:
+            str(home.absolute()).encode()
+        except UnicodeEncodeError as exc:
+            raise ValueError("must be a path in UTF-8, since it becomes part of a URL") from exc
+        return home
+
     @field_validator("sync_interval_seconds")
     @classmethod
     def _well_within_the_lease(cls, seconds: float, info: ValidationInfo) -> float:
@@ -87,4 +96,7 @@ class Settings(BaseSettings):
         """The URL of the database: the one set, or the embedded one."""
         if self.database_url is not None:
             return self.database_url
-        return f"sqlite:///{(self.home / 'ridgeline.db').absolute()}"
+        from sqlalchemy.engine import URL  # slow to import, and most commands need no database
+
+        path = str((self.home / "ridgeline.db").absolute())
+        return URL.create("sqlite", database=path).render_as_string()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -105,8 +106,9 @@ def read_token() -> str | None:
 
 
 def own_command() -> str:
-    """`ridgeline` as a person here can call it: by its name, or else by the path of the script."""
+    """`ridgeline` as a shell here can call it: by its name, or else by the path of the script."""
     if shutil.which("ridgeline"):
         return "ridgeline"
     script = Path(sys.executable).with_name("ridgeline")
-    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+    near = script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
+    return shlex.quote(str(near))

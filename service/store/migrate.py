@@ -63,7 +63,8 @@ def is_ours(name: str | None, type_: str, _parents: object) -> bool:
 
 def _config(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    folder = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))  # a ConfigParser's value
     config.attributes["connection"] = connection
     return config
 

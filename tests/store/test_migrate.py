@@ -153,3 +153,12 @@ def test_optuna_accepts_the_database(database_url: str) -> None:
 @pytest.mark.parametrize("table", sorted(metadata.tables))
 def test_our_tables_carry_our_prefix(table: str) -> None:
     assert table.startswith("rl_")
+
+
+def test_the_migrations_are_found_in_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "__file__", "/opt/a%20b/migrate.py")
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        config = migrate._config(connection)
+    engine.dispose()
+    assert config.get_main_option("script_location") == "/opt/a%20b/migrations"
