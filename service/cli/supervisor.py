@@ -12,6 +12,7 @@ from pathlib import Path
 
 from service import processes
 from service.cli.problems import Problem
+from service.files import without_links
 
 POLL_SECONDS = 0.1
 STABLE_SECONDS = 60.0
@@ -44,7 +45,7 @@ class Part:
     _start_again_at: float = field(default=0.0, init=False)
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=without_links) as log:
             self.process = processes.spawn(
                 self.command, env=self.env, output=log, pass_fds=self.pass_fds
             )

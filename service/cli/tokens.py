@@ -15,6 +15,7 @@ from service.cli.environment import load_settings, open_database
 from service.cli.help_text import Command
 from service.cli.problems import OneLineErrors, file_problems, input_problems
 from service.errors import Unauthenticated
+from service.files import without_links
 from service.resources import TokenRequest
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ def ensure_token_file(store: Store, path: Path, name: str, scopes: Sequence[str]
 def _write_secret(path: Path, secret: str) -> None:
     """Replace the file whole: nobody may read half a token, nor read it before the mode is set."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        os.fchmod(descriptor, 0o640)
+    new.unlink(missing_ok=True)  # left by a process that was killed, or by somebody else
+    with open(new, "x", encoding="ascii", opener=without_links) as file:
+        os.fchmod(file.fileno(), 0o640)
         file.write(secret + "\n")
         file.flush()
-        os.fsync(descriptor)
+        os.fsync(file.fileno())
     new.replace(path)

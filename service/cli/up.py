@@ -19,6 +19,7 @@ from service.cli.problems import Problem, file_problems
 from service.cli.sockets import free_port, listen
 from service.cli.supervisor import Part, Supervisor
 from service.client import Client
+from service.files import own_folder, without_links
 from service.settings import Settings
 
 DIE_GRACE_SECONDS = 30.0
@@ -75,13 +76,14 @@ def sole_user(home: Path) -> Iterator[None]:
     A folder made here is taken away again where the block fails before it has left a file there.
 
     Raises:
-        Problem: another one runs there.
+        Problem: another one runs there, or others may change it.
     """
-    with file_problems(f"use the folder {home}"):
-        is_new = not home.exists()
-        (home / "logs").mkdir(parents=True, exist_ok=True)
-        lock = (home / "up.lock").open("w")
-    with lock:
+    with ExitStack() as stack:
+        with file_problems(f"use the folder {home}"):
+            is_new = not home.exists()
+            own_folder(home)
+            own_folder(home / "logs")
+            lock = stack.enter_context(open(home / "up.lock", "a", opener=without_links))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

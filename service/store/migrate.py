@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import URL, make_url
 
+from service.files import own_folder, without_links
 from service.store.engine import open_engine
 
 VERSION_TABLE = "rl_alembic_version"
@@ -31,6 +32,9 @@ def upgrade(url: str, *, prepare: Callable[[str], None], revision: str = "head")
         url: the database, as in `Store`.
         prepare: creates Optuna's tables where they are missing.
         revision: where to stop; "head" is this version's schema.
+
+    Raises:
+        OSError: the folder of an SQLite file cannot be made, or others may change it.
     """
     with _migrating(url) as engine:
         prepare(url)
@@ -74,7 +78,7 @@ def _migrating(url: str) -> Iterator[Engine]:
     """An engine, while no other process migrates the same database."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        own_folder(Path(parsed.database).parent)
     engine = open_engine(parsed)
     try:
         with _exclusive(parsed, engine):
@@ -87,7 +91,7 @@ def _migrating(url: str) -> Iterator[Engine]:
 def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
     if url.get_backend_name() == "sqlite":
         # A transaction would shut Optuna's own connection out, so a file beside the database.
-        with Path(f"{url.database}.migrate").open("w") as lock:
+        with open(f"{url.database}.migrate", "a", opener=without_links) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     else:

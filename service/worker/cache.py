@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from pathlib import Path
+
+from service.files import own_folder
 
 _log = logging.getLogger(__name__)
 
@@ -13,7 +14,7 @@ _log = logging.getLogger(__name__)
 def cache_folder(configured: Path | None) -> Path | None:
     """The folder, made if need be; None where the user has no place for one.
 
-    Programs in it are run, so it belongs to this user, and nobody else may write there.
+    Programs in it are run, so nobody else may change it: see `own_folder`.
 
     Args:
         configured: None takes `ridgeline` among the user's caches.
@@ -32,10 +33,7 @@ def cache_folder(configured: Path | None) -> Path | None:
 
 
 def _usable(folder: Path) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"others may write to {folder}")
+    own_folder(folder)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be written to")
     return folder

@@ -84,6 +84,29 @@ def test_a_folder_that_cannot_be_made(ridgeline: Ridgeline, tmp_path: Path) -> N
     assert "Not a directory" in told(ridgeline, "up", "--home", home, status=1)
 
 
+@pytest.mark.parametrize("command", ["up", "serve", "migrate", "token list"])
+def test_a_home_that_others_may_change(command: str, ridgeline: Ridgeline, tmp_path: Path) -> None:
+    shared, home = tmp_path / "shared", tmp_path / "shared" / "home"
+    home.mkdir(parents=True)
+    shared.chmod(0o777)
+    line = told(ridgeline, *command.split(), status=1, home=str(home))
+    assert line.endswith(f"{home}: others may write to {shared}")
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("up", "up.lock"), ("migrate", "ridgeline.db.migrate")]
+)
+def test_a_lock_that_is_a_link(
+    command: str, name: str, ridgeline: Ridgeline, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / name).symlink_to("precious")
+    line = told(ridgeline, command, status=1, home=str(tmp_path))
+    assert line.endswith(f"{tmp_path / name} is a link")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 @pytest.mark.parametrize("command", ["up", "serve"])
 def test_a_port_that_is_taken(command: str, ridgeline: Ridgeline) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_migrate_replaces_a_token_that_the_database_does_not_know(
     (tmp_path / "worker.token").write_text("rl_of_another_database\n")
     assert ridgeline("migrate", token_dir=str(tmp_path)).exit_code == 0
     assert (tmp_path / "worker.token").read_text() != "rl_of_another_database\n"
+
+
+def test_a_token_is_not_written_through_a_link(ridgeline: Ridgeline, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / f".worker.token.{os.getpid()}").symlink_to("precious")
+    assert ridgeline("migrate", token_dir=str(tmp_path)).exit_code == 0
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert not (tmp_path / "worker.token").is_symlink()
 
 
 def test_migrate_without_a_token_folder_leaves_none(ridgeline: Ridgeline) -> None:

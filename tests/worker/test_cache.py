@@ -44,11 +44,18 @@ def test_a_home_that_cannot_be_written_to_is_no_error(home: Path) -> None:
     assert cache_folder(None) is None
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o707])
-def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
-    tmp_path.chmod(mode)
+def test_a_folder_below_one_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    folder = cache_folder(tmp_path / "shared" / "mine")
+    (tmp_path / "shared").chmod(0o777)
     with pytest.raises(PermissionError, match="others may write"):
-        cache_folder(tmp_path)
+        cache_folder(folder)
+
+
+def test_without_a_folder_of_ones_own_nothing_is_kept(home: Path) -> None:
+    caches = home / ".cache"
+    caches.mkdir(parents=True)
+    caches.chmod(0o777)
+    assert cache_folder(None) is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
