@@ -26,10 +26,11 @@ RUN apt-get update --quiet --quiet \
  && apt-get install --quiet --quiet --yes --no-install-recommends g++ \
  && rm -rf /var/lib/apt/lists/*
 
-# Numbered, so that Kubernetes' runAsNonRoot can tell.  The folders are for the tokens and for compiled
-# programs: a new named volume takes the owner and mode of the folder that it covers.
+# Numbered, so that Kubernetes' runAsNonRoot can tell.  The folders are for the tokens, the
+# dashboard's socket and compiled programs: a new named volume takes the owner and mode of the folder
+# that it covers.
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ridgeline \
- && install --directory --owner=ridgeline --mode=700 /run/ridgeline /var/cache/ridgeline
+ && install --directory --owner=ridgeline --mode=700 /run/ridgeline /run/dashboard /var/cache/ridgeline
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY --from=requirements /requirements.txt /tmp/

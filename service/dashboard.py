@@ -1,7 +1,9 @@
 """optuna-dashboard in a process of its own, on a database that it cannot write to.
 
-`python -m service.dashboard --port 8001` serves it on loopback, where the api passes it through
-(`service.api.dashboard`).  The dashboard has no authentication and routes that write, so it gets
+`python -m service.dashboard --socket PATH` serves it on a Unix socket, through which the api passes
+it on (`service.api.dashboard`).  The dashboard has no authentication: on a port, every user of the
+machine could read it, and so could a page in a browser whose name now resolves to this machine.
+The socket is open to its own user alone.  The dashboard also has routes that write, so it gets
 SQLite opened read-only or PostgreSQL sessions that are read-only, whatever the role may do.
 """
 
@@ -17,7 +19,7 @@ from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import quote
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from alembic.migration import MigrationContext
 from optuna.storages import RDBStorage
@@ -27,6 +29,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from service import processes
+from service.files import own_folder
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,15 +44,31 @@ class NoTables(Exception):
     """The database has no tables of Optuna's."""
 
 
+_NO_ADDRESS = ("localhost", 0)
+"""Stands for host and port, of itself and of callers, which WSGI wants and a Unix socket lacks."""
+
+
 class _Server(ThreadingMixIn, WSGIServer):
+    address_family = socket.AF_UNIX
     daemon_threads = True
     request_queue_size = 64
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__(_NO_ADDRESS, _QuietHandler)
+
     def server_bind(self) -> None:
-        super().server_bind()
-        # As in `service.cli.sockets.listen`: no write of an answer waits for the one before.
-        # Accepted sockets inherit it.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        own_folder(self._path.parent)
+        if self._path.is_socket():
+            self._path.unlink()  # left by a process that was killed
+        self.socket.bind(str(self._path))
+        self._path.chmod(0o600)  # in time: it does not listen yet
+        self.server_name, self.server_port = _NO_ADDRESS
+        self.setup_environ()
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        connection, _ = super().get_request()
+        return connection, _NO_ADDRESS
 
 
 class _QuietHandler(WSGIRequestHandler):
@@ -116,16 +135,15 @@ def _missing(engine: Engine) -> str | None:
     return None
 
 
-def open_server(url: URL, host: str, port: int) -> WSGIServer:
-    """The dashboard's server, which listens; port 0 takes a free one."""
-    app = wsgi(open_storage(url))
-    return make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
+def serve(url: URL, path: Path) -> None:
+    """Serve the dashboard on a Unix socket until the process ends.
 
-
-def serve(url: URL, host: str, port: int) -> None:
-    """Serve the dashboard until the process ends."""
-    with open_server(url, host, port) as server:
-        log.info("dashboard on http://%s:%d, read-only", host, server.server_port)
+    Raises:
+        OSError: no socket can be made there, or others may change its folder.
+    """
+    with _Server(path) as server:
+        server.set_app(wsgi(open_storage(url)))
+        log.info("dashboard on the socket %s, read-only", path)
         server.serve_forever()
 
 
@@ -133,8 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The process; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m service.dashboard", description=__doc__)
     parser.add_argument("--database-url", help="left out: as RIDGELINE_* settings say")
-    parser.add_argument("--host", default="127.0.0.1", help="keep it on loopback")
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--socket", type=Path, help="left out: as RIDGELINE_DASHBOARD_SOCKET says")
     parser.add_argument(
         "--die-with-parent", action="store_true", help="end when standard input is closed"
     )
@@ -143,12 +160,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.die_with_parent:
         processes.watch_parent()
     settings = Settings()
+    path = args.socket or settings.dashboard_socket
+    if path is None:
+        parser.error("--socket or RIDGELINE_DASHBOARD_SOCKET must say where to listen")
     url = read_only(
         args.database_url or settings.dashboard_database_url or settings.resolved_database_url
     )
     try:
         wait_for_tables(url)
-        serve(url, args.host, args.port)
+        serve(url, path)
     except (NoTables, OSError) as exc:
         print(f"service.dashboard: {exc}", file=sys.stderr)
         return 1

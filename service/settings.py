@@ -33,8 +33,8 @@ class Settings(BaseSettings):
         ("localhost", "127.0.0.1", "[::1]"),
         description="Host headers that are answered, separated by commas",
     )
-    dashboard_url: str | None = Field(
-        None, description="where optuna-dashboard listens; left out: no dashboard"
+    dashboard_socket: Path | None = Field(
+        None, description="Unix socket on which optuna-dashboard listens; left out: no dashboard"
     )
     dashboard_database_url: str | None = Field(
         None,

@@ -1,10 +1,10 @@
 """optuna-dashboard, passed through: GET and HEAD only, behind our own authentication.
 
 The dashboard has no authentication and routes that write, none of them under GET.  It runs as a
-process of its own on a read-only database (`service.dashboard`) and works only at the root of a
-host, which is why our own API lives under /v1.  A browser cannot be told to send a Bearer token, so
-here, and only here, HTTP Basic works too: nothing here writes, so a credential that a browser sends
-by itself does no harm.
+process of its own on a read-only database (`service.dashboard`), behind a Unix socket, and works
+only at the root of a host, which is why our own API lives under /v1.  A browser cannot be told to
+send a Bearer token, so here, and only here, HTTP Basic works too: nothing here writes, so a
+credential that a browser sends by itself does no harm.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _TIMEOUT = httpx.Timeout(60.0, connect=3.0)
 
 
 class Dashboard:
-    """The way to the dashboard's process; without a URL it says how to start one."""
+    """The way to the dashboard's process; without a socket it says how to start one."""
 
     def __init__(self, api: Context) -> None:
         self._api = api
@@ -66,12 +66,14 @@ class Dashboard:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Connections to the dashboard are kept for the length of the block."""
-        url = self._api.settings.dashboard_url
-        if url is None:
+        path = self._api.settings.dashboard_socket
+        if path is None:
             yield
             return
-        # A proxy for the outside world cannot reach a process of this machine: trust_env=False.
-        async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", timeout=_TIMEOUT, trust_env=False
+        ) as client:
             self._client = client
             yield
             self._client = None
@@ -86,8 +88,8 @@ class Dashboard:
         caller.demand("read")
         if self._client is None:
             raise NotFound(
-                "no dashboard runs; `ridgeline up` starts one, or start "
-                "`python -m service.dashboard --port 8001` and set RIDGELINE_DASHBOARD_URL"
+                "no dashboard runs; `ridgeline up` starts one, or set RIDGELINE_DASHBOARD_SOCKET "
+                "and start `python -m service.dashboard`"
             )
         headers = {name: request.headers.get(name, "") for name in _REQUEST_HEADERS}
         headers["accept-encoding"] = headers["accept-encoding"] or "identity"

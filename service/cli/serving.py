@@ -22,10 +22,11 @@ from service.cli.environment import (
     service_url,
 )
 from service.cli.options import DataRootOption, DieWithParentOption, PortOption
-from service.cli.problems import Problem, printable
+from service.cli.problems import Problem, file_problems, printable
 from service.cli.sockets import listen
 from service.cli.tokens import ensure_token_file
 from service.client import ApiError, Client, Unreachable
+from service.files import own_folder
 from service.settings import MAX_PACK_WIDTH, Settings
 
 _GRACEFUL_SHUTDOWN_SECONDS = 5
@@ -58,6 +59,10 @@ def serve(
             check_binding(settings, store)
         except UnsafeBinding as exc:
             raise Problem(str(exc), exit_code=2) from exc
+        if (path := settings.dashboard_socket) is not None:
+            # Whoever listens there instead would have their pages shown as ours.
+            with file_problems(f"reach the dashboard at {path}"):
+                own_folder(path.parent)
         listener = stack.enter_context(
             listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
         )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from service import processes
 from service.cli.environment import DEFAULT_URL, load_settings, own_command
 from service.cli.options import DataRootOption, DieWithParentOption, PortOption
 from service.cli.problems import Problem, file_problems
-from service.cli.sockets import free_port, listen
+from service.cli.sockets import listen
 from service.cli.supervisor import Part, Supervisor
 from service.client import Client
 from service.files import own_folder, without_links
@@ -51,16 +52,16 @@ def up(
         stack.enter_context(sole_user(settings.home))
         listener = stack.enter_context(listen(settings.host, settings.port))
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        dashboard_port = None if no_dashboard else free_port()
-        env = _part_environment(settings, url, dashboard_port)
+        socket = None if no_dashboard else stack.enter_context(dashboard_socket())
+        env = _part_environment(settings, url, socket)
         api = _part(
             "api", settings, env, "serve", "--fd", str(listener.fileno()), fds=[listener.fileno()]
         )
         others = []
         if not no_worker:
             others.append(_part("worker", settings, env, "worker", "--token-from-database"))
-        if dashboard_port is not None:
-            others.append(_dashboard_part(settings, env, dashboard_port))
+        if socket is not None:
+            others.append(_dashboard_part(settings, env))
         supervisor = Supervisor(api, others, say=lambda line: print(line, file=sys.stderr))
         client = stack.enter_context(Client(url, retry_delays_seconds=()))
         supervisor.run(
@@ -101,7 +102,19 @@ def sole_user(home: Path) -> Iterator[None]:
             raise
 
 
-def _part_environment(settings: Settings, url: str, dashboard_port: int | None) -> dict[str, str]:
+@contextmanager
+def dashboard_socket() -> Iterator[Path]:
+    """Where the dashboard listens for the api: a path in a folder for this user alone.
+
+    It is not in the home folder, since a socket's path has room for about 100 bytes.
+    """
+    with ExitStack() as stack:
+        with file_problems("make a folder for the dashboard's socket"):
+            folder = stack.enter_context(TemporaryDirectory(prefix="ridgeline-"))
+        yield Path(folder, "dashboard")
+
+
+def _part_environment(settings: Settings, url: str, socket: Path | None) -> dict[str, str]:
     env = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
@@ -112,9 +125,9 @@ def _part_environment(settings: Settings, url: str, dashboard_port: int | None) 
     }
     if settings.data_root is not None:
         env["RIDGELINE_DATA_ROOT"] = str(settings.data_root.absolute())
-    env.pop("RIDGELINE_DASHBOARD_URL", None)
-    if dashboard_port is not None:
-        env["RIDGELINE_DASHBOARD_URL"] = f"http://127.0.0.1:{dashboard_port}"
+    env.pop("RIDGELINE_DASHBOARD_SOCKET", None)
+    if socket is not None:
+        env["RIDGELINE_DASHBOARD_SOCKET"] = str(socket)
     return env
 
 
@@ -125,9 +138,8 @@ def _part(
     return Part(name, command, env, settings.home / "logs" / f"{name}.log", fds, bool(fds))
 
 
-def _dashboard_part(settings: Settings, env: dict[str, str], port: int) -> Part:
-    command = [sys.executable, "-P", "-m", "service.dashboard", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--die-with-parent"]
+def _dashboard_part(settings: Settings, env: dict[str, str]) -> Part:
+    command = [sys.executable, "-P", "-m", "service.dashboard", "--die-with-parent"]
     return Part("dashboard", command, env, settings.home / "logs" / "dashboard.log")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio.from_thread
 import httpx
@@ -23,6 +25,13 @@ def portal() -> Iterator[anyio.from_thread.BlockingPortal]:
     """An event loop in a thread, as a server has one."""
     with anyio.from_thread.start_blocking_portal() as portal:
         yield portal
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    """Where a Unix socket can be made; pytest's own folders are too deep for one."""
+    with TemporaryDirectory(prefix="rl-") as folder:
+        yield Path(folder, "dashboard")
 
 
 @pytest.fixture

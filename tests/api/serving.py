@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
 
@@ -16,11 +17,11 @@ from service.cli.sockets import listen
 
 
 @contextmanager
-def dashboard_process(database_url: str) -> Iterator[subprocess.Popen[str]]:
-    """`python -m service.dashboard` on a free port; `wait_for_url` tells where."""
-    command = [sys.executable, "-m", "service.dashboard", "--port", "0", "--die-with-parent"]
+def dashboard_process(database_url: str, socket: Path) -> Iterator[subprocess.Popen[str]]:
+    """`python -m service.dashboard`; `wait_until_listening` returns when it can be called."""
+    command = [sys.executable, "-m", "service.dashboard", "--die-with-parent"]
     process = subprocess.Popen(
-        [*command, "--database-url", database_url],
+        [*command, "--socket", str(socket), "--database-url", database_url],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -35,17 +36,21 @@ def dashboard_process(database_url: str) -> Iterator[subprocess.Popen[str]]:
         process.stderr.close()
 
 
-def wait_for_url(process: subprocess.Popen[str]) -> str:
-    """Where the dashboard listens, as it logs it; what it logs later is read and dropped."""
+def wait_until_listening(process: subprocess.Popen[str]) -> None:
+    """Returns once the dashboard logs that it listens; what it logs later is read and dropped."""
     assert process.stderr is not None
     said = []
     for line in process.stderr:
         said.append(line)
-        match = re.search(r"dashboard on (http://\S+),", line)
-        if match:
+        if "dashboard on the socket" in line:
             threading.Thread(target=process.stderr.read, daemon=True).start()
-            return match[1]
+            return
     raise AssertionError("".join(said))
+
+
+def through(socket: Path) -> httpx.Client:
+    """A client of what listens on a Unix socket."""
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://any.host")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from service.api.app import create_app
 from service.settings import Settings
 from service.store.session import Store
 from tests.api.calling import EXTERNAL, ok
-from tests.api.serving import dashboard_process, serving, wait_for_url
+from tests.api.serving import dashboard_process, serving, through, wait_until_listening
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -69,6 +69,7 @@ def test_a_person_sees_the_study_and_its_trials(
     settings: Settings,
     migrated_url: str,
     browser: webdriver.Chrome,
+    socket_path: Path,
 ) -> None:
     ok(client.post("/v1/studies", json={**EXTERNAL, "name": "seen-by-a-person"}), 201)
     path = "/v1/studies/seen-by-a-person/trials"
@@ -77,19 +78,17 @@ def test_a_person_sees_the_study_and_its_trials(
         ok(client.post(f"{path}/{trial['number']}:complete", json=end))
     with store.transaction() as tx:
         _, token = tokens.create(tx, "browser", ["read"])
-    with dashboard_process(migrated_url) as process:
-        dashboard_url = wait_for_url(process)
-        app = create_app(settings.model_copy(update={"dashboard_url": dashboard_url}), store)
-        with serving(app) as url:
+    with dashboard_process(migrated_url, socket_path) as process:
+        wait_until_listening(process)
+        app = create_app(settings.model_copy(update={"dashboard_socket": socket_path}), store)
+        with serving(app) as url, through(socket_path) as dashboard:
             browser.get(f"{url}/dashboard")
             assert "seen-by-a-person" not in browser.page_source
             # The browser keeps what it was asked for and sends it with every later request.
             browser.get(url.replace("://", f"://me:{token}@") + "/dashboard")
             browser.get(f"{url}/dashboard")
             shown(browser, "seen-by-a-person")
-            (study,) = httpx.get(f"{dashboard_url}/api/studies", trust_env=False).json()[
-                "study_summaries"
-            ]
+            (study,) = ok(dashboard.get("/api/studies"))["study_summaries"]
             browser.get(f"{url}/dashboard/studies/{study['study_id']}/trials")
             text = shown(browser, "seen-by-a-person", "Trial 0", "Trial 1", "Trial 2", "Complete")
             assert "0.125" in text

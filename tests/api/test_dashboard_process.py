@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import sqlite3
+import stat
 from pathlib import Path
 
 import httpx
@@ -16,18 +16,21 @@ from sqlalchemy.engine import URL, make_url
 from service import dashboard, projection
 from service.store import migrate
 from tests.api.calling import EXTERNAL, ok
-from tests.api.serving import dashboard_process, wait_for_url
+from tests.api.serving import dashboard_process, through, wait_until_listening
+from tests.listening import listening_ports
 
 
 @pytest.mark.slow
-def test_it_reads_and_cannot_write(client: httpx.Client, migrated_url: str) -> None:
+def test_it_reads_and_cannot_write(
+    client: httpx.Client, migrated_url: str, socket_path: Path
+) -> None:
     ok(client.post("/v1/studies", json=EXTERNAL), 201)
     ok(client.post("/v1/studies/x/trials:suggest"))
-    with dashboard_process(migrated_url) as process, httpx.Client(trust_env=False) as http:
-        url = wait_for_url(process)
+    with dashboard_process(migrated_url, socket_path) as process, through(socket_path) as http:
+        wait_until_listening(process)
 
         def studies() -> list[tuple[int, str]]:
-            found = ok(http.get(f"{url}/api/studies"))["study_summaries"]
+            found = ok(http.get("/api/studies"))["study_summaries"]
             return [(study["study_id"], study["study_name"]) for study in found]
 
         before = studies()
@@ -39,17 +42,53 @@ def test_it_reads_and_cannot_write(client: httpx.Client, migrated_url: str) -> N
             ("POST", f"/api/studies/{study_id}/rename", {"study_name": "mine"}),
             ("PUT", f"/api/studies/{study_id}/note", {"body": "mine", "version": 1}),
         ):
-            answer = http.request(method, f"{url}{path}", json=body)
+            answer = http.request(method, path, json=body)
             assert answer.status_code >= 400, (method, path)
         assert studies() == before
     assert process.returncode != 0
 
 
 @pytest.mark.slow
-def test_it_waits_for_the_tables(database_url: str) -> None:
-    with dashboard_process(database_url) as process, httpx.Client(trust_env=False) as http:
+def test_it_waits_for_the_tables(database_url: str, socket_path: Path) -> None:
+    with dashboard_process(database_url, socket_path) as process, through(socket_path) as http:
         migrate.upgrade(database_url, prepare=projection.prepare)
-        assert ok(http.get(f"{wait_for_url(process)}/api/studies")) == {"study_summaries": []}
+        wait_until_listening(process)
+        assert ok(http.get("/api/studies")) == {"study_summaries": []}
+
+
+@pytest.mark.slow
+def test_it_listens_for_its_own_user_and_on_no_port(
+    migrated_sqlite: Path, socket_path: Path
+) -> None:
+    url = URL.create("sqlite", database=str(migrated_sqlite)).render_as_string()
+    for _ in range(2):  # the second one finds the socket of the first
+        with dashboard_process(url, socket_path) as process, through(socket_path) as http:
+            wait_until_listening(process)
+            assert http.get("/api/studies").status_code == 200
+            assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
+            assert listening_ports(process.pid) == set()
+        assert socket_path.is_socket()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_socket_that_cannot_be_made_is_told(
+    migrated_sqlite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shared: bool
+) -> None:
+    url = URL.create("sqlite", database=str(migrated_sqlite)).render_as_string()
+    folder = tmp_path / ("shared" if shared else "x" * 120)
+    folder.mkdir()
+    folder.chmod(0o777 if shared else 0o700)
+    args = ["--database-url", url, "--socket", str(folder / "dashboard")]
+    assert dashboard.main(args) == 1
+    reason = f"others may write to {folder}" if shared else "AF_UNIX path too long"
+    assert capsys.readouterr().err.endswith(f"service.dashboard: {reason}\n")
+    assert list(folder.iterdir()) == []
+
+
+def test_without_a_socket_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        dashboard.main([])
+    assert "RIDGELINE_DASHBOARD_SOCKET must say where" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("migrated", [False, True])
@@ -75,17 +114,6 @@ def test_paths_with_odd_characters(tmp_path: Path, migrated_sqlite: Path) -> Non
         storage.create_new_study([StudyDirection.MINIMIZE], "x")
     storage.remove_session()
     storage.engine.dispose()
-
-
-def test_connections_send_without_delay(migrated_sqlite: Path) -> None:
-    url = dashboard.read_only(f"sqlite:///{migrated_sqlite}")
-    with (
-        dashboard.open_server(url, "127.0.0.1", 0) as server,
-        socket.create_connection(("127.0.0.1", server.server_port)),
-    ):
-        connection, _ = server.get_request()
-        with connection:
-            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_sessions_of_postgresql_are_read_only() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import anyio.from_thread
@@ -53,12 +55,12 @@ class Upstream(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def upstream() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+def upstream(socket_path: Path) -> Iterator[Path]:
+    server = ThreadingUnixStreamServer(str(socket_path), Upstream)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     Upstream.seen.clear()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield socket_path
     server.shutdown()
     thread.join()
     server.server_close()
@@ -68,11 +70,11 @@ def upstream() -> Iterator[str]:
 def client(
     settings: Settings,
     store: Store,
-    upstream: str,
+    upstream: Path,
     client_of: ClientOf,
     portal: anyio.from_thread.BlockingPortal,
 ) -> Iterator[httpx.Client]:
-    app = create_app(settings.model_copy(update={"dashboard_url": upstream}), store)
+    app = create_app(settings.model_copy(update={"dashboard_socket": upstream}), store)
     with portal.wrap_async_context_manager(app.router.lifespan_context(app)):
         yield client_of(app)
 
@@ -155,14 +157,15 @@ def test_without_a_dashboard_it_says_how_to_start_one(
 
 
 @sqlite_only
+@pytest.mark.parametrize("path", ["/nowhere/dashboard", "/" + "x" * 200])
 def test_a_dashboard_that_is_away_is_503(
     settings: Settings,
     store: Store,
     client_of: ClientOf,
     portal: anyio.from_thread.BlockingPortal,
+    path: str,
 ) -> None:
-    # Port 9 (discard) of loopback: nothing listens there.
-    app = create_app(settings.model_copy(update={"dashboard_url": "http://127.0.0.1:9"}), store)
+    app = create_app(settings.model_copy(update={"dashboard_socket": Path(path)}), store)
     with portal.wrap_async_context_manager(app.router.lifespan_context(app)):
         problem(client_of(app).get("/dashboard"), 503)
 

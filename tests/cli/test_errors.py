@@ -107,6 +107,15 @@ def test_a_lock_that_is_a_link(
     assert (tmp_path / "precious").read_text() == "kept"
 
 
+def test_a_dashboard_whose_socket_others_may_replace(ridgeline: Ridgeline, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    path = shared / "socket"
+    line = told(ridgeline, "serve", status=1, dashboard_socket=str(path))
+    assert line == f"cannot reach the dashboard at {path}: others may write to {shared}"
+
+
 @pytest.mark.parametrize("command", ["up", "serve"])
 def test_a_port_that_is_taken(command: str, ridgeline: Ridgeline) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
