@@ -25,12 +25,16 @@ from alembic.migration import MigrationContext
 from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from service import processes
+from service.cli.environment import load_settings
+from service.cli.problems import Problem
+from service.errors import InvalidInput
 from service.files import own_folder
 from service.settings import Settings
+from service.store.engine import parse_url
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +80,16 @@ class _QuietHandler(WSGIRequestHandler):
         log.debug(format, *args)
 
 
-def read_only(url: str) -> URL:
+def read_only(url: URL) -> URL:
     """The same database, in a form through which nothing can be written."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        path = Path(parsed.database or "").absolute()
+    if url.get_backend_name() == "sqlite":
+        path = Path(url.database or "").absolute()
         # A URI, for `mode=ro`; its characters ?, # and % would end or change the path.
-        return parsed.set(database=f"file:{quote(str(path))}").update_query_dict(
+        return url.set(database=f"file:{quote(str(path))}").update_query_dict(
             {"mode": "ro", "uri": "true"}
         )
-    options = " ".join((*parsed.normalized_query.get("options", ()), _PG_READ_ONLY))
-    return parsed.update_query_dict({"options": options})
+    options = " ".join((*url.normalized_query.get("options", ()), _PG_READ_ONLY))
+    return url.update_query_dict({"options": options})
 
 
 _PG_READ_ONLY = "-c default_transaction_read_only=on"
@@ -147,6 +150,15 @@ def serve(url: URL, path: Path) -> None:
         server.serve_forever()
 
 
+def _database_url(given: str | None, settings: Settings) -> tuple[str, str]:
+    """The URL, and what people know it by."""
+    if given is not None:
+        return given, "--database-url"
+    if settings.dashboard_database_url is not None:
+        return settings.dashboard_database_url, "RIDGELINE_DASHBOARD_DATABASE_URL"
+    return settings.resolved_database_url, "RIDGELINE_DATABASE_URL"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The process; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m service.dashboard", description=__doc__)
@@ -159,13 +171,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     if args.die_with_parent:
         processes.watch_parent()
-    settings = Settings()
+    try:
+        settings = load_settings()
+        text, name = _database_url(args.database_url, settings)
+        url = read_only(parse_url(text, name))
+    except (Problem, InvalidInput) as exc:
+        parser.error(str(exc))
     path = args.socket or settings.dashboard_socket
     if path is None:
         parser.error("--socket or RIDGELINE_DASHBOARD_SOCKET must say where to listen")
-    url = read_only(
-        args.database_url or settings.dashboard_database_url or settings.resolved_database_url
-    )
     try:
         wait_for_tables(url)
         serve(url, path)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 
 from service import projection
-from service.errors import Conflict, InvalidInput, Unavailable
+from service.errors import Conflict, Unavailable
 from service.settings import Settings
 from service.store import migrate
+from service.store.engine import parse_url
 from service.store.session import DatabaseClock, Store
-
-_DRIVERS = ("pysqlite", "psycopg")
 
 
 def open_store(settings: Settings) -> Store:
@@ -28,13 +26,7 @@ def migrate_database(settings: Settings) -> None:
         Conflict: it holds the tables of another version of Optuna.
     """
     url = settings.resolved_database_url
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is None or not parsed.database or parsed.get_driver_name() not in _DRIVERS:
-        wanted = "must be like sqlite:///file or postgresql+psycopg://user:password@host/database"
-        raise InvalidInput([("RIDGELINE_DATABASE_URL", wanted)])
+    parse_url(url, "RIDGELINE_DATABASE_URL")
     try:
         migrate.upgrade(url, prepare=projection.prepare)
     except DBAPIError as exc:

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from service.errors import InvalidInput
 
 READ_ONLY = "rl_read_only"
 """Execution option of connections that will not write."""
 
 _BUSY_TIMEOUT_SECONDS = 30
+_DRIVERS = ("pysqlite", "psycopg")
+
+
+def parse_url(text: str, setting: str) -> URL:
+    """The URL of a database that this service can use.
+
+    Args:
+        setting: what people know it by.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        url = None
+    if url is None or not url.database or url.get_driver_name() not in _DRIVERS:
+        wanted = "must be like sqlite:///file or postgresql+psycopg://user:password@host/database"
+        raise InvalidInput([(setting, wanted)])
+    return url
 
 
 def open_engine(url: URL) -> Engine:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 from sqlalchemy import text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from service.errors import InvalidInput
-from service.store.engine import open_engine
+from service.store.engine import open_engine, parse_url
 
 _SETTING = "RIDGELINE_DASHBOARD_DATABASE_URL"
 _ADVISORY_LOCK = 0x5269_6467_526F_6C65  # "RidgRole": any number that nobody else uses
@@ -36,12 +36,12 @@ def grant_reading(database: URL, reader_url: str) -> None:
         reader_url: the same database as the dashboard opens it.
 
     Raises:
-        InvalidInput: `reader_url` names no user and password, or the user of `database` itself, or
-            that user may not create roles.
+        InvalidInput: `reader_url` is no URL of a database, names no user and password, or the user
+            of `database` itself, or that user may not create roles.
     """
     if database.get_backend_name() != "postgresql":
         return
-    reader = make_url(reader_url)
+    reader = parse_url(reader_url, _SETTING)
     if not reader.username or not reader.password:
         raise InvalidInput([(_SETTING, "needs a user and a password")])
     if reader.username == database.username:

@@ -85,10 +85,33 @@ def test_a_socket_that_cannot_be_made_is_told(
     assert list(folder.iterdir()) == []
 
 
-def test_without_a_socket_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        dashboard.main([])
-    assert "RIDGELINE_DASHBOARD_SOCKET must say where" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("args", "variables", "line"),
+    [
+        ([], {}, "--socket or RIDGELINE_DASHBOARD_SOCKET must say where to listen"),
+        ([], {"PORT": "many"}, "RIDGELINE_PORT: must be a valid integer"),
+        (["--database-url", "nonsense"], {}, "--database-url: must be like sqlite:///file"),
+        ([], {"DATABASE_URL": "mysql://a/b"}, "RIDGELINE_DATABASE_URL: must be like sqlite"),
+        (
+            [],
+            {"DASHBOARD_DATABASE_URL": "postgresql+psycopg://a:b@c:d/e"},
+            "RIDGELINE_DASHBOARD_DATABASE_URL: must be like sqlite",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_on_one_line(
+    args: list[str],
+    variables: dict[str, str],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(f"RIDGELINE_{name}", text)
+    with pytest.raises(SystemExit) as ended:
+        dashboard.main(args)
+    assert ended.value.code == 2
+    assert f"service.dashboard: error: {line}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("migrated", [False, True])
@@ -97,7 +120,7 @@ def test_it_gives_up_with_a_message(tmp_path: Path, migrated: bool) -> None:
     if migrated:
         sqlite3.connect(path).close()
     with pytest.raises(dashboard.NoTables, match="ridgeline migrate"):
-        dashboard.wait_for_tables(dashboard.read_only(f"sqlite:///{path}"), seconds=0)
+        dashboard.wait_for_tables(dashboard.read_only(make_url(f"sqlite:///{path}")), seconds=0)
     assert path.exists() == migrated
 
 
@@ -105,8 +128,7 @@ def test_paths_with_odd_characters(tmp_path: Path, migrated_sqlite: Path) -> Non
     path = tmp_path / "odd ?#%41{x}&mode=rw" / "x.db"
     path.parent.mkdir()
     shutil.copy(migrated_sqlite, path)
-    url = URL.create("sqlite", database=str(path)).render_as_string()
-    read_only = dashboard.read_only(url)
+    read_only = dashboard.read_only(URL.create("sqlite", database=str(path)))
     dashboard.wait_for_tables(read_only, seconds=0)
     storage = dashboard.open_storage(read_only)
     assert storage.get_all_studies() == []
@@ -117,6 +139,7 @@ def test_paths_with_odd_characters(tmp_path: Path, migrated_sqlite: Path) -> Non
 
 
 def test_sessions_of_postgresql_are_read_only() -> None:
-    url = dashboard.read_only("postgresql+psycopg://u:p@h/d?options=-csearch_path%3Dx")
+    given = make_url("postgresql+psycopg://u:p@h/d?options=-csearch_path%3Dx")
+    url = dashboard.read_only(given)
     assert url.query["options"] == "-csearch_path=x -c default_transaction_read_only=on"
     assert make_url(url.render_as_string(hide_password=False)) == url

@@ -56,6 +56,10 @@ def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None
         ({"database_url": "nonsense"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
         ({"database_url": "mysql://a/b"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
         ({"database_url": "sqlite://"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
+        (
+            {"database_url": "postgresql+psycopg://a:b@host:port/c"},
+            "RIDGELINE_DATABASE_URL: must be like sqlite:///file",
+        ),
         ({"data_root": "absent"}, "--data-root or RIDGELINE_DATA_ROOT: absent is no folder"),
         ({"host": "0.0.0.0"}, "refusing to listen on 0.0.0.0 without tokens"),
     ],

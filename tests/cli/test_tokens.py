@@ -179,5 +179,11 @@ def test_a_user_who_may_make_roles_need_be_no_superuser(postgres_url: str) -> No
     engine.dispose()
 
 
+def test_a_reader_that_is_no_url() -> None:
+    database = make_url("postgresql+psycopg://a:b@127.0.0.1:1/none")
+    with pytest.raises(InvalidInput, match="RIDGELINE_DASHBOARD_DATABASE_URL: must be like"):
+        grant_reading(database, "nonsense")
+
+
 def test_sqlite_needs_no_role() -> None:
     grant_reading(make_url("sqlite:////nowhere/x.db"), "sqlite:////nowhere/x.db")
