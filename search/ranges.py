@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from decimal import Decimal
+from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -72,7 +74,8 @@ class FloatParameter(Range):
     """A real range; `low` and `high` both belong to it.
 
     `step` spaces the values from `low` on; `log` searches the exponent; `points` is the number of
-    values a grid visits (geometric where `log`); `zero` adds an exact 0 below `low`, for a λ that
+    values a grid visits (geometric where `log`; those that float64 cannot tell apart are one value,
+    visited once); `zero` adds an exact 0 below `low`, for a λ that
     may be switched off: a share of `ZERO_SHARE` when drawn, one more point of a grid.
     """
 
@@ -123,8 +126,10 @@ class FloatParameter(Range):
 
     @property
     def grid_size(self) -> int | None:
-        size = self.points if self.step is None else self.num_levels
-        return None if size is None else size + self.zero
+        if self.step is None and self.points is None:
+            return None
+        size = len(self._spaced) if self.step is None else self._last + 1
+        return size + self.zero
 
     def grid_value(self, index: int) -> float:
         if self.zero:
@@ -133,12 +138,7 @@ class FloatParameter(Range):
             index -= 1
         if self.step is not None:
             return self.level(index)
-        assert self.points is not None
-        value = self._between(index / (self.points - 1))
-        if 0 < index < self.points - 1:
-            # exp(log(0.01)) is not 0.01; twelve digits are, and lose nothing that a grid means.
-            value = min(max(float(f"{value:.12g}"), self.low), self.high)
-        return value
+        return self._spaced[index]
 
     def decode(self, unit: float) -> float:
         if self.zero:
@@ -169,11 +169,12 @@ class FloatParameter(Range):
             return None
         if not self.low <= value <= self.top:
             zero = "0 or " if self.zero else ""
-            return f"must be {zero}between {self.low:g} and {self.top:g}"
+            return f"must be {zero}between {number_text(self.low)} and {number_text(self.top)}"
         if self.step is not None:
             steps = (value - self.low) / self.step
             if abs(steps - round(steps)) >= 1e-8:  # Optuna's own tolerance
-                return f"must be {self.low:g} plus a multiple of {self.step:g}"
+                low, step = number_text(self.low), number_text(self.step)
+                return f"must be {low} plus a multiple of {step}"
         return None
 
     def to_column(self, value: Value) -> float:
@@ -181,6 +182,15 @@ class FloatParameter(Range):
 
     def from_column(self, number: float) -> float:
         return float(number)
+
+    @cached_property
+    def _spaced(self) -> list[float]:
+        """The values of a grid of `points`, the 0 of `zero` left out."""
+        assert self.points is not None
+        exact = [self._between(index / (self.points - 1)) for index in range(self.points)]
+        inner = [_rounded(value, value - before) for before, value in pairwise(exact[:-1])]
+        within = (min(max(value, self.low), self.high) for value in inner)
+        return sorted({self.low, *within, self.high})
 
     @property
     def _last(self) -> int:
@@ -227,10 +237,10 @@ class IntParameter(Range):
 
     @property
     def grid_size(self) -> int:
-        return len(self._spaced()) if self.points is not None else self.high - self.low + 1
+        return self.high - self.low + 1 if self.points is None else len(self._spaced)
 
     def grid_value(self, index: int) -> int:
-        return self._spaced()[index] if self.points is not None else self.low + index
+        return self.low + index if self.points is None else self._spaced[index]
 
     def decode(self, unit: float) -> int:
         if self.log:
@@ -260,7 +270,9 @@ class IntParameter(Range):
     def from_column(self, number: float) -> int:
         return int(number)
 
+    @cached_property
     def _spaced(self) -> list[int]:
+        """The values of a grid of `points`."""
         assert self.points is not None
         shares = [i / (self.points - 1) for i in range(self.points)]
         if self.log:
@@ -271,11 +283,35 @@ class IntParameter(Range):
 
 
 def _check_bounds(low: float, high: float, log: bool) -> None:
-    if low >= high:
-        raise ValueError(f"low ({low:g}) must be below high ({high:g})")
+    if low == high:
+        one = number_text(low)
+        raise ValueError(
+            f"low and high are both {one}; for one value use "
+            f'{{"type": "values", "values": [{one}]}}'
+        )
+    if low > high:
+        raise ValueError(f"low ({number_text(low)}) must be below high ({number_text(high)})")
     if not math.isfinite(high - low):
         raise ValueError("high - low must be a finite number")
     if log and low <= 0:
         raise ValueError("a log range must start above 0; zero: true adds a 0 to a float range")
     if log and math.log(low) == math.log(high):
         raise ValueError("low and high are too close for a log range")
+
+
+def _rounded(value: float, spacing: float) -> float:
+    """The decimal that people mean by a value of a grid whose next one is `spacing` below.
+
+    exp(log(0.01)) is not 0.01, and -0.3 + 0.1 * 3 is not 0.  Twelve digits are, or as many more as
+    it takes to move no value by more than a thousandth of the spacing.
+    """
+    if spacing == 0:
+        return value
+    size = max(abs(value), spacing)
+    digits = max(11 - math.floor(math.log10(size)), 3 - math.floor(math.log10(spacing)))
+    return round(value, digits) + 0.0  # no -0.0
+
+
+def number_text(number: float) -> str:
+    """A number for people, with all its digits: 1000001, 0.1, 1e-07."""
+    return repr(number).removesuffix(".0")

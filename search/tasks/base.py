@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from search.ranges import FloatParameter
+from search.ranges import FloatParameter, number_text
 from search.space import Parameter, ValuesParameter
 
 
@@ -60,7 +60,9 @@ class Domain:
         below = value <= self.low if self.open_low else value < self.low
         above = value >= self.high if self.open_high else value > self.high
         if below:
-            return f"{value:g} must be {'above' if self.open_low else 'at least'} {self.low:g}"
+            bound = "above" if self.open_low else "at least"
+            return f"{number_text(value)} must be {bound} {number_text(self.low)}"
         if above:
-            return f"{value:g} must be {'below' if self.open_high else 'at most'} {self.high:g}"
+            bound = "below" if self.open_high else "at most"
+            return f"{number_text(value)} must be {bound} {number_text(self.high)}"
         return None

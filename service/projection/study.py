@@ -10,7 +10,7 @@ from optuna.study import StudyDirection
 from sqlalchemy import Connection, Row, Table, delete, insert, update
 from sqlalchemy.exc import IntegrityError
 
-from search.ranges import FloatParameter, IntParameter
+from search.ranges import FloatParameter, IntParameter, number_text
 from search.space import ValuesParameter
 from search.spec import StudySpec
 from service.projection.optuna_tables import (
@@ -145,7 +145,7 @@ def _note(spec: StudySpec) -> Iterator[str]:
 def _range_in_words(parameter: FloatParameter | IntParameter | ValuesParameter) -> str:
     if isinstance(parameter, ValuesParameter):
         return ", ".join(_code(json.dumps(v, ensure_ascii=False)) for v in parameter.values)
-    words = f"{parameter.low:g} to {parameter.high:g}"
+    words = f"{number_text(parameter.low)} to {number_text(parameter.high)}"
     if parameter.log:
         words += ", log"
     if isinstance(parameter, FloatParameter):

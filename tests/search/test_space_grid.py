@@ -34,8 +34,6 @@ def test_grids_visit_values_in_order_without_repeating(parameter: Parameter) -> 
     visited = [parameter.grid_value(index) for index in range(size)]
     assert [parameter.problem(value) for value in visited] == [None] * size
     if not isinstance(parameter, ValuesParameter):
-        low, high = float(parameter.low), float(parameter.high)
-        assume(high - low > 1e-9 * max(abs(low), abs(high)))
         assert [float(value) for value in visited] == sorted({float(value) for value in visited})
 
 
@@ -56,6 +54,52 @@ def test_grids_reach_both_ends(parameter: Parameter) -> None:
 def test_geometric_grids_give_the_decimals_people_mean() -> None:
     parameter = _float(low=1e-5, high=1, log=True, points=6)
     assert [parameter.grid_value(i) for i in range(6)] == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "points", "spacing"),
+    [
+        (384230484468000.0, 384230484468500.0, 11, 50.0),
+        (1e10, 1e10 + 1, 11, 0.1),
+        (-384230484468500.0, -384230484468000.0, 11, 50.0),
+        (1e-9, 1.0000000001e-9, 11, 1e-20),
+    ],
+)
+def test_points_close_to_each_other_stay_apart(
+    low: float, high: float, points: int, spacing: float
+) -> None:
+    for log in (True, False) if low > 0 else (False,):
+        parameter = _float(low=low, high=high, points=points, log=log)
+        assert parameter.grid_size == points
+        visited = [parameter.grid_value(index) for index in range(points)]
+        steps = [after - before for before, after in itertools.pairwise(visited)]
+        assert steps == pytest.approx([spacing] * (points - 1), rel=0.1)
+
+
+def test_points_that_float64_cannot_tell_apart_are_visited_once() -> None:
+    low = 1e15
+    parameter = _float(low=low, high=low + 0.25, points=11)
+    assert [parameter.grid_value(i) for i in range(parameter.grid_size or 0)] == [
+        low,
+        low + 0.125,
+        low + 0.25,
+    ]
+    space = Space({"a": parameter, "b": _values(1, 2)})
+    assert space.num_cells == 6
+    neighbours = _float(low=low, high=math.nextafter(low, math.inf), points=1_000, zero=True)
+    assert [neighbours.grid_value(i) for i in range(neighbours.grid_size or 0)] == [
+        0,
+        low,
+        low + 0.125,
+    ]
+
+
+def test_a_grid_that_crosses_0_visits_0() -> None:
+    parameter = _float(low=-0.3, high=0.6, points=10)
+    assert [parameter.grid_value(i) for i in range(10)] == [
+        -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6,
+    ]  # fmt: skip
+    assert repr(_float(low=-0.7, high=0.7, points=15).grid_value(7)) == "0.0"
 
 
 def test_zero_is_one_more_point_of_a_grid() -> None:

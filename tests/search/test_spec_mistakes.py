@@ -233,7 +233,14 @@ def test_keys_that_are_no_text() -> None:
 @pytest.mark.parametrize(
     ("parameter", "reason"),
     [
-        ({"type": "float", "low": 1, "high": 1}, "low (1) must be below high (1)"),
+        (
+            {"type": "float", "low": 1, "high": 1},
+            'low and high are both 1; for one value use {"type": "values", "values": [1]}',
+        ),
+        (
+            {"type": "float", "low": 1_000_001, "high": 1_000_000},
+            "low (1000001) must be below high (1000000)",
+        ),
         ({"type": "float", "low": 2, "high": 1}, "low (2) must be below high (1)"),
         ({"type": "float", "low": -1e308, "high": 1e308}, "finite"),
         ({"type": "float", "low": 0, "high": 1, "log": True}, "above 0"),
@@ -242,7 +249,7 @@ def test_keys_that_are_no_text() -> None:
         ({"type": "float", "low": 1, "high": 2, "step": 0.1, "points": 3}, "leave points out"),
         ({"type": "float", "low": 1, "high": 2, "step": 1.5}, "larger than high - low"),
         ({"type": "float", "low": 1, "high": 2, "step": 1e-9}, "too small"),
-        ({"type": "int", "low": 2, "high": 2}, "must be below"),
+        ({"type": "int", "low": 2, "high": 2}, '{"type": "values", "values": [2]}'),
         ({"type": "int", "low": 0, "high": 2, "log": True}, "above 0"),
         ({"type": "int", "low": 0, "high": 2, "points": 4}, "must not exceed"),
         ({"type": "values", "values": [1, True]}, "distinct"),

@@ -21,7 +21,7 @@ from search.tasks.settings import MlpSettings
         ("learning_rate", {"type": "values", "values": [True]}, "True is not a number"),
         ("l1", {"type": "float", "low": 1e-6, "high": 1, "zero": True, "log": True}, None),
         ("l1", {"type": "float", "low": -1, "high": 1}, "-1 must be at least 0"),
-        ("l2", {"type": "float", "low": 0, "high": 1e13}, "must be at most 1e"),
+        ("l2", {"type": "float", "low": 0, "high": 1e13}, "must be at most 1000000000000"),
         ("dropout", {"type": "float", "low": 0, "high": 1}, "1 must be below 1"),
         ("dropout", {"type": "float", "low": 0, "high": 0.9}, None),
         ("batch_size", {"type": "values", "values": [16, 64]}, None),
