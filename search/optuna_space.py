@@ -59,7 +59,7 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     if isinstance(parameter, FloatParameter):
         return FloatDistribution(parameter.low, parameter.top, parameter.log, parameter.step)
     if isinstance(parameter, IntParameter):
-        return IntDistribution(parameter.low, parameter.high, parameter.log)
+        return IntDistribution(parameter.low, parameter.top, parameter.log, parameter.step or 1)
     whole = [value for value in parameter.values if type(value) is int and value > 0]
     if len(whole) == len(parameter.values):
         return IntDistribution(whole[0], whole[-1], log=True)

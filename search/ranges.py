@@ -91,10 +91,7 @@ class FloatParameter(Range):
     def _consistent(self) -> FloatParameter:
         _check_bounds(self.low, self.high, self.log)
         if self.step is not None:
-            if self.log:
-                raise ValueError("step and log exclude each other; give one of them")
-            if self.points is not None:
-                raise ValueError("step already fixes the grid; leave points out")
+            _check_step(log=self.log, points=self.points)
             if max(abs(self.low), abs(self.high)) / self.step > MAX_STEPS:
                 raise ValueError(f"step is too small: {MAX_STEPS} of them must lead beyond high")
             if self._last < 1:
@@ -218,29 +215,43 @@ class FloatParameter(Range):
 class IntParameter(Range):
     """A range of whole numbers; `low` and `high` both belong to it.
 
-    A grid visits `points` of them, evenly spaced (geometrically where `log`) and rounded, or every
-    one of them where `points` is left out.
+    `step` leaves only `low`, `low` + `step` and so on.  A grid visits `points` of them, evenly
+    spaced (geometrically where `log`) and rounded, or every one where `points` is left out.
     """
 
     type: Literal["int"]
     low: Whole
     high: Whole
     log: Flag = False
+    step: Annotated[Whole, Field(ge=1)] | None = None
     points: Points | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> IntParameter:
         _check_bounds(self.low, self.high, self.log)
+        if self.step is not None:
+            _check_step(log=self.log, points=self.points)
+            if self.step > self.high - self.low:
+                raise ValueError("step must not be larger than high - low")
         if self.points is not None and self.points > self.high - self.low + 1:
             raise ValueError("points must not exceed the number of integers in the range")
         return self
 
     @property
+    def top(self) -> int:
+        """The largest value, which is below `high` where `step` does not divide the range."""
+        return self.level(self._num_levels - 1)
+
+    def level(self, index: int) -> int:
+        """The value `index` steps above `low`."""
+        return self.low + index * (self.step or 1)
+
+    @property
     def grid_size(self) -> int:
-        return self.high - self.low + 1 if self.points is None else len(self._spaced)
+        return self._num_levels if self.points is None else len(self._spaced)
 
     def grid_value(self, index: int) -> int:
-        return self.low + index if self.points is None else self._spaced[index]
+        return self.level(index) if self.points is None else self._spaced[index]
 
     def decode(self, unit: float) -> int:
         if self.log:
@@ -248,20 +259,22 @@ class IntParameter(Range):
             low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
             value = round(math.exp(low + unit * (high - low)))
         else:
-            value = self.low + int(unit * (self.high - self.low + 1))
-        return min(max(value, self.low), self.high)
+            value = self.level(int(unit * self._num_levels))
+        return min(max(value, self.low), self.top)
 
     def encode(self, value: Value) -> float:
         if self.log:
             low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
             return (math.log(float(value)) - low) / (high - low)
-        return (float(value) - self.low + 0.5) / (self.high - self.low + 1)
+        return ((float(value) - self.low) / (self.step or 1) + 0.5) / self._num_levels
 
     def problem(self, value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
             return "must be a whole number"
-        if not self.low <= value <= self.high:
-            return f"must be between {self.low} and {self.high}"
+        if not self.low <= value <= self.top:
+            return f"must be between {self.low} and {self.top}"
+        if (value - self.low) % (self.step or 1):
+            return f"must be {self.low} plus a multiple of {self.step}"
         return None
 
     def to_column(self, value: Value) -> float:
@@ -269,6 +282,10 @@ class IntParameter(Range):
 
     def from_column(self, number: float) -> int:
         return int(number)
+
+    @property
+    def _num_levels(self) -> int:
+        return (self.high - self.low) // (self.step or 1) + 1
 
     @cached_property
     def _spaced(self) -> list[int]:
@@ -297,6 +314,13 @@ def _check_bounds(low: float, high: float, log: bool) -> None:
         raise ValueError("a log range must start above 0; zero: true adds a 0 to a float range")
     if log and math.log(low) == math.log(high):
         raise ValueError("low and high are too close for a log range")
+
+
+def _check_step(*, log: bool, points: int | None) -> None:
+    if log:
+        raise ValueError("step and log exclude each other; give one of them")
+    if points is not None:
+        raise ValueError("step already fixes the grid; leave points out")
 
 
 def _rounded(value: float, spacing: float) -> float:

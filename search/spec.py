@@ -167,7 +167,7 @@ class StudySpec(_Part):
             return self.budget.epochs
         epochs = self.space["epochs"]
         if isinstance(epochs, IntParameter | FloatParameter):
-            return int(epochs.high)
+            return int(epochs.top)
         return max(int(value) for value in epochs.values)
 
     def run_config(self, config: Config) -> Config:

@@ -146,7 +146,7 @@ def _axis(parameter: Parameter) -> BaseDistribution:
             return FloatDistribution(0.0, 1.0)
         return IntDistribution(-1 if parameter.zero else 0, parameter.num_levels - 1)
     if isinstance(parameter, IntParameter):
-        return IntDistribution(parameter.low, parameter.high, parameter.log)
+        return IntDistribution(parameter.low, parameter.top, parameter.log, parameter.step or 1)
     if parameter.ordered:
         return IntDistribution(0, len(parameter.values) - 1)
     return CategoricalDistribution(range(len(parameter.values)))

@@ -148,9 +148,10 @@ def _range_in_words(parameter: FloatParameter | IntParameter | ValuesParameter) 
     words = f"{number_text(parameter.low)} to {number_text(parameter.high)}"
     if parameter.log:
         words += ", log"
-    if isinstance(parameter, FloatParameter):
-        words += f", in steps of {parameter.step:g}" if parameter.step is not None else ""
-        words = f"0, or {words}" if parameter.zero else words
+    if parameter.step is not None:
+        words += f", in steps of {number_text(parameter.step)}"
+    if isinstance(parameter, FloatParameter) and parameter.zero:
+        words = f"0, or {words}"
     return words
 
 

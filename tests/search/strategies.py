@@ -32,6 +32,7 @@ def _valid(kind: type[Any], fields: dict[str, Any]) -> Any:
 _ranges = st.tuples(_floats, _floats).map(sorted)
 _positive = st.tuples(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300)).map(sorted)
 _points = st.none() | st.integers(2, 12)
+_steps = st.integers(1, 9)
 
 
 @st.composite
@@ -71,7 +72,8 @@ def _whole(draw: st.DrawFn) -> dict[str, Any]:
     log = draw(st.booleans())
     ends = st.integers(1 if log else -(2**40), 2**40) | st.integers(1 if log else -20, 20)
     low, high = sorted((draw(ends), draw(ends)))
-    return {"type": "int", "low": low, "high": high, "log": log, "points": draw(_points)}
+    spaced = draw(st.fixed_dictionaries({"points": _points}) | st.builds(dict, step=_steps))
+    return {"type": "int", "low": low, "high": high, "log": log, **spaced}
 
 
 def _parameters(

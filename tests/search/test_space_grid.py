@@ -48,7 +48,7 @@ def test_grids_reach_both_ends(parameter: Parameter) -> None:
     elif isinstance(parameter, FloatParameter):
         assert (first, last) == (0 if parameter.zero else parameter.low, parameter.top)
     else:
-        assert (first, last) == (parameter.low, parameter.high)
+        assert (first, last) == (parameter.low, parameter.top)
 
 
 def test_geometric_grids_give_the_decimals_people_mean() -> None:
@@ -107,6 +107,15 @@ def test_zero_is_one_more_point_of_a_grid() -> None:
     assert [parameter.grid_value(i) for i in range(4)] == [0, 1e-3, 1e-2, 1e-1]
     stepped = _float(low=0.1, high=0.3, step=0.1, zero=True)
     assert [stepped.grid_value(i) for i in range(stepped.grid_size or 0)] == [0, 0.1, 0.2, 0.3]
+
+
+def test_whole_numbers_may_have_a_step() -> None:
+    parameter = _int(low=16, high=100, step=16)
+    assert parameter.grid_size == 6
+    assert [parameter.grid_value(i) for i in range(6)] == [16, 32, 48, 64, 80, 96]
+    assert [parameter.decode(i / 6) for i in range(6)] == [16, 32, 48, 64, 80, 96]
+    assert parameter.problem(100) == "must be between 16 and 96"
+    assert parameter.problem(40) == "must be 16 plus a multiple of 16"
 
 
 def test_whole_points_that_coincide_are_visited_once() -> None:
