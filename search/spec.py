@@ -57,7 +57,7 @@ class SamplerSpec(_Part):
 
 
 class Objective(_Part):
-    """What makes one trial better than another."""
+    """What makes one trial better than another; an external study has to say both."""
 
     metric: MetricName = "validation_accuracy"
     direction: Literal["maximize", "minimize"] = "maximize"
@@ -233,6 +233,9 @@ def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
             yield "replicates", "an external study has one run a trial; repeat inside your program"
         if spec.early_stopping is not None:
             yield "early_stopping", "your own program decides when an external trial ends"
+        for field in ("metric", "direction"):
+            if field not in spec.objective.model_fields_set:
+                yield f"objective.{field}", "is missing: an external study has no default"
         return
     for name, parameter in spec.space.items():
         domain = task.parameters.get(name)

@@ -20,6 +20,7 @@ SPEC = {
     "task": {"name": "external"},
     "space": {"x": {"type": "float", "low": 0, "high": 1}},
     "sampler": {"name": "random"},
+    "objective": {"metric": "loss", "direction": "minimize"},
     "budget": {"trials": 2},
 }
 STUDY = {

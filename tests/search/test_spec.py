@@ -139,6 +139,8 @@ def test_tpe_has_a_tenth_of_its_trials_in_flight(trials: int, max_parallel: int)
             "runs train 9 epochs at most",
         ),
         (changed(EXTERNAL, "replicates", 2), "replicates", "one run a trial"),
+        (changed(EXTERNAL, "objective.metric", ABSENT), "objective.metric", "is missing"),
+        (changed(EXTERNAL, "objective.direction", ABSENT), "objective.direction", "is missing"),
         (changed(EXTERNAL, "early_stopping", {"patience": 2}), "early_stopping", "your own"),
         (
             changed(
@@ -162,7 +164,7 @@ def test_parts_must_agree(data: dict[str, Any], field: str, reason: str) -> None
 
 def test_an_absurd_grid_is_refused_without_counting_to_it() -> None:
     axis = {"type": "values", "values": list(range(100))}
-    data = changed(changed(GRID, "task", {"name": "external"}), "objective", {"metric": "x"})
+    data = changed(changed(GRID, "task", {"name": "external"}), "objective", EXTERNAL["objective"])
     ((field, reason),) = problems_of(changed(data, "space", {f"p{i}": axis for i in range(20)}))
     assert field == "space"
     assert "over a billion" in reason
