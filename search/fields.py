@@ -17,6 +17,11 @@ Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 ParameterName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=100)
 ]
+MetricName = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+"""Any printable text, such as val/loss: programs of other people have named their metrics."""
+
 Text = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]

@@ -17,7 +17,7 @@ from pydantic import (
     ValidationError,
 )
 
-from search.fields import Flag, Real, Whole
+from search.fields import Flag, MetricName, Real, Whole
 from search.problems import validation_problems
 from search.pruners import MedianPruner, Pruner
 from search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
@@ -34,7 +34,6 @@ StudyName = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128),
     Field(description="unique; letters, digits, '.', '_' and '-'", examples=["digits-tpe"]),
 ]
-MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=100)]
 
 
 class InvalidSpec(ValueError):

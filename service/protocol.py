@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from search.fields import MAX_INT
+from search.fields import MAX_INT, MetricName
 from search.space import Config
 from search.tasks.settings import MAX_EPOCHS, DatasetName
 
@@ -22,7 +22,7 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r
 LongText = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Metrics = Annotated[
-    dict[Label, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100)
+    dict[MetricName, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100)
 ]
 Id = Annotated[int, Field(ge=1, le=MAX_INT)]
 Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]

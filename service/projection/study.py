@@ -123,7 +123,8 @@ def _note(spec: StudySpec) -> Iterator[str]:
         limits.append(f"{budget.epochs} epochs a run")
     if budget.seconds is not None:
         limits.append(f"no new trials after {budget.seconds:g} s")
-    yield f"{objective.direction.capitalize()} **{objective.metric}** of {spec.task.name}{data}."
+    direction, metric = objective.direction.capitalize(), _code(objective.metric)
+    yield f"{direction} {metric} of {spec.task.name}{data}."
     yield ""
     yield "| parameter | searched |"
     yield "| --- | --- |"
@@ -156,5 +157,5 @@ def _range_in_words(parameter: FloatParameter | IntParameter | ValuesParameter) 
 
 
 def _code(text: str) -> str:
-    """A text as code in a cell of a Markdown table: neither markup nor the end of the cell."""
+    """A text as code in Markdown: no markup, and in a table not the end of the cell."""
     return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

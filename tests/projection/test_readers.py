@@ -85,7 +85,7 @@ def test_the_dashboard_shows_it(filled: Book, storage: optuna.storages.RDBStorag
     assert detail["objective_names"] == [METRIC]
     assert detail["has_intermediate_values"] is True
     assert detail["note"]["version"] == 1
-    assert detail["note"]["body"].startswith("Maximize **validation_accuracy**")
+    assert detail["note"]["body"].startswith("Maximize `validation_accuracy`")
     sortable = {attr["key"] for attr in detail["union_user_attrs"] if attr["sortable"]}
     assert {"test_accuracy", "device_seconds", "attempts", "charges", "seen_revision"} <= sortable
 

@@ -73,7 +73,7 @@ def test_the_note_tells_the_spec_whatever_its_length(
         pass
     study = open_reader()
     note = get_note(study)
-    assert note.startswith("Minimize **score** of external.\n")
+    assert note.startswith("Minimize `score` of external.\n")
     assert "| x | 0 to 1, in steps of 0.25 |\n| n | 1 to 8, log |\n" in note
     assert "| kind | `\"<b>\\|'0'\"`, " in note
     assert note.endswith("\n```")

@@ -170,6 +170,22 @@ def test_an_absurd_grid_is_refused_without_counting_to_it() -> None:
     assert "over a billion" in reason
 
 
+def test_external_studies_say_what_is_better() -> None:
+    expected = ["objective.metric", "objective.direction"]
+    assert [field for field, _ in problems_of(changed(EXTERNAL, "objective", ABSENT))] == expected
+
+
+@pytest.mark.parametrize("metric", ["val/loss", "f1[macro]", "λ", "1st", "mAP@0.5", "a" * 128])
+def test_external_metrics_have_any_name(metric: str) -> None:
+    assert parse_spec(changed(EXTERNAL, "objective.metric", metric)).objective.metric == metric
+
+
+@pytest.mark.parametrize("metric", ["", "a\nb", "a\0", "\x7f", "a" * 129, "\ud800"])
+def test_external_metrics_are_printable(metric: str) -> None:
+    ((field, _),) = problems_of(changed(EXTERNAL, "objective.metric", metric))
+    assert field == "objective.metric"
+
+
 def test_external_studies_search_anything() -> None:
     space = {"x": {"type": "values", "values": ["a", True, 2, 0.5]}}
     spec = parse_spec(changed(EXTERNAL, "space", space))

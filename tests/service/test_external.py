@@ -71,6 +71,18 @@ def test_the_whole_way(store: Store) -> None:
     assert [(e.epoch, e.metrics) for e in epochs] == [(1, {"score": 0.75}), (2, {"score": 0.25})]
 
 
+def test_metrics_have_any_name(store: Store) -> None:
+    metric = "val/loss[ema] λ'\""
+    post(store, external(objective={"metric": metric, "direction": "minimize"}))
+    for value in (0.9, 0.1):
+        (trial,) = suggest(store)
+        end = {"epochs": [{"epoch": 1, "metrics": {metric: value}}]}
+        assert complete(store, trial, **end).value == value
+    study = study_of(store)
+    assert study.best is not None
+    assert (study.best.value, study.projection_error) == (0.1, None)
+
+
 def test_several_at_once_equal_one_at_a_time(store: Store) -> None:
     post(store, external("s"))
     together = [trial.config for trial in suggest(store, 4)]
