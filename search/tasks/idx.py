@@ -14,7 +14,6 @@ import gzip
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,6 +24,7 @@ Array = npt.NDArray[Any]
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 8
+_GZIP_MAGIC = b"\x1f\x8b"
 _MAX_DEFLATE_RATIO = 1_032
 """Deflate never does better (https://zlib.net/zlib_tech.html, "Maximum Compression Factor")."""
 
@@ -45,7 +45,7 @@ class IdxFolder(NamedTuple):
 
 
 def read_idx(path: Path) -> Array:
-    """The array in one IDX file, in the machine's byte order; gzipped where the name ends in .gz.
+    """The array in one IDX file, plain or gzipped, in the machine's byte order.
 
     Raises:
         IdxError: the file cannot be read, is not IDX, or is not as long as its header says.
@@ -53,7 +53,9 @@ def read_idx(path: Path) -> Array:
     try:
         with path.open("rb") as file:
             num_bytes = os.fstat(file.fileno()).st_size
-            if path.suffix != ".gz":
+            is_gzipped = file.read(2) == _GZIP_MAGIC  # names lie: browsers unpack, and keep ".gz"
+            file.seek(0)
+            if not is_gzipped:
                 return _parse(file, num_bytes)
             with gzip.GzipFile(fileobj=file) as stream:
                 return _parse(stream, num_bytes * _MAX_DEFLATE_RATIO)
@@ -69,6 +71,7 @@ def read_folder(folder: Path, root: Path) -> IdxFolder:
     """The arrays of `folder`, which must lie under `root` with all its files, links followed.
 
     The files are train-images*, train-labels* and, for a test part, t10k-* or test-* of both kinds.
+    Folders of such names are passed over: Kaggle's MNIST has one beside each file.
 
     Raises:
         IdxError: a file is missing, doubled, outside of `root` or malformed, or they disagree.
@@ -81,8 +84,11 @@ def read_folder(folder: Path, root: Path) -> IdxFolder:
     except OSError as exc:
         raise IdxError(f"its folder cannot be read: {exc.strerror}") from exc
 
+    files = [name for name in names if not (folder / name).is_dir()]
+
     def read(kind: str, *parts: str) -> Array | None:
-        found = list(_without_copies(names, tuple(f"{part}-{kind}" for part in parts)))
+        prefixes = tuple(f"{part}-{kind}" for part in parts)
+        found = _without_copies(files, prefixes) or _without_copies(names, prefixes)
         if len(found) > 1:
             raise IdxError(f"there are several files {parts[0]}-{kind}*: {', '.join(found)}")
         if not found:
@@ -90,6 +96,8 @@ def read_folder(folder: Path, root: Path) -> IdxFolder:
         path = _real(folder / found[0])
         if not path.is_relative_to(real_root):
             raise IdxError(f"{found[0]} is a link that leads out of the data root")
+        if path.is_dir():
+            raise IdxError(f"{found[0]} is a folder; put the file itself there")
         if not path.is_file():  # a pipe would block the reader for ever
             raise IdxError(f"{found[0]} is not a file")
         return read_idx(path)
@@ -151,13 +159,14 @@ def _fill(stream: BinaryIO | gzip.GzipFile, content: memoryview) -> None:
         start += len(chunk)
 
 
-def _without_copies(names: list[str], prefixes: tuple[str, ...]) -> Iterator[str]:
+def _without_copies(names: list[str], prefixes: tuple[str, ...]) -> list[str]:
     """The names that begin with a prefix, less the .gz of which the unpacked file is there too."""
-    for name in names:
-        if name.startswith(prefixes) and not (
-            name.endswith(".gz") and name.removesuffix(".gz") in names
-        ):
-            yield name
+    return [
+        name
+        for name in names
+        if name.startswith(prefixes)
+        and not (name.endswith(".gz") and name.removesuffix(".gz") in names)
+    ]
 
 
 def _checked(part: str, images: Array | None, labels: Array | None) -> tuple[Array, Array] | None:

@@ -60,15 +60,25 @@ def test_malformed_files_are_refused(tmp_path: Path, case: str, suffix: str) -> 
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_gzip_that_is_cut_short_corrupt_or_no_gzip_is_refused(tmp_path: Path) -> None:
+def test_gzip_that_is_cut_short_or_corrupt_is_refused(tmp_path: Path) -> None:
     whole = gzip.compress(GOOD, mtime=0)
     bad_checksum = whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:]
     bad_content = whole[:12] + bytes([whole[12] ^ 0xFF]) + whole[13:]
     path = tmp_path / "numbers.gz"
-    for content in (whole[: len(whole) // 2], whole[:-3], bad_checksum, bad_content, GOOD, b""):
+    for content in (whole[: len(whole) // 2], whole[:-3], bad_checksum, bad_content, b""):
         path.write_bytes(content)
         with pytest.raises(IdxError, match=r"numbers\.gz"):
             read_idx(path)
+
+
+def test_the_content_says_whether_a_file_is_gzipped(tmp_path: Path) -> None:
+    (tmp_path / "numbers").write_bytes(gzip.compress(GOOD, mtime=0))
+    (tmp_path / "numbers.gz").write_bytes(GOOD)
+    for name in ("numbers", "numbers.gz"):
+        np.testing.assert_array_equal(read_idx(tmp_path / name), np.arange(24).reshape(6, 4))
+    (tmp_path / "twice.gz").write_bytes(gzip.compress(gzip.compress(GOOD)))
+    with pytest.raises(IdxError, match="two zero bytes"):
+        read_idx(tmp_path / "twice.gz")
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
@@ -99,6 +109,28 @@ def test_unpacked_file_beside_its_gz_is_one_file(tmp_path: Path) -> None:
     write_folder(tmp_path, suffix=".gz")
     write_folder(tmp_path)
     assert len(read_folder(tmp_path, tmp_path).train_labels) == 60
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_folders_beside_the_files_are_passed_over(tmp_path: Path, suffix: str) -> None:
+    """Kaggle's MNIST: train-images.idx3-ubyte, and train-images-idx3-ubyte/ with it once more."""
+    write_folder(tmp_path / "mnist", suffix=suffix)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            file = tmp_path / "mnist" / f"{part}-{kind}-ubyte{suffix}"
+            (tmp_path / "mnist" / f"{part}-{kind.replace('-', '.')}-ubyte").mkdir()
+            if suffix:  # a folder is not the unpacked file
+                file.with_suffix("").mkdir()
+    assert len(read_folder(tmp_path / "mnist", tmp_path).train_labels) == 60
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    file = tmp_path / "train-images-idx3-ubyte"
+    file.unlink()
+    write(file / file.name, encode(toy_arrays()[0]))
+    with pytest.raises(IdxError, match="train-images-idx3-ubyte is a folder; put the file"):
+        read_folder(tmp_path, tmp_path)
 
 
 def test_two_candidates_for_one_file_are_refused(tmp_path: Path) -> None:
