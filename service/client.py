@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from search.space import Config
 from search.spec import StudySpec
+from service.bodies import message, plain
 from service.connection import (
     RETRY_DELAYS_SECONDS,
     ApiError,
@@ -68,10 +69,12 @@ class Client:
         retry_delays_seconds: waits before each repetition after a failed connection.
         transport: replaces the network, for tests.
 
-    Every method raises `ApiError` or `Unreachable`.
+    Numbers and arrays of numpy, torch and the like may stand for numbers and lists.  Every method
+    raises `ApiError` or `Unreachable`; an `ApiError` also where a number is NaN or infinite.
 
     Raises:
-        ValueError: the URL or the token cannot be one.
+        ValueError: the URL or the token cannot be one, or an environment variable that names a
+            proxy or certificates cannot be used.
     """
 
     def __init__(
@@ -112,7 +115,9 @@ class Client:
         self, spec: StudySpec | Mapping[str, Any], *, idempotency_key: str | None = None
     ) -> Study:
         """Post a study; with the same key, posting it again gives the same study."""
-        body = spec if isinstance(spec, StudySpec) else dict(spec)
+        if isinstance(spec, StudySpec):
+            spec = spec.model_dump(mode="json", exclude_unset=True)  # as its author wrote it
+        body = plain(spec)
         return parsed(Study, self._post("/v1/studies", body, idempotency_key))
 
     def study(self, name: str) -> Study:
@@ -171,7 +176,7 @@ class Client:
 
     def enqueue(self, study: str, configs: Iterable[Config]) -> list[Trial]:
         """Trials to try next, before the sampler is asked."""
-        body = EnqueueRequest(configs=tuple(configs))
+        body = message(EnqueueRequest, configs=tuple(configs))
         answer = self._post(f"{_study_path(study)}/trials:enqueue", body)
         return listed(Trial, answer, "trials")
 
@@ -179,7 +184,7 @@ class Client:
         self, study: str, *, count: int = 1, lease_seconds: float = 3_600.0
     ) -> SuggestResponse:
         """Trials for your own program to train; `external` is the easier way."""
-        body = SuggestRequest(count=count, lease_seconds=lease_seconds)
+        body = message(SuggestRequest, count=count, lease_seconds=lease_seconds)
         answer = self._post(f"{_study_path(study)}/trials:suggest", body)
         return parsed(SuggestResponse, answer)
 
@@ -190,7 +195,7 @@ class Client:
 
         Reports on a failed trial may be repeated only with the key that they came with first.
         """
-        body = TrialReports(trials=tuple(reports))
+        body = message(TrialReports, trials=tuple(reports))
         failed = any(one.end is not None and one.end.state == "FAIL" for one in body.trials)
         path = f"{_study_path(study)}/trials:report"
         answer = self._report(path, body, failed=failed, key=idempotency_key)
@@ -203,7 +208,7 @@ class Client:
 
         `attempt` is the one that `suggest` gave with the trial; an older one is refused with 409.
         """
-        body = ReportRequest(attempt=attempt, epoch=epoch, metrics=dict(metrics))
+        body = message(ReportRequest, attempt=attempt, epoch=epoch, metrics=metrics)
         answer = self._report(f"{_study_path(study)}/trials/{number}:report", body, failed=False)
         return parsed(ReportedTrial, answer)
 
@@ -224,20 +229,21 @@ class Client:
         Args:
             attempt: the one that `suggest` gave with the trial; an older one is refused with 409.
             value: left out, the last one reported for the objective's metric; a trial that FAILs
-                has none.
+                has none, and one that has come to NaN FAILs as `diverged`.
             reason: of a failure; left out, `crashed`.  `crashed`, `out_of_memory` and `timeout` are
                 tried again until the service's `max_charges` failures (RIDGELINE_MAX_CHARGES);
                 `diverged` and `cancelled` are final.
             error: what went wrong, in the words of your program.
             metrics: others to keep with the trial, such as those on the test part.
         """
-        body = CompleteRequest(
+        body = message(
+            CompleteRequest,
             attempt=attempt,
             value=value,
             state=state,
             reason=reason,
             error=error,
-            metrics=dict(metrics or {}),
+            metrics=metrics or {},
         )
         path = f"{_study_path(study)}/trials/{number}:complete"
         return parsed(Trial, self._report(path, body, failed=state == "FAIL"))

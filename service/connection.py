@@ -34,7 +34,10 @@ class ClientError(Exception):
 
 
 class ApiError(ClientError):
-    """An answer that is not a success; `problems` are (field path, reason) pairs."""
+    """An answer that is not a success; `problems` are (field path, reason) pairs.
+
+    What the service would refuse with 422 for certain is refused so before it is sent.
+    """
 
     def __init__(
         self, status: int, title: str, detail: str, problems: Sequence[tuple[str, str]] = ()

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+from service.bodies import message
 from service.connection import ApiError
 from service.external_protocol import (
     MAX_TRIALS_A_CALL,
@@ -210,9 +211,9 @@ class ExternalTrial:
         """Tell the metrics of one epoch, counted from 1; renews the trial's lease.
 
         Raises:
-            ValueError: a number is not finite, say.
+            ApiError: a number is not finite, say.
         """
-        told = EpochReport(epoch=epoch, metrics=dict(metrics))
+        told = message(EpochReport, epoch=epoch, metrics=metrics)
         self._study._add(self, epoch=told, end=None)
 
     def complete(
@@ -227,10 +228,10 @@ class ExternalTrial:
         """End the trial; see `Client.complete` for the arguments.
 
         Raises:
-            ValueError: a number is not finite, say.
+            ApiError: a number is not finite, say.
         """
-        end = TrialEnd(
-            state=state, value=value, reason=reason, error=error, metrics=dict(metrics or {})
+        end = message(
+            TrialEnd, state=state, value=value, reason=reason, error=error, metrics=metrics or {}
         )
         self._study._add(self, epoch=None, end=end)
 

@@ -304,7 +304,7 @@ def test_an_error_that_no_call_for_its_trial_met_is_raised_at_last(
 @pytest.mark.parametrize("value", [float("nan"), "low", None])
 def test_what_cannot_be_reported_is_told_at_once(study: ExternalStudy, value: Any) -> None:
     (trial,) = study.suggest()
-    with pytest.raises(ValueError, match="score"):
+    with pytest.raises(ApiError, match=r"metrics\.score: must be a "):
         trial.report(1, {"score": value})
 
 
