@@ -10,7 +10,6 @@ at once, a few times, with the same key.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
+
+from service.network import proxy_for, tls_context
 
 RETRY_DELAYS_SECONDS = (0.1, 0.4, 1.5)
 """Waits before repeating a call whose connection failed; long enough for an api to restart."""
@@ -59,6 +60,7 @@ class Connection:
 
     Raises:
         ValueError: the URL or the token cannot be one.
+        InvalidEnvironment: nor a variable that names a proxy or certificates; a ValueError too.
     """
 
     def __init__(
@@ -69,17 +71,20 @@ class Connection:
         retry_delays_seconds: Sequence[float],
         transport: httpx.BaseTransport | None,
     ) -> None:
-        host = host_of(url)
+        host_of(url)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ValueError("the token has characters that no token has")
         self.url = url.rstrip("/")
         self._retry_delays_seconds = tuple(retry_delays_seconds)
+        self._proxy = proxy_for(self.url)
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=_TIMEOUT,
             transport=transport,
-            trust_env=not _is_loopback(host),  # a proxy cannot reach our loopback
+            proxy=None if self._proxy is None else self._proxy.proxy,
+            verify=tls_context() if self.url.startswith("https:") else True,
+            trust_env=False,  # `service.network` reads the environment
         )
 
     def close(self) -> None:
@@ -150,7 +155,8 @@ class Connection:
         if isinstance(exc, httpx.ReadTimeout):
             return Unreachable(f"{self.url} did not answer in {_TIMEOUT.read:g} seconds")
         reason = _one_line(str(exc)) or type(exc).__name__
-        return Unreachable(f"cannot reach {self.url}: {reason}; is the service running?")
+        through = "" if self._proxy is None else f" through {self._proxy}"
+        return Unreachable(f"cannot reach {self.url}{through}: {reason}; is the service running?")
 
 
 def host_of(url: str) -> str:
@@ -249,15 +255,6 @@ def _server_sent_events(lines: Iterator[str]) -> Iterator[dict[str, str]]:
         elif not line and event["data"]:
             yield event
             event = {"id": "", "type": "", "data": ""}
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _one_line(text: str) -> str:

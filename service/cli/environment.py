@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from service.cli.problems import Problem, file_problems, input_problems
 from service.client import Client
 from service.connection import host_of
+from service.network import InvalidEnvironment
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,11 +70,13 @@ def open_client() -> Client:
     """A client for the service that the environment names.
 
     Raises:
-        Problem: the URL or the token cannot be one.
+        Problem: the URL or the token cannot be one, or a proxy's or TLS's variable is wrong.
     """
     url = service_url()
     try:
         return Client(url, read_token())
+    except InvalidEnvironment as exc:
+        raise Problem(str(exc), exit_code=2) from exc
     except ValueError as exc:
         variable = (
             "RIDGELINE_TOKEN" if os.environ.get("RIDGELINE_TOKEN") else "RIDGELINE_TOKEN_FILE"

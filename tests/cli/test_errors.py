@@ -200,6 +200,27 @@ def test_what_is_no_url_and_no_token(ridgeline: Ridgeline) -> None:
     assert line == "cannot read RIDGELINE_TOKEN_FILE absent: No such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "url"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1", "http://ridgeline.invalid:8000"),
+        ("SSL_CERT_FILE", "/absent.pem", "https://ridgeline.invalid"),
+    ],
+)
+def test_a_variable_of_the_network_is_named(
+    variable: str,
+    value: str,
+    url: str,
+    ridgeline: Ridgeline,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert told(ridgeline, "studies", url=url).startswith(f"{variable}: ")
+    assert ridgeline("worker", url=url).exit_code == 1
+    assert caplog.messages[-1].startswith(f"{variable}: ")
+
+
 def test_a_study_file_with_two_problems_has_two_lines(ridgeline: Ridgeline, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("name: s\nbudget: {trials: 0}\nfoo: 1\n")
     result = ridgeline("run", "s.yaml")
