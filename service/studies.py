@@ -154,7 +154,11 @@ def best(tx: Transaction, name: str) -> Trial:
 
 
 def export_csv(tx: Transaction, name: str) -> str:
-    """All trials as CSV: one line a run, the trial's columns repeated."""
+    """All trials as CSV: one line a run, the trial's columns repeated.
+
+    Parameters and metrics have prefixes, since people name them as they like; those of Optuna's
+    `trials_dataframe`.
+    """
     study = find(tx, name)
     spec = study.spec
     trials = tx.trials.page(study.id)
@@ -165,9 +169,10 @@ def export_csv(tx: Transaction, name: str) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(
-        ["number", "trial_state", "trial_reason", "trial_value", *spec.space.names, "replicate",
-         "seed", "run_state", "run_reason", "run_value", "kept_epoch", *metrics, "attempt",
-         "device_seconds", "program", "pruned_by_version"]
+        ["number", "trial_state", "trial_reason", "trial_value",
+         *(f"params_{key}" for key in spec.space.names), "replicate", "seed", "run_state",
+         "run_reason", "run_value", "kept_epoch", *(f"metrics_{key}" for key in metrics),
+         "attempt", "device_seconds", "program", "pruned_by_version"]
     )  # fmt: skip
     for trial in trials:
         for run in runs[trial.id]:

@@ -8,8 +8,9 @@ import io
 import pytest
 
 from search.space import Config
-from service import studies, trials, workers
+from service import reporting, studies, trials, workers
 from service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
+from service.external_protocol import CompleteRequest, SuggestRequest
 from service.lifecycle import StudyState, TrialState
 from service.protocol import RunReport
 from service.resources import Event
@@ -181,7 +182,26 @@ def test_export_has_a_line_a_run(store: Store) -> None:
         ("1", "0"),
         ("1", "1"),
     ]
-    assert all(float(row["test_accuracy"]) == 0.5 for row in rows)
+    assert all(float(row["metrics_test_accuracy"]) == 0.5 for row in rows)
+
+
+def test_export_keeps_what_has_one_name_apart(store: Store) -> None:
+    names = ("lr", "seed", "number", "params_lr", "metrics_lr")
+    space = {name: {"type": "int", "low": 1, "high": 9} for name in names}
+    post(store, external(space=space))
+    with store.transaction() as tx:
+        trials.enqueue(tx, "s", [dict.fromkeys(names, 7)])
+    (trial,) = trials.suggest(store, "s", SuggestRequest()).trials
+    end = CompleteRequest(attempt=1, value=0.5, metrics=dict.fromkeys(names, 0.25))
+    with store.transaction() as tx:
+        reporting.complete(tx, "s", trial.number, end, max_charges=1)
+    with store.reading() as tx:
+        header, line = csv.reader(io.StringIO(studies.export_csv(tx, "s")))
+    assert len(set(header)) == len(header)
+    row = dict(zip(header, line, strict=True))
+    assert [row[f"params_{name}"] for name in names] == ["7"] * 5
+    assert [row[f"metrics_{name}"] for name in names] == ["0.25"] * 5
+    assert (row["number"], row["seed"]) == ("0", str(trial.seed))
 
 
 def test_export_quotes_what_a_spreadsheet_would_run(store: Store) -> None:
@@ -191,7 +211,7 @@ def test_export_quotes_what_a_spreadsheet_would_run(store: Store) -> None:
         trials.enqueue(tx, "s", [{"x": "=1+1"}])
     with store.reading() as tx:
         (row,) = csv.DictReader(io.StringIO(studies.export_csv(tx, "s")))
-    assert row["x"] == "'=1+1"
+    assert row["params_x"] == "'=1+1"
 
 
 def read_events(store: Store, after: int, limit: int) -> tuple[list[Event], bool]:
