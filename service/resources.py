@@ -182,6 +182,13 @@ class Dataset(DatasetInfo):
     num_workers: int = Field(description="live workers that have it, with this fingerprint")
 
 
+class LeftOut(_Resource):
+    """A folder of the api's data root that is no data set."""
+
+    name: str
+    reason: str
+
+
 class Event(_Resource):
     """The newest state of something that changed; `id` is the revision of that change."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from search.spec import StudySpec
@@ -26,9 +27,10 @@ def create(
     *,
     owner: str | None,
     local_datasets: Sequence[DatasetCard],
+    left_out: Mapping[str, str] = MappingProxyType({}),
     max_open: int,
 ) -> Study:
-    """Queue a study.
+    """Queue a study; `left_out` says, by name, why a folder here is none of `local_datasets`.
 
     Raises:
         Conflict: the name is taken.
@@ -53,7 +55,7 @@ def create(
         num_open=0,
         device_seconds=0.0,
         virtual_seconds=_virtual_start(tx),
-        data_fingerprint=_fingerprint(tx, spec, local_datasets),
+        data_fingerprint=_fingerprint(tx, spec, local_datasets, left_out),
         projected_revision=0,
         created_at=tx.now,
     )
@@ -67,7 +69,10 @@ def _virtual_start(tx: Transaction) -> float:
 
 
 def _fingerprint(
-    tx: Transaction, spec: StudySpec, local_datasets: Sequence[DatasetCard]
+    tx: Transaction,
+    spec: StudySpec,
+    local_datasets: Sequence[DatasetCard],
+    left_out: Mapping[str, str],
 ) -> str | None:
     """The fingerprint of the study's data, where everybody who has the data set agrees on it."""
     name = spec.dataset
@@ -79,7 +84,12 @@ def _fingerprint(
             known.setdefault(dataset["name"], set()).add(dataset["fingerprint"])
     if name not in known and name not in BUILT_IN:
         names = ", ".join(sorted({*known, *BUILT_IN}))
-        raise InvalidInput([("task.dataset", f"no worker has a data set {name!r}; known: {names}")])
+        reason = f"no worker has a data set {name!r}; known: {names}"
+        if name in left_out:
+            reason += f"; a folder of that name is left out: {left_out[name]}"
+        else:
+            reason += "; others are folders of a worker's --data-root (RIDGELINE_DATA_ROOT)"
+        raise InvalidInput([("task.dataset", reason)])
     fingerprints = known.get(name, set())
     return fingerprints.pop() if len(fingerprints) == 1 else None
 

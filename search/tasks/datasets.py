@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ class DatasetCard:
     num_features: int
     num_classes: int
     has_test_part: bool
+
+
+@dataclass(frozen=True)
+class Folders:
+    """What the folders of a data root are."""
+
+    cards: list[DatasetCard] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why a folder is no data set, by its name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,21 +89,22 @@ def cards(data_root: Path | None) -> list[DatasetCard]:
 
     Reads every folder of `data_root` in full, since a fingerprint needs all the numbers.
     """
-    found = [_built_in(name).card for name in BUILT_IN] + folder_cards(data_root)
+    found = [_built_in(name).card for name in BUILT_IN] + read_folders(data_root).cards
     return sorted(found, key=lambda card: card.name)
 
 
-def folder_cards(data_root: Path | None) -> list[DatasetCard]:
-    """The same without the built-in data sets, and so without scikit-learn."""
-    found = []
+def read_folders(data_root: Path | None) -> Folders:
+    """The folders of `data_root`, without the built-in data sets and so without scikit-learn."""
+    found = Folders()
     for folder in _folders(data_root):
-        if folder.name in BUILT_IN:
-            _log.warning("left out: the folder %s has the name of a built-in data set", folder.name)
-            continue
         try:
-            found.append(load(folder.name, data_root).card)
+            if folder.name in BUILT_IN:
+                raise DatasetError(f"the folder {folder.name} has the name of a built-in data set")
+            found.cards.append(load(folder.name, data_root).card)
         except DatasetError as exc:
-            _log.warning("left out: %s", exc)
+            reason = _printable(str(exc))
+            found.left_out[_printable(folder.name)] = reason
+            _log.warning("left out: %s", reason)
     return found
 
 
@@ -133,6 +144,12 @@ def _folders(data_root: Path | None) -> Iterator[Path]:
     for entry in entries:
         if entry.is_dir() and not entry.name.startswith("."):
             yield entry
+
+
+def _printable(text: str) -> str:
+    """Names of files may hold bytes that are no UTF-8, and line ends."""
+    known = os.fsencode(text).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in known)
 
 
 def _digits() -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from search.tasks.datasets import DatasetCard, folder_cards
+from search.tasks.datasets import DatasetCard, Folders, read_folders
 from service.api.arrivals import Arrivals
 from service.errors import RequestInFlight, Unavailable
 from service.settings import Settings
@@ -21,19 +21,26 @@ from service.store.session import Store
 
 
 class LocalDatasets:
-    """The data sets under the api's own data root; reading them takes a while, so once."""
+    """The folders of the api's own data root; reading them takes a while, so once."""
 
     def __init__(self, data_root: Path | None) -> None:
         self._data_root = data_root
         self._lock = threading.Lock()
-        self._cards: list[DatasetCard] | None = None
+        self._folders: Folders | None = None
 
     def cards(self) -> list[DatasetCard]:
         """Their cards; the first call reads all files, and others wait for it."""
+        return self._read().cards
+
+    def left_out(self) -> dict[str, str]:
+        """Why a folder is no data set, by its name; the first call reads all files."""
+        return self._read().left_out
+
+    def _read(self) -> Folders:
         with self._lock:
-            if self._cards is None:
-                self._cards = folder_cards(self._data_root)
-            return self._cards
+            if self._folders is None:
+                self._folders = read_folders(self._data_root)
+            return self._folders
 
 
 class InFlight:

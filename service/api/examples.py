@@ -26,6 +26,7 @@ from service.resources import (
     Dataset,
     EnqueueRequest,
     EpochMetrics,
+    LeftOut,
     ParameterInfo,
     Run,
     Study,
@@ -149,6 +150,9 @@ _DIGITS = DatasetInfo(
     has_test_part=False,
 )
 _DATASET = Dataset(**dict(_DIGITS), num_workers=1).model_dump(mode="json")
+_LEFT_OUT = LeftOut(
+    name="sms", reason="data set sms: the train part has no file of labels"
+).model_dump(mode="json")
 _DEVICE = DeviceInfo(name="cpu:0", kind="cpu", description="8 cores", num_slots=32)
 REGISTRATION = WorkerRegistration(
     name="workstation", devices=(_DEVICE,), tasks=("mlp",), datasets=(_DIGITS,)
@@ -277,7 +281,7 @@ ANSWERS: dict[str, Any] = {
     "report_trial": {**_TRIAL, "should_prune": False},
     "complete_trial": _TRIAL,
     "list_tasks": {"tasks": [_TASK], "next_page_token": None},
-    "list_datasets": {"datasets": [_DATASET], "next_page_token": None},
+    "list_datasets": {"datasets": [_DATASET], "left_out": [_LEFT_OUT], "next_page_token": None},
     "list_workers": {"workers": [_WORKER], "next_page_token": None},
     "register_worker": _REGISTERED,
     "sync_worker": _SYNCED,

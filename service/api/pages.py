@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from search.fields import MAX_INT
 from service.errors import InvalidInput
-from service.resources import Dataset, Study, TaskInfo, TokenInfo, Trial, Worker
+from service.resources import Dataset, LeftOut, Study, TaskInfo, TokenInfo, Trial, Worker
 
 PageSize = Annotated[int, Query(ge=1, le=1_000, description="how many at most")]
 
@@ -62,6 +62,7 @@ class TaskPage(_Page):
 
 class DatasetPage(_Page):
     datasets: list[Dataset]
+    left_out: list[LeftOut] = Field(description="folders of the api's data root that are none")
 
 
 class WorkerPage(_Page):

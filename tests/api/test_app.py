@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -99,3 +100,26 @@ def test_its_own_data_sets_are_known_before_a_worker_has_them(
     (dataset,) = ok(client.get("/v1/datasets"))["datasets"]
     assert (dataset["name"], dataset["num_workers"]) == ("tiny", 0)
     assert created["data_fingerprint"] == dataset["fingerprint"]
+
+
+@sqlite_only
+def test_why_a_folder_is_no_data_set_is_told(
+    settings: Settings, store: Store, client_of: ClientOf, tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "sms")
+    (tmp_path / "sms" / "train-labels-idx1-ubyte").unlink()
+    (tmp_path / "no\nname").mkdir()
+    os.mkdir(os.fsencode(tmp_path) + b"/no-\xff-text")
+    client = client_of(create_app(settings.model_copy(update={"data_root": tmp_path}), store))
+    found = {one["name"]: one["reason"] for one in ok(client.get("/v1/datasets"))["left_out"]}
+    assert found["sms"] == "data set sms: the train part has no file of labels"
+    assert set(found) == {"sms", "no\ufffdname", "no-\ufffd-text"}
+
+    def refusal(dataset: str) -> str:
+        spec = {**SPEC, "task": {"name": "mlp", "dataset": dataset}}
+        return str(fields(client.post("/v1/studies", json=spec))["task.dataset"])
+
+    assert refusal("sms").endswith(
+        "known: breast-cancer, digits; a folder of that name is left out: " + found["sms"]
+    )
+    assert refusal("spam").endswith("folders of a worker's --data-root (RIDGELINE_DATA_ROOT)")

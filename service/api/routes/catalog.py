@@ -9,6 +9,7 @@ from service.api.auth import Reader
 from service.api.context import Api
 from service.api.openapi import problems
 from service.api.pages import DatasetPage, TaskPage
+from service.resources import LeftOut
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
 
@@ -32,7 +33,12 @@ def list_tasks(caller: Reader, api: Api) -> TaskPage:
     responses=problems(),
 )
 def list_datasets(caller: Reader, api: Api) -> DatasetPage:
-    """The data sets of live workers and of the api's own data root, by name and fingerprint."""
+    """The data sets of live workers and of the api's own data root, by name and fingerprint.
+
+    `left_out` has the folders of that data root that are none, each with the reason.
+    """
     local = api.local_datasets.cards()
+    left_out = [LeftOut(name=k, reason=v) for k, v in api.local_datasets.left_out().items()]
     with api.store.reading() as tx:
-        return DatasetPage(datasets=catalog.datasets(tx, local), next_page_token=None)
+        found = catalog.datasets(tx, local)
+    return DatasetPage(datasets=found, left_out=left_out, next_page_token=None)

@@ -52,7 +52,7 @@ def create_study(caller: Writer, api: Api, data: JsonBody, once: Idempotent) -> 
     float range, the data set must be known (`GET /v1/datasets`).
     """
     spec = parse_spec(data)
-    local = api.local_datasets.cards()
+    local, left_out = api.local_datasets.cards(), api.local_datasets.left_out()
     return once.perform(
         caller,
         lambda tx: studies.create(
@@ -60,6 +60,7 @@ def create_study(caller: Writer, api: Api, data: JsonBody, once: Idempotent) -> 
             spec,
             owner=caller.token_id,
             local_datasets=local,
+            left_out=left_out,
             max_open=api.settings.max_open_studies,
         ),
         status=201,
