@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from statistics import fmean
+from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +27,16 @@ _STATE_STYLES = {
     StudyState.FAILED: "red",
     StudyState.CANCELLED: "red",
 }
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without characters that a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def plain_console(**options: Any) -> Console:
+    """A console that takes nobody's text for markup or emoji codes; `options` as rich has them."""
+    return Console(markup=False, emoji=False, highlight=False, **options)
 
 
 class Pace:
@@ -155,7 +167,7 @@ def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
         found = test_metrics(trial)
         table.add_row(
             str(trial.number),
-            *(Text(show_value(trial.config[name])) for name in names),
+            *(printable(show_value(trial.config[name])) for name in names),
             "" if trial.value is None else f"{trial.value:.6g}",
             *(f"{found[name]:.6g}" if name in found else "" for name in tests),
         )
@@ -198,5 +210,5 @@ def _duration(seconds: float) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(printable(column), overflow="fold")
     return table

@@ -17,6 +17,7 @@ from search.problems import validation_problems
 from service.cli.help_text import without_types_of_flags
 from service.client import ApiError, ClientError
 from service.errors import InvalidInput, ServiceError
+from service.report import printable
 
 
 class Problem(Exception):
@@ -76,11 +77,6 @@ def input_problems(name_of: Callable[[str], str] = str) -> Iterator[None]:
     except ValidationError as exc:
         lines = [f"{name_of(field)}: {reason}" for field, reason in validation_problems(exc)]
         raise Problem(*lines, exit_code=2) from exc
-
-
-def printable(text: str) -> str:
-    """`text` on one line, without characters that a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _complain(line: str) -> None:

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from search.spec import Objective, Penalty
 from search.tasks.settings import MlpDefaults, MlpSettings
+from service.report import plain_console
 from service.settings import Settings
 from service.worker.mlp import MlpBackend
 
@@ -37,7 +37,7 @@ def print_profile(device: str | None, settings: Settings) -> None:
 
     name = device or MlpBackend().devices()[0]
     trainer = Trainer(settings.data_root, name, LaneOptions(compile=False))
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(f"{name}: digits, 64-64-10, Adam; samples a second by the width of the pack")
     for batch_size in BATCH_SIZES:
         config, shape, data = trainer.prepare(

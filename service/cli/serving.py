@@ -22,11 +22,12 @@ from service.cli.environment import (
     service_url,
 )
 from service.cli.options import DataRootOption, DieWithParentOption, PortOption
-from service.cli.problems import Problem, file_problems, printable
+from service.cli.problems import Problem, file_problems
 from service.cli.sockets import listen
 from service.cli.tokens import ensure_token_file
 from service.client import ApiError, Client, Unreachable
 from service.files import own_folder
+from service.report import printable
 from service.settings import MAX_PACK_WIDTH, Settings
 
 _GRACEFUL_SHUTDOWN_SECONDS = 5

@@ -14,7 +14,7 @@ from search.spec import StudyName
 from service import report
 from service.cli.environment import open_client
 from service.cli.follow import follow as follow_studies
-from service.cli.problems import Problem, file_problems, printable
+from service.cli.problems import Problem, file_problems
 from service.cli.study_file import post_study
 from service.client import Client
 from service.lifecycle import StudyState, TrialState
@@ -110,7 +110,7 @@ def _follow(client: Client, name: str) -> None:
 def _print_study(client: Client, study: Study) -> None:
     console = _console()
     for line in report.study_lines(study):
-        typer.echo(printable(line))
+        typer.echo(report.printable(line))
     if study.trials.complete:
         trials = client.trials(study.name, state=TrialState.COMPLETE)
         best = report.best_trials(study, trials, limit=NUM_BEST_SHOWN)
@@ -118,10 +118,11 @@ def _print_study(client: Client, study: Study) -> None:
     if study.trials.fail:
         failed = next(client.trials(study.name, state=TrialState.FAIL))
         error = next((run.error for run in failed.runs if run.error), "")
-        told = f": {printable(error)}" if error else ""
+        told = f": {report.printable(error)}" if error else ""
         typer.echo(f"trial {failed.number} was the first to fail, {failed.reason}{told}")
 
 
 def _console() -> Console:
-    """Plain and wide where no terminal shows it, so that no column is cut."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    """Wide where no terminal shows it, so that no column is cut."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return report.plain_console(width=None if is_terminal else 200)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from service.cli.environment import load_settings, open_database
@@ -16,6 +15,7 @@ from service.cli.help_text import Command
 from service.cli.problems import OneLineErrors, file_problems, input_problems
 from service.errors import Unauthenticated
 from service.files import without_links
+from service.report import plain_console, printable
 from service.resources import TokenRequest
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def list_tokens() -> None:
     with open_database(load_settings()) as store, store.reading() as tx:
         for token in tokens.list_all(tx):
             state = "valid" if token.revoked_at is None else "revoked"
-            table.add_row(token.id, token.name, " ".join(token.scopes), state)
-    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+            table.add_row(token.id, printable(token.name), " ".join(token.scopes), state)
+    plain_console(soft_wrap=True).print(table)
 
 
 @app.command(cls=Command)

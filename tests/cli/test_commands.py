@@ -147,6 +147,28 @@ def test_show_lists_the_best_trials_and_their_test_metrics(
     assert "trial 3 was the first to fail, diverged: no [31m memory left" in result.stdout
 
 
+NAMES = ("test_f1[/macro]", "test_acc[top1]", "test_acc[top5]", "test_:bomb:", "test_[red]")
+
+
+def test_nobodys_text_is_markup(ridgeline: Ridgeline, client: Client) -> None:
+    texts = ["[/b]", ":bomb:", "a\x9b31m"]
+    client.create_study(
+        {
+            **EXTERNAL,
+            "space": {"text": {"type": "values", "values": texts}},
+            "objective": {"metric": "er[b]ror[/b]", "direction": "minimize"},
+        }
+    )
+    client.enqueue("x", [{"text": text} for text in texts])
+    for trial in client.suggest("x", count=3).trials:
+        metrics = {**dict.fromkeys(NAMES, 0.25), "test_\x9b": 0.5}
+        client.complete("x", trial.number, attempt=trial.attempt, value=1.0, metrics=metrics)
+    out = ridgeline("show", "x").stdout
+    for text in ("er[b]ror[/b]", *NAMES, "[/b]", ":bomb:"):
+        assert text in out
+    assert "\x9b" not in out
+
+
 def test_studies_lists_them_all(ridgeline: Ridgeline, client: Client) -> None:
     client.create_study(EXTERNAL)
     client.create_study({**EXTERNAL, "name": "y"})
