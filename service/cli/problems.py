@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TextIO, cast
 
 import typer
 from pydantic import ValidationError
@@ -37,7 +37,8 @@ class OneLineErrors(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         try:
-            status = super().main(*args, **{**extra, "standalone_mode": False})
+            with checked_output():
+                status = super().main(*args, **{**extra, "standalone_mode": False})
         except typer.TyperException as exc:
             path = getattr(getattr(exc, "ctx", None), "command_path", None)
             see = f" (see {path} --help)" if path else ""
@@ -79,5 +80,69 @@ def input_problems(name_of: Callable[[str], str] = str) -> Iterator[None]:
         raise Problem(*lines, exit_code=2) from exc
 
 
+@contextmanager
+def checked_output() -> Iterator[None]:
+    """Tell what the block cannot write to standard output, down to the last byte.
+
+    Where the reader has gone, as `head` does, nothing is told, and the exit status is 1.
+
+    Raises:
+        Problem: something could not be written.
+    """
+    if sys.stdout is None:  # whoever started this has closed it
+        yield
+        return
+    checked = _CheckedOutput(sys.stdout)
+    with redirect_stdout(cast(TextIO, checked)):
+        yield
+        checked.flush()
+
+
+class _CheckedOutput:
+    """A text stream whose errors are problems; after the first one it takes nothing more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._problem: Problem | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._problems():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._problems():
+            self._stream.flush()
+
+    @contextmanager
+    def _problems(self) -> Iterator[None]:
+        if self._problem is not None:
+            raise self._problem
+        try:
+            with file_problems("write to standard output"):
+                yield
+        except UnicodeEncodeError as exc:
+            raise Problem(
+                f"cannot write {exc.object[exc.start]!a} to standard output, whose encoding is "
+                f"{exc.encoding}; PYTHONIOENCODING=utf-8 makes it one that has everything"
+            ) from exc
+        except Problem as exc:
+            self._drop_the_rest()
+            has_reader = not isinstance(exc.__cause__, BrokenPipeError)
+            # Kept, since typer tries a stream with an empty text and takes no notice of the error.
+            self._problem = exc if has_reader else Problem()
+            raise self._problem from exc.__cause__
+
+    def _drop_the_rest(self) -> None:
+        """The interpreter would try to write what is in the buffer once more at its end."""
+        with suppress(OSError):  # a stream without a descriptor
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+
 def _complain(line: str) -> None:
-    print(f"ridgeline: {printable(line)}", file=sys.stderr)
+    with suppress(OSError):  # there is no other place to tell that this one is full
+        print(f"ridgeline: {printable(line)}", file=sys.stderr, flush=True)

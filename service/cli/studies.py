@@ -91,7 +91,7 @@ def export(
     with open_client() as client:
         text = client.export(name)
     if output is None:
-        sys.stdout.write(text)
+        typer.echo(text, nl=False)
         return
     with file_problems(f"write {output}"):
         output.write_text(text, encoding="utf-8", newline="")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, TextIO, cast
 from unittest.mock import Mock
 
 import pytest
 
+from service.cli import app
 from service.cli.follow import follow
 from service.client import ApiError, Client
 from service.lifecycle import FailReason
@@ -208,6 +213,68 @@ def test_a_study_cancelled_early_shows_what_it_was_to_do(
     train(client, 1, fail=True)
     client.cancel("x")
     assert "2 of 4 trials done (1 complete, 1 failed)" in ridgeline("show", "x").stdout
+
+
+def printed_to(
+    out: TextIO, *args: str, capsys: pytest.CaptureFixture[str]
+) -> tuple[int | str | None, str]:
+    """The exit status of a command whose standard output is `out`, and its standard error."""
+    # Closing writes what is in the buffer, as the interpreter does at its end.
+    with out, redirect_stdout(out), pytest.raises(SystemExit) as caught:
+        app(args, prog_name="ridgeline")
+    return caught.value.code, capsys.readouterr().err
+
+
+COMMANDS = ["--version", "--help", "studies", "show x", "cancel x", "export x", "run x.yaml"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_output_that_cannot_be_written_is_told(
+    command: str, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.create_study({**EXTERNAL, "name": "x" if command != "run x.yaml" else "y"})
+    (tmp_path / "x.yaml").write_text(STUDY_FILE)
+    args = command.replace("x.yaml", str(tmp_path / "x.yaml")).split()
+    status, told = printed_to(
+        os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"), *args, capsys=capsys
+    )
+    assert told == "ridgeline: cannot write to standard output: No space left on device\n"
+    assert status == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_reader_that_has_gone_is_no_error_to_tell(
+    command: str, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.create_study({**EXTERNAL, "name": "x" if command != "run x.yaml" else "y"})
+    (tmp_path / "x.yaml").write_text(STUDY_FILE)
+    args = command.replace("x.yaml", str(tmp_path / "x.yaml")).split()
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert printed_to(os.fdopen(writer, "w"), *args, capsys=capsys) == (1, "")
+
+
+def test_output_without_a_buffer(capsys: pytest.CaptureFixture[str]) -> None:
+    """As with PYTHONUNBUFFERED: /dev/full refuses even the empty text that typer tries it with."""
+    raw = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0)
+    out = io.TextIOWrapper(cast(BinaryIO, raw), write_through=True)
+    status, told = printed_to(out, "--version", capsys=capsys)
+    assert told == "ridgeline: cannot write to standard output: No space left on device\n"
+    assert status == 1
+
+
+def test_an_encoding_that_lacks_a_character_is_told(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"type": "values", "values": ["λ"]}
+    client.create_study({**EXTERNAL, "space": {"x": values}})
+    client.enqueue("x", [{"x": "λ"}])
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    status, told = printed_to(out, "export", "x", capsys=capsys)
+    assert status == 1
+    assert told.startswith(
+        r"ridgeline: cannot write '\u03bb' to standard output, whose encoding is"
+    )
 
 
 def test_export(ridgeline: Ridgeline, client: Client, tmp_path: Path) -> None:
