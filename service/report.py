@@ -78,7 +78,7 @@ def progress_line(study: Study, pace: Pace) -> str:
     """One line for a log: how far the study is, its best so far, its pace."""
     parts = [
         f"{study.name}: {study.state}",
-        f"{num_done(study)}/{num_planned(study)} trials",
+        f"{num_done(study)}/{num_planned(study)} trials{_without_value(study)}",
         *_best_so_far(study),
         *_pace(study, pace),
     ]
@@ -96,8 +96,8 @@ def waits_for(study: Study) -> str | None:
 def progress_table(rows: Iterable[tuple[Study, Pace]]) -> Table:
     """The same for several studies, with bars, for a terminal; 80 columns are enough."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    for _ in range(7):
-        table.add_column(no_wrap=True)
+    for index in range(7):
+        table.add_column(no_wrap=index != 3)  # the counts take a second line where it is narrow
     for study, pace in rows:
         style = _STATE_STYLES[study.state]
         done = num_done(study)
@@ -106,7 +106,7 @@ def progress_table(rows: Iterable[tuple[Study, Pace]]) -> Table:
             study.name,
             Text(study.state, style),
             ProgressBar(study.num_trials, done, 12, complete_style=style, finished_style=style),
-            f"{done}/{study.num_trials}",
+            f"{done}/{study.num_trials}{_without_value(study)}",
             waits_for(study) or ("" if study.best is None else f"best {study.best.value:.6g}"),
             "" if rate is None or not left else f"{rate:.3g}/min",
             "" if not left else f"{_duration(left)} left",
@@ -185,6 +185,13 @@ def test_metrics(trial: Trial) -> dict[str, float]:
 
 def show_value(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _without_value(study: Study) -> str:
+    """How many of the trials that are done never came to their end."""
+    counts = {"pruned": study.trials.pruned, "failed": study.trials.fail}
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f" ({told})" if told else ""
 
 
 def _best_so_far(study: Study) -> list[str]:

@@ -22,6 +22,7 @@ SPEC = StudySpec.model_validate(
         "task": {"name": "external"},
         "space": {"x": {"type": "float", "low": 0, "high": 1}},
         "sampler": {"name": "random"},
+        "objective": {"metric": "loss", "direction": "minimize"},
         "budget": {"trials": 40},
     }
 )
@@ -85,6 +86,15 @@ def test_without_a_terminal_there_is_a_line_now_and_then_and_at_each_state() -> 
     assert lines[-1].startswith("s: COMPLETED, 40/40 trials, best 0.875 (trial 3)")
     assert len(lines) == 5  # 24 looks at a running study, half a second apart
     assert "120 trials/min, about 10 s left" in lines[3]
+
+
+def test_what_was_pruned_or_failed_is_counted() -> None:
+    counts = TrialCounts(complete=20, pruned=5, fail=1)
+    running = study("RUNNING", 20).model_copy(update={"trials": counts})
+    _, out = Service(running, study("COMPLETED", 40)).follow("s")
+    assert out.startswith("s: RUNNING, 26/40 trials (5 pruned, 1 failed), best 0.875 (trial 3)")
+    _, out = Service(running, study("COMPLETED", 40)).follow("s", terminal=True)
+    assert "26/40 (5 pruned, 1 failed)" in out
 
 
 def test_on_a_terminal_there_is_a_table() -> None:
