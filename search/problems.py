@@ -35,6 +35,10 @@ def error_problems(errors: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, s
                 reason = "is missing"
         elif error["type"] == "extra_forbidden":
             reason = "is not a field here"
+        elif error["type"] == "invalid_key":
+            reason = "the name must be a text"
+        elif error["type"] == "float_type" and _DECIMAL_COMMA.fullmatch(str(error.get("input"))):
+            reason = "must be a number; write its comma as a point"
         elif error["type"] == "missing":
             reason = "is missing"
         elif error["type"] == "string_pattern_mismatch":
@@ -56,6 +60,7 @@ def error_problems(errors: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, s
         yield ".".join(str(part) for part in _without_tags(path)), reason
 
 
+_DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _SUBJECT = re.compile("^(Input|String|List|Tuple|Dictionary) should ")
 _TAGS = {"float", "int", "values", "mlp", "external", "median", "halving", "bool", "str"}
 

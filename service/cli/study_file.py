@@ -42,16 +42,22 @@ class _Loader(yaml.SafeLoader):
             ) from exc
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
+        seen: set[object] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key} stands here twice", key_node.start_mark
-                    )
-                seen.add(key)
+            if (reason := _key_problem(key, seen)) is not None:
+                raise yaml.constructor.ConstructorError(None, None, reason, key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _key_problem(key: object, seen: set[object]) -> str | None:
+    if not isinstance(key, str):
+        hint = "; if it is the rest of a number, write the comma as a point"
+        return f"the key {key} is not a text{hint if isinstance(key, int | float) else ''}"
+    if key == "<<":
+        return "YAML 1.2 has no merge key <<; write the fields out"
+    return f"the key {key} stands here twice" if key in seen else None
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -99,6 +99,32 @@ def test_every_problem_has_a_line_of_its_own(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            ("    type: float\n", "    <<: *float\n"),
+            "study.yaml:5: YAML 1.2 has no merge key <<; write the fields out",
+        ),
+        (
+            ("[sgd, adam]", "[sgd], low: 0,0001"),
+            "study.yaml:9: the key 1 is not a text; if it is the rest of a number, write the "
+            "comma as a point",
+        ),
+        (
+            ("low: 1e-4", "low: 0,0001"),
+            "study.yaml:6: space.learning_rate.low: must be a number; write its comma as a point",
+        ),
+        (("name: random", "? [a]\n: b"), "study.yaml:10: the key ['a'] is not a text"),
+    ],
+)
+def test_notations_of_elsewhere_are_told(
+    change: tuple[str, str], line: str, tmp_path: Path
+) -> None:
+    text = GOOD.replace("name: digits\n", "name: &float digits\n").replace(*change)
+    assert lines_of(text, tmp_path) == [line]
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace("    low: 1e-4\n", "    low: 1e-4\n    low: 1e-3\n")
     assert lines_of(text, tmp_path) == ["study.yaml:7: the key low stands here twice"]
