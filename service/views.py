@@ -69,7 +69,10 @@ def waits_for(tx: Transaction, row: StudyRow) -> str | None:
         return "waits for a program to call trials:suggest"
     live = tx.workers.all(live_only=True)
     if not live:
-        return "no worker is connected; start one with `ridgeline worker`"
+        return (
+            "no worker is connected yet: one that is starting takes some seconds; "
+            "`ridgeline worker` starts one"
+        )
     if not any(spec.task.name in worker.tasks for worker in live):
         return f"no connected worker has the task {spec.task.name}"
     if not any(can_train(worker, row) for worker in live):
