@@ -11,15 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search.fields import MAX_INT
 from search.space import Config
 from service.lifecycle import FailReason, StudyState, TrialState
-from service.protocol import MAX_REPORTS, Epoch, LongText, Metrics
+from service.protocol import MAX_INT_32, MAX_REPORTS, Epoch, LongText, Metrics
 from service.resources import Problem, Trial
 
 MAX_TRIALS_A_CALL = 1_000
 
-Attempt = Annotated[int, Field(ge=1, le=MAX_INT, description="as `trials:suggest` gave it")]
+Attempt = Annotated[int, Field(ge=1, le=MAX_INT_32, description="as `trials:suggest` gave it")]
 
 
 class _Message(BaseModel):
@@ -96,7 +95,7 @@ class CompleteRequest(TrialEnd):
 class TrialReport(_Message):
     """What a program has to say about one trial; without epochs and end it renews the lease."""
 
-    number: Annotated[int, Field(ge=0, le=MAX_INT)]
+    number: Annotated[int, Field(ge=0, le=MAX_INT_32)]
     attempt: Attempt
     epochs: Epochs = ()
     end: TrialEnd | None = Field(None, description="set where the trial has ended")

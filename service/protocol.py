@@ -15,16 +15,23 @@ from search.fields import MAX_INT, MetricName
 from search.space import Config
 from search.tasks.settings import MAX_EPOCHS, DatasetName
 
+MAX_INT_32 = 2**31 - 1
+"""The largest number that the database keeps of trials and attempts, whose columns are INTEGER."""
+
 MAX_HELD_RUNS = 10_000
 MAX_REPORTS = 50_000
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 LongText = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
+DeviceName = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")
+]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Metrics = Annotated[
     dict[MetricName, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100)
 ]
 Id = Annotated[int, Field(ge=1, le=MAX_INT)]
+Attempt = Annotated[int, Field(ge=1, le=MAX_INT_32)]
 Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
 Version = Annotated[int, Field(ge=1, le=MAX_INT)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
@@ -37,7 +44,7 @@ class _Message(BaseModel):
 class DeviceInfo(_Message):
     """One device of a worker."""
 
-    name: Label = Field(examples=["cpu:0", "cuda:0"])
+    name: DeviceName = Field(examples=["cpu:0", "cuda:0"])
     kind: Label = Field(examples=["cpu", "cuda"])
     description: Label = Field(examples=["NVIDIA H200"])
     num_slots: Annotated[
@@ -73,7 +80,7 @@ class RunKey(_Message):
     """One handing-out of one run; a later attempt makes an earlier one void."""
 
     run: Id
-    attempt: Annotated[int, Field(ge=1, le=MAX_INT)]
+    attempt: Attempt
 
 
 class RunReport(RunKey):
@@ -110,7 +117,7 @@ class RunEnded(RunKey):
 class RunHeld(RunKey):
     """A run the worker has, queued or training."""
 
-    device: Label
+    device: DeviceName
     program: Label | None = Field(None, description="set once it trains")
 
 
@@ -120,14 +127,14 @@ class SyncRequest(_Message):
     reports: Annotated[tuple[RunReport, ...], Field(max_length=MAX_REPORTS)] = ()
     ended: Annotated[tuple[RunEnded, ...], Field(max_length=MAX_HELD_RUNS)] = ()
     free_slots: Annotated[
-        dict[Label, Annotated[int, Field(ge=0, le=MAX_HELD_RUNS)]],
+        dict[DeviceName, Annotated[int, Field(ge=0, le=MAX_HELD_RUNS)]],
         Field(
             max_length=64,
             description="by device: how many more runs it would take, to train or to have at hand",
         ),
     ] = {}
     idle_slots: Annotated[
-        dict[Label, Annotated[int, Field(ge=0, le=MAX_INT)]],
+        dict[DeviceName, Annotated[int, Field(ge=0, le=MAX_INT)]],
         Field(
             max_length=64,
             description="by device: slots of packs in training that no run is in",

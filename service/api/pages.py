@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Query
@@ -11,30 +11,41 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from search.fields import MAX_INT
 from service.errors import InvalidInput
+from service.protocol import MAX_INT_32
 from service.resources import Dataset, LeftOut, Study, TaskInfo, TokenInfo, Trial, Worker
 
 PageSize = Annotated[int, Query(ge=1, le=1_000, description="how many at most")]
 
 
-def _cursor(
-    page_token: Annotated[
-        str | None,
-        Query(max_length=100, description="`next_page_token` of the page before; none: the first"),
-    ] = None,
-) -> int | None:
-    if page_token is None:
-        return None
-    try:
-        text = base64.b64decode(page_token, altchars=b"-_", validate=True).decode("ascii")
-        cursor = int(text)
-    except (binascii.Error, ValueError):
-        cursor = -1
-    if not 0 <= cursor <= MAX_INT:
-        raise InvalidInput([("page_token", "is not the next_page_token of another page")])
+PageToken = Annotated[
+    str | None,
+    Query(max_length=100, description="`next_page_token` of the page before; none: the first"),
+]
+
+
+def _cursor_up_to(largest: int) -> Callable[[str | None], int | None]:
+    """Reads the number in a page token, of a column that holds none above `largest`."""
+
+    def cursor(page_token: PageToken = None) -> int | None:
+        if page_token is None:
+            return None
+        try:
+            text = base64.b64decode(page_token, altchars=b"-_", validate=True).decode("ascii")
+            number = int(text)
+        except ValueError:
+            number = -1
+        if not 0 <= number <= largest:
+            raise InvalidInput([("page_token", "is not the next_page_token of another page")])
+        return number
+
     return cursor
 
 
-Cursor = Annotated[int | None, Depends(_cursor)]
+StudyCursor = Annotated[int | None, Depends(_cursor_up_to(MAX_INT))]
+"""The id of the last study of the page before."""
+
+TrialCursor = Annotated[int | None, Depends(_cursor_up_to(MAX_INT_32))]
+"""The number of the last trial of the page before."""
 
 
 def next_page_token(cursor: int | None) -> str | None:

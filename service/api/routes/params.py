@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Path
 
-from search.fields import MAX_INT
+from service.protocol import MAX_INT_32
 
 StudyPath = Annotated[
     str,
@@ -19,6 +19,6 @@ StudyPath = Annotated[
     ),
 ]
 TrialPath = Annotated[
-    int, Path(alias="number", description="the trial's number, from 0", ge=0, le=MAX_INT)
+    int, Path(alias="number", description="the trial's number, from 0", ge=0, le=MAX_INT_32)
 ]
 ID_PATTERN = r"^[0-9A-Za-z_-]+$"

@@ -17,7 +17,7 @@ from service.api.bodies import JsonBody, Nothing, body_of
 from service.api.context import Api
 from service.api.idempotency import Idempotent
 from service.api.openapi import problems, takes
-from service.api.pages import Cursor, PageSize, StudyPage, next_page_token
+from service.api.pages import PageSize, StudyCursor, StudyPage, next_page_token
 from service.api.routes.params import StudyPath
 from service.lifecycle import StudyState
 from service.resources import Study, Trial
@@ -76,7 +76,7 @@ def create_study(caller: Writer, api: Api, data: JsonBody, once: Idempotent) -> 
 def list_studies(
     caller: Reader,
     api: Api,
-    cursor: Cursor,
+    cursor: StudyCursor,
     page_size: PageSize = 100,
     state: Annotated[StudyState | None, Query(description="only those in this state")] = None,
 ) -> StudyPage:

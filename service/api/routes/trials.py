@@ -14,7 +14,7 @@ from service.api.bodies import body_of
 from service.api.context import Api
 from service.api.idempotency import Idempotent
 from service.api.openapi import problems, takes
-from service.api.pages import Cursor, PageSize, TrialPage, next_page_token
+from service.api.pages import PageSize, TrialCursor, TrialPage, next_page_token
 from service.api.routes.params import StudyPath, TrialPath
 from service.external_protocol import (
     CompleteRequest,
@@ -41,7 +41,7 @@ def list_trials(
     caller: Reader,
     api: Api,
     study: StudyPath,
-    cursor: Cursor,
+    cursor: TrialCursor,
     page_size: PageSize = 100,
     state: Annotated[TrialState | None, Query(description="only those in this state")] = None,
 ) -> TrialPage:
