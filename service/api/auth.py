@@ -7,7 +7,6 @@ authentication is off, and the service may listen on loopback only (`check_bindi
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 from dataclasses import dataclass
 from typing import Annotated
@@ -88,7 +87,7 @@ def token_of(authorization: str) -> str | None:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # neither base64 nor UTF-8
             return None
     return None
 

@@ -9,8 +9,9 @@ credential that a browser sends by itself does no harm.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,7 +23,7 @@ from starlette.responses import Response, StreamingResponse
 
 from service.api.auth import identify, token_of
 from service.api.context import Context
-from service.api.problems import problem_response
+from service.api.problems import HttpError, problem_response
 from service.errors import NotFound, Unauthenticated, Unavailable
 
 PATHS = (
@@ -34,20 +35,29 @@ PATHS = (
     "/artifacts/{rest:path}",
     "/static/{rest:path}",
 )
-_REQUEST_HEADERS = ("accept", "accept-encoding", "if-modified-since", "if-none-match", "range")
-_RESPONSE_HEADERS = (
-    "accept-ranges",
-    "cache-control",
-    "content-disposition",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-security-policy",
-    "content-type",
-    "etag",
-    "last-modified",
+_REQUEST_HEADERS = frozenset(
+    {b"accept", b"accept-encoding", b"if-modified-since", b"if-none-match", b"range"}
 )
-"""Lists of what passes; hop-by-hop headers, cookies, CORS and our Authorization are not on them."""
+_RESPONSE_HEADERS = frozenset(
+    {
+        b"accept-ranges",
+        b"cache-control",
+        b"content-disposition",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-security-policy",
+        b"content-type",
+        b"etag",
+        b"last-modified",
+    }
+)
+"""What passes, as the bytes that came: whatever they mean to the other side, they are not decoded.
+
+Hop-by-hop headers, cookies, CORS and our Authorization are not on the lists.
+"""
+
+RawHeaders = list[tuple[bytes, bytes]]
 
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="Ridgeline", charset="UTF-8"'}
 _TIMEOUT = httpx.Timeout(60.0, connect=3.0)
@@ -91,36 +101,53 @@ class Dashboard:
                 "no dashboard runs; `ridgeline up` starts one, or set RIDGELINE_DASHBOARD_SOCKET "
                 "and start `python -m service.dashboard`"
             )
-        headers = {name: request.headers.get(name, "") for name in _REQUEST_HEADERS}
-        headers["accept-encoding"] = headers["accept-encoding"] or "identity"
         upstream = self._client.build_request(
             request.method,
-            self._client.base_url.copy_with(raw_path=_target(request)),
-            headers={name: value for name, value in headers.items() if value},
+            _upstream_url(self._client.base_url, request),
+            headers=_passed_on(request.headers.raw),
         )
         try:
             answer = await self._client.send(upstream, stream=True)
         except httpx.TransportError as exc:
             raise Unavailable("the dashboard does not answer; is its process running?") from exc
-        return StreamingResponse(
-            answer.aiter_raw(),
-            answer.status_code,
-            _passed(answer.headers),
-            background=BackgroundTask(answer.aclose),
+        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            await answer.aclose()
+            raise HttpError(
+                HTTPStatus.BAD_GATEWAY,
+                f"the dashboard answered with status {answer.status_code}; its log says why",
+            )
+        response = StreamingResponse(
+            answer.aiter_raw(), answer.status_code, background=BackgroundTask(answer.aclose)
         )
+        response.raw_headers = _passed_back(answer.headers.raw)
+        return response
 
 
-def _target(request: Request) -> bytes:
+def _upstream_url(base: httpx.URL, request: Request) -> httpx.URL:
     """Path and query as they came: decoding and encoding them again might change them."""
     query: bytes = request.scope["query_string"]
     path: bytes = request.scope["raw_path"]
-    return path + b"?" + query if query else path
+    try:
+        return base.copy_with(raw_path=path + b"?" + query if query else path)
+    except httpx.InvalidURL as exc:
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"the request's target is no URL: {exc}") from exc
 
 
-def _passed(headers: Mapping[str, str]) -> dict[str, str]:
-    passed = {name: headers[name] for name in _RESPONSE_HEADERS if name in headers}
-    if "location" in headers:
-        # The dashboard redirects to its own address, which nobody else can reach.
-        location = urlsplit(headers["location"])
-        passed["location"] = location._replace(scheme="", netloc="").geturl()
+def _passed_on(headers: RawHeaders) -> RawHeaders:
+    passed = [(name, value) for name, value in headers if name in _REQUEST_HEADERS and value]
+    if not any(name == b"accept-encoding" for name, _ in passed):
+        passed.append((b"accept-encoding", b"identity"))  # or httpx would name its own
+    return passed
+
+
+def _passed_back(headers: RawHeaders) -> RawHeaders:
+    passed = []
+    for name, value in headers:
+        name = name.lower()
+        if name == b"location":
+            # The dashboard redirects to its own address, which nobody else can reach.
+            value = urlsplit(value)._replace(scheme=b"", netloc=b"").geturl()
+        elif name not in _RESPONSE_HEADERS:
+            continue
+        passed.append((name, value))
     return passed

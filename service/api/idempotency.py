@@ -109,7 +109,7 @@ async def _once(
         ),
     ] = None,
 ) -> Once:
-    return Once(api, key, f"{request.method} {request.url.path}", body)
+    return Once(api, key, f"{request.method} {request.scope['path']}", body)
 
 
 Idempotent = Annotated[Once, Depends(_once)]

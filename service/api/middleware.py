@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import problem_response
@@ -61,13 +62,9 @@ class Edge:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            status, detail = refusal
-            await problem_response(status, detail)(scope, receive, send_with_headers)
-            return
         try:
-            await self._app(scope, receive, send_with_headers)
+            app = self._refusal(scope) or self._app
+            await app(scope, receive, send_with_headers)
         except ClientDisconnect:
             return  # nobody is left to tell anything
         except Exception:
@@ -81,22 +78,32 @@ class Edge:
             )
             await response(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if _without_port(host) not in self._allowed_hosts and scope["path"] not in _PROBES:
-            return (
+            return problem_response(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 f"the host {host!r} is not served here; add it to RIDGELINE_ALLOWED_HOSTS",
             )
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        foreign = origin is not None and _host_of(origin) != host.lower()
         if foreign and scope["method"] not in _SAFE_METHODS:
-            return HTTPStatus.FORBIDDEN, f"pages of {origin!r} may not change anything here"
+            return problem_response(
+                HTTPStatus.FORBIDDEN, f"pages of {origin!r} may not change anything here"
+            )
+        return None
+
+
+def _host_of(origin: str) -> str | None:
+    """Host and port of an Origin header; None where it is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
         return None
 
 
 def _without_port(host: str) -> str:
     """The host of a Host header: `[::1]:8000` → `[::1]`."""
     name, colon, port = host.lower().rpartition(":")
-    return name if colon and not port.endswith("]") else host.lower()
+    return name if colon and (port == "" or port.isdecimal()) else host.lower()

@@ -128,13 +128,14 @@ async def _on_http_error(_request: Request, exc: Exception) -> Response:
 
 async def _on_framework_error(request: Request, exc: Exception) -> Response:
     error = cast("HTTPException", exc)
-    detail = error.detail
+    path = request.scope["path"]  # `request.url` would parse the Host header too
+    detail, headers = error.detail, error.headers
     if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = f"there is nothing at {request.url.path}; /docs lists what there is"
+        detail = f"there is nothing at {path}; /docs lists what there is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "other methods")
-        detail = f"{request.method} is not possible at {request.url.path}; {allowed} is"
-    return problem_response(error.status_code, detail, headers=error.headers)
+        allowed = (headers or {}).get("Allow", "other methods")
+        detail = f"{request.method} is not possible at {path}; {allowed} is"
+    return problem_response(error.status_code, detail, headers=headers)
 
 
 def _cut(text: str) -> str:

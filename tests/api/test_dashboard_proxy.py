@@ -13,6 +13,7 @@ from typing import Any
 import anyio.from_thread
 import httpx
 import pytest
+from fastapi import FastAPI
 from optuna.storages import InMemoryStorage
 from optuna_dashboard import wsgi
 
@@ -26,6 +27,9 @@ from tests.api.conftest import ClientOf
 PATHS = ("/", "/dashboard", "/dashboard/studies/1", "/api/studies", "/csv/1", "/artifacts/1/a",
          "/static/bundle.js")  # fmt: skip
 
+ODD_CREDENTIALS = (b"???", b"\xe9", b"/w==", b"")
+FILE = "attachment; filename=数字.csv".encode()
+
 
 class Upstream(BaseHTTPRequestHandler):
     """Stands for the dashboard: says what it was asked, with headers that must not pass."""
@@ -35,11 +39,15 @@ class Upstream(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         names = {name.lower(): value for name, value in self.headers.items()}
         self.seen.append((self.command, self.path, names))
+        if self.path.startswith("/api/broken"):
+            self.send_error(500, "a traceback, say")
+            return
         self.send_response(302 if self.path == "/" else 200)
         if self.path == "/":
             self.send_header("Location", f"http://{self.headers['Host']}/dashboard?a=b")
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", "5")
+        self.send_header("Content-Disposition", FILE.decode("latin-1"))
         self.send_header("Content-Security-Policy", "default-src 'self'")
         self.send_header("Access-Control-Allow-Origin", "*")
         self.send_header("Set-Cookie", "a=b")
@@ -67,16 +75,12 @@ def upstream(socket_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def client(
-    settings: Settings,
-    store: Store,
-    upstream: Path,
-    client_of: ClientOf,
-    portal: anyio.from_thread.BlockingPortal,
-) -> Iterator[httpx.Client]:
+def app(
+    settings: Settings, store: Store, upstream: Path, portal: anyio.from_thread.BlockingPortal
+) -> Iterator[FastAPI]:
     app = create_app(settings.model_copy(update={"dashboard_socket": upstream}), store)
     with portal.wrap_async_context_manager(app.router.lifespan_context(app)):
-        yield client_of(app)
+        yield app
 
 
 @sqlite_only
@@ -109,6 +113,64 @@ def test_headers_pass_by_list_only(client: httpx.Client, store: Store) -> None:
 
 
 @sqlite_only
+def test_bytes_pass_as_they_are(client: httpx.Client) -> None:
+    odd = {b"if-none-match": b'"\xff"', b"accept-encoding": b"\xe9", b"range": b"\xc3\xa9"}
+    assert client.get("/dashboard", headers=odd).text == "hello"
+    (_, _, headers) = Upstream.seen.pop()
+    sent = {name: headers[name.decode()].encode("latin-1") for name in odd}
+    assert sent == odd
+
+
+@sqlite_only
+def test_names_of_files_in_any_language_pass_back(client: httpx.Client) -> None:
+    answer = client.get("/csv/1")
+    assert ("Content-Disposition".lower().encode(), FILE) in answer.headers.raw
+
+
+@sqlite_only
+def test_a_target_that_is_no_url_is_refused(
+    app: FastAPI, portal: anyio.from_thread.BlockingPortal
+) -> None:
+    for target in (b"/dashboard/a#b", b"/dashboard?a#b", b"/static/" + b"a" * 70_000):
+        answer = portal.call(call_raw, app, target)
+        assert "target" in problem(answer, 400)["detail"]
+    assert Upstream.seen == []
+
+
+async def call_raw(app: FastAPI, target: bytes) -> httpx.Response:
+    """The answer to a target that httpx itself would not send."""
+    path, _, query = target.partition(b"?")
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path.decode(),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": [(b"host", b"localhost")],
+    }
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=body)
+
+
+@sqlite_only
+def test_an_error_of_the_dashboard_is_a_problem_of_ours(client: httpx.Client) -> None:
+    assert "500" in problem(client.get("/api/broken"), 502)["detail"]
+    assert client.head("/api/broken").status_code == 502
+
+
+@sqlite_only
 def test_redirects_stay_here(client: httpx.Client) -> None:
     answer = client.get("/")
     assert (answer.status_code, answer.headers["location"]) == (302, "/dashboard?a=b")
@@ -133,8 +195,9 @@ def test_a_browser_may_show_the_token_as_its_password(client: httpx.Client, stor
     with store.transaction() as tx:
         info, text = tokens.create(tx, "reader", ["read"])
         _, worker = tokens.create(tx, "worker", ["worker"])
-    for headers in ({}, basic("me", "guess"), {"Authorization": "Basic ???"}):
-        answer = client.get("/dashboard", headers=headers)
+    odd = [httpx.Headers([(b"Authorization", b"Basic " + value)]) for value in ODD_CREDENTIALS]
+    for headers in ({}, basic("me", "guess"), basic("me", "a\x00b"), *odd):
+        answer = client.get("/dashboard", headers=httpx.Headers(headers))
         problem(answer, 401)
         assert answer.headers["www-authenticate"].startswith('Basic realm="Ridgeline"')
     problem(client.get("/dashboard", headers=basic("me", worker)), 403)

@@ -29,6 +29,9 @@ POST = "/v1/studies"
         "127.0.0.1.nip.io:8000",
         "[::2]",
         "localhost:1:2",
+        "localhost:[",
+        "localhost:x",
+        "[",
     ],
 )
 def test_foreign_hosts_are_refused(client: httpx.Client, host: str) -> None:
@@ -48,12 +51,26 @@ def test_probes_may_come_by_address(client: httpx.Client) -> None:
         assert ok(client.get(path, headers={"Host": "10.0.0.7:8000"})) == {"status": "ok"}
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:3000", "null"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "http://localhost:3000",
+        "null",
+        "",
+        "http://[",
+        "http://a]b",
+        "http://[::1",
+        "\xff",
+    ],
+)
 def test_pages_of_others_cannot_write(client: httpx.Client, origin: str) -> None:
-    problem(client.post("/v1/studies/s:cancel", headers={"Origin": origin}), 403)
-    answer = client.get("/v1/studies", headers={"Origin": origin})
+    headers = {b"Origin": origin.encode("latin-1")}
+    problem(client.post("/v1/studies/s:cancel", headers=headers), 403)
+    problem(client.get("/v1/studies/s", headers=headers), 404)
+    answer = client.get("/v1/studies", headers=headers)
     assert not [name for name in answer.headers if name.startswith("access-control")]
-    preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    preflight = {**headers, b"Access-Control-Request-Method": b"POST"}
     answer = client.options("/v1/studies", headers=preflight)
     problem(answer, 405)
     assert not [name for name in answer.headers if name.startswith("access-control")]
@@ -92,6 +109,8 @@ def test_what_is_not_there(client: httpx.Client) -> None:
     answer = client.delete("/v1/studies/s")
     problem(answer, 405)
     assert answer.headers["allow"] == "GET"
+    # Whatever the Host of a probe is, nobody reads a URL from it.
+    problem(client.post("/healthz", headers={"Host": "["}), 405)
 
 
 def test_every_answer_has_security_headers(client: httpx.Client) -> None:
