@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -133,9 +134,19 @@ async def _on_framework_error(request: Request, exc: Exception) -> Response:
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"there is nothing at {path}; /docs lists what there is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (headers or {}).get("Allow", "other methods")
-        detail = f"{request.method} is not possible at {path}; {allowed} is"
+        allowed = ", ".join(sorted(_methods_at(request.app, path)))
+        detail = f"{request.method} is not possible at {path}; possible: {allowed}"
+        headers = {"Allow": allowed}
     return problem_response(error.status_code, detail, headers=headers)
+
+
+def _methods_at(app: FastAPI, path: str) -> set[str]:
+    """The methods of all routes of a path; the framework's Allow has those of the first one."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(app.routes):
+        if route.path_regex.match(path):
+            methods |= route.methods or set()
+    return methods
 
 
 def _cut(text: str) -> str:

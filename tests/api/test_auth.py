@@ -62,7 +62,7 @@ def routes_of(app: FastAPI) -> set[str]:
     """Every route of /v1, those hidden from the documentation too."""
     found = set()
     for context in iter_route_contexts(app.routes):
-        path = str(getattr(context, "path", ""))
+        path = str(getattr(context, "path_format", ""))
         if path.startswith("/v1"):
             found |= {f"{method} {path}" for method in getattr(context, "methods", ())}
     return found

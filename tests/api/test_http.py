@@ -106,11 +106,37 @@ def test_large_bodies_are_refused(client: httpx.Client) -> None:
 def test_what_is_not_there(client: httpx.Client) -> None:
     assert "/docs" in problem(client.get("/v2/studies"), 404)["detail"]
     problem(client.get("/v1/studies/"), 404)
-    answer = client.delete("/v1/studies/s")
-    problem(answer, 405)
-    assert answer.headers["allow"] == "GET"
     # Whatever the Host of a probe is, nobody reads a URL from it.
     problem(client.post("/healthz", headers={"Host": "["}), 405)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/studies/s", "GET"),
+        ("DELETE", "/v1/studies", "GET, POST"),
+        ("PUT", "/v1/workers", "GET, POST"),
+        ("PATCH", "/v1/tokens", "GET, POST"),
+        ("GET", "/v1/studies/s:pause", "POST"),
+        ("GET", "/v1/studies/s/trials:report", "POST"),
+        ("GET", "/v1/studies/s/trials/17:complete", "POST"),
+        ("GET", "/v1/workers/w:sync", "POST"),
+        ("GET", "/v1/tokens/t:revoke", "POST"),
+        ("POST", "/dashboard", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(
+    client: httpx.Client, method: str, path: str, allowed: str
+) -> None:
+    answer = client.request(method, path)
+    assert answer.headers["allow"] == allowed
+    assert allowed in problem(answer, 405)["detail"]
+
+
+def test_there_is_no_such_verb(client: httpx.Client) -> None:
+    for path in ("/v1/studies/s:go", "/v1/studies/s/trials/1:go", "/v1/studies/s:pause:stop"):
+        for method in ("GET", "POST"):
+            problem(client.request(method, path), 404)
 
 
 def test_every_answer_has_security_headers(client: httpx.Client) -> None:

@@ -5,8 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from service.protocol import MAX_INT_32
+
+
+class Name(StringConvertor):
+    """A part of a path up to a colon, after which a verb stands.
+
+    With it `GET …/trials/17:complete` is a wrong method, not a trial of that name.
+    """
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("name", Name())
 
 StudyPath = Annotated[
     str,

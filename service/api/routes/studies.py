@@ -87,7 +87,7 @@ def list_studies(
 
 
 @router.get(
-    "/studies/{study}",
+    "/studies/{study:name}",
     summary="Get a study",
     response_model=Study,
     responses={
@@ -117,7 +117,7 @@ def get_study(
 
 
 @router.get(
-    "/studies/{study}/best",
+    "/studies/{study:name}/best",
     summary="Get the best trial",
     response_model=Trial,
     responses=problems(404, 422),
@@ -129,7 +129,7 @@ def get_best_trial(caller: Reader, api: Api, study: StudyPath) -> Trial:
 
 
 @router.get(
-    "/studies/{study}/export",
+    "/studies/{study:name}/export",
     summary="Export the trials as CSV",
     response_class=CsvResponse,
     responses=problems(404, 422),
@@ -143,7 +143,7 @@ def export_study(caller: Reader, api: Api, study: StudyPath) -> Response:
 
 
 @router.get(
-    "/studies/{study}/events",
+    "/studies/{study:name}/events",
     summary="Follow a study live",
     status_code=200,
     response_class=events.EventStream,
@@ -181,7 +181,7 @@ def _add_verb(verb: studies.Verb, summary: str, description: str) -> None:
         return once.perform(caller, lambda tx: studies.apply_verb(tx, study, verb))
 
     router.add_api_route(
-        f"/studies/{{study}}:{verb}",
+        f"/studies/{{study:name}}:{verb}",
         endpoint,
         methods=["POST"],
         name=f"{verb}_study",

@@ -57,7 +57,7 @@ def list_tokens(caller: Admin, api: Api) -> TokenPage:
 
 
 @router.post(
-    "/tokens/{id}:revoke",
+    "/tokens/{id:name}:revoke",
     summary="Revoke a token",
     response_model=TokenInfo,
     responses=problems(404, body=True),

@@ -28,7 +28,7 @@ from service.external_protocol import (
 from service.lifecycle import TrialState
 from service.resources import EnqueueRequest, Trial, TrialWithHistory
 
-router = APIRouter(prefix="/v1/studies/{study}", tags=["trials"])
+router = APIRouter(prefix="/v1/studies/{study:name}", tags=["trials"])
 
 
 @router.get(
@@ -52,7 +52,7 @@ def list_trials(
 
 
 @router.get(
-    "/trials/{number}",
+    "/trials/{number:name}",
     summary="Get a trial",
     response_model=TrialWithHistory,
     responses=problems(404, 422),
@@ -136,7 +136,7 @@ def report_trials(
 
 
 @router.post(
-    "/trials/{number}:report",
+    "/trials/{number:name}:report",
     summary="Report epochs",
     response_model=ReportedTrial,
     responses=problems(404, 409, body=True),
@@ -167,7 +167,7 @@ def report_trial(
 
 
 @router.post(
-    "/trials/{number}:complete",
+    "/trials/{number:name}:complete",
     summary="End a trial",
     response_model=Trial,
     responses=problems(404, 409, body=True),

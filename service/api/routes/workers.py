@@ -58,7 +58,7 @@ def register_worker(
 
 
 @router.post(
-    "/workers/{worker}:sync",
+    "/workers/{worker:name}:sync",
     summary="State what a worker holds",
     response_model=SyncResponse,
     responses=problems(404, 409, body=True),
