@@ -116,6 +116,13 @@ def test_the_examples_can_be_posted(client: httpx.Client) -> None:
     ok(client.post("/v1/tokens", json=examples.TOKEN_REQUEST), 201)
 
 
+def test_examples_of_parameters_can_be_sent(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            for example in parameter["schema"].get("examples", ()):
+                assert str(example).isascii(), (name, parameter["name"])
+
+
 def test_the_page_for_people(client: httpx.Client) -> None:
     assert "swagger" in client.get("/docs").text
 

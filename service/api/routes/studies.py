@@ -100,7 +100,11 @@ def get_study(
     api: Api,
     study: StudyPath,
     if_none_match: Annotated[
-        str | None, Header(description="`ETag` of the answer you have", examples=['"1f2e…"'])
+        str | None,
+        Header(
+            description="`ETag` of the answer you have",
+            examples=['"9e107d9d372bb6826bd81d3542a419d6"'],
+        ),
     ] = None,
 ) -> Response:
     """The study's spec, state, counts and best trial so far; `reason` says why it waits."""
