@@ -52,6 +52,7 @@ def serve(
 
     from service.api.app import create_app
     from service.api.auth import UnsafeBinding, check_binding
+    from service.api.connections import Connection
 
     _log_to_stderr()
     with ExitStack() as stack:
@@ -69,6 +70,7 @@ def serve(
         )
         config = uvicorn.Config(
             create_app(settings, store),
+            http=Connection,
             log_config=None,
             access_log=False,  # workers call twice a second
             proxy_headers=False,

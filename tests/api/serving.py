@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.connections import Connection
 from service.cli.sockets import listen
 
 
@@ -57,7 +58,9 @@ def through(socket: Path) -> httpx.Client:
 def serving(app: FastAPI) -> Iterator[str]:
     """The app on a free port of loopback; its URL."""
     listening = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=Connection, log_level="warning", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
