@@ -8,9 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+_MAX_ERRORS = 10_000
+"""More of them are not listed: as plain data each takes about a kilobyte."""
 
-def validation_problems(exc: ValidationError) -> Iterator[tuple[str, str]]:
+
+def validation_problems(exc: ValidationError) -> Iterable[tuple[str, str]]:
     """pydantic's errors as (field path, reason) pairs, in words for people."""
+    if exc.error_count() > _MAX_ERRORS:
+        return [("", f"has {exc.error_count()} errors; check its overall form")]
     return error_problems(exc.errors(include_url=False, include_context=True))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from search.space import Config
 from service.lifecycle import FailReason, StudyState, TrialState
@@ -57,6 +57,7 @@ class EpochReport(_Message):
 Epochs = Annotated[
     tuple[EpochReport, ...],
     Field(max_length=MAX_REPORTS, description="finished epochs; those known already stay"),
+    FailFast(),
 ]
 
 
@@ -109,6 +110,7 @@ class TrialReports(_Message):
             max_length=MAX_TRIALS_A_CALL,
             description=f"each trial once; {MAX_REPORTS} epochs at most in all",
         ),
+        FailFast(),
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
 from search.fields import MAX_INT, MetricName
 from search.space import Config
@@ -123,9 +123,9 @@ class RunHeld(RunKey):
 
 class SyncRequest(_Message):
     sync_seq: Annotated[int, Field(ge=1, le=MAX_INT, description="rises with every new statement")]
-    held: Annotated[tuple[RunHeld, ...], Field(max_length=MAX_HELD_RUNS)] = ()
-    reports: Annotated[tuple[RunReport, ...], Field(max_length=MAX_REPORTS)] = ()
-    ended: Annotated[tuple[RunEnded, ...], Field(max_length=MAX_HELD_RUNS)] = ()
+    held: Annotated[tuple[RunHeld, ...], Field(max_length=MAX_HELD_RUNS), FailFast()] = ()
+    reports: Annotated[tuple[RunReport, ...], Field(max_length=MAX_REPORTS), FailFast()] = ()
+    ended: Annotated[tuple[RunEnded, ...], Field(max_length=MAX_HELD_RUNS), FailFast()] = ()
     free_slots: Annotated[
         dict[DeviceName, Annotated[int, Field(ge=0, le=MAX_HELD_RUNS)]],
         Field(

@@ -2,11 +2,17 @@
 
 Routes take these as dependencies behind their caller, so the body of a stranger is not even read.
 An empty body stands for `{}`.
+
+What a body costs is many times what it weighs: 16 MB of `{}` are 5 million objects.  So the values
+in it are limited too, and requests with a large body take turns, from the moment that theirs has
+arrived until their route has returned: at any time one of them is in work, and a few arrive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from email.message import Message
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -21,6 +27,14 @@ from service.api.context import Api
 from service.api.problems import HttpError
 from service.errors import InvalidInput
 
+MAX_VALUES = 100_000
+MAX_VALUES_IN_BULK = 1_000_000
+"""Of routes that take reports by the thousand; one value for each 16 bytes of the largest body."""
+
+LARGE_BODY_BYTES = 128 * 2**10
+ARRIVAL_SECONDS = 30.0
+"""For a body up to `LARGE_BODY_BYTES`, and once more for the rest of a large one."""
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -30,7 +44,20 @@ class Nothing(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-async def _raw_body(request: Request, api: Api) -> bytes:
+async def _allow_bulk(request: Request) -> None:
+    request.state.max_values = MAX_VALUES_IN_BULK
+
+
+Bulk = Depends(_allow_bulk)
+"""For `dependencies` of a route whose body may have `MAX_VALUES_IN_BULK`."""
+
+
+def is_large(request: Request) -> bool:
+    """Whether the request keeps others with a large body waiting until its route returns."""
+    return getattr(request.state, "is_large", False)
+
+
+async def _raw_body(request: Request, api: Api) -> AsyncIterator[bytes]:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HttpError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -40,19 +67,39 @@ async def _raw_body(request: Request, api: Api) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-    if size > 0 and not _is_json(request.headers.get("content-type", "")):
+    async with AsyncExitStack() as turn:
+        stream = request.stream()
+        body = bytearray()
+        if await _receive(stream, body, min(LARGE_BODY_BYTES, limit)):
+            request.state.is_large = True
+            await turn.enter_async_context(api.large_bodies.arriving)
+            if await _receive(stream, body, limit):
+                raise _too_large(limit)
+            await turn.enter_async_context(api.large_bodies.in_work)
+        if body and not _is_json(request.headers.get("content-type", "")):
+            raise HttpError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "bodies are JSON in UTF-8; send Content-Type: application/json",
+            )
+        yield bytes(body)
+
+
+async def _receive(stream: AsyncIterator[bytes], body: bytearray, limit: int) -> bool:
+    """Take in a body until it ends or is longer than `limit`; whether it is."""
+    try:
+        async with asyncio.timeout(ARRIVAL_SECONDS):
+            while len(body) <= limit:
+                chunk = await anext(stream, None)
+                if chunk is None:
+                    return False
+                body += chunk
+    except TimeoutError as exc:
         raise HttpError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "bodies are JSON in UTF-8; send Content-Type: application/json",
-        )
-    return b"".join(chunks)
+            HTTPStatus.REQUEST_TIMEOUT,
+            f"the body did not arrive within {ARRIVAL_SECONDS:g} seconds",
+            headers={"Connection": "close"},
+        ) from exc
+    return True
 
 
 def _too_large(limit: int) -> HttpError:
@@ -70,9 +117,14 @@ def _is_json(content_type: str) -> bool:
     return message.get_content_type() == "application/json" and charset in ("utf-8", "utf8")
 
 
-def _json_body(raw: Annotated[bytes, Depends(_raw_body)]) -> Any:
+# Scope "function": a caller that does not read its answer keeps nobody waiting.
+RawBody = Annotated[bytes, Depends(_raw_body, scope="function")]
+
+
+def _json_body(request: Request, raw: RawBody) -> Any:
+    max_values = getattr(request.state, "max_values", MAX_VALUES)
     try:
-        return strict_json.loads(raw) if raw else {}
+        return strict_json.loads(raw, max_values=max_values) if raw else {}
     except strict_json.NotJson as exc:
         raise HttpError(
             HTTPStatus.BAD_REQUEST, f"the body is not JSON: {exc}", errors=[("", str(exc))]

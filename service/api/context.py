@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,19 @@ class InFlight:
                 self._keys.discard(key)
 
 
+class LargeBodies:
+    """The turns of requests with a large body, see `service.api.bodies`.
+
+    Attributes:
+        arriving: for those whose body arrives, waits or is in work; few, since each is in memory.
+        in_work: for the one that is parsed and answered.
+    """
+
+    def __init__(self) -> None:
+        self.arriving = asyncio.Semaphore(4)
+        self.in_work = asyncio.Lock()
+
+
 class Readiness:
     """Whether the service can work; a schema that was found current is not looked at again."""
 
@@ -94,6 +108,7 @@ class Context:
     readiness: Readiness
     in_flight: InFlight = field(default_factory=InFlight)
     arrivals: Arrivals = field(default_factory=Arrivals)
+    large_bodies: LargeBodies = field(default_factory=LargeBodies)
 
 
 async def _context(request: Request) -> Context:

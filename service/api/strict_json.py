@@ -18,6 +18,9 @@ from service.errors import InvalidInput
 MAX_DEPTH = 64
 """Arrays and objects nested in one another; a study needs 5."""
 
+MAX_NAMES = 10_000
+"""Names in one object; the largest of ours has a worker's pruning rules, by study."""
+
 _MAX_FLOAT = sys.float_info.max
 _MAX_PROBLEMS = 20
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
@@ -27,13 +30,20 @@ class NotJson(ValueError):
     """The text is not JSON; the message gives the position."""
 
 
-def loads(raw: bytes) -> Any:
+def loads(raw: bytes, *, max_values: int) -> Any:
     """The value of a JSON text.
+
+    Args:
+        max_values: values, arrays and objects in all; each comma, `[` and `{` counts as one, those
+            in texts too.  Each may cost a hundred bytes of memory, and several microseconds here
+            and in what follows, so they are counted before anything is read.
 
     Raises:
         NotJson: it is not UTF-8 or breaks the grammar.
         InvalidInput: it breaks the rules above; names each field.
     """
+    if sum(map(raw.count, (b",", b"[", b"{"))) > max_values:
+        raise InvalidInput([("", f"must have at most {max_values} values in all")])
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as exc:
@@ -59,6 +69,8 @@ class _Duplicate:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
+    if len(pairs) > MAX_NAMES:
+        raise InvalidInput([("", f"must have at most {MAX_NAMES} names in one object")])
     result = dict(pairs)
     if len(result) == len(pairs):
         return result

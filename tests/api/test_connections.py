@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.api import connections
+from service.api import bodies, connections
 from tests.api.calling import problem, sqlite_only
 from tests.api.serving import serving
 
@@ -74,6 +74,18 @@ def test_the_head_of_a_second_request_is_not_waited_for_either(
         while data := connection.recv(65_536):
             received += data
         assert b"408" in received
+
+
+@pytest.mark.parametrize("headers", [b"Content-Length: 100\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("num_bytes", [0, 1])
+def test_a_body_that_does_not_arrive_is_not_waited_for(
+    address: tuple[str, int], headers: bytes, num_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "ARRIVAL_SECONDS", 0.05)
+    with connected(address) as connection:
+        connection.sendall(HEAD + headers + b"\r\n" + b"1"[:num_bytes])
+        (answer,) = answers(connection)
+        assert "body" in problem(answer, 408)["detail"]
 
 
 @pytest.mark.parametrize("sent", [b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nX\xff: y\r\n\r\n"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from search.fields import MAX_INT
 from service.api import strict_json
 from service.errors import InvalidInput
+
+loads = partial(strict_json.loads, max_values=100_000)
 
 _texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 _values = st.recursive(
@@ -25,13 +28,13 @@ _values = st.recursive(
 
 @given(_values)
 def test_reads_what_json_allows(value: object) -> None:
-    assert strict_json.loads(json.dumps(value).encode()) == value
+    assert loads(json.dumps(value).encode()) == value
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     with contextlib.suppress(strict_json.NotJson, InvalidInput):
-        strict_json.loads(raw)
+        loads(raw)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +51,16 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
         ('{"a": "\\udc00\\ud800"}', "a", "surrogate"),
         ("[" * 65 + "]" * 65, ".".join("0" * 64), "deeper than 64"),
         ('{"a":' * 65 + "1" + "}" * 65, ".".join("a" * 64), "deeper than 64"),
-        ("[" * 200_000 + "]" * 200_000, "", "deeper than 64"),
+        ("[" * 99_999 + "]" * 99_999, "", "deeper than 64"),
+        ("[" * 200_000 + "]" * 200_000, "", "at most 100000 values"),
+        (f"[{'{},' * 50_000}{{}}]", "", "at most 100000 values"),
+        (f"[{'1,' * 100_000}1]", "", "at most 100000 values"),
+        (json.dumps(dict.fromkeys(map(str, range(10_001)), 1)), "", "10000 names in one object"),
     ],
 )
 def test_names_the_field_that_breaks_a_rule(text: str, field: str, reason: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        strict_json.loads(text.encode())
+        loads(text.encode())
     assert caught.value.problems[0][0] == field
     assert reason in caught.value.problems[0][1]
 
@@ -74,14 +81,14 @@ def test_names_the_field_that_breaks_a_rule(text: str, field: str, reason: str) 
 )
 def test_names_the_position_where_it_is_no_json(raw: bytes, position: str) -> None:
     with pytest.raises(strict_json.NotJson, match=position):
-        strict_json.loads(raw)
+        loads(raw)
 
 
 def test_pairs_of_surrogates_are_one_character() -> None:
-    assert strict_json.loads(b'"\\ud83d\\ude00"') == "\U0001f600"
+    assert loads(b'"\\ud83d\\ude00"') == "\U0001f600"
 
 
 def test_the_first_problems_are_enough() -> None:
     with pytest.raises(InvalidInput) as caught:
-        strict_json.loads(json.dumps([2**60] * 10_000).encode())
+        loads(json.dumps([2**60] * 10_000).encode())
     assert len(caught.value.problems) == 20

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from service import pruning, reporting, trials
 from service.api import examples, external_examples
 from service.api.auth import Reader, Writer
-from service.api.bodies import body_of
+from service.api.bodies import Bulk, body_of
 from service.api.context import Api
 from service.api.idempotency import Idempotent
 from service.api.openapi import problems, takes
@@ -111,6 +111,7 @@ def suggest_trials(
     "/trials:report",
     summary="Report on several trials",
     response_model=ReportOutcomes,
+    dependencies=[Bulk],
     responses=problems(404, 409, body=True),
     openapi_extra=takes(TrialReports, one_ends_one_goes_on=external_examples.REPORTS),
 )
@@ -139,6 +140,7 @@ def report_trials(
     "/trials/{number:name}:report",
     summary="Report epochs",
     response_model=ReportedTrial,
+    dependencies=[Bulk],
     responses=problems(404, 409, body=True),
     openapi_extra=takes(
         ReportRequest,
@@ -170,6 +172,7 @@ def report_trial(
     "/trials/{number:name}:complete",
     summary="End a trial",
     response_model=Trial,
+    dependencies=[Bulk],
     responses=problems(404, 409, body=True),
     openapi_extra=takes(
         CompleteRequest, success=external_examples.COMPLETE, failure=external_examples.FAILED

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from service import workers
 from service.api import examples
 from service.api.auth import Reader, WorkerCaller
-from service.api.bodies import body_of
+from service.api.bodies import Bulk, body_of, is_large
 from service.api.context import Api
 from service.api.openapi import problems, takes
 from service.api.pages import WorkerPage
@@ -61,6 +61,7 @@ def register_worker(
     "/workers/{worker:name}:sync",
     summary="State what a worker holds",
     response_model=SyncResponse,
+    dependencies=[Bulk],
     responses=problems(404, 409, body=True),
     openapi_extra=takes(SyncRequest, one_run_ended=examples.SYNC),
 )
@@ -81,7 +82,8 @@ async def sync_worker(
     with api.arrivals.listening() as arrivals:
         answer = await run_in_threadpool(sync)
         waits_until = monotonic() + min(api.settings.sync_interval_seconds, LONGEST_WAIT_SECONDS)
-        while body.waits_for_work and not answer.start:
+        may_wait = body.waits_for_work and not is_large(request)
+        while may_wait and not answer.start:
             if not await arrivals.next(waits_until - monotonic()):
                 break
             if await request.is_disconnected():
