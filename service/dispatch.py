@@ -19,8 +19,17 @@ _FIRST_GUESS_SECONDS = 1.0
 """What a run is taken to cost before one of its study has ended."""
 
 
+_MAX_PLACES = 256
+"""Runs that one transaction hands out, a wide pack of them: others write in between."""
+
+
 def fill(
-    store: Store, worker: WorkerRow, free_slots: Mapping[str, int], num_held: Mapping[str, int]
+    store: Store,
+    worker: WorkerRow,
+    free_slots: Mapping[str, int],
+    num_held: Mapping[str, int],
+    *,
+    limit: int,
 ) -> list[RunOfTrial]:
     """Hand runs to a worker's devices until they are full or no study has one for them.
 
@@ -33,11 +42,15 @@ def fill(
     Args:
         free_slots: by device, how many more runs it takes.
         num_held: by device, how many it has; past its `num_slots` a run would only wait there.
+        limit: of the runs handed out, of which each device may have an equal share.
     """
+    num_wanting = sum(num_free > 0 for num_free in free_slots.values())
+    share = max(0, limit) // max(1, num_wanting)
     num_slots = {device["name"]: device["num_slots"] for device in worker.devices}
     slots: list[str] = []
     queues: list[str] = []
     for device, num_free in free_slots.items():
+        num_free = min(num_free, share)
         num_at_once = min(num_free, max(0, num_slots[device] - num_held.get(device, 0)))
         slots += [device] * num_at_once
         queues += [device] * (num_free - num_at_once)
@@ -196,7 +209,7 @@ def _hand_out(
     """Hand runs of a study to `devices`, as many as it has."""
     handed: list[RunOfTrial] = []
     while len(handed) < len(devices):
-        places = devices[len(handed) :]
+        places = devices[len(handed) : len(handed) + _MAX_PLACES]
         any_wait, proposal = _outlook(store, study, len(places), reserve)
         if not any_wait and proposal is None:
             break  # the study waits for its own trials, or has no more

@@ -7,8 +7,8 @@ transaction changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Protocol, TypeVar
 
 from search.samplers.base import Suggestion
 from search.seeds import derive
@@ -28,6 +28,33 @@ from service.lifecycle import (
 from service.outcomes import CANCELLED, News, by_trial, run_after
 from service.store.rows import RunOfTrial, RunRow, StudyRow
 from service.store.session import Transaction
+
+MAX_NEWS = 3_000
+"""Runs and epochs of which one transaction takes news: in a large call others write in between."""
+
+
+class _Told(Protocol):
+    @property
+    def epochs(self) -> Sized: ...
+
+
+_T = TypeVar("_T", bound=_Told)
+
+
+def in_parts(told: Iterable[_T]) -> Iterator[list[_T]]:
+    """News of runs in their order, in parts for one transaction each: at least one, maybe empty.
+
+    What is told of one run stays whole, however much it is.
+    """
+    part: list[_T] = []
+    size = 0
+    for one in told:
+        size += 1 + len(one.epochs)
+        if part and size > MAX_NEWS:
+            yield part
+            part, size = [], 1 + len(one.epochs)
+        part.append(one)
+    yield part
 
 
 class Ledger:

@@ -6,7 +6,7 @@ being taken.  Repeating a call changes nothing: epochs known already stay, and s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from service import outcomes, pruning, studies, views
@@ -22,29 +22,33 @@ from service.external_protocol import (
     TrialReport,
     TrialReports,
 )
-from service.ledger import Ledger
+from service.ledger import Ledger, in_parts
 from service.lifecycle import FailReason, RunState
 from service.outcomes import News, Outcome
 from service.protocol import MAX_REPORTS, StudyRules
 from service.resources import Trial
 from service.store.rows import RunRow, TrialRow
-from service.store.session import Transaction
+from service.store.session import Store, Transaction
 
 _RETRIED = (FailReason.CRASHED, FailReason.OUT_OF_MEMORY, FailReason.TIMEOUT)
 
 
 def report_all(
-    tx: Transaction,
+    store: Store,
     study: str,
     request: TrialReports,
     *,
     rules: StudyRules | None,
     max_charges: int,
+    remember: Callable[[Transaction, ReportOutcomes], None] | None = None,
 ) -> ReportOutcomes:
     """Take reports on any number of external trials; tells of each what became of it.
 
+    Of a call with much news each transaction takes some of the trials, see `ledger.in_parts`.
+
     Args:
         rules: the study's pruning rules, as they stood before these reports.
+        remember: stores the answer in the last transaction.
 
     Raises:
         NotFound: there is no study of that name.
@@ -52,13 +56,22 @@ def report_all(
         InvalidInput: a trial is reported on twice, or there are too many epochs.
     """
     _check(request.trials)
-    taken = _take(tx, study, request.trials, max_charges=max_charges)
-    return ReportOutcomes(
-        trials=tuple(
-            _outcome(index, report, result, rules)
-            for index, (report, result) in enumerate(zip(request.trials, taken, strict=True))
+    taken: list[TrialRow | ServiceError] = []
+    *parts, last = in_parts(request.trials)
+    for part in parts:
+        with store.transaction() as tx:
+            taken += _take(tx, study, part, max_charges=max_charges)
+    with store.transaction() as tx:
+        taken += _take(tx, study, last, max_charges=max_charges)
+        answer = ReportOutcomes(
+            trials=tuple(
+                _outcome(index, report, result, rules)
+                for index, (report, result) in enumerate(zip(request.trials, taken, strict=True))
+            )
         )
-    )
+        if remember is not None:
+            remember(tx, answer)
+    return answer
 
 
 def report(

@@ -6,14 +6,16 @@ import logging
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from service import dispatch, outcomes, pruning, views
 from service.errors import Conflict, InvalidInput, NotFound
-from service.ledger import Ledger
+from service.ledger import MAX_NEWS, Ledger, in_parts
 from service.lifecycle import FailReason, RunState
 from service.outcomes import News, Outcome
 from service.protocol import (
+    MAX_HELD_RUNS,
     Refusal,
     RunEnded,
     RunKey,
@@ -29,6 +31,9 @@ from service.store.rows import RunRow, WorkerRow
 from service.store.session import Store, Transaction
 
 log = logging.getLogger(__name__)
+
+MAX_ORDERS = 1_000
+"""Runs in one answer; a worker that has room for more gets them with its next calls."""
 
 
 def register(
@@ -70,22 +75,31 @@ def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settin
             that was taken; register again.
         InvalidInput: a free or idle slot is on a device that was not registered.
     """
+    refused: list[Refusal] = []
+    *parts, last = in_parts(_said(request))
+    for part in parts:
+        with store.transaction() as tx:
+            refused += _take(tx, _seen(tx, worker_id, request, settings), part, settings)
     with store.transaction() as tx:
         worker = _seen(tx, worker_id, request, settings)
-        refused = _take(tx, worker, request, settings)
+        refused += _take(tx, worker, last, settings)
+        refused = list(dict.fromkeys(refused))  # of a run that is in several parts, one
         if request.leaving:
             _give_up(tx, worker_id, "GONE")
             return SyncResponse(start=(), stop=(), refused=tuple(refused))
         assigned = {(run.id, run.attempt): run for run in tx.runs.held_by(worker_id)}
         held = {(run.run, run.attempt) for run in request.held}
         # Handed out in an answer that was lost, they fill some of the slots still called free.
-        start = tx.runs.with_trials([run.id for key, run in assigned.items() if key not in held])
-    num_owed = Counter(one.run.device for one in start)
+        owed = [run for key, run in assigned.items() if key not in held]
+        start = tx.runs.with_trials([run.id for run in owed[:MAX_ORDERS]])
+    num_owed = Counter(run.device for run in owed)
     start += dispatch.fill(
         store,
         worker,
         free_slots={device: free - num_owed[device] for device, free in request.free_slots.items()},
         num_held=Counter(run.device for run in assigned.values() if run.device is not None),
+        # No statement can name more runs than MAX_HELD_RUNS.
+        limit=min(MAX_ORDERS - len(start), MAX_HELD_RUNS - len(assigned)),
     )
     study_ids = {run.study_id for run in (*assigned.values(), *(one.run for one in start))}
     with store.reading() as tx:
@@ -155,12 +169,24 @@ def _seen(tx: Transaction, worker_id: str, request: SyncRequest, settings: Setti
     return worker
 
 
-def _take(
-    tx: Transaction, worker: WorkerRow, request: SyncRequest, settings: Settings
-) -> list[Refusal]:
-    """Reports, ends and programs of runs, study by study in the order of their ids."""
-    named = {item.run for part in (request.held, request.reports, request.ended) for item in part}
-    studies = tx.runs.studies_of(sorted(named))
+@dataclass(frozen=True)
+class _Said:
+    """What a statement says of one attempt at a run, or a part of that.
+
+    Attributes:
+        end: as the whole statement has it.
+        is_last: whether no later part has more; the run ends with this one.
+    """
+
+    key: tuple[int, int]
+    program: str | None
+    epochs: Mapping[int, Mapping[str, float]]
+    end: RunEnded | None
+    is_last: bool
+
+
+def _said(request: SyncRequest) -> Iterator[_Said]:
+    """What a statement says, by run and attempt, in pieces of at most `MAX_NEWS` epochs."""
     reports: dict[tuple[int, int], dict[int, dict[str, float]]] = defaultdict(dict)
     for report in request.reports:
         reports[report.run, report.attempt][report.epoch] = report.metrics
@@ -171,35 +197,48 @@ def _take(
         for item in part
         if item.program is not None
     }
-    touched = {*reports, *ends, *programs}
-    refused = [
-        Refusal(run=run, attempt=attempt, reason="no such run")
-        for run, attempt in sorted(touched)
-        if run not in studies
-    ]
-    known = [key for key in sorted(touched) if key[0] in studies]
-    for study_id in sorted({studies[run] for run, _ in known}):
+    for key in sorted({*reports, *ends, *programs}):
+        epochs = sorted(reports.get(key, {}).items())
+        starts = range(0, max(1, len(epochs)), MAX_NEWS)
+        for start in starts:
+            piece = dict(epochs[start : start + MAX_NEWS])
+            yield _Said(key, programs.get(key), piece, ends.get(key), start == starts[-1])
+
+
+def _take(
+    tx: Transaction, worker: WorkerRow, part: Sequence[_Said], settings: Settings
+) -> list[Refusal]:
+    """Reports, ends and programs of runs, study by study in the order of their ids."""
+    studies = tx.runs.studies_of(sorted({said.key[0] for said in part}))
+    refused = [_refusal(said, "no such run") for said in part if said.key[0] not in studies]
+    known = [said for said in part if said.key[0] in studies]
+    for study_id in sorted({studies[said.key[0]] for said in known}):
         ledger = Ledger(tx, study_id)
-        here = [key for key in known if studies[key[0]] == study_id]
-        runs = tx.runs.get([run for run, _ in here])  # under the study's lock
+        here = [said for said in known if studies[said.key[0]] == study_id]
+        runs = tx.runs.get([said.key[0] for said in here])  # under the study's lock
         news = []
-        for run_id, attempt in here:
-            run, end = runs[run_id], ends.get((run_id, attempt))
+        for said in here:
+            run, (_, attempt) = runs[said.key[0]], said.key
             if not _holds(worker, run, attempt):
-                if not _is_repeat(worker, run, attempt, end):
-                    refused.append(Refusal(run=run_id, attempt=attempt, reason=_why_void(run)))
+                if not _is_repeat(worker, run, attempt, said.end):
+                    refused.append(_refusal(said, _why_void(run)))
                 continue
-            program = programs.get((run_id, attempt))
+            end = said.end if said.is_last else None
             news.append(
                 News(
                     run,
-                    program=program if run.program is None else None,
-                    epochs=reports.get((run_id, attempt), {}),
+                    program=said.program if run.program is None else None,
+                    epochs=said.epochs,
                     outcome=None if end is None else _outcome(run, end, settings),
                 )
             )
         ledger.take(news)
     return refused
+
+
+def _refusal(said: _Said, reason: str) -> Refusal:
+    run, attempt = said.key
+    return Refusal(run=run, attempt=attempt, reason=reason)
 
 
 def _holds(worker: WorkerRow, run: RunRow, attempt: int) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from search.spec import StudySpec, parse_spec
 from service import studies, workers
@@ -17,7 +21,7 @@ from service.protocol import (
 )
 from service.resources import Study
 from service.settings import Settings
-from service.store.session import Store
+from service.store.session import Store, Transaction
 
 FINGERPRINT = "ab" * 32
 SETTINGS = Settings(lease_seconds=30, max_charges=3, _env_file=None)
@@ -68,6 +72,22 @@ def study_of(store: Store, name: str = "s") -> Study:
         return studies.get(tx, name)
 
 
+class Counted:
+    """Counts a store's writing transactions."""
+
+    def __init__(self, store: Store, patch: pytest.MonkeyPatch) -> None:
+        self.number = 0
+        transaction = store.transaction
+
+        @contextmanager
+        def counting() -> Iterator[Transaction]:
+            self.number += 1
+            with transaction() as tx:
+                yield tx
+
+        patch.setattr(store, "transaction", counting)
+
+
 class FakeWorker:
     """A worker that trains nothing: its runs end as the test says."""
 
@@ -76,6 +96,7 @@ class FakeWorker:
         store: Store,
         *,
         num_slots: int = 1,
+        num_devices: int = 1,
         queue: int = 0,
         fingerprint: str = FINGERPRINT,
     ) -> None:
@@ -93,14 +114,17 @@ class FakeWorker:
             num_classes=10,
             has_test_part=False,
         )
-        device = DeviceInfo(
-            name="cpu:0",
-            kind="cpu",
-            description="CPU",
-            num_slots=max(1, num_slots),
+        devices = tuple(
+            DeviceInfo(
+                name=f"cpu:{index}",
+                kind="cpu",
+                description="CPU",
+                num_slots=max(1, num_slots),
+            )
+            for index in range(num_devices)
         )
         registration = WorkerRegistration(
-            name="fake", devices=(device,), tasks=("mlp",), datasets=(dataset,)
+            name="fake", devices=devices, tasks=("mlp",), datasets=(dataset,)
         )
         with store.transaction() as tx:
             self.id = workers.register(tx, registration, owner=None, settings=SETTINGS).id

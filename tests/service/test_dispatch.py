@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from service import reporting, trials
 from service.external_protocol import CompleteRequest, SuggestRequest
-from service.store.session import Store, Transaction
+from service.store.session import Store
 from tests.parallel import in_parallel
-from tests.service.factory import FakeWorker, ended, external, post, spec, study_of
-
-
-class Counted:
-    """Counts a store's writing transactions."""
-
-    def __init__(self, store: Store, patch: pytest.MonkeyPatch) -> None:
-        self.number = 0
-        transaction = store.transaction
-
-        @contextmanager
-        def counting() -> Iterator[Transaction]:
-            self.number += 1
-            with transaction() as tx:
-                yield tx
-
-        patch.setattr(store, "transaction", counting)
+from tests.service.factory import Counted, FakeWorker, ended, external, post, spec, study_of
 
 
 def names(worker: FakeWorker) -> Counter[str]:
@@ -46,6 +28,55 @@ def test_a_pack_is_filled_in_a_handful_of_transactions(
     assert names(worker) == {"a": 32, "b": 32}
     assert counted.number <= 6
     assert {order.reproducible for order in worker.held.values()} == {False}
+
+
+def test_an_answer_has_a_limited_number_of_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.workers.MAX_ORDERS", 4)
+    monkeypatch.setattr("service.dispatch._MAX_PLACES", 2)
+    post(store, spec(budget={"trials": 100}))
+    worker = FakeWorker(store, num_slots=10)
+    counted = Counted(store, monkeypatch)
+    statement = worker.statement()
+    lost = worker.send(statement)
+    assert len(lost.start) == 4
+    assert counted.number == 3
+    worker.send(statement)
+    assert worker.sync().start == lost.start
+    assert [len(worker.sync().start) for _ in range(3)] == [4, 2, 0]
+    assert study_of(store).trials.running == 10
+
+
+def test_runs_that_are_owed_are_told_in_several_answers(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(store, spec(budget={"trials": 100}))
+    worker = FakeWorker(store, num_slots=10)
+    lost = worker.send(worker.statement())
+    monkeypatch.setattr("service.workers.MAX_ORDERS", 4)
+    told = [worker.sync().start for _ in range(4)]
+    assert [len(orders) for orders in told] == [4, 4, 2, 0]
+    assert tuple(order for orders in told for order in orders) == lost.start
+
+
+def test_devices_have_equal_shares_of_an_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.workers.MAX_ORDERS", 8)
+    post(store, spec(budget={"trials": 100}))
+    worker = FakeWorker(store, num_slots=10, num_devices=3)
+    orders = worker.sync(free_slots={"cpu:0": 20, "cpu:1": 20, "cpu:2": 0}).start
+    assert Counter(order.device for order in orders) == {"cpu:0": 4, "cpu:1": 4}
+
+
+def test_nobody_gets_more_runs_than_a_statement_can_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.workers.MAX_HELD_RUNS", 5)
+    post(store, spec(budget={"trials": 100}))
+    worker = FakeWorker(store, num_slots=10)
+    assert [len(worker.sync(free_slots={"cpu:0": 10}).start) for _ in range(2)] == [5, 0]
 
 
 def test_runs_go_out_by_number_and_replicate(store: Store) -> None:

@@ -19,7 +19,7 @@ from service.resources import Trial
 from service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
-from tests.service.factory import FakeWorker, external, post, spec, study_of
+from tests.service.factory import Counted, FakeWorker, external, post, spec, study_of
 
 
 def suggest(store: Store, count: int = 1, **values: float) -> tuple[SuggestedTrial, ...]:
@@ -41,8 +41,7 @@ def complete(store: Store, trial: SuggestedTrial, **values: object) -> Trial:
 def tell(store: Store, *reports: dict[str, object]) -> tuple[ReportOutcome, ...]:
     """Report on several trials in one call."""
     request = TrialReports.model_validate({"trials": reports})
-    with store.transaction() as tx:
-        return reporting.report_all(tx, "s", request, rules=None, max_charges=2).trials
+    return reporting.report_all(store, "s", request, rules=None, max_charges=2).trials
 
 
 def of(trial: SuggestedTrial, *scores: float, **values: object) -> dict[str, object]:
@@ -326,8 +325,23 @@ def test_a_trial_is_reported_on_once_a_call(store: Store) -> None:
         tell(store, of(trial, 0.5), of(trial, end={}))
     post(store, spec("w"))
     request = TrialReports.model_validate({"trials": [of(trial)]})
-    with pytest.raises(Conflict, match="trained by workers"), store.transaction() as tx:
-        reporting.report_all(tx, "w", request, rules=None, max_charges=2)
+    with pytest.raises(Conflict, match="trained by workers"):
+        reporting.report_all(store, "w", request, rules=None, max_charges=2)
+
+
+def test_a_large_call_is_taken_in_several_transactions(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.ledger.MAX_NEWS", 4)
+    post(store, external())
+    one, two, three = suggest(store, 3)
+    counted = Counted(store, monkeypatch)
+    calls = (of(one, 0.5, 0.4, end={}), of(two, *[0.5] * 9), of(three, end={"value": 0.1}))
+    told = tell(store, *calls)
+    assert counted.number == 3
+    assert [outcome.state for outcome in told] == ["COMPLETE", "RUNNING", "COMPLETE"]
+    assert tell(store, *calls) == told
+    assert (epochs_of(store, 0), len(epochs_of(store, 1))) == ({1: 0.5, 2: 0.4}, 9)
 
 
 def test_epochs_of_a_call_are_counted_over_all_trials(

@@ -326,8 +326,7 @@ def test_of_several_epochs_each_may_prune(store: Store) -> None:
             ]
         }
     )
-    with store.transaction() as tx:
-        told = reporting.report_all(tx, "s", reports, rules=rules, max_charges=1)
+    told = reporting.report_all(store, "s", reports, rules=rules, max_charges=1)
     assert [outcome.should_prune for outcome in told.trials] == [True, False, False]
 
 

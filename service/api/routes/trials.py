@@ -130,9 +130,11 @@ def report_trials(
     """
     rules = pruning.rules_named(api.store, study)
     max_charges = api.settings.max_charges
-    return once.perform(
+    return once.perform_action(
         caller,
-        lambda tx: reporting.report_all(tx, study, body, rules=rules, max_charges=max_charges),
+        lambda remember: reporting.report_all(
+            api.store, study, body, rules=rules, max_charges=max_charges, remember=remember
+        ),
     )
 
 
