@@ -37,6 +37,12 @@ class ApiProcess:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
+    def peak_megabytes(self) -> int:
+        """The most memory that the process has had until now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(kilobytes.split()[1]) // 1_000
+
 
 @contextmanager
 def serving(database: str) -> Iterator[ApiProcess]:
