@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from email.message import Message
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
@@ -111,10 +110,13 @@ def _too_large(limit: int) -> HttpError:
 
 
 def _is_json(content_type: str) -> bool:
-    message = Message()
-    message["content-type"] = content_type
-    charset = str(message.get_param("charset", "utf-8")).lower()
-    return message.get_content_type() == "application/json" and charset in ("utf-8", "utf8")
+    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [
+        value for name, _, value in (p.partition("=") for p in parameters) if name == "charset"
+    ]
+    return media_type == "application/json" and all(
+        c.strip('"') in ("utf-8", "utf8") for c in charsets
+    )
 
 
 # Scope "function": a caller that does not read its answer keeps nobody waiting.

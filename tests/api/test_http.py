@@ -82,12 +82,38 @@ def test_our_own_pages_can(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"],
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/json; charset=utf-16",
+        "application/json; charset=utf-8; charset=utf-16",
+        "application/json, text/plain",
+        "application/jso\xf1; charset*=utf-8''%FF",
+        "text/plain;1*=?utf-8?q?x?= ;=?utf-8?q?x?=;1*0*",
+    ],
 )
 def test_bodies_are_json(client: httpx.Client, content_type: str | None) -> None:
-    headers = {} if content_type is None else {"Content-Type": content_type}
+    headers = httpx.Headers(encoding="latin-1")
+    if content_type is not None:
+        headers = httpx.Headers([(b"Content-Type", content_type.encode("latin-1"))])
     problem(client.post(POST, content=b"{}", headers=headers), 415)
     problem(client.post("/v1/studies/s:cancel", content=b"{}", headers=headers), 415)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON;charset=UTF-8",
+        'application/json ; charset="utf-8"; x=y',
+        "application/json;1*=?utf-8?q?x?= ;=?utf-8?q?x?=;1*0*",
+    ],
+)
+def test_json_may_have_parameters(client: httpx.Client, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+    problem(client.post("/v1/studies/s:cancel", content=b"{}", headers=headers), 404)
 
 
 def test_bodies_are_not_compressed(client: httpx.Client) -> None:
