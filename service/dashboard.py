@@ -42,14 +42,12 @@ WAIT_SECONDS = 60.0
 """How long Optuna's tables are waited for: whoever starts everything at once migrates meanwhile."""
 
 _POLL_SECONDS = 0.2
+_NO_ADDRESS = ("localhost", 0)
+"""Host and port of the server and of its callers, for WSGI: a Unix socket has neither."""
 
 
 class NoTables(Exception):
     """The database has no tables of Optuna's."""
-
-
-_NO_ADDRESS = ("localhost", 0)
-"""Stands for host and port, of itself and of callers, which WSGI wants and a Unix socket lacks."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
