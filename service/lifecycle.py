@@ -11,6 +11,8 @@ Pure functions; `service.store` performs each transition as one guarded UPDATE.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -102,10 +104,16 @@ def trial_end(
     if failed:
         return TrialState.FAIL, failed[0].reason, None
     values = [run.value for run in runs if run.value is not None]
-    mean = sum(values) / len(values) if len(values) == len(runs) else None
+    mean = _mean(values) if len(values) == len(runs) else None
     if any(run.state is RunState.PRUNED for run in runs):
         return TrialState.PRUNED, None, mean
     return TrialState.COMPLETE, None, mean
+
+
+def _mean(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    # The mean of finite numbers is finite, their sum need not be.
+    return mean if math.isfinite(mean) else statistics.mean(values)
 
 
 def study_end(

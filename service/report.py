@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from statistics import fmean
+from statistics import mean
 from typing import Any
 
 from rich import box
@@ -178,7 +178,7 @@ def test_metrics(trial: Trial) -> dict[str, float]:
     """The mean over a trial's runs of each metric on the test part."""
     names = {name for run in trial.runs for name in run.metrics if name.startswith("test_")}
     return {
-        name: fmean(run.metrics[name] for run in trial.runs if name in run.metrics)
+        name: mean(run.metrics[name] for run in trial.runs if name in run.metrics)
         for name in sorted(names)
     }
 

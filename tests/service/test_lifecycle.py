@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from service.lifecycle import (
@@ -28,6 +30,9 @@ def test_a_trial_with_an_open_run_goes_on(state: RunState) -> None:
 def test_the_value_of_a_trial_is_the_mean_over_its_runs() -> None:
     end = trial_end([RunEnd(RunState.COMPLETE, None, value) for value in (0.25, 0.5, 0.75)])
     assert end == (TrialState.COMPLETE, None, 0.5)
+    for value in (1.7e308, -1.7e308, sys.float_info.max):
+        end = trial_end([RunEnd(RunState.COMPLETE, None, value)] * 3)
+        assert end == (TrialState.COMPLETE, None, value)
 
 
 def test_one_failed_run_fails_the_trial_for_the_first_reason() -> None:
