@@ -63,6 +63,7 @@ _MEANINGS = {
     401: "A token is needed, or this one is not valid.",
     403: "The token lacks the scope.",
     404: "There is no such thing.",
+    408: "The body did not arrive in time.",
     409: "Its state does not allow this.",
     413: "The body is too large.",
     415: "The body is not `application/json`, or compressed.",
@@ -70,7 +71,7 @@ _MEANINGS = {
     429: "A limit is reached.",
     503: "The database cannot answer now; try again.",
 }
-_OF_BODIES = (400, 413, 415, 422)
+_OF_BODIES = (400, 408, 413, 415, 422)
 
 
 def problems(*statuses: int, body: bool = False) -> dict[int | str, dict[str, Any]]:

@@ -67,7 +67,7 @@ def test_every_operation_tells_its_problems_and_shows_its_answer(document: dict[
         (media,) = answers[success]["content"].values()
         assert media["example"], name
         if name.startswith("POST"):
-            assert {"400", "413", "415", "422"} <= errors.keys(), name
+            assert {"400", "408", "413", "415", "422"} <= errors.keys(), name
             content = operation["requestBody"]["content"]["application/json"]
             assert "examples" in content or content["schema"]["$ref"].endswith("Nothing"), name
 
