@@ -161,7 +161,8 @@ def _fill_places(
             break
         for study, num_places in shares:
             places, devices = devices[:num_places], devices[num_places:]
-            runs = _hand_out(store, worker, study, places, num_others if ahead else 0)
+            with store.turn(study.name):
+                runs = _hand_out(store, worker, study, places, num_others if ahead else 0)
             handed += runs
             if len(runs) < num_places:
                 exhausted.add(study.id)
@@ -206,7 +207,7 @@ def _shares(
 def _hand_out(
     store: Store, worker: WorkerRow, study: StudyRow, devices: Sequence[str], reserve: int
 ) -> list[RunOfTrial]:
-    """Hand runs of a study to `devices`, as many as it has."""
+    """Hand runs of a study to `devices`, as many as it has; call it in the study's turn."""
     handed: list[RunOfTrial] = []
     while len(handed) < len(devices):
         places = devices[len(handed) : len(handed) + _MAX_PLACES]
@@ -233,7 +234,7 @@ def _hand_out(
                 worker_id=worker.id,
                 data_fingerprint=fingerprint,
             )
-        # Where somebody else was first and there were fewer, look again.
+        # Where a person has changed the study meanwhile and there were fewer, look again.
     return handed
 
 

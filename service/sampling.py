@@ -70,7 +70,10 @@ def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Pro
 
 
 def accept(ledger: Ledger, proposal: Proposal) -> bool:
-    """Add the proposed trials; False where their numbers were taken meanwhile."""
+    """Add the proposed trials; False where their numbers were taken meanwhile, or are too many.
+
+    In a `Store.turn` no other proposal takes them; trials that a person enqueues do.
+    """
     first = proposal.suggestions[0].number
     if not ledger.may_create or ledger.study.next_number != first:
         return False

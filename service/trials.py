@@ -104,6 +104,13 @@ def suggest(
         NotFound: there is no study of that name.
         Conflict: the study is trained by workers.
     """
+    with store.turn(study):
+        return _suggest(store, study, request, remember)
+
+
+def _suggest(
+    store: Store, study: str, request: SuggestRequest, remember: Remember | None
+) -> SuggestResponse:
     while True:
         with store.reading() as tx:
             row = studies.find(tx, study)
@@ -118,7 +125,7 @@ def suggest(
             missing = request.count - len(handed)
             if missing > 0 and proposal is not None:
                 if not sampling.accept(ledger, proposal.first(missing)) and not handed:
-                    continue  # another request took the numbers: look again
+                    continue  # a person has enqueued trials or stopped the study: look again
                 handed += _hand_out_waiting(tx, ledger, request, limit=missing)
             response = SuggestResponse(
                 trials=tuple(handed),

@@ -12,7 +12,11 @@ from service.errors import InvalidInput
 READ_ONLY = "rl_read_only"
 """Execution option of connections that will not write."""
 
-_BUSY_TIMEOUT_SECONDS = 30
+BUSY_TIMEOUT_SECONDS = 30
+"""How long a writer waits for those before it."""
+
+_MAX_CONNECTIONS = 20
+_MAX_TURN_CONNECTIONS = 10
 _DRIVERS = ("pysqlite", "psycopg")
 
 
@@ -38,11 +42,27 @@ def parse_url(text: str, setting: str) -> URL:
 def open_engine(url: URL) -> Engine:
     """An engine with the locking this service relies on: see `_begin`."""
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin)
         return engine
-    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    return _postgresql(url, _MAX_CONNECTIONS)
+
+
+def open_turn_engine(url: URL) -> Engine:
+    """An engine for `Store.turn` on PostgreSQL.
+
+    Whoever has a turn needs a connection for its transactions too: if both were of one pool, turns
+    could take all of it and wait for each other.
+    """
+    return _postgresql(url, _MAX_TURN_CONNECTIONS)
+
+
+def _postgresql(url: URL, num_connections: int) -> Engine:
+    num_kept = num_connections // 2
+    return create_engine(
+        url, pool_pre_ping=True, pool_size=num_kept, max_overflow=num_connections - num_kept
+    )
 
 
 def _set_up_sqlite(connection: object, _entry: ConnectionPoolEntry) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.clock import Clock
 from service.errors import Unavailable
-from service.store.engine import READ_ONLY, open_engine
+from service.store.engine import (
+    BUSY_TIMEOUT_SECONDS,
+    READ_ONLY,
+    open_engine,
+    open_turn_engine,
+)
 from service.store.histories import Histories
 from service.store.idempotency import IdempotencyKeys
 from service.store.rules import RulesBook
@@ -23,9 +28,13 @@ from service.store.runs import Runs
 from service.store.studies import Studies
 from service.store.tokens import Tokens
 from service.store.trials import Trials
+from service.store.turns import Turns
 from service.store.workers import Workers
 
 log = logging.getLogger(__name__)
+
+_TURN_LOCKS = 0x524C
+"""The first key of our advisory locks with two keys."""
 
 Projector = Callable[[Connection, int], None]
 """Copies what changed in one study, given by id, into Optuna's tables."""
@@ -76,6 +85,9 @@ class Store:
         self.histories = Histories()
         self.rules = RulesBook()
         self._engine = open_engine(self.url)
+        is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._turn_engine = None if is_sqlite else open_turn_engine(self.url)
+        self._turns = Turns(BUSY_TIMEOUT_SECONDS)
         self._clock = clock
         self._project = project
 
@@ -86,7 +98,12 @@ class Store:
         Raises:
             Unavailable: the database cannot be reached, is locked or is full.
         """
-        with _translated(), self._engine.connect() as connection, connection.begin():
+        with (
+            self._writing(),
+            _translated(),
+            self._engine.connect() as connection,
+            connection.begin(),
+        ):
             tx = Transaction(connection, self._clock)
             yield tx
             for study_id in tx.studies.write_back():
@@ -110,8 +127,36 @@ class Store:
             with connection.begin():
                 yield Transaction(connection, self._clock)
 
+    @contextmanager
+    def turn(self, study: str) -> Iterator[None]:
+        """The turn to add trials to the study of this name, for the block.
+
+        Whoever has it finds the numbers free that it saw before its transaction: all who ask the
+        sampler do so in their turns.  They wait in the order in which they asked, in this process
+        and, on PostgreSQL, in the others.  Reports and ends wait for no turn.
+
+        Raises:
+            Unavailable: the turn did not come, or the database cannot be reached.
+        """
+        with self._turns.take(("study", study)):
+            if self._turn_engine is None:
+                yield
+                return
+            with _translated(), self._turn_engine.begin() as connection:
+                patience = func.set_config("lock_timeout", f"{BUSY_TIMEOUT_SECONDS}s", True)
+                connection.execute(select(patience))
+                lock = func.pg_advisory_xact_lock(_TURN_LOCKS, func.hashtext(study))
+                connection.execute(select(lock))
+                yield
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """The turn to write: SQLite has one writer at a time, and lets any of those that wait."""
+        return self._turns.take("writer") if self._turn_engine is None else nullcontext()
+
     def close(self) -> None:
         self._engine.dispose()
+        if self._turn_engine is not None:
+            self._turn_engine.dispose()
 
     def _project_or_mark(self, tx: Transaction, study_id: int) -> None:
         """Bring Optuna's tables up to date; where that fails, mark the study and go on.

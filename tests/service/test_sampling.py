@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import cycle
+
 import pytest
 
-from service import sampling, studies, trials
+from service import projection, sampling, studies, trials
 from service.errors import NotFound
+from service.external_protocol import SuggestRequest
+from service.sampling import Outlook, Proposal
 from service.store.session import Store
-from tests.service.factory import FakeWorker, ended, post, spec
+from tests.conftest import ManualClock
+from tests.parallel import in_parallel
+from tests.service.factory import FakeWorker, ended, external, post, spec
 from tests.service.test_workers import all_trials
 
 SPACE = {
@@ -56,3 +63,51 @@ def test_suggestions_are_derived_again(store: Store, sampler: str, reproducible:
             )
         with pytest.raises(NotFound, match="chosen by a sampler"):
             sampling.rederive(tx, study_id, 0)
+
+
+@pytest.fixture
+def proposed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers that any sampler has been asked for."""
+    numbers: list[int] = []
+    propose = Outlook.propose
+
+    def noted(outlook: Outlook) -> Proposal:
+        proposal = propose(outlook)
+        numbers.extend(one.number for one in proposal.suggestions)
+        return proposal
+
+    monkeypatch.setattr(Outlook, "propose", noted)
+    return numbers
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_of_many_who_ask_at_once_nobody_is_asked_in_vain(
+    store: Store, clock: ManualClock, proposed: list[int], sampler: str
+) -> None:
+    """Two api processes, eight programs: whoever waits for the turn has not to start over."""
+    budget = {"trials": 40, "max_parallel": 40}
+    post(store, external(sampler={"name": sampler, "seed": 1}, budget=budget))
+    other = Store(
+        store.url.render_as_string(hide_password=False), clock=clock, project=projection.project
+    )
+    of_threads = cycle([store] if store.url.get_backend_name() == "sqlite" else [store, other])
+    handed: list[int] = []
+
+    def program() -> None:
+        of_thread = next(of_threads)
+        for _ in range(5):
+            (trial,) = trials.suggest(of_thread, "s", SuggestRequest()).trials
+            handed.append(trial.number)
+
+    in_parallel(8, program)
+    other.close()
+    assert sorted(handed) == sorted(proposed) == list(range(40))
+
+
+def test_of_many_workers_none_is_given_trials_in_vain(store: Store, proposed: list[int]) -> None:
+    post(store, spec(budget={"trials": 24, "epochs": 3}))
+    workers = [FakeWorker(store, num_slots=3) for _ in range(8)]
+    to_call = iter(workers)
+    in_parallel(8, lambda: next(to_call).sync())
+    assert sorted(order.trial for w in workers for order in w.held.values()) == list(range(24))
+    assert Counter(proposed).most_common(1)[0][1] == 1
