@@ -2,13 +2,17 @@
 
 The answer is stored in the transaction of its effect, for the caller, method and path.  Errors are
 not stored: they changed nothing, so a repetition tries again.
+
+Two requests with one key at the same time: in one process, the second is told that the first is in
+flight.  Where another process answers the first, the second fails by what the first has changed, or
+by its key.  Either way the first has been committed by then, and both get its answer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.auth import Caller
 from service.api.bodies import JsonBody
 from service.api.context import Api, Context
-from service.errors import InvalidInput
+from service.errors import InvalidInput, ServiceError
 from service.store.session import Transaction
 
 Remember = Callable[[Transaction, BaseModel], None]
@@ -82,15 +86,23 @@ class Once:
             )
 
         with self.api.in_flight.hold((scope, key)):
-            with self.api.store.reading() as tx:
-                first = tx.idempotency.get(scope, key)
+            first = self._first_answer(scope, key)
             if first is None:
-                return answer(action(remember), status)
+                try:
+                    return answer(action(remember), status)
+                except ServiceError:
+                    first = self._first_answer(scope, key)
+                    if first is None:
+                        raise
         if first["body_sha256"] != body_sha256:
             raise InvalidInput(
                 [("Idempotency-Key", "came with another body before; use a new key")]
             )
         return JSONResponse(first["answer"], first["status"], {REPLAYED: "true"})
+
+    def _first_answer(self, scope: str, key: str) -> Mapping[str, Any] | None:
+        with self.api.store.reading() as tx:
+            return tx.idempotency.get(scope, key)
 
 
 async def _once(

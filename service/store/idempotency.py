@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from service.errors import RequestInFlight
@@ -20,13 +20,14 @@ class IdempotencyKeys:
         self._connection = connection
         self._now = now
 
-    def get(self, scope: str, key: str) -> RowMapping | None:
+    def get(self, scope: str, key: str) -> Mapping[str, Any] | None:
         query = select(idempotency_keys).where(
             idempotency_keys.c.scope == scope,
             idempotency_keys.c.key == key,
             idempotency_keys.c.created_at > self._now() - KEEP_SECONDS,
         )
-        return self._connection.execute(query).mappings().first()
+        row = self._connection.execute(query).first()
+        return None if row is None else row._asdict()
 
     def insert(self, *, scope: str, key: str, body_sha256: str, status: int, answer: Any) -> None:
         """Remember an answer, in the transaction of its effect, and forget old ones.

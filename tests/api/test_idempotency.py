@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from service import studies, tokens
-from service.store.session import Store
+from service import projection, studies, tokens
+from service.api.app import create_app
+from service.settings import Settings
+from service.store.session import Store, Transaction
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
+from tests.conftest import ManualClock
 
 KEY = {"Idempotency-Key": "key 1"}
 
@@ -118,6 +123,86 @@ def test_a_request_in_flight_is_not_begun_again(
         assert body["type"] == "urn:ridgeline:request-in-flight"
         go_on.set()
         same(first.result(), client.post("/v1/studies", json=SPEC, headers=KEY))
+
+
+class LateStore(Store):
+    """The store of another api process: something happens just before it first locks anything."""
+
+    happens: Callable[[], object] | None = None
+
+    @contextmanager
+    def turn(self, study: str) -> Iterator[None]:
+        self._happen()
+        with super().turn(study):
+            yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        self._happen()
+        with super().transaction() as tx:
+            yield tx
+
+    def _happen(self) -> None:
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            happens()
+
+
+def _create(client: httpx.Client) -> httpx.Response:
+    return client.post("/v1/studies", json=SPEC, headers=KEY)
+
+
+def _enqueue_all_there_is_room_for(client: httpx.Client) -> httpx.Response:
+    body = {"configs": [{"depth": depth} for depth in (1, 2, 3, 4)]}
+    return client.post("/v1/studies/x/trials:enqueue", json=body, headers=KEY)
+
+
+def _suggest(client: httpx.Client) -> httpx.Response:
+    return client.post("/v1/studies/x/trials:suggest", json={"count": 4}, headers=KEY)
+
+
+def _fail(client: httpx.Client) -> httpx.Response:
+    body = {"attempt": 1, "state": "FAIL", "reason": "diverged"}
+    return client.post("/v1/studies/y/trials/0:complete", json=body, headers=KEY)
+
+
+@pytest.mark.parametrize("post", [_create, _enqueue_all_there_is_room_for, _suggest, _fail])
+def test_of_two_processes_the_later_gives_the_answer_of_the_first(
+    post: Callable[[httpx.Client], httpx.Response],
+    client: httpx.Client,
+    client_of: ClientOf,
+    migrated_url: str,
+    clock: ManualClock,
+    settings: Settings,
+) -> None:
+    """What the first has changed would refuse the later: a name taken, say."""
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    ok(client.post("/v1/studies", json={**EXTERNAL, "name": "y"}), 201)
+    ok(client.post("/v1/studies/y/trials:suggest", json={}))
+    other_store = LateStore(migrated_url, clock=clock, project=projection.project)
+    other = client_of(create_app(settings, other_store))
+    firsts: list[httpx.Response] = []
+    other_store.happens = lambda: firsts.append(post(client))
+    later = post(other)
+    other_store.close()
+    (first,) = firsts
+    assert first.is_success, first.text
+    same(first, later)
+
+
+def test_an_error_of_ones_own_is_told_whoever_else_is_answered(
+    client: httpx.Client,
+    client_of: ClientOf,
+    migrated_url: str,
+    clock: ManualClock,
+    settings: Settings,
+) -> None:
+    other_store = LateStore(migrated_url, clock=clock, project=projection.project)
+    other = client_of(create_app(settings, other_store))
+    other_store.happens = lambda: client.post("/v1/studies", json=SPEC, headers=KEY)
+    answer = other.post("/v1/studies", json=SPEC, headers={"Idempotency-Key": "key 2"})
+    other_store.close()
+    assert problem(answer, 409)["type"] == "urn:ridgeline:conflict"
 
 
 @sqlite_only
