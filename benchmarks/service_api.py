@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +47,37 @@ class ApiProcess:
 @contextmanager
 def serving(database: str) -> Iterator[ApiProcess]:
     """An api on a fresh database, "sqlite" or "postgresql", which both end with the block."""
-    with tempfile.TemporaryDirectory(prefix="rl-bench-") as folder, _fresh(database, folder) as url:
-        port = free_port()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RIDGELINE_")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve", "--port", str(port)],
-            env={**environment, "RIDGELINE_DATABASE_URL": url, "RIDGELINE_HOME": folder},
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            api = ApiProcess(f"http://127.0.0.1:{port}", process)
-            _wait_until_ready(api.url, process)
-            yield api
-        finally:
-            process.terminate()
-            process.wait()
+    with serving_all(database, 1) as (api,):
+        yield api
+
+
+@contextmanager
+def serving_all(database: str, num_apis: int) -> Iterator[list[ApiProcess]]:
+    """So many apis on one fresh database, which all end with the block."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rl-bench-") as folder,
+        _fresh(database, folder) as url,
+        ExitStack() as apis,
+    ):
+        yield [apis.enter_context(_api(url, folder)) for _ in range(num_apis)]
+
+
+@contextmanager
+def _api(database_url: str, home: str) -> Iterator[ApiProcess]:
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RIDGELINE_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "serve", "--port", str(port)],
+        env={**environment, "RIDGELINE_DATABASE_URL": database_url, "RIDGELINE_HOME": home},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        api = ApiProcess(f"http://127.0.0.1:{port}", process)
+        _wait_until_ready(api.url, process)
+        yield api
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
