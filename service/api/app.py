@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from service.api.routes import catalog, health, studies, tokens, trials
 from service.api.routes import workers as worker_routes
 from service.settings import Settings
 from service.store.session import Store
+from service.timekeeping import Timekeeper
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +75,27 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     return app
 
 
-def maintain(store: Store, stopping: threading.Event, *, lease_seconds: float) -> None:
+def maintain(
+    store: Store,
+    stopping: threading.Event,
+    *,
+    lease_seconds: float,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> None:
     """Expire leases every `MAINTENANCE_SECONDS` until told to stop, whatever goes wrong.
 
     A lease counts only while its holder can renew it: after a start, and after a time without the
     database, everybody gets a whole lease to call again.
     """
-    pause = lease_seconds
-    while not stopping.wait(pause):
+    timekeeper = Timekeeper(lease_seconds, monotonic=monotonic)
+    is_failing = False
+    while not stopping.wait(MAINTENANCE_SECONDS):
         try:
-            workers.expire(store)
-            pause = MAINTENANCE_SECONDS
+            if timekeeper.keep(store):
+                workers.expire(store)
+            is_failing = False
         except Exception:
-            log.exception("maintenance failed; it is tried again in a while")
-            pause = lease_seconds
+            if not is_failing:
+                log.exception("maintenance fails; it is tried again until it succeeds")
+            is_failing = True
+            timekeeper.lose_sight()

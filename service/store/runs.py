@@ -148,6 +148,19 @@ class Runs:
                 .values(lease_expires_at=now + runs.c.lease_seconds)
             )
 
+    def any_lease_too_long(self, now: float) -> bool:
+        """Whether a lease of an external program lasts longer than one that begins now."""
+        query = select(runs.c.id).where(runs.c.lease_expires_at > now + runs.c.lease_seconds)
+        return self._connection.execute(query.limit(1)).first() is not None
+
+    def renew_all_leases(self, now: float) -> None:
+        """Let the leases of all external programs begin anew."""
+        self._connection.execute(
+            update(runs)
+            .where(runs.c.lease_expires_at.is_not(None))
+            .values(lease_expires_at=now + runs.c.lease_seconds)
+        )
+
     def reported_epochs(
         self, run_ids: Sequence[int], first: int, last: int
     ) -> set[tuple[int, int]]:

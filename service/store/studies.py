@@ -31,6 +31,13 @@ class Load(NamedTuple):
     num_waiting: int
 
 
+class Deadline(NamedTuple):
+    """When the time of a study's budget began, and when it is up."""
+
+    started_at: float
+    deadline_at: float
+
+
 class Studies:
     """Reads studies, and keeps those locked by this transaction until they are written back."""
 
@@ -137,6 +144,24 @@ class Studies:
             .order_by(studies.c.id)
         )
         return list(self._connection.execute(query).scalars())
+
+    def deadlines(self) -> dict[int, Deadline]:
+        """Of the open studies that have one, by id."""
+        query = select(studies.c.id, studies.c.started_at, studies.c.deadline_at).where(
+            _is_open(), studies.c.deadline_at.is_not(None)
+        )
+        return {row[0]: Deadline(row[1], row[2]) for row in self._connection.execute(query)}
+
+    def move_deadline(self, study_id: int, before: Deadline, seconds: float) -> None:
+        """Move both times of a study's budget, unless somebody else has moved them since."""
+        self._connection.execute(
+            update(studies)
+            .where(studies.c.id == study_id, studies.c.deadline_at == before.deadline_at)
+            .values(
+                started_at=studies.c.started_at + seconds,
+                deadline_at=studies.c.deadline_at + seconds,
+            )
+        )
 
     def trial_counts(self, study: StudyRow) -> dict[TrialState, int]:
         """The trials of a study by state.

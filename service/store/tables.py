@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from service.lifecycle import FailReason, RunState, StudyState, TrialState
@@ -175,6 +176,13 @@ runs = Table(
     Index(None, "study_id", "revision"),
     Index(None, "study_id", "state"),
     Index(None, "worker_id", "state"),
+    # The leases that last now, of which there are few among all runs that ever were.
+    Index(
+        None,
+        "lease_expires_at",
+        sqlite_where=text("lease_expires_at IS NOT NULL"),
+        postgresql_where=text("lease_expires_at IS NOT NULL"),
+    ),
 )
 
 reports = Table(

@@ -45,5 +45,18 @@ class Workers:
         )
         return list(self._connection.execute(query).scalars())
 
+    def any_lease_past(self, time: float) -> bool:
+        """Whether a live worker's lease lasts beyond `time`."""
+        query = select(workers.c.id).where(
+            workers.c.state == "LIVE", workers.c.lease_expires_at > time
+        )
+        return self._connection.execute(query.limit(1)).first() is not None
+
+    def renew_leases(self, expires_at: float) -> None:
+        """Let the leases of all live workers end then."""
+        self._connection.execute(
+            update(workers).where(workers.c.state == "LIVE").values(lease_expires_at=expires_at)
+        )
+
     def update(self, worker_id: str, **values: Any) -> None:
         self._connection.execute(update(workers).where(workers.c.id == worker_id).values(**values))

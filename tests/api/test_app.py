@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import ClassVar
 
 import anyio.from_thread
 import pytest
@@ -20,6 +19,7 @@ from service.settings import Settings
 from service.store.session import Store
 from tests.api.calling import SPEC, fields, ok, sqlite_only
 from tests.api.conftest import ClientOf
+from tests.conftest import ManualClock
 from tests.tasks.idx_files import write_folder
 
 
@@ -63,26 +63,28 @@ def test_maintenance_ends_when_told_to() -> None:
     maintain(None, stopping, lease_seconds=0)  # type: ignore[arg-type]
 
 
-def test_nobody_loses_a_lease_that_could_not_be_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+@sqlite_only
+def test_nobody_loses_a_lease_that_could_not_be_renewed(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a start, and after a time without the database, a whole lease passes first."""
-    outcomes = iter([None, None, Unavailable("the database restarts"), None])
+    began = clock.seconds
+    expired_at: list[float] = []
 
     def expire(_store: Store) -> int:
-        outcome = next(outcomes)
-        if outcome is not None:
-            raise outcome
+        expired_at.append(clock.seconds - began)
+        if len(expired_at) == 3:
+            raise Unavailable("the database restarts")
         return 0
 
-    class FourTimes(threading.Event):
-        pauses: ClassVar[list[float | None]] = []
-
+    class FourExpiries(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
-            self.pauses.append(timeout)
-            return len(self.pauses) > 4
+            clock.advance(timeout or 0)
+            return len(expired_at) == 4
 
     monkeypatch.setattr(workers, "expire", expire)
-    maintain(None, FourTimes(), lease_seconds=30)  # type: ignore[arg-type]
-    assert FourTimes.pauses == [30, 1, 1, 30, 1]
+    maintain(store, FourExpiries(), lease_seconds=30, monotonic=lambda: clock.seconds)
+    assert expired_at == [30, 31, 32, 62]
 
 
 @sqlite_only

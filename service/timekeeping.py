@@ -1,0 +1,112 @@
+"""Leases and deadlines where the database's clock is set while they last.
+
+They are times of that clock.  Set back, it would let them last that much longer; set forward, it
+would end them early.  So each api process compares it with the monotonic clock of its machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from service.store.session import Store
+from service.store.studies import Deadline
+
+log = logging.getLogger(__name__)
+
+TOLERANCE_SECONDS = 2.0
+"""A clock that is kept right by smaller steps counts as one that was never set."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The database's clock, read between two times of the monotonic one, and what goes by it."""
+
+    now: float
+    began: float
+    ended: float
+    deadlines: Mapping[int, Deadline]
+    lasts_too_long: bool
+    """Whether a lease lasts longer than one that begins now."""
+
+    def clock_set_by(self, later: _Look) -> float:
+        """By how many seconds the clock was set in between, as far as the two looks prove it."""
+        passed = later.now - self.now
+        least = passed - (later.ended - self.began)
+        most = passed - (later.began - self.ended)
+        if least > TOLERANCE_SECONDS:
+            return least
+        if most < -TOLERANCE_SECONDS:
+            return most
+        return 0.0
+
+
+class Timekeeper:
+    """Keeps leases and deadlines right, as one of any number of api processes.
+
+    Args:
+        lease_seconds: of workers.
+        monotonic: seconds that pass evenly.
+    """
+
+    def __init__(
+        self, lease_seconds: float, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._lease_seconds = lease_seconds
+        self._monotonic = monotonic
+        self._before: _Look | None = None
+        self.lose_sight()
+
+    def lose_sight(self) -> None:
+        """Leases could not be renewed until now: everybody gets a whole one to call again."""
+        self._trusts_leases_from = self._monotonic() + self._lease_seconds
+
+    def keep(self, store: Store) -> bool:
+        """Set right what has gone wrong since the last call.
+
+        Where the clock was set, leases begin anew and deadlines move with it: a study has the
+        seconds of its budget, however they are counted.
+
+        Returns whether a lease that has run out is over.
+
+        Raises:
+            Unavailable: the database cannot be reached or is locked.
+        """
+        before, look = self._before, self._look(store)
+        set_by = 0.0 if before is None else before.clock_set_by(look)
+        if before is not None and set_by:
+            log.warning("the database's clock was set by %+.0f seconds", set_by)
+            moves = {study_id: (one, set_by) for study_id, one in before.deadlines.items()}
+        else:
+            # Of studies begun before the clock was set back while nobody looked.
+            moves = {
+                study_id: (one, look.now - one.started_at)
+                for study_id, one in look.deadlines.items()
+                if one.started_at > look.now + TOLERANCE_SECONDS
+            }
+        if set_by or moves or look.lasts_too_long:
+            with store.transaction() as tx:
+                tx.workers.renew_leases(tx.now + self._lease_seconds)
+                tx.runs.renew_all_leases(tx.now)
+                for study_id, (deadline, seconds) in moves.items():
+                    tx.studies.move_deadline(study_id, deadline, seconds)
+            look = self._look(store)
+        self._before = look
+        return self._monotonic() >= self._trusts_leases_from
+
+    def _look(self, store: Store) -> _Look:
+        began = self._monotonic()
+        with store.reading() as tx:
+            now = tx.now
+            ended = self._monotonic()
+            longest = now + self._lease_seconds + TOLERANCE_SECONDS
+            return _Look(
+                now,
+                began,
+                ended,
+                tx.studies.deadlines(),
+                lasts_too_long=tx.workers.any_lease_past(longest)
+                or tx.runs.any_lease_too_long(now + TOLERANCE_SECONDS),
+            )
