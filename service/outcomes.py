@@ -96,6 +96,12 @@ def handed_back(*, device_seconds: float = 0.0) -> Outcome:
     return Outcome(RunState.WAITING, device_seconds)
 
 
+def held_seconds(run: RunRow, now: float) -> float:
+    """How long ago a RUNNING run was handed out; 0 where the clock has been set back since."""
+    assert run.started_at is not None
+    return max(0.0, now - run.started_at)
+
+
 def run_after(news: News, *, now: float, revision: int) -> RunRow:
     """The run after news that change it.
 

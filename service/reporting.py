@@ -254,21 +254,31 @@ def _write(
     tx: Transaction, ledger: Ledger, accepted: Iterable[_Accepted], max_charges: int
 ) -> None:
     taken = [one for one in accepted if not one.is_repeated]
-    ledger.take([News(one.run, epochs=one.epochs, outcome=_end(one, max_charges)) for one in taken])
+    ledger.take(
+        [News(one.run, epochs=one.epochs, outcome=_end(tx, one, max_charges)) for one in taken]
+    )
     tx.runs.renew_leases([one.run.id for one in taken if one.end is None], tx.now)
 
 
-def _end(accepted: _Accepted, max_charges: int) -> Outcome | None:
-    end = accepted.end
+def _end(tx: Transaction, accepted: _Accepted, max_charges: int) -> Outcome | None:
+    """What becomes of a run that ends; its program has had it since it was handed out."""
+    run, end = accepted.run, accepted.end
     if end is None:
         return None
+    seconds = outcomes.held_seconds(run, tx.now)
     if end.state != "FAIL":
-        state = RunState(end.state)
-        return outcomes.completed(value=accepted.value, state=state, metrics=end.metrics)
+        return outcomes.completed(
+            value=accepted.value,
+            state=RunState(end.state),
+            metrics=end.metrics,
+            device_seconds=seconds,
+        )
     reason = _reason(end)
     if reason in _RETRIED:
-        return outcomes.charged(accepted.run, reason, max_charges=max_charges, error=end.error)
-    return outcomes.failed(reason, error=end.error)
+        return outcomes.charged(
+            run, reason, max_charges=max_charges, error=end.error, device_seconds=seconds
+        )
+    return outcomes.failed(reason, error=end.error, device_seconds=seconds)
 
 
 def _reason(end: TrialEnd) -> FailReason:

@@ -229,7 +229,7 @@ def _take(
                     run,
                     program=said.program if run.program is None else None,
                     epochs=said.epochs,
-                    outcome=None if end is None else _outcome(run, end, settings),
+                    outcome=None if end is None else _outcome(tx, run, end, settings),
                 )
             )
         ledger.take(news)
@@ -257,8 +257,9 @@ def _why_void(run: RunRow) -> str:
     return f"the run is {run.state}" + (f" ({run.reason})" if run.reason else "")
 
 
-def _outcome(run: RunRow, end: RunEnded, settings: Settings) -> Outcome:
-    seconds = end.device_seconds
+def _outcome(tx: Transaction, run: RunRow, end: RunEnded, settings: Settings) -> Outcome:
+    # Studies share devices by what their runs have cost: no run has cost more than there was.
+    seconds = min(end.device_seconds, outcomes.held_seconds(run, tx.now))
     match end.outcome:
         case "complete" if end.value is not None:
             return outcomes.completed(

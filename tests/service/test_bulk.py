@@ -171,9 +171,10 @@ def test_a_stale_run_in_a_bulk_leaves_nothing_behind(store: Store) -> None:
     assert num_epochs(store, orders[1].trial) == 0
 
 
-def test_many_ends_from_threads_at_once_are_taken_once(store: Store) -> None:
+def test_many_ends_from_threads_at_once_are_taken_once(store: Store, clock: ManualClock) -> None:
     post(store, spec(budget={"trials": NUM_RUNS}))
     worker, orders = busy_worker(store)
+    clock.advance(1)
     statement = worker.statement(
         ended=[ended(order) for order in orders], reports=reports(orders), free_slots={}
     )

@@ -9,6 +9,7 @@ import pytest
 from service import reporting, trials
 from service.external_protocol import CompleteRequest, SuggestRequest
 from service.store.session import Store
+from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import Counted, FakeWorker, ended, external, post, spec, study_of
 
@@ -119,7 +120,7 @@ def test_what_one_study_cannot_use_goes_to_the_others(store: Store) -> None:
     assert names(worker) == {"first": 3, "bounded": 2, "a": 4, "b": 11}
 
 
-def test_places_are_shared_by_device_time(store: Store) -> None:
+def test_places_are_shared_by_device_time(store: Store, clock: ManualClock) -> None:
     """A run of `slow` costs three of `quick`, so it gets a third as many."""
     for name in ("quick", "slow"):
         post(store, spec(name, budget={"trials": 1_000}))
@@ -130,6 +131,7 @@ def test_places_are_shared_by_device_time(store: Store) -> None:
     for _ in range(4):
         worker.num_places = 40
         used.update(names(worker))
+        clock.advance(3)
         worker.sync(ended=[ended(o, device_seconds=seconds[o.study]) for o in worker.held.values()])
     assert used["quick"] / used["slow"] == pytest.approx(3, rel=0.25)
     assert study_of(store, "quick").device_seconds == pytest.approx(

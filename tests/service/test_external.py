@@ -154,6 +154,22 @@ def test_a_silent_program_loses_its_trial(store: Store, clock: ManualClock) -> N
     assert complete(store, again, value=0.25).value == 0.25
 
 
+def test_a_trial_costs_the_time_its_program_has_it(store: Store, clock: ManualClock) -> None:
+    post(store, external())
+    done, failed, retried = suggest(store, 3)
+    clock.advance(7)
+    report(store, done, 1, 0.5)
+    clock.advance(3)
+    assert complete(store, done).runs[0].device_seconds == 10
+    assert complete(store, failed, state="FAIL", reason="diverged").runs[0].device_seconds == 10
+    complete(store, retried, state="FAIL")
+    (again,) = suggest(store)
+    clock.advance(2)
+    assert (again.number, again.attempt) == (retried.number, 2)
+    assert complete(store, again, value=0.5).runs[0].device_seconds == 12
+    assert study_of(store).device_seconds == 32
+
+
 def test_the_same_end_twice_changes_nothing(store: Store) -> None:
     post(store, external())
     (trial,) = suggest(store)

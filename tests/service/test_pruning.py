@@ -107,10 +107,11 @@ def test_a_run_that_is_given_comes_with_its_rules(store: Store) -> None:
     assert FakeWorker(store, num_slots=1).sync().rules[0].thresholds == {1: 0.5}
 
 
-def test_a_pruned_run(store: Store) -> None:
+def test_a_pruned_run(store: Store, clock: ManualClock) -> None:
     post(store, halving())
     worker = FakeWorker(store, num_slots=2)
     good, bad = worker.sync().start
+    clock.advance(1)
     (rules,) = worker.sync(reports=[report(good, 1, 0.75)]).rules
     end = pruned(bad, rules, 0.5)
     statement = worker.statement(reports=[report(bad, 1, 0.5)], ended=[end])

@@ -34,23 +34,25 @@ def all_trials(store: Store, name: str = "s") -> list[Trial]:
     return found
 
 
-def drain(*some_workers: FakeWorker) -> None:
-    """Train until nobody gets another run."""
+def drain(*some_workers: FakeWorker, clock: ManualClock | None = None) -> None:
+    """Train until nobody gets another run, each round for a second where there is a clock."""
     for worker in some_workers:
         worker.sync()
     while any(worker.held for worker in some_workers):
+        if clock is not None:
+            clock.advance(1)
         for worker in some_workers:
             worker.end_all()
 
 
-def test_a_study_runs_to_its_end(store: Store) -> None:
+def test_a_study_runs_to_its_end(store: Store, clock: ManualClock) -> None:
     post(store, spec())
     worker = FakeWorker(store, num_slots=2)
     assert study_of(store).state is StudyState.QUEUED
     worker.sync()
     assert study_of(store).state is StudyState.RUNNING
     assert len(worker.held) == 2
-    drain(worker)
+    drain(worker, clock=clock)
     study = study_of(store)
     assert study.state is StudyState.COMPLETED
     assert study.trials.complete == 6
@@ -373,11 +375,12 @@ def test_higher_priority_goes_first_and_equals_share(store: Store) -> None:
     assert sorted(names) == ["a"] * 3 + ["b"] * 3
 
 
-def test_two_workers_finish_one_run_and_one_of_them_wins(store: Store) -> None:
+def test_two_workers_finish_one_run_and_one_of_them_wins(store: Store, clock: ManualClock) -> None:
     """The same end from four threads at once: one transition, one result."""
     post(store, spec(budget={"trials": 8}))
     worker = FakeWorker(store, num_slots=8)
     worker.sync()
+    clock.advance(1)
     for order in list(worker.held.values()):
         statement = worker.statement(ended=[ended(order)], free_slots={})
         in_parallel(4, lambda said=statement: worker.send(said))  # type: ignore[misc]
@@ -385,6 +388,32 @@ def test_two_workers_finish_one_run_and_one_of_them_wins(store: Store) -> None:
     study = study_of(store)
     assert study.trials.complete == 8
     assert study.device_seconds == 8.0
+
+
+@pytest.mark.parametrize("outcome", ["complete", "diverged", "crashed", "released"])
+def test_a_run_has_not_cost_more_than_the_time_it_was_held(
+    store: Store, clock: ManualClock, outcome: str
+) -> None:
+    post(store, spec())
+    worker = FakeWorker(store, num_slots=2)
+    first, second = worker.sync().start
+    clock.advance(5)
+    said = [ended(first, outcome, device_seconds=1e9), ended(second, outcome, device_seconds=3)]
+    worker.sync(ended=said, free_slots={})
+    with store.reading() as tx:
+        study = studies.find(tx, "s")
+        runs = tx.runs.get([first.run, second.run])
+    assert [run.device_seconds for run in runs.values()] == [5, 3]
+    assert (study.device_seconds, study.virtual_seconds) == (8, 8)
+
+
+def test_a_clock_set_back_makes_no_negative_cost(store: Store, clock: ManualClock) -> None:
+    post(store, spec())
+    worker = FakeWorker(store)
+    worker.sync()
+    clock.advance(-3_600)
+    worker.end_all()
+    assert study_of(store).device_seconds == 0
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
