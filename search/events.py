@@ -36,6 +36,13 @@ class Outcome(Protocol):
     def rule_version(self) -> int | None: ...
 
 
+class NeverTrains(ValueError):
+    """Why no run of a study can be trained, here or elsewhere; the text tells a person.
+
+    It follows from what all of them have in common, and would come again at every try.
+    """
+
+
 @dataclass(frozen=True)
 class Began:
     """The run trains from now on, by this program for life; nothing was touched before."""

@@ -71,6 +71,7 @@ def _fields(card: DatasetCard) -> dict[str, object]:
         "num_features": card.num_features,
         "num_classes": card.num_classes,
         "has_test_part": card.has_test_part,
+        "smallest_class": card.smallest_class,
     }
 
 

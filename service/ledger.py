@@ -222,11 +222,15 @@ class Ledger:
     def take(self, news: Sequence[News]) -> None:
         """Take what is told of open runs, each named once; their trials and the study may end.
 
-        An epoch that is known already is left as it is.
+        Where one of them tells that no run of the study can be trained, the study fails, and its
+        other open runs are cancelled.  An epoch that is known already is left as it is.
 
         Raises:
             StaleAttempt: one of the runs has changed since it was read.
         """
+        failure = next((why for one in news if (why := one.study_fails) is not None), None)
+        if failure is not None:
+            self.set_study_state(StudyState.FAILED, reason=failure)
         known = self._known_epochs(news)
         runs_of = self._runs_of_ending_trials(news)
         reports: list[dict[str, Any]] = []
@@ -259,6 +263,8 @@ class Ledger:
         self._change_runs(changes)
         self._tx.trials.touch(touched)
         self._end_trials(ended)
+        if failure is not None:
+            self._cancel_runs(self._tx.runs.open_of(self.study.id))
 
     def _known_epochs(self, news: Sequence[News]) -> set[tuple[int, int]]:
         """(run, epoch) of the reports among `news` that are known already, and of others."""

@@ -17,6 +17,8 @@ class Outcome:
     state: RunState
     device_seconds: float = 0.0
     values: Mapping[str, Any] = field(default_factory=dict)
+    study_fails: str | None = None
+    """Why no run of its study can come to a better end."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class News:
     program: str | None = None
     epochs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     outcome: Outcome | None = None
+
+    @property
+    def study_fails(self) -> str | None:
+        return None if self.outcome is None else self.outcome.study_fails
 
 
 CANCELLED = Outcome(RunState.FAIL, values={"reason": FailReason.CANCELLED})
@@ -69,6 +75,12 @@ def failed(
     """RUNNING → FAIL, for good."""
     values = {"reason": reason, "error": error, "log_tail": log_tail}
     return Outcome(RunState.FAIL, device_seconds, values)
+
+
+def never_trains(error: str, *, device_seconds: float = 0.0) -> Outcome:
+    """RUNNING → FAIL, and the study with it: every run of it would fail like this."""
+    values = {"reason": FailReason.CRASHED, "error": error}
+    return Outcome(RunState.FAIL, device_seconds, values, study_fails=error)
 
 
 def charged(

@@ -61,6 +61,9 @@ class DatasetInfo(_Message):
     num_features: Annotated[int, Field(ge=1, le=MAX_INT)]
     num_classes: Annotated[int, Field(ge=2, le=MAX_INT)]
     has_test_part: bool
+    smallest_class: Annotated[int, Field(ge=1, le=MAX_INT)] | None = Field(
+        None, description="rows of the rarest class, without those of a test part of its own"
+    )
 
 
 class WorkerRegistration(_Message):
@@ -96,11 +99,19 @@ class RunEnded(RunKey):
     `released` gives the run back unharmed (the worker is leaving, or never started it); `crashed`
     and `out_of_memory` are charged to the run, which is tried again until `max_charges`; `diverged`
     is final, since it would repeat; `pruned` is too, by the rules that `rule_version` names;
-    `stopped` answers the api's wish to stop it.
+    `stopped` answers the api's wish to stop it.  `never_trains` says that no run of the study can
+    be trained, by any worker: the study fails, for the reason in `error`.
     """
 
     outcome: Literal[
-        "complete", "pruned", "diverged", "crashed", "out_of_memory", "released", "stopped"
+        "complete",
+        "pruned",
+        "diverged",
+        "never_trains",
+        "crashed",
+        "out_of_memory",
+        "released",
+        "stopped",
     ]
     value: Annotated[float, Field(allow_inf_nan=False)] | None = None
     kept_epoch: Epoch | None = None

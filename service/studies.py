@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from search.spec import StudySpec
 from search.tasks.datasets import BUILT_IN, DatasetCard
-from service import views
+from search.tasks.splits import rows_needed
+from service import catalog, views
 from service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from service.ledger import Ledger
 from service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
@@ -34,13 +35,14 @@ def create(
 
     Raises:
         Conflict: the name is taken.
-        InvalidInput: nobody has the data set.
+        InvalidInput: nobody has the data set, or it cannot be split.
         LimitExceeded: the owner has `max_open` unfinished studies.
     """
     if tx.studies.find(spec.name) is not None:
         raise Conflict(f"there is a study named {spec.name} already; choose another name")
     if tx.studies.num_open_of(owner) >= max_open:
         raise LimitExceeded(f"{max_open} studies are unfinished; end one before posting another")
+    _refuse_unfit(tx, spec, local_datasets)
     row = tx.studies.insert(
         name=spec.name,
         owner=owner,
@@ -92,6 +94,21 @@ def _fingerprint(
         raise InvalidInput([("task.dataset", reason)])
     fingerprints = known.get(name, set())
     return fingerprints.pop() if len(fingerprints) == 1 else None
+
+
+def _refuse_unfit(tx: Transaction, spec: StudySpec, local_datasets: Sequence[DatasetCard]) -> None:
+    """Refuse data of which nobody has enough rows: each run would fail."""
+    found = [one for one in catalog.datasets(tx, local_datasets) if one.name == spec.dataset]
+    unfit = [
+        (one.smallest_class, needed)
+        for one in found
+        if one.smallest_class is not None
+        and one.smallest_class < (needed := rows_needed(has_test_part=one.has_test_part))
+    ]
+    if found and len(unfit) == len(found):
+        has, needed = unfit[0]
+        reason = f"its smallest class has {has} of the {needed} rows needed, one for each part"
+        raise InvalidInput([("task.dataset", reason + " of the split")])
 
 
 def find(tx: Transaction, name: str) -> StudyRow:

@@ -279,6 +279,9 @@ def _outcome(tx: Transaction, run: RunRow, end: RunEnded, settings: Settings) ->
             )
         case "diverged":
             return outcomes.failed(FailReason.DIVERGED, error=end.error, device_seconds=seconds)
+        case "never_trains":
+            error = end.error or "its runs cannot be trained"
+            return outcomes.never_trains(error, device_seconds=seconds)
         case "released" | "stopped":
             return outcomes.handed_back(device_seconds=seconds)
         case _:  # out_of_memory, crashed, or complete without a value

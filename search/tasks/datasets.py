@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
+from search.events import NeverTrains
 from search.tasks.idx import IdxError, read_folder
 from search.tasks.settings import DatasetName
 
@@ -33,6 +34,10 @@ class DatasetError(ValueError):
     """A data set that cannot be used; the text tells a person why."""
 
 
+class UnfitDataset(DatasetError, NeverTrains):
+    """Data that cannot be trained on as the study divides them, whoever tries."""
+
+
 @dataclass(frozen=True)
 class DatasetCard:
     """What a worker says about a data set it has."""
@@ -44,6 +49,8 @@ class DatasetCard:
     num_features: int
     num_classes: int
     has_test_part: bool
+    smallest_class: int
+    """Rows of the rarest class, without those of a test part of its own."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Dataset:
             num_features=math.prod(self.x.shape[1:]),
             num_classes=self.num_classes,
             has_test_part=self.test_x is not None,
+            smallest_class=int(np.bincount(self.y).min()),
         )
 
 

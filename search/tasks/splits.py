@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.seeds import derive
-from search.tasks.datasets import Array, Dataset, DatasetCard, DatasetError
+from search.tasks.datasets import Array, Dataset, DatasetCard, UnfitDataset
 from search.tasks.settings import Split
 
 Rows = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ def prepare(dataset: Dataset, split: Split) -> Parts:
     """Divide a data set and standardise it by its training rows.
 
     Raises:
-        DatasetError: a class has too few rows, or a feature has no float32 once standardised.
+        UnfitDataset: a class has too few rows, or a feature has no float32 once standardised.
     """
     rows = split_rows(dataset, split)
     x_ND = dataset.x.reshape(len(dataset.x), -1)
@@ -77,18 +77,19 @@ def split_rows(dataset: Dataset, split: Split) -> SplitRows:
     `Generator.permutation` makes of it (NEP 19): an upgrade must not move rows between the parts.
 
     Raises:
-        DatasetError: a class has fewer rows than there are parts to fill.
+        UnfitDataset: a class has fewer rows than there are parts to fill.
     """
     with_test = dataset.test_x is None
+    needed = rows_needed(has_test_part=not with_test)
     keys = np.random.PCG64(derive("split", split.seed)).random_raw(len(dataset.y))
     order = np.lexsort((keys, dataset.y))
     parts: tuple[list[Rows], list[Rows], list[Rows]] = ([], [], [])
     starts = np.searchsorted(dataset.y[order], np.arange(dataset.num_classes + 1))
     for rows in np.split(order, starts[1:-1]):
-        if len(rows) < 2 + with_test:
-            raise DatasetError(
+        if len(rows) < needed:
+            raise UnfitDataset(
                 f"data set {dataset.name}: class {dataset.y[rows[0]]} has {len(rows)} of the "
-                f"{2 + with_test} rows needed to stand in every part of the split"
+                f"{needed} rows needed to stand in every part of the split"
             )
         num_test = _share_of(len(rows), split.test, most=len(rows) - 2) if with_test else 0
         rest = len(rows) - num_test
@@ -98,6 +99,11 @@ def split_rows(dataset: Dataset, split: Split) -> SplitRows:
             part.append(dealt)
     test, validation, train = (np.sort(np.concatenate(part)) for part in parts)
     return SplitRows(train, validation, test)
+
+
+def rows_needed(*, has_test_part: bool) -> int:
+    """How many rows of a class it takes for one to stand in every part of the split."""
+    return 2 if has_test_part else 3
 
 
 def split_fingerprint(card: DatasetCard, split: Split) -> str:
@@ -152,7 +158,7 @@ class Standardiser:
         """The rows on the scale of the fit.
 
         Raises:
-            DatasetError: a value is beyond the reach of float32 then.
+            UnfitDataset: a value is beyond the reach of float32 then.
         """
         result_ND = np.empty(x_ND.shape, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -161,7 +167,7 @@ class Standardiser:
                 result_ND[rows] = (x_ND[rows] - self.center_D) / self.scale_D
         if not np.isfinite(result_ND).all():
             feature = int(np.flatnonzero(~np.isfinite(result_ND).all(axis=0))[0])
-            raise DatasetError(
+            raise UnfitDataset(
                 f"feature {feature} (counted from 0) has values too large for float32"
             )
         return result_ND

@@ -148,6 +148,7 @@ _DIGITS = DatasetInfo(
     num_features=64,
     num_classes=10,
     has_test_part=False,
+    smallest_class=174,
 )
 _DATASET = Dataset(**dict(_DIGITS), num_workers=1).model_dump(mode="json")
 _LEFT_OUT = LeftOut(

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from search.events import Began, Event, Failed, HandedBack, Outcome, Over, Reported
+from search.events import Began, Event, Failed, HandedBack, NeverTrains, Outcome, Over, Reported
 from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from service.worker.messages import (
     FromDevice,
@@ -75,7 +75,7 @@ class Bench:
         self._programs: dict[Key, str | None] = {}  # of the open runs, once they train
         self._shares = Shares(clock)
         self._num_idle = 0
-        self._last_error: Exception | None = None
+        self._last_error: str | None = None
         self._spoiled_by: Exception | None = None
 
     @property
@@ -174,6 +174,8 @@ class Bench:
     def _failure(self, key: Key, error: Exception) -> RunEnded | Released:
         if not self._note(error):
             return Released(self._end(key, "released"), None)
+        if isinstance(error, NeverTrains):
+            return self._end(key, "never_trains", error=_clean(str(error))[:MAX_ERROR])
         lines = [*self._tail.lines, "".join(traceback.format_exception(error))]
         return self._end(
             key,
@@ -203,9 +205,9 @@ class Bench:
         """Whether the error tells something of those it came to: not once the device is spoilt."""
         if self._spoiled_by is not None:
             return error is self._spoiled_by
-        if error is not self._last_error:
-            _log.warning("runs failed: %s", error_text(error))
-        self._last_error = error
+        if (text := error_text(error)) != self._last_error:
+            _log.warning("runs failed: %s", text)
+        self._last_error = text
         # A ValueError is a person's mistake, and memory that ran out is free again.
         if self._frail and not isinstance(error, ValueError | MemoryError):
             self._spoiled_by = error

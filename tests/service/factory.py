@@ -99,6 +99,7 @@ class FakeWorker:
         num_devices: int = 1,
         queue: int = 0,
         fingerprint: str = FINGERPRINT,
+        smallest_class: int | None = None,
     ) -> None:
         self._store = store
         self._seq = 0
@@ -113,6 +114,7 @@ class FakeWorker:
             num_features=64,
             num_classes=10,
             has_test_part=False,
+            smallest_class=smallest_class,
         )
         devices = tuple(
             DeviceInfo(

@@ -8,6 +8,7 @@ import io
 import pytest
 
 from search.space import Config
+from search.tasks.datasets import DatasetCard
 from service import reporting, studies, trials, workers
 from service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from service.external_protocol import CompleteRequest, SuggestRequest
@@ -51,6 +52,22 @@ def test_a_data_set_that_nobody_has_is_refused(store: Store) -> None:
 def test_a_data_set_of_a_live_worker_is_known_with_its_fingerprint(store: Store) -> None:
     FakeWorker(store, fingerprint="cd" * 32)
     assert post(store, spec()).data_fingerprint == "cd" * 32
+
+
+def test_data_that_cannot_be_split_are_refused(store: Store) -> None:
+    FakeWorker(store, smallest_class=2)
+    with pytest.raises(InvalidInput, match=r"task\.dataset: .* has 2 of the 3 rows needed"):
+        post(store, spec())
+    card = DatasetCard("tiny", "ab" * 32, 9, 2, 2, has_test_part=True, smallest_class=1)
+    of_tiny = spec(task={"name": "mlp", "dataset": "tiny"})
+    with store.transaction() as tx, pytest.raises(InvalidInput, match="has 1 of the 2 rows"):
+        studies.create(tx, of_tiny, owner=None, local_datasets=[card], max_open=1)
+
+
+def test_data_that_some_worker_can_split_are_not_refused(store: Store) -> None:
+    FakeWorker(store, smallest_class=2)
+    FakeWorker(store, smallest_class=3, fingerprint="cd" * 32)
+    assert post(store, spec()).data_fingerprint is None
 
 
 def test_unfinished_studies_are_limited(store: Store) -> None:

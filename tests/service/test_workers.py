@@ -390,6 +390,39 @@ def test_two_workers_finish_one_run_and_one_of_them_wins(store: Store, clock: Ma
     assert study.device_seconds == 8.0
 
 
+def test_what_no_run_can_survive_fails_the_study_at_once(store: Store) -> None:
+    post(store, spec(budget={"trials": 300}))
+    worker, other = FakeWorker(store, num_slots=3), FakeWorker(store, num_slots=2)
+    (first, second, third), waiting = worker.sync().start, other.sync().start
+    why = "class 3 has 1 of the 3 rows needed"
+    statement = worker.statement(
+        ended=[ended(o, "never_trains", error=why) for o in (first, second)]
+    )
+    answer = worker.send(statement)
+    assert (answer.refused, answer.start) == ((), ())
+    assert [stop.run for stop in answer.stop] == [third.run]
+    study = study_of(store)
+    assert (study.state, study.reason) == (StudyState.FAILED, why)
+    assert study.trials.fail == study.num_trials == 5
+    runs = [trial.runs[0] for trial in all_trials(store)]
+    assert [run.reason for run in runs] == [FailReason.CRASHED] * 2 + [FailReason.CANCELLED] * 3
+    assert [run.error for run in runs[:2]] == [why, why]
+    assert [run.charges for run in runs] == [0] * 5
+    assert [stop.run for stop in other.sync().stop] == [order.run for order in waiting]
+    assert worker.send(statement).refused == ()
+    assert study_of(store) == study
+
+
+def test_the_reason_is_told_where_the_last_trial_of_a_study_cannot_be_trained(
+    store: Store,
+) -> None:
+    post(store, spec(budget={"trials": 1}))
+    worker = FakeWorker(store)
+    (order,) = worker.sync().start
+    worker.sync(ended=[ended(order, "never_trains", error="why")])
+    assert (study_of(store).state, study_of(store).reason) == (StudyState.FAILED, "why")
+
+
 @pytest.mark.parametrize("outcome", ["complete", "diverged", "crashed", "released"])
 def test_a_run_has_not_cost_more_than_the_time_it_was_held(
     store: Store, clock: ManualClock, outcome: str

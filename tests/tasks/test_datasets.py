@@ -28,6 +28,7 @@ def test_built_in_cards() -> None:
             num_features=30,
             num_classes=2,
             has_test_part=False,
+            smallest_class=212,
         ),
         DatasetCard(
             name="digits",
@@ -36,6 +37,7 @@ def test_built_in_cards() -> None:
             num_features=64,
             num_classes=10,
             has_test_part=False,
+            smallest_class=174,
         ),
     ]
 

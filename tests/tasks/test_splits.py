@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.tasks.datasets import Dataset, DatasetCard, DatasetError, load
+from search.tasks.datasets import Dataset, DatasetCard, UnfitDataset, load
 from search.tasks.settings import MAX_SEED, Split
 from search.tasks.splits import Standardiser, prepare, split_fingerprint, split_rows
 
@@ -90,7 +90,7 @@ def test_real_data_is_split_in_proportion() -> None:
 def test_a_class_too_small_for_every_part_is_an_error(test_part: bool, needed: int) -> None:
     enough = np.repeat([0, 1], [10, needed])
     split_rows(dataset_of(enough, test_part=test_part), Split())
-    with pytest.raises(DatasetError, match=rf"class 1 has {needed - 1} of the {needed} rows"):
+    with pytest.raises(UnfitDataset, match=rf"class 1 has {needed - 1} of the {needed} rows"):
         split_rows(dataset_of(enough[:-1], test_part=test_part), Split())
 
 
@@ -157,16 +157,16 @@ def test_constant_features_become_zero(constant: float) -> None:
 
 def test_values_beyond_float32_are_an_error() -> None:
     scaler = Standardiser.fit(np.array([[0.0, 1.0], [1.0, 2.0]]))
-    with pytest.raises(DatasetError, match="feature 1 "):
+    with pytest.raises(UnfitDataset, match="feature 1 "):
         scaler.apply(np.array([[0.0, 1e300]]))
     too_wide = np.array([[1.7e308], [-1.7e308], [1.7e308]])
     scaler = Standardiser.fit(too_wide)
-    with pytest.raises(DatasetError, match="feature 0 "):
+    with pytest.raises(UnfitDataset, match="feature 0 "):
         scaler.apply(too_wide)
 
 
 def test_split_fingerprint_names_the_data_and_how_it_is_divided() -> None:
-    card = DatasetCard("toy", "a" * 64, 10, 2, 2, has_test_part=False)
+    card = DatasetCard("toy", "a" * 64, 10, 2, 2, has_test_part=False, smallest_class=5)
     base = split_fingerprint(card, Split())
     assert base == split_fingerprint(replace(card, name="renamed"), Split())
     others = {
@@ -180,5 +180,5 @@ def test_split_fingerprint_names_the_data_and_how_it_is_divided() -> None:
 
 
 def test_a_test_share_that_is_not_read_does_not_count() -> None:
-    card = DatasetCard("toy", "a" * 64, 10, 2, 2, has_test_part=True)
+    card = DatasetCard("toy", "a" * 64, 10, 2, 2, has_test_part=True, smallest_class=5)
     assert split_fingerprint(card, Split()) == split_fingerprint(card, Split(test=0.3))

@@ -164,6 +164,13 @@ def test_an_order_that_cannot_begin_ends_alone_with_its_error(desk: Desk) -> Non
     assert not any(isinstance(m, Started) and m.key == (2, 1) for m in said)
 
 
+def test_what_no_run_can_survive_is_told_apart(desk: Desk, tail: LogTail) -> None:
+    said = desk.train({"add": "refuse_all"}, {"add": "refuse_all"}, {})
+    assert said.outcomes() == {1: "never_trains", 2: "never_trains", 3: "complete"}
+    assert said.ends()[1].error == "class 3 has 1 row"
+    assert len([line for line in tail.lines if "class 3" in line]) == 1, "once for all runs"
+
+
 @pytest.mark.parametrize(
     "bad", [Reported((1, 1), Epoch(1, {"loss": math.nan})), Over((1, 1), Outcome(value=math.inf))]
 )

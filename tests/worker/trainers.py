@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from search.events import Began, Event, Failed, HandedBack, Over, Reported
+from search.events import Began, Event, Failed, HandedBack, NeverTrains, Over, Reported
 from service.protocol import DatasetInfo, RunOrder, StudyRules
 from service.worker.messages import Key, key_of
 from service.worker.training import DeviceSpec, Trainer
@@ -149,6 +149,9 @@ class ScriptedTrainer:
 
     def refuse(self, _: Key) -> None:
         raise ValueError("there is no data set x")
+
+    def refuse_all(self, _: Key) -> None:
+        raise NeverTrains("class 3 has 1 row")
 
     def exit(self, _: Key) -> None:
         os._exit(3)
