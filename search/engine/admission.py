@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,10 +25,12 @@ from search.engine.compiled import Compilation, CompiledProgram, Job, digest
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData
 from search.engine.memory import bytes_per_slot
+from search.engine.native import SCRATCH_PREFIX
 from search.engine.pack import Pack
 from search.engine.products import multiplies_with_onednn, step_flops
 from search.engine.program import Form
 from search.engine.spec import StepSpec
+from search.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
 
@@ -239,8 +240,9 @@ def _write(file: Path | None, measured: Sequence[Measurement]) -> None:
         return
     # Whole or not at all: other processes read it.
     try:
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as draft:
-            json.dump([asdict(one) for one in measured], draft)
-        os.replace(draft.name, file)
+        with scratch_folder(SCRATCH_PREFIX, file.parent) as scratch:
+            draft = scratch / file.name
+            draft.write_text(json.dumps([asdict(one) for one in measured]))
+            os.replace(draft, file)
     except OSError as exc:  # it is measured again next time
         _log.warning("measured widths cannot be kept: %s", exc)

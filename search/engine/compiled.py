@@ -36,9 +36,10 @@ from search.engine.config import ModelShape
 from search.engine.data import DeviceData, Split
 from search.engine.evaluation import EvaluationMemory, TracedEvaluation
 from search.engine.memory import PackMemory
-from search.engine.native import Kernels, Model
+from search.engine.native import SCRATCH_PREFIX, Kernels, Model
 from search.engine.spec import Family, StepSpec
 from search.engine.step import Terms, TracedStep
+from search.scratch import ScratchFolder
 
 INDUCTOR_CACHE = "inductor"
 """The folder, among the programs, of what the compiler can use again."""
@@ -249,20 +250,21 @@ class Compilation:
 
     def __init__(self, job: Job, folder: Path, *, hurry: bool) -> None:
         self.is_hurried, self.is_given_up = hurry, False
-        self._scratch = tempfile.mkdtemp(prefix="compiling-", dir=folder.parent)
-        self._log = Path(self._scratch, "log")
+        self._scratch = ScratchFolder(SCRATCH_PREFIX, folder.parent)
+        scratch = str(self._scratch.path)
+        self._log = Path(scratch, "log")
         command = [sys.executable, "-m", "search.engine.compiling"]
         # The compiler's own cache, of compiled headers above all, halves the time of the next
         # program; elsewhere others might write to it.
         places = {
-            "TMPDIR": self._scratch,
-            "TRITON_CACHE_DIR": self._scratch,
+            "TMPDIR": scratch,
+            "TRITON_CACHE_DIR": scratch,
             "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / INDUCTOR_CACHE),
         }
         try:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [*command, job.as_json(), str(folder), self._scratch, *hurry * ["--hurry"]],
+                    [*command, job.as_json(), str(folder), scratch, *hurry * ["--hurry"]],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
@@ -271,7 +273,7 @@ class Compilation:
                     env=os.environ | places,
                 )
         except OSError:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
             raise
 
     @property
@@ -298,7 +300,7 @@ class Compilation:
         if status != 0:
             with suppress(OSError):
                 lines = self._log.read_text(errors="replace").splitlines()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()
         if status != 0:
             raise RuntimeError(lines[-1] if lines else f"the compiler ended with {status}")
 

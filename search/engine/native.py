@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import weakref
 from collections.abc import Iterable, Sequence
 from ctypes import byref, c_int32, c_int64, c_size_t, c_void_p
@@ -26,8 +25,12 @@ from search.engine import processor, rng
 from search.engine.evaluation import NEAR_ZERO
 from search.engine.memory import Constant, Rate
 from search.engine.optim import ADAM_BETAS, CLIP_EPSILON
+from search.scratch import scratch_folder
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
+
+SCRATCH_PREFIX = "compiling-"
+"""Of folders of drafts in the cache, which go with the process that made them."""
 
 _COMPILER_SECONDS = 60.0
 """Past which the compiler hangs; it takes about one."""
@@ -174,8 +177,8 @@ def _compile(library: Path) -> None:
     """Whole or not at all: other processes may do the same."""
     compiler = _compiler()
     assert compiler is not None
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix="compiling-") as scratch:
-        draft = Path(scratch, library.name)
+    with scratch_folder(SCRATCH_PREFIX, library.parent) as scratch:
+        draft = scratch / library.name
         command = [compiler, *_FLAGS, *_macros(), "-fPIC", "-shared", str(_SOURCE), "-o"]
         subprocess.run(
             [*command, str(draft)],
@@ -184,7 +187,7 @@ def _compile(library: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             timeout=_COMPILER_SECONDS,
-            env=os.environ | {"TMPDIR": scratch},
+            env=os.environ | {"TMPDIR": str(scratch)},
         )
         os.replace(draft, library)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from search.engine import native
 from search.engine.compiled import Compilation, CompiledProgram, Job
+from search.scratch import sweep
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Programs:
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sweep(native.SCRATCH_PREFIX, folder)
             except OSError as exc:  # a read-only home, say
                 _log.warning("nothing is compiled, as there is no folder for it: %s", exc)
                 self.folder = None

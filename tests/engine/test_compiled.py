@@ -14,8 +14,10 @@ from torch.testing import assert_close
 
 from search.engine import native
 from search.engine.compiled import INDUCTOR_CACHE, Compilation, CompiledProgram, Job
+from search.engine.native import SCRATCH_PREFIX
 from search.engine.pack import Pack
 from search.engine.programs import Programs
+from search.scratch import scratch_folder
 from tests.engine.plain import train_plainly
 from tests.engine.program_checks import (
     CASES,
@@ -120,6 +122,14 @@ def test_a_damaged_program_is_done_without(
     assert programs.get(job) is None
     assert programs.get(job) is None
     assert not (tmp_path / job.name).exists(), "a later process may make it anew"
+
+
+def test_drafts_of_killed_processes_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "compiling-left").mkdir()
+    (tmp_path / "compiling-left" / "step.so").touch()
+    with scratch_folder(SCRATCH_PREFIX, tmp_path) as in_use:
+        Programs(tmp_path)
+        assert list(tmp_path.iterdir()) == [in_use]
 
 
 def test_where_no_compiler_can_be_started_training_goes_on(
