@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO
 
 DIE_GRACE_SECONDS = 3.0
@@ -57,10 +58,11 @@ def terminate(process: subprocess.Popen[bytes], *, grace_seconds: float) -> int:
         except subprocess.TimeoutExpired:
             # Not yet waited for, so the id is still its own, and so is the group's.
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # the kernel may hold it for ever
+                process.wait(DIE_GRACE_SECONDS)
     if process.stdin is not None:
         process.stdin.close()
-    return process.returncode
+    return -signal.SIGKILL if process.returncode is None else process.returncode
 
 
 def watch_parent(*, grace_seconds: float = DIE_GRACE_SECONDS) -> None:

@@ -234,7 +234,9 @@ class Agent:
 
     def _launch(self, spec: DeviceSpec) -> None:
         self._processes.append(
-            DeviceProcess(spec, self._backend, clock=self._clock, random=self._random)
+            DeviceProcess(
+                spec, self._backend, clock=self._clock, random=self._random, wake=self._wake
+            )
         )
 
     def _end_devices(self) -> list[tuple[str, FromDevice]]:
@@ -280,10 +282,9 @@ class Agent:
 
     def _wait(self, until: float) -> None:
         """Wait for a device, an answer, a wish to leave, or a time on the clock."""
-        restarts = [p.restart_at for p in self._processes if p.restart_at is not None]
-        until = min([until, *restarts])
+        until = min([until, *(process.due_at for process in self._processes)])
         timeout = None if until == math.inf else max(0.0, until - self._clock())
-        wait([self._wake_reader, *(w for p in self._processes for w in p.waitables)], timeout)
+        wait([self._wake_reader], timeout)
         with suppress(BlockingIOError):
             os.read(self._wake_reader.fileno(), 1_000)
 

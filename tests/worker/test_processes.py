@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import tempfile
-from multiprocessing.connection import wait
+import threading
 from pathlib import Path
 from random import Random
 
@@ -18,6 +18,7 @@ from search.space import Config
 from search.tasks.settings import MlpDefaults
 from service.protocol import DeviceInfo
 from service.worker import devices as devices_module
+from service.worker import process as process_module
 from service.worker.api import CallFailed
 from service.worker.device import CPU_NICENESS
 from service.worker.messages import DeviceEvent, Died
@@ -162,6 +163,47 @@ def test_a_run_that_kills_its_process_is_found_and_fails_alone(
     assert {e.error for e in api.runs[5].ends if e.outcome == "crashed"} == {error}
 
 
+def test_a_device_that_closes_its_pipes_and_lives_on_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_module, "REAP_SECONDS", 0.5)
+    api = FakeApi()
+    api.add(1, epochs=1, end="hang_up")
+    api.add(2)
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots=1))):
+        api.wait_until(lambda: all_over(api))
+    assert ended(api, 1) == ["crashed"] * MAX_CHARGES
+    assert api.runs[1].ends[0].error == "the device process died with signal 9 (Killed)"
+    assert ended(api, 2) == ["complete"]
+
+
+def test_a_message_that_is_cut_off_holds_nobody_up() -> None:
+    api = FakeApi()
+    api.add(1, epochs=1, end="stop_in_a_message")
+    with at_work(new_agent(api, devices=("cpu:0", "cpu:1"))):
+        api.wait_until(lambda: api.runs[1].epochs)
+        api.add(2)
+        api.wait_until(lambda: api.runs[2].state == "DONE")
+        os.kill(pid_of(api, 1), signal.SIGKILL)
+        api.wait_until(lambda: api.runs[1].ends)
+        assert ended(api, 1) == ["crashed"]
+        api.cancel(1)
+
+
+def test_a_device_that_does_not_read_holds_nobody_up() -> None:
+    api = FakeApi()
+    api.add(1, epochs=1, end="stop")
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots=400))):
+        api.wait_until(lambda: api.runs[1].epochs)
+        for run in range(2, 400):  # orders past what a pipe takes
+            api.add(run, text="x" * 1_000)
+        api.wait_until(lambda: all(run.state == "RUNNING" for run in api.runs.values()))
+        api.wait_for_calls(3)
+        os.kill(pid_of(api, 1), signal.SIGCONT)
+        api.cancel(1)
+        api.wait_until(lambda: all_over(api))
+
+
 def test_two_guilty_runs_are_both_found() -> None:
     api = FakeApi()
     for run in range(1, 9):
@@ -196,21 +238,22 @@ def test_a_pack_that_fails_is_tried_again_in_halves() -> None:
 def test_a_process_that_dies_at_its_start_is_started_again_with_growing_waits() -> None:
     clock = ManualClock()
     spec = DeviceSpec("cpu:0", None, 1)
-    process = DeviceProcess(spec, DiesAtStart(), clock=clock, random=Random(0))
+    woken = threading.Event()
+    process = DeviceProcess(spec, DiesAtStart(), clock=clock, random=Random(0), wake=woken.set)
     waits = []
     for _ in range(4):
         events: list[DeviceEvent] = []
         while not events:
-            assert wait(process.waitables, DEADLINE_SECONDS)
+            assert woken.wait(DEADLINE_SECONDS)
+            woken.clear()
             events += process.poll()
         assert events == [Died("ended with code 7")]
-        assert process.restart_at is not None
-        waits.append(process.restart_at - clock())
-        assert process.waitables == []
+        restart_at = process.due_at
+        waits.append(restart_at - clock())
         if waits[-1] > 0:
             assert list(process.poll()) == []
-            assert process.waitables == [], "not before its time"
-        clock.seconds = process.restart_at
+            assert process.due_at == restart_at, "not before its time"
+        clock.seconds = restart_at
         assert list(process.poll()) == []
     assert waits[0] == 0
     assert 0 < waits[1] <= 0.25 <= 2 * waits[2] <= 1.0 <= 4 * waits[3]
