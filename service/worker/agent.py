@@ -21,9 +21,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from random import Random
 
+from search.scratch import sweep
 from service.client import Client
 from service.worker.api import Api, CallFailed, HttpApi
 from service.worker.cache import cache_folder
+from service.worker.child import SCRATCH_PREFIX
 from service.worker.holdings import Holdings
 from service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
 from service.worker.mlp import MlpBackend
@@ -167,6 +169,7 @@ class Agent:
 
     def run(self) -> int:
         """Work until told to leave; returns the status to exit with."""
+        sweep(SCRATCH_PREFIX)
         try:
             started = self._start_devices()
             if started is not None:

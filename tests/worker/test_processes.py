@@ -115,6 +115,17 @@ def test_what_a_process_leaves_behind_goes_with_it(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_worker_left_behind_goes_when_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "ridgeline-device-left").mkdir()
+    (tmp_path / "ridgeline-device-left" / "program.so").write_text("as a program does")
+    with at_work(new_agent(FakeApi())):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.usefixtures("no_room_for_files")
 def test_a_device_without_room_for_temporary_files_trains() -> None:
     api = FakeApi()
