@@ -260,6 +260,7 @@ class Compilation:
             "TMPDIR": scratch,
             "TRITON_CACHE_DIR": scratch,
             "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / INDUCTOR_CACHE),
+            "PYTHONSAFEPATH": "",  # for the folder below to be looked into
         }
         try:
             with self._log.open("wb") as log:

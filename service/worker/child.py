@@ -41,7 +41,10 @@ class Child:
         self._events, events = _spawn.Pipe(duplex=False)
         self._process = _spawn.Process(target=main, args=(spec, backend, orders, events))
         self._scratch = _scratch_folder()
-        environment = {} if self._scratch is None else {"TMPDIR": str(self._scratch.path)}
+        # Python would look for modules in the current folder first: anybody's signal.py.
+        environment = {"PYTHONSAFEPATH": "1"}
+        if self._scratch is not None:
+            environment["TMPDIR"] = str(self._scratch.path)
         with _environment(environment):
             # Ctrl-C, and some supervisors' SIGTERM, reach the whole process group.  It is the agent
             # that decides what becomes of a device, so its process starts with both blocked, and no

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -27,18 +28,23 @@ from tests.worker.trainers import NoDevice
 pytestmark = pytest.mark.slow
 
 
+ROOT = Path(__file__).parents[2]
+
+
 @contextmanager
-def agent_process() -> Iterator[tuple[subprocess.Popen[str], int]]:
+def agent_process(folder: Path = ROOT) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A worker process that trains, in a group of its own, and the id of its device process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.worker.agent_process"],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, ROOT / "tests" / "worker" / "agent_process.py"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
     )
     assert process.stdout is not None
     try:
+        assert select.select([process.stdout], [], [], DEADLINE_SECONDS)[0], "waited in vain"
         yield process, json.loads(process.stdout.readline())["device_pid"]
     finally:
         process.kill()
@@ -74,6 +80,18 @@ def test_a_worker_told_to_end_gives_its_runs_back(
         "worker": "GONE",
         "torch": False,
     }
+
+
+def test_a_worker_runs_nothing_that_lies_in_the_current_folder(tmp_path: Path) -> None:
+    for module in ("signal", "socket", "multiprocessing", "pickle", "torch", "service"):
+        (tmp_path / f"{module}.py").write_text(
+            "import os, sys\nopen('ran', 'a').write(f'{__name__} {sys.orig_argv}\\n')\n"
+        )
+    with agent_process(tmp_path) as (process, _):
+        process.terminate()
+        assert process.wait(DEADLINE_SECONDS) == 0
+    ran = tmp_path / "ran"
+    assert not ran.exists(), ran.read_text()
 
 
 @pytest.mark.parametrize("twice", [False, True])
