@@ -96,11 +96,12 @@ class RunReport(RunKey):
 class RunEnded(RunKey):
     """The end of a run, or of the worker's hold on it.
 
-    `released` gives the run back unharmed (the worker is leaving, or never started it); `crashed`
-    and `out_of_memory` are charged to the run, which is tried again until `max_charges`; `diverged`
-    is final, since it would repeat; `pruned` is too, by the rules that `rule_version` names;
-    `stopped` answers the api's wish to stop it.  `never_trains` says that no run of the study can
-    be trained, by any worker: the study fails, for the reason in `error`.
+    `released` gives the run back unharmed (the worker is leaving, or never started it); `crashed`,
+    `out_of_memory` and `timeout` (it hung, or trained for too long) are charged to the run, which
+    is tried again until `max_charges`; `diverged` is final, since it would repeat; `pruned` is too,
+    by the rules that `rule_version` names; `stopped` answers the api's wish to stop it.
+    `never_trains` says that no run of the study can be trained, by any worker: the study fails, for
+    the reason in `error`.
     """
 
     outcome: Literal[
@@ -110,6 +111,7 @@ class RunEnded(RunKey):
         "never_trains",
         "crashed",
         "out_of_memory",
+        "timeout",
         "released",
         "stopped",
     ]

@@ -69,6 +69,10 @@ class Settings(BaseSettings):
         None, description="folder of compiled programs; left out: ridgeline in the user's cache"
     )
 
+    hang_seconds: Annotated[float, Field(ge=5)] = Field(
+        300.0, description="a worker's device without progress for longer is taken for hung"
+    )
+
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, hosts: object) -> object:

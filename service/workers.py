@@ -257,6 +257,9 @@ def _why_void(run: RunRow) -> str:
     return f"the run is {run.state}" + (f" ({run.reason})" if run.reason else "")
 
 
+_CHARGED = {"out_of_memory": FailReason.OUT_OF_MEMORY, "timeout": FailReason.TIMEOUT}
+
+
 def _outcome(tx: Transaction, run: RunRow, end: RunEnded, settings: Settings) -> Outcome:
     # Studies share devices by what their runs have cost: no run has cost more than there was.
     seconds = min(end.device_seconds, outcomes.held_seconds(run, tx.now))
@@ -284,11 +287,10 @@ def _outcome(tx: Transaction, run: RunRow, end: RunEnded, settings: Settings) ->
             return outcomes.never_trains(error, device_seconds=seconds)
         case "released" | "stopped":
             return outcomes.handed_back(device_seconds=seconds)
-        case _:  # out_of_memory, crashed, or complete without a value
-            out_of_memory = end.outcome == "out_of_memory"
+        case _:  # out_of_memory, timeout, crashed, or complete without a value
             return outcomes.charged(
                 run,
-                FailReason.OUT_OF_MEMORY if out_of_memory else FailReason.CRASHED,
+                _CHARGED.get(end.outcome, FailReason.CRASHED),
                 max_charges=settings.max_charges,
                 error=end.error,
                 log_tail=end.log_tail,

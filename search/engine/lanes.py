@@ -129,6 +129,15 @@ class Lanes:
                 wait([turn])
         return any(lane.remove(key) for lane in self._lanes.values())
 
+    def turns(self) -> dict[Hashable, Future[Turn]]:
+        """By run that a pack trains at this moment, its turn; may be called from any thread."""
+        return {
+            run.key: turn
+            for turn, (_, open_pack) in self._turns.copy().items()
+            if not turn.done()
+            for run, _ in open_pack.runs.copy().values()
+        }
+
     def settle(self) -> None:
         """Wait until no pack has its turn; the next `advance` tells what came of them.
 

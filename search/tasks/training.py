@@ -6,7 +6,7 @@ Importing this module imports no torch: the process that only passes orders on s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +152,10 @@ class Trainer:
     def advance(self) -> Sequence[engine.Event]:
         """Train for a moment; what there is to tell, in the order in which it came about."""
         return self._lanes.advance()
+
+    def turns(self) -> Mapping[Hashable, object]:
+        """By run that is trained at this moment, its turn; may be called from any thread."""
+        return self._lanes.turns()
 
     def _data(self, run: RunInput) -> engine.DeviceData:
         key = (run.task.dataset, run.task.split)

@@ -156,6 +156,7 @@ def worker(
         pack_width=settings.pack_width,
         compile=settings.compile,
         cache_dir=settings.cache_dir,
+        hang_seconds=settings.hang_seconds,
     )
     raise typer.Exit(status)
 

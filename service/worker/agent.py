@@ -57,6 +57,7 @@ def run_worker(
     pack_width: int | None,
     compile: bool,
     cache_dir: Path | None,
+    hang_seconds: float,
 ) -> int:
     """Train runs of the service at `url` until a SIGTERM or SIGINT; call it in the main thread.
 
@@ -68,6 +69,7 @@ def run_worker(
         pack_width: slots of every pack; None takes what suits the runs and the device.
         compile: whether programs may be compiled.
         cache_dir: the folder for them; None takes one in the user's cache.
+        hang_seconds: a device without progress for longer is taken for hung.
 
     Returns:
         The status to exit with: 0, or 1 where the worker cannot go on, which the log explains.
@@ -91,6 +93,7 @@ def run_worker(
             name=name,
             specs=[replace(s, width=pack_width, compile=compile, cache=cache) for s in specs],
             backend=MlpBackend(),
+            hang_seconds=hang_seconds,
             clock=time.monotonic,
             random=Random(),
         )
@@ -133,6 +136,7 @@ class Agent:
 
     Args:
         specs: the devices; where the first has no name, it and all others follow from its survey.
+        hang_seconds: as a `Device` and a `DeviceProcess` have them.
         clock: monotonic seconds.
     """
 
@@ -143,6 +147,7 @@ class Agent:
         name: str,
         specs: Sequence[DeviceSpec],
         backend: Backend,
+        hang_seconds: float,
         clock: Callable[[], float],
         random: Random,
     ) -> None:
@@ -150,6 +155,7 @@ class Agent:
         self._name = name
         self._specs = specs
         self._backend = backend
+        self._hang_seconds = hang_seconds
         self._clock = clock
         self._random = random
         self._processes: list[DeviceProcess] = []
@@ -208,7 +214,11 @@ class Agent:
                 for name in survey.devices:
                     if all(process.name != name for process in self._processes):
                         self._launch(replace(self._specs[0], name=name, survey=False))
-        holdings = Holdings({process.name: process for process in self._processes}, self._clock)
+        holdings = Holdings(
+            {process.name: process for process in self._processes},
+            self._clock,
+            hang_seconds=self._hang_seconds,
+        )
         for name, hello in hellos.items():
             holdings.hear(name, hello)
         return holdings, Session(
@@ -238,7 +248,12 @@ class Agent:
     def _launch(self, spec: DeviceSpec) -> None:
         self._processes.append(
             DeviceProcess(
-                spec, self._backend, clock=self._clock, random=self._random, wake=self._wake
+                spec,
+                self._backend,
+                hang_seconds=self._hang_seconds,
+                clock=self._clock,
+                random=self._random,
+                wake=self._wake,
             )
         )
 

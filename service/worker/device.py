@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 
 from service.protocol import DeviceInfo
 from service.worker.bench import Bench, LogTail, error_text
-from service.worker.messages import CannotStart, Hello, Survey, ToDevice
+from service.worker.messages import CannotStart, FromDevice, Hello, Survey, ToDevice
+from service.worker.pulse import Pulse
 from service.worker.training import Backend, DeviceSpec, Trainer
 
 CPU_NICENESS = 10
@@ -75,16 +76,27 @@ def main(
         mistake = isinstance(exc, ValueError)
         events.send([CannotStart(str(exc) if mistake else error_text(exc))])
         raise SystemExit(1) from None
+    lock = threading.Lock()
+
+    def send(messages: Sequence[FromDevice]) -> None:
+        with lock:
+            events.send(messages)
+
     with suppress(BrokenPipeError):  # the agent has died; the inbox is about to end this process
-        events.send([hello])
-        serve(Bench(trainer, tail, events.send, frail=hello.info.kind == "cuda"), inbox)
+        send([hello])
+        pulse = Pulse(trainer.turns)
+        pulse.start(send)
+        serve(Bench(trainer, tail, send, frail=hello.info.kind == "cuda"), inbox, pulse)
 
 
-def serve(bench: Bench, inbox: Inbox) -> None:
+def serve(bench: Bench, inbox: Inbox, pulse: Pulse) -> None:
     """Train what the inbox holds, until the device had better be started anew."""
     while not bench.is_spoilt:
+        pulse.rests()
         for message in inbox.take(wait=bench.is_idle):
+            pulse.works()
             bench.take(message)
+        pulse.works()
         bench.advance()
     # Its next runs must not pay for that, so the agent gets to start a new process.
     bench.give_back()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from service.protocol import DeviceInfo, RunOrder, StudyRules
 from service.worker.limits import Limits
-from service.worker.messages import Key, key_of
+from service.worker.messages import Beat, Key, key_of
 from service.worker.shares import Shares
 
 STOP_GRACE_SECONDS = 30.0
 """How long a device may go on with a run that it was told to stop, before it is started anew."""
+
+SLOW_SECONDS = 600.0
+"""What a device does before runs train may take as long: starting, loading data, making packs."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class Port(Protocol):
     def start(self, order: RunOrder) -> None: ...
     def stop(self, key: Key) -> None: ...
     def set_rules(self, rules: StudyRules) -> None: ...
-    def kill(self) -> None: ...
+    def kill(self, why: str, *, is_hung: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,12 @@ class Blame:
 
     Attributes:
         guilty: the run that was alone at something, if there was one.
-        others: the runs that it took with it.
-        limit: how many of those may train at once from now on; None: as many as there are slots.
+        others: the runs that it took with it, each with how many may train at once from now on
+            where it is among them; None: as many as there are slots.
     """
 
     guilty: Key | None
-    others: tuple[Key, ...]
-    limit: int | None
+    others: Mapping[Key, int | None]
 
 
 class Device:
@@ -58,13 +60,22 @@ class Device:
     Args:
         clock: monotonic seconds.
         limits: of all the worker's runs.
+        hang_seconds: how long a turn of training may last.
     """
 
-    def __init__(self, name: str, port: Port, clock: Callable[[], float], limits: Limits) -> None:
+    def __init__(
+        self,
+        name: str,
+        port: Port,
+        clock: Callable[[], float],
+        limits: Limits,
+        hang_seconds: float,
+    ) -> None:
         self._name = name
         self._port = port
         self._clock = clock
         self._limits = limits
+        self._hang_seconds = hang_seconds
         self.info: DeviceInfo | None = None
         self.ready = False
         self._waiting: dict[Key, RunOrder] = {}  # not given to the process yet
@@ -77,7 +88,8 @@ class Device:
         self._prepared: dict[Key, None] = {}  # in the order they came
         self._training = Shares(self._clock)
         self._stop_by: dict[Key, float] = {}
-        self._killed = False
+        self._killed = False  # for a run that it did not stop
+        self._hung: tuple[Key, ...] = ()  # it was killed for these
         self.num_idle = 0
         """Slots of its packs that no run is in."""
 
@@ -163,30 +175,50 @@ class Device:
             _log.warning("%s does not stop a run; killing its process", self._name)
             self._killed = True
             self._stop_by.clear()
-            self._port.kill()
+            self._port.kill("it did not stop a run", is_hung=False)
+
+    def beats(self, beat: Beat) -> None:
+        """The process lives; kill it if what it is at does not end.
+
+        A pack's turn takes moments.  What the main thread does before packs train takes longer.
+        """
+        if self._killed or self._hung:
+            return
+        stuck = [key for key, seconds in beat.turn_seconds.items() if seconds >= self._hang_seconds]
+        if stuck:
+            self._kill_hung(stuck, f"a step did not end for {self._hang_seconds:g} s")
+        elif beat.loop_seconds >= (limit := max(SLOW_SECONDS, self._hang_seconds)):
+            preparing = () if self._preparing is None else (self._preparing,)
+            at_work = preparing or tuple(self._prepared) or tuple(self._training)
+            self._kill_hung(at_work, f"it was at one thing for {limit:g} s")
 
     def blame(self) -> Blame:
         """Whose fault it is that the process has died.
 
         That is known only of a run that was alone at something.  A process that was killed died of
-        the run that it did not stop, which is ours no more.  One that died while nobody trained may
-        have been at a pack for those that wait for a slot.
+        the run that it did not stop, which is ours no more, or of those that hung.  One that died
+        while nobody trained may have been at a pack for those that wait for a slot.
         """
         training = tuple(self._training)
         if self._killed:
-            return Blame(None, training, None)
-        if self._preparing is not None:
-            return Blame(self._preparing, training, None)
-        suspects = training or tuple(self._prepared)
+            return Blame(None, dict.fromkeys(training))
+        preparing = () if self._preparing is None else (self._preparing,)
+        suspects = self._hung or preparing or training or tuple(self._prepared)
+        others: dict[Key, int | None] = dict.fromkeys(training)
         if len(suspects) == 1:
-            return Blame(suspects[0], (), None)
-        return Blame(None, suspects, max(1, len(suspects) // 2))
+            others.pop(suspects[0], None)
+            return Blame(suspects[0], others)
+        return Blame(None, others | dict.fromkeys(suspects, max(1, len(suspects) // 2)))
 
     def bury(self, open_runs: Iterable[RunOrder]) -> None:
         """The process is dead, and these runs wait for the next one."""
         self.ready = False
         self._waiting = {key_of(order): order for order in open_runs}
         self._forget()
+
+    def _kill_hung(self, runs: Iterable[Key], why: str) -> None:
+        self._hung = tuple(runs)
+        self._port.kill(why, is_hung=True)
 
     def _expect_end(self, key: Key) -> None:
         self._stop_by[key] = self._clock() + STOP_GRACE_SECONDS

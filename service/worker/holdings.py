@@ -24,6 +24,7 @@ from service.protocol import (
 from service.worker.devices import Device, Port, num_places
 from service.worker.limits import Limits
 from service.worker.messages import (
+    Beat,
     CannotStart,
     DeviceEvent,
     Died,
@@ -57,12 +58,16 @@ class Holdings:
     Args:
         devices: by name.
         clock: monotonic seconds.
+        hang_seconds: as a `Device` has them.
     """
 
-    def __init__(self, devices: Mapping[str, Port], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, devices: Mapping[str, Port], clock: Callable[[], float], *, hang_seconds: float
+    ) -> None:
         self._limits = Limits()
         self._devices = {
-            name: Device(name, port, clock, self._limits) for name, port in devices.items()
+            name: Device(name, port, clock, self._limits, hang_seconds)
+            for name, port in devices.items()
         }
         self._runs: dict[Key, _Run] = {}
         self._statement: SyncRequest | None = None
@@ -105,6 +110,8 @@ class Holdings:
                 device.prepared(key)
             case Idle(num_slots=num_slots):
                 device.num_idle = num_slots
+            case Beat():
+                device.beats(event)
             case Started(key=key, program=program):
                 device.trains(key)
                 if (started := self._open_run(key)) is not None:
@@ -118,8 +125,8 @@ class Holdings:
                 if limit is not None:
                     self._limits.lower(end.run, limit)
                 self._hear_end(device, end)
-            case Died(how=how):
-                self._bury(device_name, how)
+            case Died():
+                self._bury(device_name, event)
         device.feed()
 
     def _hear_end(self, device: Device, end: RunEnded) -> None:
@@ -127,7 +134,7 @@ class Holdings:
         if (run := self._open_run(key_of(end))) is not None:
             self._end(run, end)
 
-    def _bury(self, device_name: str, how: str) -> None:
+    def _bury(self, device_name: str, died: Died) -> None:
         device = self._devices[device_name]
         blame = device.blame()
         at_what = ""
@@ -135,13 +142,14 @@ class Holdings:
             at_what = f" while at run {blame.guilty[0]}"
         elif blame.others:
             at_what = f" with {len(blame.others)} runs in training"
-        _log.warning("the process of %s %s%s; starting it anew", device_name, how, at_what)
+        _log.warning("the process of %s %s%s; starting it anew", device_name, died.how, at_what)
         if blame.guilty is not None and (run := self._open_run(blame.guilty)) is not None:
-            self._end(run, self._ended(run, "crashed", f"the device process {how}"))
-        for key in blame.others:
+            outcome = "timeout" if died.is_hung else "crashed"
+            self._end(run, self._ended(run, outcome, f"the device process {died.how}"))
+        for key, limit in blame.others.items():
             if (run := self._open_run(key)) is not None:
-                if blame.limit is not None:
-                    self._limits.lower(run.order.run, blame.limit)
+                if limit is not None:
+                    self._limits.lower(run.order.run, limit)
                 self._end(run, self._ended(run, "released"))
         if not device.ready:
             # Nobody knows when it will be of use again: others may have its runs.
@@ -247,7 +255,7 @@ class Holdings:
 
     def _end(self, run: _Run, end: RunEnded) -> None:
         run.end = end
-        if end.outcome == "crashed":
+        if end.outcome in ("crashed", "timeout"):
             self._limits.lower(run.order.run, 1)  # its next attempt shall cost nobody anything
         elif end.outcome != "released":
             self._limits.forget(run.order.run)
@@ -255,7 +263,7 @@ class Holdings:
         # Small runs end as fast as the api answers: ask for the next one while others still wait.
         # Where there is none to come, a call only takes cores from those that train.
         is_last = all(run.end is not None for run in self._runs.values())
-        is_tried_again = end.outcome in ("released", "crashed", "out_of_memory")
+        is_tried_again = end.outcome in ("released", "crashed", "timeout", "out_of_memory")
         has_more_to_give = self._is_full or any(self._num_following.values())
         self.urgent |= is_last or is_tried_again or has_more_to_give
 

@@ -2,13 +2,14 @@
 
 To the device: a `RunOrder` for each run to train, in the order they arrive, `Stop`, and the pruning
 rules of studies.  From the device: `Hello` or `CannotStart` once; then for each run `Preparing` and
-`Prepared`, `Started`, its reports and its end; and `Idle` where that changes.  The device sends
-lists of messages, which all are in the pipe before it goes on to what could end its process, so
-that what it said before it died is heard.
+`Prepared`, `Started`, its reports and its end; `Idle` where that changes; and a `Beat` every
+BEAT_SECONDS.  The device sends lists of messages, which all are in the pipe before it goes on to
+what could end its process, so that what it said before it died is heard.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.protocol import (
@@ -20,6 +21,8 @@ from service.protocol import (
     RunReport,
     StudyRules,
 )
+
+BEAT_SECONDS = 1.0
 
 Key = tuple[int, int]
 """A run and its attempt: one handing-out."""
@@ -82,6 +85,19 @@ class Idle:
 
 
 @dataclass(frozen=True)
+class Beat:
+    """The process lives, and what does not go on in it.
+
+    Attributes:
+        turn_seconds: by run that is trained now, for how long its turn has lasted already.
+        loop_seconds: for how long the main thread has been at one thing; 0 where it has none.
+    """
+
+    turn_seconds: Mapping[Key, float]
+    loop_seconds: float
+
+
+@dataclass(frozen=True)
 class Released:
     """A run comes back unharmed, and nobody is to blame.
 
@@ -101,13 +117,26 @@ class Stop:
 
 @dataclass(frozen=True)
 class Died:
-    """Not said by the device but seen by the agent: its process is gone."""
+    """Not said by the device but seen by the agent: its process is gone.
+
+    `is_hung` says that it was killed, as nothing went on in it any more.
+    """
 
     how: str
+    is_hung: bool = False
 
 
 FromDevice = (
-    Hello | CannotStart | Preparing | Prepared | Started | Idle | RunReport | RunEnded | Released
+    Hello
+    | CannotStart
+    | Preparing
+    | Prepared
+    | Started
+    | Idle
+    | Beat
+    | RunReport
+    | RunEnded
+    | Released
 )
 ToDevice = RunOrder | Stop | StudyRules
 DeviceEvent = FromDevice | Died

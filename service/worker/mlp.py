@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from search.events import Event
 from service.protocol import DatasetInfo, RunOrder, StudyRules
@@ -80,6 +80,10 @@ class MlpTrainer:
 
     def advance(self) -> Sequence[Event]:
         return self._trainer.advance()
+
+    def turns(self) -> Mapping[Key, object]:
+        # The keys are those of the orders, as they were given.
+        return cast(Mapping[Key, object], self._trainer.turns())
 
 
 def _run_input(order: RunOrder) -> RunInput:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +10,9 @@ from random import Random
 from service.protocol import RunOrder, StudyRules
 from service.worker.backoff import backoff_seconds
 from service.worker.child import Child
+from service.worker.devices import SLOW_SECONDS
 from service.worker.messages import (
+    BEAT_SECONDS,
     DeviceEvent,
     Died,
     FromDevice,
@@ -27,11 +28,16 @@ RESTART_CAP_SECONDS = 30.0
 REAP_SECONDS = 5.0
 """How long a process may take to end that has closed its pipe, or was killed."""
 
+LAST_CHANCE_SECONDS = 3 * BEAT_SECONDS
+"""How long a silent process is listened to before it is killed: where this process was stopped for
+a while, the other one may have been as well."""
+
 
 class DeviceProcess:
     """One device: at any time a process that serves it, or a time at which the next one starts.
 
     Args:
+        hang_seconds: how long a process may be silent.
         clock: monotonic seconds.
         wake: called, from any thread, when `poll` has something to do.
     """
@@ -41,17 +47,22 @@ class DeviceProcess:
         spec: DeviceSpec,
         backend: Backend,
         *,
+        hang_seconds: float,
         clock: Callable[[], float],
         random: Random,
         wake: Callable[[], None],
     ) -> None:
         self._spec = spec
         self._backend = backend
+        self._hang_seconds = hang_seconds
         self._clock = clock
         self._random = random
         self._wake = wake
         self._num_failures = 0
         self._child: Child | None = None
+        self._killed: Died | None = None
+        """What to tell of a process that was killed, once it has ended."""
+        self._is_closing = self._is_doubted = False
         self._start()
 
     @property
@@ -75,11 +86,11 @@ class DeviceProcess:
         """Prune the runs of a study by these rules."""
         self._say(rules)
 
-    def kill(self) -> None:
-        """End the process, whatever it is at; its death is an event like any other."""
+    def kill(self, why: str, *, is_hung: bool) -> None:
+        """End the process, whatever it is at; its death, which tells why, is an event as others."""
         if self._child is not None:
             self._child.kill()
-            self._is_killed = True
+            self._killed = Died(f"was killed: {why}", is_hung)
             self._due_at = self._clock() + REAP_SECONDS
 
     def hang_up(self) -> None:
@@ -103,13 +114,19 @@ class DeviceProcess:
             yield message
         if has_ended:
             yield self._bury(child)
-        elif child.has_hung_up and self._due_at == math.inf:
-            self._due_at = self._clock() + REAP_SECONDS
+        elif child.has_hung_up and not self._is_closing:
+            self._is_closing = True
+            self._due_at = min(self._due_at, self._clock() + REAP_SECONDS)
         elif self._due_at <= self._clock():
-            if self._is_killed:
+            if self._killed is not None:
                 yield self._bury(child)
+            elif self._is_closing:
+                self.kill("it closed its pipe and did not end", is_hung=False)
+            elif self._is_doubted:
+                self.kill("it said nothing for too long", is_hung=True)
             else:
-                self.kill()
+                self._is_doubted = True
+                self._due_at = self._clock() + LAST_CHANCE_SECONDS
 
     def finish(self, deadline: float) -> list[FromDevice]:
         """Wait for a process hung up on to end, and kill it at `deadline`; its last words."""
@@ -126,14 +143,18 @@ class DeviceProcess:
 
     def _start(self) -> None:
         self._child = Child(self._spec, self._backend, self._wake)
-        self._due_at = math.inf
-        self._is_killed = False
+        self._due_at = self._clock() + max(SLOW_SECONDS, self._hang_seconds)
+        self._killed = None
+        self._is_closing = self._is_doubted = False
 
     def _say(self, message: ToDevice) -> None:
         if self._child is not None:
             self._child.say(message)
 
     def _note(self, message: FromDevice) -> None:
+        if self._killed is None:
+            self._due_at = self._clock() + self._hang_seconds
+            self._is_doubted = False
         if isinstance(message, Hello):
             self._spec = replace(self._spec, name=message.info.name, survey=False)
             self._num_failures = 0
@@ -151,8 +172,10 @@ class DeviceProcess:
             )
         self._due_at = self._clock() + wait
         code = child.exit_code
+        if self._killed is not None:
+            return self._killed
         if code is None:
-            return Died("does not end, though it was killed")
+            return Died("does not end")
         if code < 0:
             return Died(f"died with signal {-code} ({signal.strsignal(-code)})")
         return Died(f"ended with code {code}")

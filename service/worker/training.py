@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +64,13 @@ class Trainer(Protocol):
 
         `Began` is told before the run is touched, which is a later call's: should that kill the
         process, it is known who trained.
+        """
+        ...
+
+    def turns(self) -> Mapping[Key, object]:
+        """By run that is trained at this moment, its turn; may be called from any thread.
+
+        A turn ends within moments, and the next one is another object.
         """
         ...
 

@@ -33,7 +33,7 @@ from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec, value
 
 OUTCOMES = [
     *("complete", "complete", "complete", "pruned", "pruned"),
-    *("diverged", "crashed", "out_of_memory", "released"),
+    *("diverged", "crashed", "out_of_memory", "timeout", "released"),
 ]
 FINAL = ("complete", "pruned", "diverged")
 PRUNERS = [None, {"name": "median", "startup": 1}, {"name": "halving", "eta": 2}]

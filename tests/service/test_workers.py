@@ -272,15 +272,16 @@ def test_a_worker_that_leaves_gives_its_runs_back(store: Store) -> None:
     assert [order.attempt for order in other.sync().start] == [2, 2]
 
 
-def test_a_crash_is_charged_until_the_run_is_given_up(store: Store) -> None:
+@pytest.mark.parametrize("reason", ["crashed", "out_of_memory", "timeout"])
+def test_a_failure_is_charged_until_the_run_is_given_up(store: Store, reason: str) -> None:
     post(store, spec(budget={"trials": 1}))
     worker = FakeWorker(store)
     for attempt in (1, 2, 3):
         (order,) = worker.held.values() if worker.held else worker.sync().start
         assert order.attempt == attempt
-        worker.sync(ended=[ended(order, "crashed", error="boom", log_tail="last words")])
+        worker.sync(ended=[ended(order, reason, error="boom", log_tail="last words")])
     (trial,) = all_trials(store)
-    assert (trial.state, trial.reason) == (TrialState.FAIL, FailReason.CRASHED)
+    assert (trial.state, trial.reason) == (TrialState.FAIL, FailReason(reason))
     (run,) = trial.runs
     assert (run.charges, run.error, run.log_tail) == (3, "boom", "last words")
     study = study_of(store)

@@ -16,7 +16,7 @@ import time
 from random import Random
 
 from service.worker.agent import Agent, device_specs, leaving_on_signals
-from tests.worker.fakes import FakeApi
+from tests.worker.fakes import HANG_SECONDS, FakeApi
 from tests.worker.trainers import ScriptedBackend
 
 
@@ -36,6 +36,7 @@ def main() -> int:
         name="test",
         specs=device_specs(None, ["cpu:0"], 1),
         backend=ScriptedBackend(),
+        hang_seconds=HANG_SECONDS,
         clock=time.monotonic,
         random=Random(0),
     )

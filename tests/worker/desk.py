@@ -19,7 +19,7 @@ from service.worker.messages import (
     Started,
     key_of,
 )
-from tests.worker.fakes import ManualClock, device_info
+from tests.worker.fakes import HANG_SECONDS, ManualClock, device_info
 
 
 class Port:
@@ -29,7 +29,7 @@ class Port:
         self.started: list[Key] = []
         self.rules: list[StudyRules] = []
         self.stopped: list[Key] = []
-        self.num_kills = 0
+        self.killed: list[tuple[str, bool]] = []
 
     def start(self, order: RunOrder) -> None:
         self.started.append(key_of(order))
@@ -40,17 +40,17 @@ class Port:
     def set_rules(self, rules: StudyRules) -> None:
         self.rules.append(rules)
 
-    def kill(self) -> None:
-        self.num_kills += 1
+    def kill(self, why: str, *, is_hung: bool) -> None:
+        self.killed.append((why, is_hung))
 
 
 class Desk:
     """Holdings with one device that is ready."""
 
-    def __init__(self, num_slots: int = 1) -> None:
+    def __init__(self, num_slots: int = 1, *, hang_seconds: float = HANG_SECONDS) -> None:
         self.clock = ManualClock()
         self.port = Port()
-        self.holdings = Holdings({"cpu:0": self.port}, self.clock)
+        self.holdings = Holdings({"cpu:0": self.port}, self.clock, hang_seconds=hang_seconds)
         self.ready = Hello(device_info("cpu:0", num_slots), None)
         self.hear(self.ready)
 

@@ -28,6 +28,7 @@ from service.worker.devices import num_places
 from service.worker.messages import Key, key_of
 
 MAX_CHARGES = 3
+HANG_SECONDS = 300.0
 DEADLINE_SECONDS = 60.0
 """How long a test waits for something before it fails."""
 
@@ -256,7 +257,7 @@ class FakeApi:
         if end.outcome in ("complete", "diverged"):
             run.state = "DONE"
             return
-        run.charges += end.outcome in ("crashed", "out_of_memory")
+        run.charges += end.outcome in ("crashed", "out_of_memory", "timeout")
         if run.charges >= MAX_CHARGES:
             run.state = "FAILED"
             return

@@ -13,7 +13,7 @@ from random import Random
 
 from service.worker.agent import Agent, device_specs
 from service.worker.training import Backend
-from tests.worker.fakes import DEADLINE_SECONDS, FakeApi
+from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, FakeApi
 from tests.worker.trainers import ScriptedBackend
 
 
@@ -23,12 +23,15 @@ def new_agent(
     backend: Backend | None = None,
     devices: tuple[str, ...] | None = ("cpu:0",),
     data_root: Path | None = None,
+    hang_seconds: float = HANG_SECONDS,
+    num_threads: int = 1,
 ) -> Agent:
     return Agent(
         api,
         name="test",
-        specs=device_specs(data_root, devices, 1),
+        specs=device_specs(data_root, devices, num_threads),
         backend=backend or ScriptedBackend(),
+        hang_seconds=hang_seconds,
         clock=time.monotonic,
         random=Random(0),
     )

@@ -18,6 +18,8 @@ from service.worker.messages import (
 from tests.worker.desk import SEGFAULT, Desk, began, complete, report
 from tests.worker.fakes import order
 
+NOT_STOPPED = ("it did not stop a run", False)
+
 
 @pytest.fixture
 def desk() -> Desk:
@@ -219,11 +221,11 @@ def test_a_device_that_does_not_stop_is_killed(desk: Desk, told_late: bool) -> N
     assert desk.holdings.kill_at == desk.clock() + STOP_GRACE_SECONDS
     desk.clock.seconds += STOP_GRACE_SECONDS - 1
     desk.holdings.kill_overdue()
-    assert desk.port.num_kills == 0
+    assert desk.port.killed == []
     desk.clock.seconds += 1
     desk.holdings.kill_overdue()
     desk.holdings.kill_overdue()
-    assert desk.port.num_kills == 1
+    assert desk.port.killed == [NOT_STOPPED]
     desk.hear(Died("died with signal 9 (Killed)"))
     assert desk.ended() == [(1, "stopped")]
     assert desk.held() == [2]
@@ -236,7 +238,7 @@ def test_a_kill_for_a_run_that_does_not_stop_charges_and_limits_nobody() -> None
     desk.answer(stop=((2, 1),))
     desk.clock.seconds += STOP_GRACE_SECONDS
     desk.holdings.kill_overdue()
-    assert desk.port.num_kills == 1
+    assert desk.port.killed == [NOT_STOPPED]
     desk.hear(Died("died with signal 9 (Killed)"), desk.ready)
     assert sorted(desk.ended()) == [(1, "released"), (2, "stopped"), (3, "released")]
     desk.answer(order(1, attempt=2), order(3, attempt=2))
@@ -249,7 +251,7 @@ def test_a_run_that_hangs_while_it_is_prepared_is_killed_too(desk: Desk) -> None
     desk.answer(stop=((1, 1), (2, 1)))
     desk.clock.seconds += STOP_GRACE_SECONDS
     desk.holdings.kill_overdue()
-    assert desk.port.num_kills == 1
+    assert desk.port.killed == [NOT_STOPPED]
     desk.hear(Died("died with signal 9 (Killed)"))
     assert desk.ended() == [(1, "stopped"), (2, "stopped")]
 
@@ -263,7 +265,7 @@ def test_a_process_that_hangs_while_it_makes_a_pack_is_killed_too() -> None:
     assert desk.holdings.kill_at == desk.clock() + STOP_GRACE_SECONDS
     desk.clock.seconds += STOP_GRACE_SECONDS
     desk.holdings.kill_overdue()
-    assert desk.port.num_kills == 1
+    assert desk.port.killed == [NOT_STOPPED]
     desk.hear(Died("died with signal 9 (Killed)"), desk.ready)
     assert desk.ended() == [(1, "stopped")]
     assert desk.port.started[2:] == [(2, 1)], "neither charged nor held back"

@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from service.protocol import RunEnded, RunOrder
 from service.worker.bench import Bench, LogTail
 from service.worker.device import Inbox, serve
-from service.worker.messages import FromDevice, Released, Stop
+from service.worker.messages import BEAT_SECONDS, Beat, FromDevice, Key, Released, Stop
+from service.worker.pulse import Pulse
 from tests.worker.fakes import DEADLINE_SECONDS, order
 from tests.worker.trainers import ScriptedTrainer
 
@@ -78,7 +80,8 @@ def served(num_ends: int, *tasks: dict[str, Any], frail: bool) -> dict[int, str]
     for run, task in enumerate(tasks, start=1):
         pipe.send(run, **task)
     pipe.close()
-    serve(Bench(ScriptedTrainer(), LogTail(), send, frail=frail), pipe.inbox)
+    trainer = ScriptedTrainer()
+    serve(Bench(trainer, LogTail(), send, frail=frail), pipe.inbox, Pulse(trainer.turns))
     return outcomes
 
 
@@ -92,3 +95,26 @@ def test_a_gpu_is_left_after_a_crash_and_gives_back_what_it_trained() -> None:
     lasting = {"epochs": 9}
     outcomes = served(9, {}, {"end": "diverge"}, {"end": "fail_oddly"}, lasting, {}, frail=True)
     assert outcomes == {1: "complete", 2: "diverged", 3: "crashed", 4: "released"}
+
+
+def test_a_beat_tells_for_how_long_nothing_has_changed() -> None:
+    turns: dict[Key, object] = {}
+    pulse = Pulse(lambda: turns)
+    assert pulse.beat() == Beat({}, 0.0)
+    turns |= dict.fromkeys([(1, 1), (2, 1)], "a turn") | {(3, 1): "another"}
+    pulse.works()
+    assert pulse.beat() == Beat({(1, 1): 0.0, (2, 1): 0.0, (3, 1): 0.0}, 0.0)
+    turns[3, 1] = "the next one"
+    assert pulse.beat() == Beat({(1, 1): BEAT_SECONDS, (2, 1): BEAT_SECONDS, (3, 1): 0.0}, 1.0)
+    pulse.works()
+    del turns[1, 1], turns[2, 1]
+    assert pulse.beat() == Beat({(3, 1): BEAT_SECONDS}, 0.0)
+    pulse.rests()
+    for _ in range(3):
+        assert pulse.beat().loop_seconds == 0.0, "a device that has nothing to do does not hang"
+
+
+def test_a_device_says_that_it_lives() -> None:
+    said: SimpleQueue[Sequence[FromDevice]] = SimpleQueue()
+    Pulse(dict).start(said.put)
+    assert said.get(timeout=DEADLINE_SECONDS) == [Beat({}, 0.0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from search.space import Config
 from search.tasks.settings import MlpDefaults
 from service.worker.mlp import MlpBackend
 from service.worker.training import DeviceSpec, Trainer
-from tests.worker.fakes import MAX_CHARGES, FakeApi
+from tests.worker.fakes import HANG_SECONDS, MAX_CHARGES, FakeApi
 from tests.worker.running import at_work, ended, new_agent
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,23 @@ class Deadly(MlpBackend):
         return super().trainer(device, spec)
 
 
+class Hanging(MlpBackend):
+    """Packs take a step of the guilty run that does not end."""
+
+    def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
+        from search.engine.pack import Pack
+
+        tick: Any = Pack.tick
+
+        def hanging_tick(pack: Any, *args: Any) -> None:
+            if any(run is not None and run.config.seed == GUILTY for run in pack._occupants):
+                threading.Event().wait()
+            tick(pack, *args)
+
+        Pack.tick = hanging_tick  # type: ignore[assignment,method-assign]
+        return super().trainer(device, spec)
+
+
 @dataclass(frozen=True)
 class Confined(MlpBackend):
     """Its process may take `room` bytes of address space past what it has when packs begin."""
@@ -66,7 +84,13 @@ class Confined(MlpBackend):
         return super().trainer(device, replace(spec, width=self.width))
 
 
-def trained(backend: MlpBackend, runs: Mapping[int, tuple[int, ...]]) -> FakeApi:
+def trained(
+    backend: MlpBackend,
+    runs: Mapping[int, tuple[int, ...]],
+    *,
+    hang_seconds: float = HANG_SECONDS,
+    num_threads: int = 1,
+) -> FakeApi:
     """The api after all runs, given by the hidden layers of their models, have ended."""
     defaults: Config = MlpDefaults().model_dump()
     api = FakeApi()
@@ -81,7 +105,9 @@ def trained(backend: MlpBackend, runs: Mapping[int, tuple[int, ...]]) -> FakeApi
                 "reproducible": True,
             }
         )
-    with at_work(new_agent(api, backend=backend)):
+    agent = new_agent(api, backend=backend, hang_seconds=hang_seconds, num_threads=num_threads)
+    with at_work(agent):
+        api.wait_until(lambda: all(run.ends for run in api.runs.values()))
         api.wait_until(lambda: all(run.state in ("DONE", "FAILED") for run in api.runs.values()))
     return api
 
@@ -96,6 +122,17 @@ def test_a_run_that_kills_the_engine_is_found_and_changes_no_value() -> None:
     innocent = {run: (16,) for run in range(1, NUM_RUNS + 1) if run != GUILTY}
     api = trained(Deadly(), {**innocent, GUILTY: (16,)})
     assert ended(api, GUILTY)[-MAX_CHARGES:] == ["crashed"] * MAX_CHARGES
+    assert set(ended(api, GUILTY)[:-MAX_CHARGES]) <= {"released"}
+    undisturbed = trained(MlpBackend(), innocent)
+    for run in innocent:
+        assert_same(api, undisturbed, run)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_run_that_hangs_in_the_engine_is_found_and_changes_no_value(num_threads: int) -> None:
+    innocent = {1: (16,), 2: (32,)}
+    api = trained(Hanging(), {**innocent, GUILTY: (16,)}, hang_seconds=2, num_threads=num_threads)
+    assert ended(api, GUILTY)[-MAX_CHARGES:] == ["timeout"] * MAX_CHARGES
     assert set(ended(api, GUILTY)[:-MAX_CHARGES]) <= {"released"}
     undisturbed = trained(MlpBackend(), innocent)
     for run in innocent:

@@ -21,7 +21,7 @@ import pytest
 from service.worker import agent as agent_module
 from service.worker.agent import run_worker
 from service.worker.api import CallFailed
-from tests.worker.fakes import DEADLINE_SECONDS, FakeApi
+from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, FakeApi
 from tests.worker.running import Running, new_agent, pid_of, wait_for_death
 from tests.worker.trainers import NoDevice
 
@@ -146,6 +146,7 @@ SETTINGS: dict[str, Any] = {
     "pack_width": None,
     "compile": False,
     "cache_dir": None,
+    "hang_seconds": HANG_SECONDS,
 }
 
 

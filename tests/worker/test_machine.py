@@ -30,7 +30,7 @@ from service.worker.messages import (
     key_of,
 )
 from service.worker.session import Answer, Call, Register, Session
-from tests.worker.fakes import FakeApi, ManualClock, device_info
+from tests.worker.fakes import HANG_SECONDS, FakeApi, ManualClock, device_info
 
 DEVICES = ("cpu:0", "cuda:0")
 NUM_SLOTS = 4
@@ -83,7 +83,7 @@ class FakeDevice:
     def set_rules(self, rules: StudyRules) -> None:
         pass
 
-    def kill(self) -> None:
+    def kill(self, why: str, *, is_hung: bool) -> None:
         self.die()
         self.died_with = []
 
@@ -182,7 +182,7 @@ class AgentMachine(RuleBasedStateMachine):
             self.api.add(run)
         halved: dict[int, int] = {}
         self.devices = {name: FakeDevice(name, halved) for name in DEVICES}
-        self.holdings = Holdings(self.devices, self.clock)
+        self.holdings = Holdings(self.devices, self.clock, hang_seconds=HANG_SECONDS)
         self.session = Session("worker", (), self.holdings, clock=self.clock, random=Random(0))
         self.call: Call | None = None
         self.leaves = False

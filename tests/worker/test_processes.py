@@ -21,13 +21,14 @@ from service.worker import devices as devices_module
 from service.worker import process as process_module
 from service.worker.api import CallFailed
 from service.worker.device import CPU_NICENESS
-from service.worker.messages import DeviceEvent, Died
+from service.worker.devices import SLOW_SECONDS
+from service.worker.messages import Beat, DeviceEvent, Died, Hello
 from service.worker.mlp import MlpBackend
 from service.worker.process import DeviceProcess
 from service.worker.training import DeviceSpec
-from tests.worker.fakes import DEADLINE_SECONDS, MAX_CHARGES, FakeApi, ManualClock
+from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, MAX_CHARGES, FakeApi, ManualClock
 from tests.worker.running import at_work, ended, new_agent, pid_of
-from tests.worker.trainers import DiesAtStart, DiesOnce, ScriptedBackend
+from tests.worker.trainers import DiesAtStart, DiesOnce, ScriptedBackend, StopsOnce
 
 pytestmark = pytest.mark.slow
 
@@ -64,11 +65,11 @@ class Pipe:
         os.close(self._reader)
 
 
-def check_found(api: FakeApi, guilty: int, num_slots: int) -> None:
+def check_found(api: FakeApi, guilty: int, num_slots: int, outcome: str = "crashed") -> None:
     """The run was charged, after no more tries than it takes to halve a pack, and no other was."""
     outcomes = ended(api, guilty)
     num_released = len(outcomes) - MAX_CHARGES
-    assert outcomes == ["released"] * num_released + ["crashed"] * MAX_CHARGES
+    assert outcomes == ["released"] * num_released + [outcome] * MAX_CHARGES
     assert num_released + 1 <= math.ceil(math.log2(num_slots)) + 1
     for run in api.runs.keys() - {guilty}:
         assert api.runs[run].charges == 0
@@ -184,7 +185,8 @@ def test_a_device_that_closes_its_pipes_and_lives_on_is_replaced(
     with at_work(new_agent(api, backend=ScriptedBackend(num_slots=1))):
         api.wait_until(lambda: all_over(api))
     assert ended(api, 1) == ["crashed"] * MAX_CHARGES
-    assert api.runs[1].ends[0].error == "the device process died with signal 9 (Killed)"
+    error = "the device process was killed: it closed its pipe and did not end"
+    assert api.runs[1].ends[0].error == error
     assert ended(api, 2) == ["complete"]
 
 
@@ -250,7 +252,14 @@ def test_a_process_that_dies_at_its_start_is_started_again_with_growing_waits() 
     clock = ManualClock()
     spec = DeviceSpec("cpu:0", None, 1)
     woken = threading.Event()
-    process = DeviceProcess(spec, DiesAtStart(), clock=clock, random=Random(0), wake=woken.set)
+    process = DeviceProcess(
+        spec,
+        DiesAtStart(),
+        hang_seconds=HANG_SECONDS,
+        clock=clock,
+        random=Random(0),
+        wake=woken.set,
+    )
     waits = []
     for _ in range(4):
         events: list[DeviceEvent] = []
@@ -303,6 +312,69 @@ def test_a_run_that_does_not_stop_loses_its_process_and_no_other_is_charged(
     assert ends.count(["complete"]) == 2
     for run in range(2, 7):
         assert told(api, run) == expected(run, num_epochs)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [("hang", "a step did not end for 2 s"), ("stop", "it said nothing for too long")],
+)
+def test_a_run_that_hangs_is_found_and_fails_alone(end: str, reason: str) -> None:
+    api = FakeApi()
+    num_slots = 4
+    for run in range(1, num_slots + 3):
+        api.add(run) if run != 2 else api.add(2, epochs=1, end=end)
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots), hang_seconds=2)):
+        api.wait_until(lambda: all_over(api))
+    check_found(api, 2, num_slots, outcome="timeout")
+    errors = {end.error for end in api.runs[2].ends if end.outcome == "timeout"}
+    assert errors == {f"the device process was killed: {reason}"}
+
+
+def test_a_process_that_does_not_get_ready_is_started_anew(tmp_path: Path) -> None:
+    clock, woken = ManualClock(), threading.Event()
+    spec = DeviceSpec("cpu:0", tmp_path)
+    process = DeviceProcess(
+        spec, StopsOnce(), hang_seconds=5, clock=clock, random=Random(0), wake=woken.set
+    )
+    assert process.due_at == clock() + SLOW_SECONDS
+    for _ in ("doubted", "killed"):
+        clock.seconds = process.due_at
+        assert list(process.poll()) == []
+    (tmp_path / "cpu:0").touch()  # the next one does not stop, whatever the first had come to
+    events: list[DeviceEvent] = []
+    while not any(isinstance(event, Hello) for event in events):
+        assert process.due_at <= clock() or woken.wait(DEADLINE_SECONDS)
+        woken.clear()
+        events += process.poll()
+    assert events[0] == Died("was killed: it said nothing for too long", is_hung=True)
+    process.hang_up()
+    process.finish(clock() + DEADLINE_SECONDS)
+
+
+def test_a_worker_that_was_stopped_itself_takes_no_device_for_hung() -> None:
+    clock, woken = ManualClock(), threading.Event()
+    process = DeviceProcess(
+        DeviceSpec("cpu:0", None),
+        ScriptedBackend(),
+        hang_seconds=5,
+        clock=clock,
+        random=Random(0),
+        wake=woken.set,
+    )
+    while process.due_at != clock() + 5:
+        assert woken.wait(DEADLINE_SECONDS)
+        woken.clear()
+        list(process.poll())
+    clock.seconds += 1_000
+    heard = list(process.poll())
+    while not heard:
+        assert woken.wait(DEADLINE_SECONDS)
+        woken.clear()
+        heard += process.poll()
+    assert {type(message) for message in heard} == {Beat}
+    assert process.due_at == clock() + 5
+    process.hang_up()
+    process.finish(clock() + DEADLINE_SECONDS)
 
 
 def test_a_run_cancelled_in_mid_flight_frees_its_slot_and_changes_nothing() -> None:

@@ -13,7 +13,7 @@ from service.worker.api import CallFailed
 from service.worker.holdings import Holdings
 from service.worker.messages import Hello, Key
 from service.worker.session import ENDS_SECONDS, RETRY_CAP_SECONDS, Register, Session, Sync
-from tests.worker.fakes import ManualClock, device_info, order
+from tests.worker.fakes import HANG_SECONDS, ManualClock, device_info, order
 
 NOTHING = SyncResponse(start=(), stop=(), refused=())
 
@@ -28,7 +28,7 @@ class Port:
     def set_rules(self, rules: StudyRules) -> None:
         pass
 
-    def kill(self) -> None:
+    def kill(self, why: str, *, is_hung: bool) -> None:
         pass
 
 
@@ -37,7 +37,7 @@ class Line:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.holdings = Holdings({"cpu:0": Port()}, self.clock)
+        self.holdings = Holdings({"cpu:0": Port()}, self.clock, hang_seconds=HANG_SECONDS)
         self.holdings.hear("cpu:0", Hello(device_info("cpu:0"), None))
         self.session = Session("here", (), self.holdings, clock=self.clock, random=Random(1))
 

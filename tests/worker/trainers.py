@@ -56,6 +56,7 @@ class ScriptedTrainer:
         self._epochs: dict[Key, int] = {}
         self._rules: dict[str, int] = {}
         self._round: Iterator[list[Event]] = iter(())
+        self._turn: object | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -78,6 +79,9 @@ class ScriptedTrainer:
     def num_idle(self) -> int:
         num_runs = len(self._training) + len(self._waiting)
         return max(0, self.num_slots - num_runs) if self._training else 0
+
+    def turns(self) -> dict[Key, object]:
+        return {} if self._turn is None else dict.fromkeys(list(self._training), self._turn)
 
     def advance(self) -> list[Event]:
         """A run at a time: what it came to is told before the next one may end the process."""
@@ -170,6 +174,7 @@ class ScriptedTrainer:
             return
         if "hung" in task:
             Path(task["hung"]).write_bytes(b".")
+        self._turn = object()
         threading.Event().wait()
 
     def stop(self, key: Key) -> Iterator[Event]:
@@ -228,5 +233,15 @@ class DiesOnce(ScriptedBackend):
         mark = spec.data_root / device
         if not mark.exists():
             mark.touch()
-            os._exit(7)
+            self.die()
         return ScriptedTrainer()
+
+    def die(self) -> None:
+        os._exit(7)
+
+
+class StopsOnce(DiesOnce):
+    """Does not die but stops, for ever."""
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)

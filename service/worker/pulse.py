@@ -1,0 +1,54 @@
+"""The heartbeat of a device process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from service.worker.messages import BEAT_SECONDS, Beat, FromDevice, Key
+
+
+class Pulse:
+    """Says from a thread of its own that the process lives, and what does not go on in it.
+
+    It counts its own beats rather than seconds of a clock: a process that was stopped for a while,
+    and everything in it, has not hung.
+
+    Args:
+        turns: as a `Trainer` has them.
+    """
+
+    def __init__(self, turns: Callable[[], Mapping[Key, object]]) -> None:
+        self._turns = turns
+        self._doing: object | None = None
+        self._num_beats: dict[object, int] = {}
+
+    def start(self, send: Callable[[Sequence[FromDevice]], None]) -> None:
+        """Send a beat every BEAT_SECONDS from now on."""
+        threading.Thread(target=self._run, args=(send,), name="pulse", daemon=True).start()
+
+    def works(self) -> None:
+        """The main thread begins with something."""
+        self._doing = object()
+
+    def rests(self) -> None:
+        """The main thread waits to be told something."""
+        self._doing = None
+
+    def beat(self) -> Beat:
+        """What to say now; to be called every BEAT_SECONDS."""
+        turns, doing = self._turns(), self._doing
+        before = self._num_beats
+        self._num_beats = {thing: before.get(thing, -1) + 1 for thing in {*turns.values(), doing}}
+        seconds = {thing: num * BEAT_SECONDS for thing, num in self._num_beats.items()}
+        return Beat(
+            {key: seconds[turn] for key, turn in turns.items()},
+            0.0 if doing is None else seconds[doing],
+        )
+
+    def _run(self, send: Callable[[Sequence[FromDevice]], None]) -> None:
+        pause = threading.Event()
+        with suppress(BrokenPipeError):  # the agent has died
+            while not pause.wait(BEAT_SECONDS):
+                send([self.beat()])

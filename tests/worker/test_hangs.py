@@ -1,0 +1,112 @@
+"""Whose fault it is that a device's process hangs, and what becomes of those in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.worker.devices import SLOW_SECONDS
+from service.worker.messages import Beat, Died, Prepared, Preparing
+from tests.worker.desk import Desk, began, complete
+from tests.worker.fakes import HANG_SECONDS, order
+
+STUCK = ("a step did not end for 300 s", True)
+KILLED = Died("was killed: a step did not end for 300 s", is_hung=True)
+SILENT = Died("was killed: it said nothing for too long", is_hung=True)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk(num_slots=4)
+
+
+def test_a_run_whose_step_does_not_end_pays_for_it_and_no_other(desk: Desk) -> None:
+    desk.answer(*map(order, range(1, 5)))
+    desk.hear(began(1), began(2), Preparing((3, 1)), Prepared((3, 1)), Preparing((4, 1)))
+    desk.hear(Beat({(1, 1): HANG_SECONDS - 1, (2, 1): 0.0}, 0.0))
+    assert desk.port.killed == []
+    desk.hear(Beat({(1, 1): HANG_SECONDS, (2, 1): 0.0}, HANG_SECONDS))
+    desk.hear(Beat({(1, 1): HANG_SECONDS + 1}, HANG_SECONDS + 1))
+    assert desk.port.killed == [STUCK]
+    desk.hear(KILLED, desk.ready)
+    assert sorted(desk.ended()) == [(1, "timeout"), (2, "released")]
+    (end, _) = sorted(desk.holdings.statement().ended, key=lambda end: end.run)
+    assert end.error == "the device process was killed: a step did not end for 300 s"
+    assert desk.port.started[4:] == [(3, 1), (4, 1)], "those that waited are tried at once"
+    desk.answer(order(2, attempt=2))
+    assert desk.port.started[6:] == [(2, 2)], "the other one of a pack of its own is not held back"
+
+
+def test_a_run_that_hung_is_alone_from_then_on(desk: Desk) -> None:
+    desk.answer(order(1))
+    desk.hear(began(1), Beat({(1, 1): HANG_SECONDS}, 0.0), KILLED, desk.ready)
+    desk.answer(order(2))
+    desk.answer(order(1, attempt=2))
+    assert desk.port.started[1:] == [(2, 1)]
+    desk.hear(began(2), complete(2))
+    assert desk.port.started[2:] == [(1, 2)]
+
+
+def test_those_that_hung_together_are_tried_again_in_halves(desk: Desk) -> None:
+    desk.answer(*map(order, range(1, 5)))
+    desk.hear(*map(began, range(1, 5)))
+    desk.hear(Beat(dict.fromkeys([(run, 1) for run in range(1, 5)], HANG_SECONDS), 0.0))
+    desk.hear(KILLED, desk.ready)
+    assert desk.ended() == [(run, "released") for run in range(1, 5)]
+    desk.answer(*[order(run, attempt=2) for run in range(1, 5)])
+    assert desk.port.started[4:] == [(1, 2), (2, 2)]
+    desk.hear(began(1, 2), began(2, 2), Beat({(1, 2): HANG_SECONDS, (2, 2): HANG_SECONDS}, 0.0))
+    desk.hear(KILLED, desk.ready)
+    desk.answer(*[order(run, attempt=3) for run in (1, 2)])
+    assert desk.port.started[6:8] == [(3, 2), (4, 2)]
+    desk.hear(began(3, 2), began(4, 2), complete(3, 2), complete(4, 2), began(1, 3))
+    desk.hear(Beat({(1, 3): HANG_SECONDS}, 0.0), KILLED)
+    assert (1, "timeout") in desk.ended()
+
+
+def test_a_process_that_falls_silent_hangs_by_the_run_that_trained_alone(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), Preparing((2, 1)), Prepared((2, 1)), SILENT, desk.ready)
+    assert desk.ended() == [(1, "timeout")]
+    assert desk.held() == [2]
+
+
+def test_a_process_that_falls_silent_charges_none_of_several(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), began(2), SILENT, desk.ready)
+    assert desk.ended() == [(1, "released"), (2, "released")]
+    desk.answer(order(1, attempt=2), order(2, attempt=2))
+    assert desk.port.started[2:] == [(1, 2)]
+
+
+def test_what_comes_before_training_may_take_longer() -> None:
+    desk = Desk(num_slots=4, hang_seconds=5)
+    desk.answer(*map(order, range(1, 4)))
+    desk.hear(began(1), began(2), Preparing((3, 1)), Beat({}, SLOW_SECONDS - 1))
+    assert desk.port.killed == []
+    desk.hear(Beat({}, SLOW_SECONDS))
+    assert desk.port.killed == [("it was at one thing for 600 s", True)]
+    desk.hear(SILENT, desk.ready)
+    assert sorted(desk.ended()) == [(1, "released"), (2, "released"), (3, "timeout")]
+    desk.answer(order(1, attempt=2), order(2, attempt=2))
+    assert desk.port.started[3:] == [(1, 2), (2, 2)], "not held back"
+
+
+def test_a_pack_that_does_not_open_is_not_the_fault_of_another(desk: Desk) -> None:
+    desk.answer(*map(order, range(1, 4)))
+    desk.hear(began(1))
+    for run in (2, 3):
+        desk.hear(Preparing((run, 1)), Prepared((run, 1)))
+    desk.hear(Beat({}, SLOW_SECONDS), SILENT, desk.ready)
+    assert desk.ended() == [(run, "released") for run in (1, 2, 3)]
+    desk.answer(*[order(run, attempt=2) for run in (1, 2, 3)])
+    assert desk.port.started[3:] == [(1, 2)]
+    desk.hear(began(1, 2), complete(1, 2))
+    assert desk.port.started[4:] == [(2, 2)], "one at a time"
+
+
+def test_a_hang_of_a_run_that_was_stopped_charges_nobody(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), began(2))
+    desk.answer(stop=((1, 1),))
+    desk.hear(Beat({(1, 1): HANG_SECONDS}, 0.0), KILLED, desk.ready)
+    assert sorted(desk.ended()) == [(1, "stopped"), (2, "released")]
