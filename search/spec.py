@@ -80,6 +80,15 @@ class Budget(_Part):
             description="no new trials once this much time has passed since the first one began",
         ),
     ] = None
+    run_seconds: Annotated[
+        Real | None,
+        Field(
+            gt=0,
+            le=MAX_SECONDS,
+            description="how long a run may train; one that takes longer though it trains alone "
+            "fails as `timeout` in the end",
+        ),
+    ] = None
     max_parallel: Annotated[
         Whole | None,
         Field(
@@ -235,6 +244,8 @@ def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
         for field in ("metric", "direction"):
             if field not in spec.objective.model_fields_set:
                 yield f"objective.{field}", "is missing: an external study has no default"
+        if spec.budget.run_seconds is not None:
+            yield "budget.run_seconds", "your own program decides when an external trial ends"
         return
     for name, parameter in spec.space.items():
         domain = task.parameters.get(name)

@@ -71,6 +71,7 @@ def orders(tx: Transaction, runs: Iterable[RunOfTrial]) -> Iterator[RunOrder]:
                 row.spec,
                 {
                     "study": row.name,
+                    "run_seconds": row.spec.budget.run_seconds,
                     "num_following": 0 if row.stopping else num_to_come * row.spec.replicates,
                     **common,
                 },

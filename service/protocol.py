@@ -186,6 +186,9 @@ class RunOrder(RunKey):
     reproducible: bool = Field(
         False, description="whether the same study must give the same values every time"
     )
+    run_seconds: float | None = Field(
+        None, description="how long it may train; null: as long as it takes"
+    )
     num_following: Annotated[int, Field(ge=0)] = Field(
         0, description="runs of trials that the study has still to make"
     )

@@ -121,6 +121,8 @@ def _note(spec: StudySpec) -> Iterator[str]:
     limits = [f"{spec.num_trials} trials", f"at most {spec.max_parallel} at once"]
     if not spec.external:
         limits.append(f"{budget.epochs} epochs a run")
+    if budget.run_seconds is not None:
+        limits.append(f"{budget.run_seconds:g} s a run")
     if budget.seconds is not None:
         limits.append(f"no new trials after {budget.seconds:g} s")
     direction, metric = objective.direction.capitalize(), _code(objective.metric)

@@ -229,11 +229,11 @@ class Agent:
         leave_by = math.inf
         while not session.over and self._clock() < leave_by and self._num_leave_requests < 2:
             self._call(session)
-            self._wait(min(session.due_at, holdings.kill_at, leave_by))
+            self._wait(min(session.due_at, holdings.due_at, leave_by))
             for process in self._processes:
                 for event in process.poll():
                     holdings.hear(process.name, event)
-            holdings.kill_overdue()
+            holdings.end_overdue()
             while not self._answers.empty():
                 self._take(session, self._answers.get())
             if self._num_leave_requests and leave_by == math.inf:

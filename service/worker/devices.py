@@ -87,6 +87,8 @@ class Device:
         self._preparing: Key | None = None
         self._prepared: dict[Key, None] = {}  # in the order they came
         self._training = Shares(self._clock)
+        self._most_beside: dict[Key, int] = {}  # how many trained at once, at most, by run
+        self._end_by: dict[Key, float] = {}  # of runs whose training has a limit
         self._stop_by: dict[Key, float] = {}
         self._killed = False  # for a run that it did not stop
         self._hung: tuple[Key, ...] = ()  # it was killed for these
@@ -107,6 +109,7 @@ class Device:
                 self._expect_end(key)
             self._given.discard(key)
             self._prepared.pop(key, None)
+            self._end_by.pop(key, None)
             self._port.stop(key)
 
     def set_rules(self, rules: StudyRules) -> None:
@@ -142,18 +145,24 @@ class Device:
         if key in self._given:
             self._prepared[key] = None
 
-    def trains(self, key: Key) -> None:
-        """A run has begun to train."""
+    def trains(self, key: Key, limit_seconds: float | None) -> None:
+        """A run has begun to train, for so long at most where there is a limit."""
         self._prepared.pop(key, None)
         self._training.begin(key)
+        for other in self._training:
+            self._most_beside[other] = max(self._most_beside.get(other, 0), len(self._training))
         if key not in self._given:  # it began before the word that stops it came
             self._expect_end(key)
+        elif limit_seconds is not None:
+            self._end_by[key] = self._clock() + limit_seconds
 
     def leaves(self, key: Key) -> None:
         """The process has nothing to do with the run any more."""
         self._given.discard(key)
         self._prepared.pop(key, None)
         self._training.end(key)
+        self._most_beside.pop(key, None)
+        self._end_by.pop(key, None)
         self._stop_by.pop(key, None)
         if self._preparing == key:
             self._preparing = None
@@ -161,6 +170,16 @@ class Device:
     def seconds(self, key: Key) -> float:
         """The device time of a run that trains; 0 for others."""
         return self._training.seconds(key)
+
+    @property
+    def end_at(self) -> float:
+        """When the next run will have trained for too long; infinite where none has a limit."""
+        return min(self._end_by.values(), default=math.inf)
+
+    def overdue(self) -> dict[Key, int]:
+        """The runs that have trained for too long, and how many trained at once meanwhile."""
+        now = self._clock()
+        return {key: self._most_beside[key] for key, by in self._end_by.items() if by <= now}
 
     # ---- processes that do not stop a run, and those that die
 

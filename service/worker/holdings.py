@@ -113,8 +113,9 @@ class Holdings:
             case Beat():
                 device.beats(event)
             case Started(key=key, program=program):
-                device.trains(key)
-                if (started := self._open_run(key)) is not None:
+                started = self._open_run(key)
+                device.trains(key, None if started is None else started.order.run_seconds)
+                if started is not None:
                     started.program = program
             case RunReport():
                 if (reported := self._open_run(key_of(event))) is not None:
@@ -215,19 +216,36 @@ class Holdings:
                 self._end(run, self._ended(run, "released"))
         self.urgent = True
 
-    # ---- runs that do not stop when told to
+    # ---- runs that do not end in their time
 
     @property
-    def kill_at(self) -> float:
-        """When to call `kill_overdue`; infinite where no device is to stop a run."""
-        return min(device.kill_at for device in self._devices.values())
+    def due_at(self) -> float:
+        """When to call `end_overdue`; infinite where no run has to end."""
+        return min(min(device.end_at, device.kill_at) for device in self._devices.values())
 
-    def kill_overdue(self) -> None:
-        """Kill the processes that have gone on for too long with a run they were to stop."""
+    def end_overdue(self) -> None:
+        """End the runs that have trained for too long, and processes that did not stop a run.
+
+        A run that had company may have been held up by it.  It is tried again beside half as many,
+        uncharged, until it is alone.
+        """
         for device in self._devices.values():
+            for key, num_runs in device.overdue().items():
+                if (run := self._open_run(key)) is not None:
+                    self._end_overdue(run, num_runs)
+                device.stop(key)
             device.kill_overdue()
 
     # ----
+
+    def _end_overdue(self, run: _Run, num_runs: int) -> None:
+        """End a run that has trained for too long, among so many."""
+        if num_runs == 1:
+            limit = f"budget.run_seconds, which is {run.order.run_seconds:g}"
+            self._end(run, self._ended(run, "timeout", f"it trained longer than {limit}"))
+        else:
+            self._limits.lower(run.order.run, num_runs // 2)
+            self._end(run, self._ended(run, "released"))
 
     def _open_run(self, key: Key) -> _Run | None:
         """A run held and not ended."""

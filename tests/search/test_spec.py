@@ -142,6 +142,7 @@ def test_tpe_has_a_tenth_of_its_trials_in_flight(trials: int, max_parallel: int)
         (changed(EXTERNAL, "objective.metric", ABSENT), "objective.metric", "is missing"),
         (changed(EXTERNAL, "objective.direction", ABSENT), "objective.direction", "is missing"),
         (changed(EXTERNAL, "early_stopping", {"patience": 2}), "early_stopping", "your own"),
+        (changed(EXTERNAL, "budget.run_seconds", 9), "budget.run_seconds", "your own"),
         (
             changed(
                 EXTERNAL,

@@ -80,6 +80,13 @@ def test_nobody_gets_more_runs_than_a_statement_can_name(
     assert [len(worker.sync(free_slots={"cpu:0": 10}).start) for _ in range(2)] == [5, 0]
 
 
+def test_orders_say_how_long_a_run_may_train(store: Store) -> None:
+    post(store, spec("a", budget={"trials": 1, "run_seconds": 60}))
+    post(store, spec("b", budget={"trials": 1}))
+    orders = FakeWorker(store, num_slots=2).sync().start
+    assert {order.study: order.run_seconds for order in orders} == {"a": 60.0, "b": None}
+
+
 def test_runs_go_out_by_number_and_replicate(store: Store) -> None:
     post(store, spec(budget={"trials": 10}, replicates=3))
     worker = FakeWorker(store, num_slots=8)

@@ -205,7 +205,7 @@ def test_the_end_of_a_stopped_run_frees_the_device_for_the_next(desk: Desk) -> N
     desk.hear(began(1))
     desk.answer(stop=((1, 1),))
     desk.hear(RunEnded(run=1, attempt=1, outcome="stopped"), began(2), complete(2))
-    assert desk.holdings.kill_at == float("inf")
+    assert desk.holdings.due_at == float("inf")
     desk.hear(Died("ended with code 0"))
     assert desk.ended() == [(1, "stopped"), (2, "complete")]
 
@@ -218,13 +218,13 @@ def test_a_device_that_does_not_stop_is_killed(desk: Desk, told_late: bool) -> N
     desk.answer(stop=((1, 1),))
     if told_late:
         desk.hear(began(1))
-    assert desk.holdings.kill_at == desk.clock() + STOP_GRACE_SECONDS
+    assert desk.holdings.due_at == desk.clock() + STOP_GRACE_SECONDS
     desk.clock.seconds += STOP_GRACE_SECONDS - 1
-    desk.holdings.kill_overdue()
+    desk.holdings.end_overdue()
     assert desk.port.killed == []
     desk.clock.seconds += 1
-    desk.holdings.kill_overdue()
-    desk.holdings.kill_overdue()
+    desk.holdings.end_overdue()
+    desk.holdings.end_overdue()
     assert desk.port.killed == [NOT_STOPPED]
     desk.hear(Died("died with signal 9 (Killed)"))
     assert desk.ended() == [(1, "stopped")]
@@ -237,7 +237,7 @@ def test_a_kill_for_a_run_that_does_not_stop_charges_and_limits_nobody() -> None
     desk.hear(*map(began, range(1, 4)), Preparing((4, 1)))
     desk.answer(stop=((2, 1),))
     desk.clock.seconds += STOP_GRACE_SECONDS
-    desk.holdings.kill_overdue()
+    desk.holdings.end_overdue()
     assert desk.port.killed == [NOT_STOPPED]
     desk.hear(Died("died with signal 9 (Killed)"), desk.ready)
     assert sorted(desk.ended()) == [(1, "released"), (2, "stopped"), (3, "released")]
@@ -250,7 +250,7 @@ def test_a_run_that_hangs_while_it_is_prepared_is_killed_too(desk: Desk) -> None
     desk.hear(Preparing((1, 1)))
     desk.answer(stop=((1, 1), (2, 1)))
     desk.clock.seconds += STOP_GRACE_SECONDS
-    desk.holdings.kill_overdue()
+    desk.holdings.end_overdue()
     assert desk.port.killed == [NOT_STOPPED]
     desk.hear(Died("died with signal 9 (Killed)"))
     assert desk.ended() == [(1, "stopped"), (2, "stopped")]
@@ -262,9 +262,9 @@ def test_a_process_that_hangs_while_it_makes_a_pack_is_killed_too() -> None:
     for run in (1, 2):
         desk.hear(Preparing((run, 1)), Prepared((run, 1)))
     desk.answer(stop=((1, 1),))
-    assert desk.holdings.kill_at == desk.clock() + STOP_GRACE_SECONDS
+    assert desk.holdings.due_at == desk.clock() + STOP_GRACE_SECONDS
     desk.clock.seconds += STOP_GRACE_SECONDS
-    desk.holdings.kill_overdue()
+    desk.holdings.end_overdue()
     assert desk.port.killed == [NOT_STOPPED]
     desk.hear(Died("died with signal 9 (Killed)"), desk.ready)
     assert desk.ended() == [(1, "stopped")]
@@ -276,7 +276,7 @@ def test_a_run_stopped_while_it_is_prepared_costs_the_process_nothing(desk: Desk
     desk.hear(Preparing((1, 1)))
     desk.answer(stop=((1, 1),))
     desk.hear(Prepared((1, 1)), RunEnded(run=1, attempt=1, outcome="stopped"))
-    assert desk.holdings.kill_at == float("inf")
+    assert desk.holdings.due_at == float("inf")
 
 
 def test_a_run_hit_by_a_kill_meant_for_the_one_before_is_given_back(desk: Desk) -> None:
@@ -284,7 +284,7 @@ def test_a_run_hit_by_a_kill_meant_for_the_one_before_is_given_back(desk: Desk) 
     desk.hear(began(1))
     desk.answer(stop=((1, 1),))
     desk.clock.seconds += STOP_GRACE_SECONDS
-    desk.holdings.kill_overdue()
+    desk.holdings.end_overdue()
     desk.hear(complete(1), began(2), Died("died with signal 9 (Killed)"))
     assert desk.ended() == [(1, "stopped"), (2, "released")]
     desk.hear(desk.ready)

@@ -1,10 +1,11 @@
-"""Whose fault it is that a device's process hangs, and what becomes of those in it."""
+"""Devices that hang, runs that train for too long: whose fault it is, and what becomes of all."""
 
 from __future__ import annotations
 
 import pytest
 
-from service.worker.devices import SLOW_SECONDS
+from service.protocol import RunEnded
+from service.worker.devices import SLOW_SECONDS, STOP_GRACE_SECONDS
 from service.worker.messages import Beat, Died, Prepared, Preparing
 from tests.worker.desk import Desk, began, complete
 from tests.worker.fakes import HANG_SECONDS, order
@@ -110,3 +111,75 @@ def test_a_hang_of_a_run_that_was_stopped_charges_nobody(desk: Desk) -> None:
     desk.answer(stop=((1, 1),))
     desk.hear(Beat({(1, 1): HANG_SECONDS}, 0.0), KILLED, desk.ready)
     assert sorted(desk.ended()) == [(1, "stopped"), (2, "released")]
+
+
+def test_a_run_that_trains_alone_for_too_long_is_charged(desk: Desk) -> None:
+    desk.answer(order(1).model_copy(update={"run_seconds": 60.0}), order(2))
+    desk.clock.seconds += 100
+    desk.hear(began(1))
+    assert desk.holdings.due_at == desk.clock() + 60
+    desk.clock.seconds += 59
+    desk.holdings.end_overdue()
+    assert desk.ended() == []
+    desk.answer()
+    desk.clock.seconds += 1
+    desk.holdings.end_overdue()
+    assert desk.port.stopped == [(1, 1)]
+    (end,) = desk.holdings.statement().ended
+    assert (end.run, end.outcome, end.device_seconds) == (1, "timeout", 60)
+    assert end.error == "it trained longer than budget.run_seconds, which is 60"
+    assert desk.port.killed == [], "its process goes on"
+    desk.hear(RunEnded(run=1, attempt=1, outcome="stopped"), began(2))
+    assert desk.holdings.due_at == float("inf")
+
+
+def test_runs_that_train_together_for_too_long_are_tried_again_in_halves(desk: Desk) -> None:
+    limited = [order(run).model_copy(update={"run_seconds": 60.0}) for run in range(1, 5)]
+    desk.answer(*limited)
+    desk.hear(*map(began, range(1, 5)), complete(4))
+    desk.clock.seconds += 60
+    desk.holdings.end_overdue()
+    assert desk.ended() == [(run, "released") for run in (1, 2, 3)] + [(4, "complete")]
+    desk.hear(*[RunEnded(run=run, attempt=1, outcome="stopped") for run in (1, 2, 3)])
+    desk.answer()
+    desk.answer(*[one.model_copy(update={"attempt": 2}) for one in limited[:3]])
+    assert desk.port.started[4:] == [(1, 2), (2, 2)], "half of four"
+    desk.hear(began(1, 2))
+    desk.clock.seconds += 1
+    desk.hear(began(2, 2))
+    desk.clock.seconds += 59
+    desk.holdings.end_overdue()
+    desk.hear(RunEnded(run=1, attempt=2, outcome="stopped"))
+    desk.clock.seconds += 1
+    desk.holdings.end_overdue()
+    assert desk.ended() == [(1, "released"), (2, "released")], "neither was alone all the time"
+
+
+def test_a_hung_run_with_a_limit_is_killed_as_one_that_does_not_stop(desk: Desk) -> None:
+    desk.answer(order(1).model_copy(update={"run_seconds": 60.0}))
+    desk.hear(began(1))
+    desk.clock.seconds += 60
+    desk.holdings.end_overdue()
+    assert desk.ended() == [(1, "timeout")]
+    assert desk.holdings.due_at == desk.clock() + STOP_GRACE_SECONDS
+    desk.clock.seconds += STOP_GRACE_SECONDS
+    desk.holdings.end_overdue()
+    assert desk.port.killed == [("it did not stop a run", False)]
+
+
+def test_a_run_that_ends_in_time_is_left_alone(desk: Desk) -> None:
+    desk.answer(order(1).model_copy(update={"run_seconds": 60.0}))
+    desk.hear(began(1), complete(1))
+    desk.clock.seconds += 60
+    desk.holdings.end_overdue()
+    assert desk.ended() == [(1, "complete")]
+
+
+def test_a_run_given_back_has_no_limit_any_more(desk: Desk) -> None:
+    desk.answer(order(1).model_copy(update={"run_seconds": 60.0}))
+    desk.hear(began(1))
+    desk.holdings.release_all()
+    desk.answer()
+    desk.clock.seconds += 60
+    desk.holdings.end_overdue()
+    assert desk.ended() == []

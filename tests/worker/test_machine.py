@@ -293,7 +293,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     def time_passes(self, seconds: float) -> None:
         self.clock.seconds += seconds
-        self.holdings.kill_overdue()
+        self.holdings.end_overdue()
 
     def boot(self, name: str) -> None:
         device = self.devices[name]

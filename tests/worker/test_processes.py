@@ -330,6 +330,20 @@ def test_a_run_that_hangs_is_found_and_fails_alone(end: str, reason: str) -> Non
     assert errors == {f"the device process was killed: {reason}"}
 
 
+def test_a_run_that_trains_for_too_long_is_stopped_and_its_process_goes_on() -> None:
+    api = FakeApi()
+    api.add(1, end="linger")
+    api.runs[1].order = api.runs[1].order.model_copy(update={"run_seconds": 0.3})
+    api.add(2)
+    with at_work(new_agent(api, backend=ScriptedBackend(num_slots=1))):
+        api.wait_until(lambda: all_over(api))
+        api.add(3)
+        api.wait_until(lambda: all_over(api))
+    assert ended(api, 1) == ["timeout"] * MAX_CHARGES
+    assert [ended(api, run) for run in (2, 3)] == [["complete"], ["complete"]]
+    assert pid_of(api, 2) == pid_of(api, 3)
+
+
 def test_a_process_that_does_not_get_ready_is_started_anew(tmp_path: Path) -> None:
     clock, woken = ManualClock(), threading.Event()
     spec = DeviceSpec("cpu:0", tmp_path)
