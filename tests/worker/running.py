@@ -1,7 +1,8 @@
-"""Agents with real device processes, for tests."""
+"""Agents with real device processes, for tests, and what runs have come to there."""
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -13,7 +14,7 @@ from random import Random
 
 from service.worker.agent import Agent, device_specs
 from service.worker.training import Backend
-from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, FakeApi
+from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, MAX_CHARGES, FakeApi
 from tests.worker.trainers import ScriptedBackend
 
 
@@ -81,3 +82,28 @@ def wait_for_death(pid: int) -> None:
         assert select.select([process], [], [], DEADLINE_SECONDS)[0], f"{pid} lives on"
     finally:
         os.close(process)
+
+
+def all_over(api: FakeApi) -> bool:
+    return all(run.state in ("DONE", "FAILED", "CANCELLED") for run in api.runs.values())
+
+
+def told(api: FakeApi, run: int) -> tuple[dict[int, float], list[float | None]]:
+    """What a run has come to, whatever process it was trained in, and in whose company."""
+    epochs = {epoch: metrics["loss"] for epoch, metrics in api.runs[run].epochs.items()}
+    return epochs, [end.value for end in api.runs[run].ends if end.outcome == "complete"]
+
+
+def expected(run: int, num_epochs: int = 2) -> tuple[dict[int, float], list[float]]:
+    return {epoch: run / epoch for epoch in range(1, num_epochs + 1)}, [1 / run]
+
+
+def check_found(api: FakeApi, guilty: int, num_slots: int, outcome: str = "crashed") -> None:
+    """The run was charged, after no more tries than it takes to halve a pack, and no other was."""
+    outcomes = ended(api, guilty)
+    num_released = len(outcomes) - MAX_CHARGES
+    assert outcomes == ["released"] * num_released + [outcome] * MAX_CHARGES
+    assert num_released + 1 <= math.ceil(math.log2(num_slots)) + 1
+    for run in api.runs.keys() - {guilty}:
+        assert api.runs[run].charges == 0
+        assert told(api, run) == expected(run)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 from search.engine.program import ProgramIdentity
 from search.space import Config
 from search.tasks.settings import MlpDefaults
+from service.worker.agent import Agent
 from service.worker.mlp import MlpBackend
 from service.worker.training import DeviceSpec, Trainer
 from tests.worker.fakes import HANG_SECONDS, MAX_CHARGES, FakeApi
-from tests.worker.running import at_work, ended, new_agent
+from tests.worker.running import all_over, at_work, ended, new_agent
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +92,8 @@ def trained(
     *,
     hang_seconds: float = HANG_SECONDS,
     num_threads: int = 1,
+    epochs: int = 2,
+    meanwhile: Callable[[FakeApi, Agent], None] | None = None,
 ) -> FakeApi:
     """The api after all runs, given by the hidden layers of their models, have ended."""
     defaults: Config = MlpDefaults().model_dump()
@@ -99,7 +103,7 @@ def trained(
         api.runs[run].order = api.runs[run].order.model_copy(
             update={
                 "task": {"name": "mlp", "dataset": "digits", "hidden": list(hidden)},
-                "config": {**defaults, "epochs": 2},
+                "config": {**defaults, "epochs": epochs},
                 "objective": {"metric": "validation_accuracy", "direction": "maximize"},
                 "penalty": {"penalize": "weights"},
                 "reproducible": True,
@@ -107,9 +111,16 @@ def trained(
         )
     agent = new_agent(api, backend=backend, hang_seconds=hang_seconds, num_threads=num_threads)
     with at_work(agent):
-        api.wait_until(lambda: all(run.ends for run in api.runs.values()))
-        api.wait_until(lambda: all(run.state in ("DONE", "FAILED") for run in api.runs.values()))
+        if meanwhile is not None:
+            meanwhile(api, agent)
+        while not all_over(api):
+            before = num_ends(api)
+            api.wait_until(lambda: all_over(api) or num_ends(api) > before)  # noqa: B023
     return api
+
+
+def num_ends(api: FakeApi) -> int:
+    return sum(len(run.ends) for run in api.runs.values())
 
 
 def assert_same(one: FakeApi, other: FakeApi, run: int) -> None:
@@ -128,15 +139,34 @@ def test_a_run_that_kills_the_engine_is_found_and_changes_no_value() -> None:
         assert_same(api, undisturbed, run)
 
 
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_a_run_that_hangs_in_the_engine_is_found_and_changes_no_value(num_threads: int) -> None:
+def test_a_run_that_hangs_in_the_engine_is_found_and_changes_no_value() -> None:
     innocent = {1: (16,), 2: (32,)}
-    api = trained(Hanging(), {**innocent, GUILTY: (16,)}, hang_seconds=2, num_threads=num_threads)
+    api = trained(Hanging(), {**innocent, GUILTY: (16,)}, hang_seconds=4, num_threads=2)
     assert ended(api, GUILTY)[-MAX_CHARGES:] == ["timeout"] * MAX_CHARGES
     assert set(ended(api, GUILTY)[:-MAX_CHARGES]) <= {"released"}
     undisturbed = trained(MlpBackend(), innocent)
     for run in innocent:
         assert_same(api, undisturbed, run)
+
+
+def test_a_process_that_is_stopped_while_several_train_charges_none_and_changes_no_value() -> None:
+    runs: dict[int, tuple[int, ...]] = {1: (16,), 2: (16,), 4: (32,)}
+
+    def stop(api: FakeApi, agent: Agent) -> None:
+        api.wait_until(lambda: all(run.epochs for run in api.runs.values()))
+        (process,) = agent._processes
+        assert process._child is not None
+        os.kill(process._child._process.pid or 0, signal.SIGSTOP)
+        api.wait_until(lambda: all(run.ends for run in api.runs.values()))
+
+    epochs = 50
+    stopped = trained(
+        MlpBackend(), runs, hang_seconds=4, num_threads=2, epochs=epochs, meanwhile=stop
+    )
+    undisturbed = trained(MlpBackend(), runs, num_threads=2, epochs=epochs)
+    for run in runs:
+        assert ended(stopped, run)[0] == "released"
+        assert_same(stopped, undisturbed, run)
 
 
 def test_a_pack_that_does_not_fit_is_halved_and_a_run_that_does_not_fit_alone_fails() -> None:
