@@ -211,18 +211,20 @@ class Device:
             at_work = preparing or tuple(self._prepared) or tuple(self._training)
             self._kill_hung(at_work, f"it was at one thing for {limit:g} s")
 
-    def blame(self) -> Blame:
-        """Whose fault it is that the process has died.
+    def blame(self, *, is_hung: bool) -> Blame:
+        """Whose fault it is that the process has died, or was killed since it hung.
 
         That is known only of a run that was alone at something.  A process that was killed died of
         the run that it did not stop, which is ours no more, or of those that hung.  One that died
-        while nobody trained may have been at a pack for those that wait for a slot.
+        while nobody trained may have been at a pack for those that wait for a slot.  One that fell
+        silent may have hung at anything.
         """
         training = tuple(self._training)
         if self._killed:
             return Blame(None, dict.fromkeys(training))
         preparing = () if self._preparing is None else (self._preparing,)
-        suspects = self._hung or preparing or training or tuple(self._prepared)
+        at_work = (*preparing, *training) if is_hung else preparing or training
+        suspects = self._hung or at_work or tuple(self._prepared)
         others: dict[Key, int | None] = dict.fromkeys(training)
         if len(suspects) == 1:
             others.pop(suspects[0], None)

@@ -137,7 +137,7 @@ class Holdings:
 
     def _bury(self, device_name: str, died: Died) -> None:
         device = self._devices[device_name]
-        blame = device.blame()
+        blame = device.blame(is_hung=died.is_hung)
         at_what = ""
         if blame.guilty is not None:
             at_what = f" while at run {blame.guilty[0]}"

@@ -79,6 +79,12 @@ def test_a_process_that_falls_silent_charges_none_of_several(desk: Desk) -> None
     assert desk.port.started[2:] == [(1, 2)]
 
 
+def test_a_run_that_was_prepared_beside_others_did_not_hang_alone(desk: Desk) -> None:
+    desk.answer(order(1), order(2))
+    desk.hear(began(1), Preparing((2, 1)), SILENT)
+    assert desk.ended() == [(1, "released"), (2, "released")]
+
+
 def test_what_comes_before_training_may_take_longer() -> None:
     desk = Desk(num_slots=4, hang_seconds=5)
     desk.answer(*map(order, range(1, 4)))
