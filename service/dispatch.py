@@ -10,7 +10,7 @@ from typing import Any
 from search.spec import StudySpec
 from service import sampling, views
 from service.ledger import Ledger, num_planned
-from service.lifecycle import StudyState, TrialState
+from service.lifecycle import SERVABLE_STUDY, TrialState
 from service.protocol import RunOrder
 from service.store.rows import RunOfTrial, StudyRow, WorkerRow
 from service.store.session import Store, Transaction
@@ -112,7 +112,7 @@ def start(
     handed: list[RunOfTrial] = []
     while len(handed) < len(devices):
         places = devices[len(handed) :]
-        runs = _startable(tx, ledger.study, limit=len(places), reserve=reserve)
+        runs = startable(tx, ledger.study, limit=len(places), reserve=reserve)
         if runs:
             handed += ledger.hand_out(runs, places[: len(runs)], **holder)
             continue
@@ -123,7 +123,7 @@ def start(
     return handed
 
 
-def _startable(tx: Transaction, study: StudyRow, *, limit: int, reserve: int) -> list[RunOfTrial]:
+def startable(tx: Transaction, study: StudyRow, *, limit: int, reserve: int) -> list[RunOfTrial]:
     """Waiting runs that may start now, in start order; at most `limit`.
 
     Those of new trials only while `max_parallel`, less `reserve`, has room for them.  There may be
@@ -221,7 +221,7 @@ def _hand_out(
                 break
             ledger = Ledger(tx, study.id)
             fingerprint = views.fingerprint_at(worker, ledger.spec)
-            if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
+            if ledger.study.state not in SERVABLE_STUDY:
                 break
             if ledger.study.data_fingerprint not in (None, fingerprint):
                 break
@@ -244,7 +244,7 @@ def _outlook(
 ) -> tuple[bool, sampling.Proposal | None]:
     """Whether a study has runs that may start, and the trials it lacks to fill all the places."""
     with store.reading() as tx:
-        runs = _startable(tx, study, limit=num_places, reserve=reserve)
+        runs = startable(tx, study, limit=num_places, reserve=reserve)
     if len(runs) == num_places:
         return True, None
     num_trials = _num_trials(num_places - len(runs), study.spec)

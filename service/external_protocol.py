@@ -13,7 +13,15 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from search.space import Config
 from service.lifecycle import FailReason, StudyState, TrialState
-from service.protocol import MAX_INT_32, MAX_REPORTS, Epoch, LongText, Metrics
+from service.protocol import (
+    MAX_INT_32,
+    MAX_REPORTS,
+    MAX_WAIT_SECONDS,
+    Epoch,
+    Label,
+    LongText,
+    Metrics,
+)
 from service.resources import Problem, Trial
 
 MAX_TRIALS_A_CALL = 1_000
@@ -31,6 +39,20 @@ class SuggestRequest(_Message):
         float,
         Field(gt=0, le=2_592_000, description="a trial not reported on for longer is given away"),
     ] = 3_600.0
+    wait_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=MAX_WAIT_SECONDS,
+            description="while there is no trial yet and there may still be one, how long the "
+            "answer waits for it",
+        ),
+    ] = 0.0
+    client_id: Label | None = Field(
+        None,
+        description="of the program that asks: it gets those of its trials first that have not "
+        "ended, with the reports they have, and only then others",
+    )
 
 
 class SuggestedTrial(_Message):

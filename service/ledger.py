@@ -172,6 +172,7 @@ class Ledger:
         devices: Sequence[str | None],
         *,
         worker_id: str | None = None,
+        client_id: str | None = None,
         data_fingerprint: str | None = None,
         lease_seconds: float | None = None,
     ) -> list[RunOfTrial]:
@@ -193,6 +194,7 @@ class Ledger:
                 attempt=one.run.attempt + 1,
                 worker_id=worker_id,
                 device=device,
+                client_id=client_id,
                 data_fingerprint=data_fingerprint,
                 lease_seconds=lease_seconds,
                 lease_expires_at=None if lease_seconds is None else now + lease_seconds,

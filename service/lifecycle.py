@@ -52,6 +52,9 @@ class FailReason(StrEnum):
 
 
 OPEN_STUDY = frozenset({StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED})
+SERVABLE_STUDY = frozenset({StudyState.QUEUED, StudyState.RUNNING})
+"""Whose runs may start."""
+
 OPEN_TRIAL = frozenset({TrialState.WAITING, TrialState.RUNNING})
 OPEN_RUN = frozenset({RunState.WAITING, RunState.RUNNING})
 
@@ -73,7 +76,7 @@ def verb_is_done(verb: str, state: StudyState, *, stopping: bool) -> bool:
         case "pause":
             return state is StudyState.PAUSED
         case "resume":
-            return state in (StudyState.QUEUED, StudyState.RUNNING)
+            return state in SERVABLE_STUDY
         case "stop":
             return stopping or state is StudyState.COMPLETED
         case _:

@@ -132,7 +132,7 @@ def run_after(news: News, *, now: float, revision: int) -> RunRow:
         **outcome.values,
     }
     if outcome.state is RunState.WAITING:
-        values |= {"worker_id": None, "device": None, "program": None, "started_at": None}
+        values |= dict.fromkeys(("worker_id", "device", "client_id", "program", "started_at"))
     else:
         values["finished_at"] = now
     return run._replace(**values)

@@ -20,6 +20,7 @@ MAX_INT_32 = 2**31 - 1
 
 MAX_HELD_RUNS = 10_000
 MAX_REPORTS = 50_000
+MAX_WAIT_SECONDS = 30.0
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 LongText = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]

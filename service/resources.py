@@ -87,6 +87,7 @@ class Run(_Resource):
     charges: int = Field(description="failures blamed on this run alone")
     worker: str | None
     device: str | None
+    client_id: str | None = Field(description="of the program that an external trial went to")
     program: str | None
     data_fingerprint: str | None
     value: float | None

@@ -15,9 +15,9 @@ from service.external_protocol import (
     SuggestResponse,
 )
 from service.ledger import Ledger, num_planned
-from service.lifecycle import OPEN_STUDY, StudyState, TrialState
+from service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, TrialState
 from service.resources import EpochMetrics, Trial, TrialWithHistory
-from service.store.rows import StudyRow, TrialRow
+from service.store.rows import RunOfTrial, StudyRow, TrialRow
 from service.store.session import Store, Transaction
 
 Remember = Callable[[Transaction, SuggestResponse], None]
@@ -98,7 +98,8 @@ def suggest(
 ) -> SuggestResponse:
     """Hand trials of an external study to a program that trains by itself.
 
-    Trials that wait (enqueued, or given up by a program that fell silent) come first.
+    Those that the client has open come first, then those that wait: enqueued, or given up by a
+    program that fell silent.  An answer without trials has changed nothing and is not remembered.
 
     Raises:
         NotFound: there is no study of that name.
@@ -116,23 +117,29 @@ def _suggest(
             row = studies.find(tx, study)
             if not row.spec.external:
                 raise Conflict(f"{study} is trained by workers; its task is not external")
-            servable = row.state in (StudyState.QUEUED, StudyState.RUNNING)
-            outlook = sampling.look(store, tx, row, request.count) if servable else None
+            held = _held(tx, row, request)
+            missing = request.count - len(held)
+            any_wait, outlook = False, None
+            if missing > 0 and row.state in SERVABLE_STUDY:
+                any_wait = bool(dispatch.startable(tx, row, limit=1, reserve=0))
+                outlook = sampling.look(store, tx, row, missing)
+            if not held and not any_wait and outlook is None:
+                return _answer(row, request, ())
         proposal = None if outlook is None else outlook.propose()
         with store.transaction() as tx:
             ledger = Ledger(tx, row.id)
-            handed = _hand_out_waiting(tx, ledger, request)
+            handed = _held(tx, ledger.study, request)
+            tx.runs.renew_leases(
+                [one.run.id for one in handed], tx.now, lease_seconds=request.lease_seconds
+            )
+            handed += _hand_out_waiting(tx, ledger, request, limit=request.count - len(handed))
             missing = request.count - len(handed)
             if missing > 0 and proposal is not None:
                 if not sampling.accept(ledger, proposal.first(missing)) and not handed:
                     continue  # a person has enqueued trials or stopped the study: look again
                 handed += _hand_out_waiting(tx, ledger, request, limit=missing)
-            response = SuggestResponse(
-                trials=tuple(handed),
-                state=ledger.study.state,
-                reason=None if len(handed) == request.count else _why_fewer(ledger),
-            )
-            if remember is not None:
+            response = _answer(ledger.study, request, handed)
+            if remember is not None and handed:
                 remember(tx, response)
             return response
 
@@ -145,30 +152,50 @@ def _find(tx: Transaction, study: str, number: int) -> tuple[StudyRow, TrialRow]
     return row, trial
 
 
-def _hand_out_waiting(
-    tx: Transaction, ledger: Ledger, request: SuggestRequest, *, limit: int | None = None
-) -> list[SuggestedTrial]:
-    if ledger.study.state not in (StudyState.QUEUED, StudyState.RUNNING):
+def _held(tx: Transaction, study: StudyRow, request: SuggestRequest) -> list[RunOfTrial]:
+    """What the client has open already, paused study or not."""
+    if request.client_id is None or study.state not in OPEN_STUDY:
         return []
-    num_places = request.count if limit is None else limit
-    handed = dispatch.start(
-        tx, ledger, None, [None] * num_places, lease_seconds=request.lease_seconds
+    return tx.runs.held_by_client(study.id, request.client_id, limit=request.count)
+
+
+def _hand_out_waiting(
+    tx: Transaction, ledger: Ledger, request: SuggestRequest, *, limit: int
+) -> list[RunOfTrial]:
+    if ledger.study.state not in SERVABLE_STUDY:
+        return []
+    return dispatch.start(
+        tx,
+        ledger,
+        None,
+        [None] * limit,
+        client_id=request.client_id,
+        lease_seconds=request.lease_seconds,
     )
-    return [
-        SuggestedTrial(
-            number=number,
-            attempt=run.attempt,
-            config=config,
-            seed=run.seed,
-            lease_seconds=request.lease_seconds,
-        )
-        for run, number, config, _ in handed
-    ]
 
 
-def _why_fewer(ledger: Ledger) -> str:
-    row, spec = ledger.study, ledger.spec
-    if row.state not in (StudyState.QUEUED, StudyState.RUNNING) or row.stopping:
+def _answer(
+    study: StudyRow, request: SuggestRequest, handed: Sequence[RunOfTrial]
+) -> SuggestResponse:
+    return SuggestResponse(
+        trials=tuple(
+            SuggestedTrial(
+                number=number,
+                attempt=run.attempt,
+                config=config,
+                seed=run.seed,
+                lease_seconds=request.lease_seconds,
+            )
+            for run, number, config, _ in handed
+        ),
+        state=study.state,
+        reason=None if len(handed) == request.count else _why_fewer(study),
+    )
+
+
+def _why_fewer(row: StudyRow) -> str:
+    spec = row.spec
+    if row.state not in SERVABLE_STUDY or row.stopping:
         return f"the study is {_condition(row)}"
     if row.next_number >= num_planned(row, spec):
         return "every trial of the budget has been handed out"

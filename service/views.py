@@ -10,7 +10,7 @@ from search.spec import StudySpec
 from service import resources
 from service.errors import InvalidInput, ServiceError
 from service.ledger import num_planned
-from service.lifecycle import StudyState
+from service.lifecycle import SERVABLE_STUDY, StudyState
 from service.protocol import DatasetInfo, DeviceInfo
 from service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
 from service.store.session import Transaction
@@ -60,7 +60,7 @@ def waits_for(tx: Transaction, row: StudyRow) -> str | None:
     """Why an open study has no run in flight; None where it has one, or has ended."""
     if row.state is StudyState.PAUSED:
         return "paused; :resume goes on"
-    if row.state not in (StudyState.QUEUED, StudyState.RUNNING):
+    if row.state not in SERVABLE_STUDY:
         return None
     if tx.studies.load([row.id])[row.id].num_in_flight > 0:
         return None
@@ -134,6 +134,7 @@ def run(row: RunRow) -> resources.Run:
         charges=row.charges,
         worker=row.worker_id,
         device=row.device,
+        client_id=row.client_id,
         program=row.program,
         data_fingerprint=row.data_fingerprint,
         value=row.value,

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
+from typing import TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+_Answer = TypeVar("_Answer")
 
 
 class Arrivals:
@@ -20,6 +27,36 @@ class Arrivals:
         with self._lock:
             for listener in self._listeners:
                 listener.wake()
+
+    async def answer(
+        self,
+        request: Request,
+        ask: Callable[[], _Answer],
+        *,
+        is_final: Callable[[_Answer], bool],
+        seconds: float,
+        look_again_seconds: float,
+    ) -> _Answer | None:
+        """What `ask` answers, asked again with each arrival until that is final or time is up.
+
+        Args:
+            ask: runs in another thread.
+            seconds: how long to wait for a final answer.
+            look_again_seconds: it is asked this often at least, since other processes tell nothing.
+
+        Returns None where nobody is there any more to take the answer.
+        """
+        with self.listening() as arrivals:
+            answer = await run_in_threadpool(ask)
+            waits_until = monotonic() + seconds
+            while not is_final(answer) and (left := waits_until - monotonic()) > 0:
+                has_arrived = await arrivals.next(min(left, look_again_seconds))
+                if not has_arrived and left <= look_again_seconds:
+                    break
+                if await request.is_disconnected():
+                    return None
+                answer = await run_in_threadpool(ask)
+            return answer
 
     @contextmanager
     def listening(self) -> Iterator[Listener]:

@@ -120,6 +120,7 @@ _TRIAL = Trial(
             charges=0,
             worker="b1946ac92492d234",
             device="cpu:0",
+            client_id=None,
             program=_PROGRAM,
             data_fingerprint=_FINGERPRINT,
             value=0.975,

@@ -19,6 +19,9 @@ from service.lifecycle import StudyState, TrialState
 from service.resources import Problem
 
 SUGGEST = SuggestRequest(count=2, lease_seconds=600).model_dump(mode="json")
+SUGGEST_WAITING = SuggestRequest(client_id="node-3", wait_seconds=20, lease_seconds=60).model_dump(
+    mode="json"
+)
 SUGGESTED = SuggestResponse(
     trials=(
         SuggestedTrial(

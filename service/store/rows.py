@@ -46,6 +46,7 @@ class RunRow(NamedTuple):
     charges: int
     worker_id: str | None
     device: str | None
+    client_id: str | None
     lease_seconds: float | None
     lease_expires_at: float | None
     program: str | None

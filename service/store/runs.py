@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, select, update
 
 from service.lifecycle import OPEN_RUN, FailReason, RunState, TrialState
 from service.store.bulk import OLD, insert_rows, one_of, update_rows
@@ -105,6 +105,19 @@ class Runs:
             query = query.where(trials.c.state == TrialState.RUNNING.value)
         return [_of_trial(row) for row in self._connection.execute(query)]
 
+    def held_by_client(self, study_id: int, client_id: str, *, limit: int) -> list[RunOfTrial]:
+        """Runs of a study handed out to a program and not ended, by trial number."""
+        query = (
+            _OF_TRIALS.where(
+                runs.c.study_id == study_id,
+                runs.c.state == RunState.RUNNING.value,
+                runs.c.client_id == client_id,
+            )
+            .order_by(trials.c.number)
+            .limit(limit)
+        )
+        return [_of_trial(row) for row in self._connection.execute(query)]
+
     def with_trials(self, run_ids: Sequence[int]) -> list[RunOfTrial]:
         """Runs by id, in that order."""
         query = _OF_TRIALS.where(self._one_of(runs.c.id, run_ids)).order_by(runs.c.id)
@@ -139,13 +152,16 @@ class Runs:
         )
         return changed == len(changes)
 
-    def renew_leases(self, run_ids: Sequence[int], now: float) -> None:
-        """Let the leases of runs, locked by their study, begin anew."""
+    def renew_leases(
+        self, run_ids: Sequence[int], now: float, *, lease_seconds: float | None = None
+    ) -> None:
+        """Let the leases of runs, locked by their study, begin anew; None leaves their length."""
         if run_ids:
+            seconds = runs.c.lease_seconds if lease_seconds is None else literal(lease_seconds)
             self._connection.execute(
                 update(runs)
                 .where(self._one_of(runs.c.id, run_ids))
-                .values(lease_expires_at=now + runs.c.lease_seconds)
+                .values(lease_seconds=seconds, lease_expires_at=now + seconds)
             )
 
     def any_lease_too_long(self, now: float) -> bool:

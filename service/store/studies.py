@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from search.spec import StudySpec
 from service.errors import Conflict
-from service.lifecycle import OPEN_RUN, OPEN_STUDY, RunState, StudyState, TrialState
+from service.lifecycle import OPEN_RUN, OPEN_STUDY, SERVABLE_STUDY, RunState, StudyState, TrialState
 from service.store.rows import StudyRow
 from service.store.tables import runs, studies, trials
 
@@ -131,7 +131,7 @@ class Studies:
         """Studies that may hand out runs, highest priority first."""
         query = (
             select(*_COLUMNS)
-            .where(studies.c.state.in_([StudyState.QUEUED.value, StudyState.RUNNING.value]))
+            .where(studies.c.state.in_([state.value for state in SERVABLE_STUDY]))
             .order_by(studies.c.priority.desc(), studies.c.id)
         )
         return [_study(row) for row in self._connection.execute(query).mappings()]

@@ -153,6 +153,7 @@ runs = Table(
     Column("charges", Integer, nullable=False, comment="failures blamed on this run alone"),
     Column("worker_id", ForeignKey(workers.c.id)),
     Column("device", String(64)),
+    Column("client_id", String(128), comment="of the external program it was handed to"),
     Column("lease_seconds", _Time, comment="only of runs trained by external programs"),
     Column("lease_expires_at", _Time, comment="likewise"),
     Column("program", String(200), comment="identity of the program that trains it, for life"),

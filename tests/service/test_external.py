@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from service import reporting, trials, workers
+from service import reporting, studies, trials, workers
 from service.errors import Conflict, InvalidInput, StaleAttempt
 from service.external_protocol import (
     CompleteRequest,
@@ -12,6 +14,7 @@ from service.external_protocol import (
     ReportRequest,
     SuggestedTrial,
     SuggestRequest,
+    SuggestResponse,
     TrialReports,
 )
 from service.lifecycle import FailReason, StudyState, TrialState
@@ -22,7 +25,7 @@ from tests.parallel import in_parallel
 from tests.service.factory import Counted, FakeWorker, external, post, spec, study_of
 
 
-def suggest(store: Store, count: int = 1, **values: float) -> tuple[SuggestedTrial, ...]:
+def suggest(store: Store, count: int = 1, **values: Any) -> tuple[SuggestedTrial, ...]:
     return trials.suggest(store, "s", SuggestRequest(count=count, **values)).trials
 
 
@@ -42,6 +45,11 @@ def tell(store: Store, *reports: dict[str, object]) -> tuple[ReportOutcome, ...]
     """Report on several trials in one call."""
     request = TrialReports.model_validate({"trials": reports})
     return reporting.report_all(store, "s", request, rules=None, max_charges=2).trials
+
+
+def tell_study(store: Store, verb: studies.Verb) -> None:
+    with store.transaction() as tx:
+        studies.apply_verb(tx, "s", verb)
 
 
 def of(trial: SuggestedTrial, *scores: float, **values: object) -> dict[str, object]:
@@ -95,6 +103,55 @@ def test_the_answer_says_why_there_are_fewer(store: Store) -> None:
     answer = trials.suggest(store, "s", SuggestRequest(count=3))
     assert len(answer.trials) == 2
     assert "max_parallel is 2" in str(answer.reason)
+
+
+def test_a_client_gets_its_open_trials_again(store: Store, clock: ManualClock) -> None:
+    post(store, external())
+    (first,) = suggest(store, client_id="a", lease_seconds=10)
+    report(store, first, 1, 0.5)
+    clock.advance(9)
+    assert suggest(store, client_id="a", lease_seconds=20) == (
+        first.model_copy(update={"lease_seconds": 20}),
+    )
+    assert epochs_of(store, 0) == {1: 0.5}
+    clock.advance(19)
+    assert workers.expire(store) == 0
+    (other,) = suggest(store, client_id="b")
+    assert other.number == 1
+    again, new = suggest(store, 2, client_id="a", lease_seconds=20)
+    assert (again.number, again.attempt, new.number) == (0, 1, 2)
+    complete(store, first)
+    assert [trial.number for trial in suggest(store, 2, client_id="a")] == [2, 3]
+
+
+def test_a_paused_study_gives_a_client_what_it_has_and_nothing_new(store: Store) -> None:
+    post(store, external())
+    (first,) = suggest(store, client_id="a")
+    tell_study(store, "pause")
+    assert suggest(store, 2, client_id="a") == (first,)
+    assert suggest(store, client_id="b") == ()
+    tell_study(store, "cancel")
+    assert suggest(store, client_id="a") == ()
+
+
+def test_a_client_that_falls_silent_loses_its_trial(store: Store, clock: ManualClock) -> None:
+    post(store, external())
+    suggest(store, client_id="a", lease_seconds=10)
+    clock.advance(11)
+    assert workers.expire(store) == 1
+    (again,) = suggest(store, client_id="b")
+    assert (again.number, again.attempt) == (0, 2)
+    assert [trial.number for trial in suggest(store, client_id="a")] == [1]
+
+
+def test_an_answer_without_trials_is_not_remembered(store: Store) -> None:
+    post(store, external(budget={"trials": 4, "max_parallel": 1}))
+    suggest(store)
+    remembered: list[SuggestResponse] = []
+    answer = trials.suggest(
+        store, "s", SuggestRequest(), remember=lambda _tx, answer: remembered.append(answer)
+    )
+    assert (answer.trials, remembered) == ((), [])
 
 
 def test_enqueued_trials_come_first(store: Store) -> None:

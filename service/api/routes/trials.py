@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service import pruning, reporting, trials
@@ -12,7 +13,7 @@ from service.api import examples, external_examples
 from service.api.auth import Reader, Writer
 from service.api.bodies import Bulk, body_of
 from service.api.context import Api
-from service.api.idempotency import Idempotent
+from service.api.idempotency import REPLAYED, Idempotent, Remember
 from service.api.openapi import problems, takes
 from service.api.pages import PageSize, TrialCursor, TrialPage, next_page_token
 from service.api.routes.params import StudyPath, TrialPath
@@ -25,7 +26,7 @@ from service.external_protocol import (
     SuggestResponse,
     TrialReports,
 )
-from service.lifecycle import TrialState
+from service.lifecycle import OPEN_STUDY, TrialState
 from service.resources import EnqueueRequest, Trial, TrialWithHistory
 
 router = APIRouter(prefix="/v1/studies/{study:name}", tags=["trials"])
@@ -88,9 +89,14 @@ def enqueue_trials(
     summary="Get trials for your own program",
     response_model=SuggestResponse,
     responses=problems(404, 409, body=True),
-    openapi_extra=takes(SuggestRequest, two_trials=external_examples.SUGGEST),
+    openapi_extra=takes(
+        SuggestRequest,
+        two_trials=external_examples.SUGGEST,
+        one_that_is_waited_for=external_examples.SUGGEST_WAITING,
+    ),
 )
-def suggest_trials(
+async def suggest_trials(
+    request: Request,
     caller: Writer,
     api: Api,
     study: StudyPath,
@@ -100,11 +106,25 @@ def suggest_trials(
     """Hand trials of a study whose task is `external` to the program that calls.
 
     Report on each trial within its lease, or it is given to another program.  `reason` says why
-    there are fewer trials than asked for.
+    there are fewer trials than asked for.  With `wait_seconds`, an answer without trials comes only
+    after that time, or once the study has ended.
     """
-    return once.perform_action(
-        caller, lambda remember: trials.suggest(api.store, study, body, remember=remember)
+    may_wait = True
+
+    def suggest(remember: Remember) -> SuggestResponse:
+        nonlocal may_wait
+        found = trials.suggest(api.store, study, body, remember=remember)
+        may_wait = not found.trials and found.state in OPEN_STUDY
+        return found
+
+    answer = await api.arrivals.answer(
+        request,
+        lambda: once.perform_action(caller, suggest),
+        is_final=lambda answer: not may_wait or REPLAYED in answer.headers,
+        seconds=body.wait_seconds,
+        look_again_seconds=api.settings.sync_interval_seconds,
     )
+    return Response() if answer is None else answer
 
 
 @router.post(

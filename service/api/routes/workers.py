@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from time import monotonic
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
-from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,10 +17,13 @@ from service.api.context import Api
 from service.api.openapi import problems, takes
 from service.api.pages import WorkerPage
 from service.api.routes.params import ID_PATTERN
-from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
-
-LONGEST_WAIT_SECONDS = 30.0
-"""Half of what the worker's client gives an answer."""
+from service.protocol import (
+    MAX_WAIT_SECONDS,
+    SyncRequest,
+    SyncResponse,
+    WorkerRegistered,
+    WorkerRegistration,
+)
 
 router = APIRouter(prefix="/v1", tags=["workers"])
 
@@ -78,16 +79,16 @@ async def sync_worker(
     most `sync_interval_seconds` and 30 seconds.  Sending it twice changes nothing.  404 or 409: the
     worker is not, or no longer, registered; register again.
     """
-    sync = partial(workers.sync, api.store, worker, body, settings=api.settings)
-    with api.arrivals.listening() as arrivals:
-        answer = await run_in_threadpool(sync)
-        waits_until = monotonic() + min(api.settings.sync_interval_seconds, LONGEST_WAIT_SECONDS)
-        may_wait = body.waits_for_work and not is_large(request)
-        while may_wait and not answer.start:
-            if not await arrivals.next(waits_until - monotonic()):
-                break
-            if await request.is_disconnected():
-                return Response()  # nobody is there to take the runs
-            answer = await run_in_threadpool(sync)
+    interval_seconds = api.settings.sync_interval_seconds
+    may_wait = body.waits_for_work and not is_large(request)
+    answer = await api.arrivals.answer(
+        request,
+        partial(workers.sync, api.store, worker, body, settings=api.settings),
+        is_final=lambda answer: bool(answer.start) or not may_wait,
+        seconds=min(interval_seconds, MAX_WAIT_SECONDS),
+        look_again_seconds=interval_seconds,
+    )
+    if answer is None:
+        return Response()  # nobody is there to take the runs
     # FastAPI would validate it again, and make objects of each of hundreds of runs for that.
     return Response(answer.model_dump_json(), media_type="application/json")
