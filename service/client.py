@@ -159,10 +159,21 @@ class Client:
 
     # -- trials ----------------------------------------------------------------------------------
 
-    def external(self, study: str, *, lease_seconds: float = 3_600.0) -> ExternalStudy:
-        """A study that your own program trains; report on each of its trials within the lease."""
+    def external(
+        self, study: str, *, lease_seconds: float = 60.0, client_id: str | None = None
+    ) -> ExternalStudy:
+        """A study that your own program trains; iterate over it for its trials.
+
+        Args:
+            lease_seconds: how long after the program's death its trials go to another; until then
+                they are renewed in the background.
+            client_id: a name that the program keeps when it is started again, to get the trials
+                it had open then at once.  It asks for one trial after the other.
+        """
         has_pruner = self.study(study).spec.pruner is not None
-        found = ExternalStudy(self, study, has_pruner=has_pruner, lease_seconds=lease_seconds)
+        found = ExternalStudy(
+            self, study, has_pruner=has_pruner, lease_seconds=lease_seconds, client_id=client_id
+        )
         self._external.append(found)
         return found
 
@@ -181,10 +192,27 @@ class Client:
         return listed(Trial, answer, "trials")
 
     def suggest(
-        self, study: str, *, count: int = 1, lease_seconds: float = 3_600.0
+        self,
+        study: str,
+        *,
+        count: int = 1,
+        lease_seconds: float = 3_600.0,
+        client_id: str | None = None,
+        wait_seconds: float = 0.0,
     ) -> SuggestResponse:
-        """Trials for your own program to train; `external` is the easier way."""
-        body = message(SuggestRequest, count=count, lease_seconds=lease_seconds)
+        """Trials for your own program to train; `external` is the easier way.
+
+        Args:
+            client_id: of the program: those of its trials that are open come first.
+            wait_seconds: how long the answer may wait for a trial while there is none, 30 at most.
+        """
+        body = message(
+            SuggestRequest,
+            count=count,
+            lease_seconds=lease_seconds,
+            client_id=client_id,
+            wait_seconds=wait_seconds,
+        )
         answer = self._post(f"{_study_path(study)}/trials:suggest", body)
         return parsed(SuggestResponse, answer)
 

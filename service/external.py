@@ -5,9 +5,10 @@
         trial.report(1, {"drag": 0.5})
         trial.complete()
 
-What is reported goes out in few calls: epochs are gathered for a second, unless the study has a
-pruner, whose answer matters at once; an end takes with it what was gathered.  Nothing is forgotten
-before the service has it: a call that was not answered is repeated as it was before the next one.
+The leases of the trials that the program has are renewed in the background.  What is reported goes
+out in few calls: epochs are gathered for a second, unless the study has a pruner, whose answer
+matters at once; an end takes with it what was gathered.  Nothing is forgotten before the service
+has it: a call that was not answered is repeated as it was before the next one.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import atexit
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from service.bodies import message
-from service.connection import ApiError
+from service.connection import ApiError, ClientError
 from service.external_protocol import (
     MAX_TRIALS_A_CALL,
     EpochReport,
@@ -31,7 +33,8 @@ from service.external_protocol import (
     TrialEnd,
     TrialReport,
 )
-from service.lifecycle import FailReason
+from service.lifecycle import OPEN_STUDY, FailReason
+from service.repeating import Repeater
 from service.resources import Problem
 
 if TYPE_CHECKING:
@@ -46,7 +49,10 @@ _MAX_EPOCHS_A_CALL = 2_000
 _INVALID = 422
 
 _MAX_SHARE_OF_LEASE = 0.25
-"""A report that waits does not renew its trial's lease meanwhile."""
+"""How old a lease may get before it is renewed, and how long reports wait at most."""
+
+_WAIT_SECONDS = 20.0
+"""How long one call waits for a trial: proxies give up on answers that take a minute."""
 
 
 class ExternalStudy:
@@ -63,6 +69,7 @@ class ExternalStudy:
         *,
         has_pruner: bool,
         lease_seconds: float,
+        client_id: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -71,6 +78,7 @@ class ExternalStudy:
         self._client = client
         self._has_pruner = has_pruner
         self._lease_seconds = lease_seconds
+        self._client_id = client_id
         self._gather_seconds = min(GATHER_SECONDS, _MAX_SHARE_OF_LEASE * lease_seconds)
         self._clock = clock
         self._sent_at = clock()
@@ -79,19 +87,70 @@ class ExternalStudy:
         self._unanswered: _Call | None = None
         self._errors: dict[int, Problem] = {}
         self._lock = threading.RLock()
+        # Weak: a trial that the program has dropped will never end, and is for others to train.
+        self._trials: weakref.WeakSet[ExternalTrial] = weakref.WeakSet()
+        self._renewal = Repeater(self.renew, seconds=_MAX_SHARE_OF_LEASE * lease_seconds)
         atexit.register(self.flush)
 
     def __iter__(self) -> Iterator[ExternalTrial]:
-        """Trials one after the other, until the study has none to hand out."""
-        while trials := self.suggest():
-            yield from trials
+        """Trials one after the other, until the study has ended; waits while others have them all.
+
+        A trial that the loop is left with, by an exception or `break`, has crashed: it goes to
+        another program, until it has failed `max_charges` times.
+
+        Raises:
+            RuntimeError: the body of the loop went on without ending its trial.
+        """
+        is_open = True
+        while is_open:
+            trials, is_open = self._suggest(1, wait_seconds=_WAIT_SECONDS)
+            for trial in trials:
+                try:
+                    yield trial
+                    if trial.is_open:
+                        raise RuntimeError(
+                            f"trial {trial.number} of {self.name} was left open: call its "
+                            "complete() in the loop, or take trials with suggest() instead"
+                        )
+                finally:
+                    if trial.is_open:
+                        with suppress(ClientError):  # its lease runs out
+                            trial.complete(state="FAIL", error="its program left it open")
 
     def suggest(self, count: int = 1) -> list[ExternalTrial]:
         """At most `count` trials to train; where there are fewer, `reason` says why."""
+        return self._suggest(count)[0]
+
+    def _suggest(
+        self, count: int, *, wait_seconds: float = 0.0
+    ) -> tuple[list[ExternalTrial], bool]:
+        """Trials to train, and whether the study may have more later."""
         self.flush()  # the sampler sees what has ended, and `max_parallel` has room for more
-        answer = self._client.suggest(self.name, count=count, lease_seconds=self._lease_seconds)
+        answer = self._client.suggest(
+            self.name,
+            count=count,
+            lease_seconds=self._lease_seconds,
+            client_id=self._client_id,
+            wait_seconds=wait_seconds,
+        )
         self.reason = answer.reason
-        return [ExternalTrial(self, suggested) for suggested in answer.trials]
+        trials = [ExternalTrial(self, suggested) for suggested in answer.trials]
+        with self._lock:
+            self._trials.update(trials)
+            if trials:
+                self._renewal.start()
+        return trials, answer.state in OPEN_STUDY
+
+    def renew(self) -> None:
+        """Renew the leases of the trials that the program has, and send what was gathered.
+
+        Called in the background.  What cannot be sent is sent with the next call.
+        """
+        with self._lock, suppress(ClientError):
+            for trial in self._trials:
+                if trial.is_open:
+                    self._gathered.setdefault(trial.number, _Gathered(trial))
+            self._send()
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -120,6 +179,7 @@ class ExternalStudy:
     def close(self) -> None:
         """Send what was gathered; the end of the interpreter does so too."""
         atexit.unregister(self.flush)
+        self._renewal.stop()
         self.flush()
 
     def __enter__(self) -> Self:
@@ -175,7 +235,8 @@ class ExternalStudy:
                 one.trial.should_prune |= outcome.should_prune
                 if outcome.error is not None:
                     self._errors[outcome.number] = outcome.error
-                    if one.end is not None and one.epochs and outcome.error.status == _INVALID:
+                    one.trial.is_open = outcome.error.status == _INVALID
+                    if one.end is not None and one.epochs and one.trial.is_open:
                         # Its epochs may be as they should: they go out without it.
                         again = self._gathered.setdefault(one.trial.number, _Gathered(one.trial))
                         again.epochs[:0] = one.epochs
@@ -195,7 +256,7 @@ class ExternalStudy:
 
 
 class ExternalTrial:
-    """A trial to train; it is the caller's until its lease runs out without a report."""
+    """A trial to train; it is the caller's until it ends or the program does."""
 
     def __init__(self, study: ExternalStudy, suggested: SuggestedTrial) -> None:
         self._study = study
@@ -204,6 +265,8 @@ class ExternalTrial:
         self.config = suggested.config
         self.seed = suggested.seed
         self._told_at = study._clock()
+        self.is_open = True
+        """Whether it is still to be ended: neither completed nor given to another program."""
         self.should_prune = False
         """Whether the study's pruner has given the trial up: complete it as PRUNED."""
 
@@ -233,6 +296,7 @@ class ExternalTrial:
         end = message(
             TrialEnd, state=state, value=value, reason=reason, error=error, metrics=metrics or {}
         )
+        self.is_open = False
         self._study._add(self, epoch=None, end=end)
 
 

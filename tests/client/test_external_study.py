@@ -360,3 +360,46 @@ def test_a_later_attempt_is_told_apart_from_an_earlier_one(
         )
         report(later, 1, 2)
     assert [[t["attempt"] for t in call] for call in desk.calls] == [[1], [2]]
+
+
+def test_leases_are_renewed_while_the_program_has_the_trials(
+    study: ExternalStudy, desk: Desk
+) -> None:
+    one, two, three = study.suggest(3)
+    one.complete(0.5)
+    report(two, 1)
+    study.renew()
+    assert desk.told() == [[(0, [], True)], [(1, [1], False), (2, [], False)]]
+    desk.stale.add(three.number)
+    study.renew()
+    assert not three.is_open
+    study.renew()
+    assert desk.told()[2:] == [[(1, [], False), (2, [], False)], [(1, [], False)]]
+    with pytest.raises(ApiError, match="trial 2 is somebody else's"):
+        report(three, 1)
+    desk.stale.clear()
+
+
+def test_a_trial_that_the_program_dropped_is_not_renewed(study: ExternalStudy, desk: Desk) -> None:
+    kept, _ = study.suggest(2)
+    del _
+    study.renew()
+    assert desk.told() == [[(kept.number, [], False)]]
+
+
+def test_an_outage_does_not_end_the_renewing(study: ExternalStudy, desk: Desk) -> None:
+    (trial,) = study.suggest()
+    desk.is_down = True
+    study.renew()
+    desk.is_down = False
+    study.renew()
+    assert desk.told() == [[(trial.number, [], False)]] * len(desk.calls)
+    assert desk.calls
+
+
+def test_they_are_renewed_in_the_background(client: Client, desk: Desk, clock: Clock) -> None:
+    with study_of(client, clock, lease_seconds=0.01) as study:
+        (trial,) = study.suggest()
+        while not desk.calls:
+            pass
+    assert desk.told()[0] == [(trial.number, [], False)]
