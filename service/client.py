@@ -46,6 +46,8 @@ from service.resources import (
     Dataset,
     EnqueueRequest,
     Event,
+    ExtendRequest,
+    RetryRequest,
     Study,
     TaskInfo,
     Trial,
@@ -139,6 +141,23 @@ class Client:
 
     def cancel(self, name: str) -> Study:
         return self._verb(name, "cancel")
+
+    def extend(
+        self, name: str, *, trials: int | None = None, seconds: float | None = None
+    ) -> Study:
+        """Add to a study's budget; one that has ended is queued again."""
+        body = ExtendRequest(trials=trials, seconds=seconds)
+        return parsed(Study, self._post(f"{_study_path(name)}:extend", body))
+
+    def retry(self, name: str, *, reasons: Iterable[FailReason] | None = None) -> Study:
+        """Try the failures of a study again, those for other reasons than `diverged` by default."""
+        body = RetryRequest() if reasons is None else RetryRequest(reasons=tuple(reasons))
+        return parsed(Study, self._post(f"{_study_path(name)}:retry", body))
+
+    def clone(self, name: str, new_name: str, changes: Mapping[str, Any] | None = None) -> Study:
+        """Post a study with the spec of another, but for the fields in `changes`."""
+        body = {**(changes or {}), "name": new_name}
+        return parsed(Study, self._post(f"{_study_path(name)}:clone", body))
 
     def best(self, name: str) -> Trial:
         return parsed(Trial, self._connection.get(f"{_study_path(name)}/best"))

@@ -63,7 +63,10 @@ class Ledger:
     def __init__(self, tx: Transaction, study_id: int) -> None:
         self._tx = tx
         self.study = tx.studies.lock(study_id)
-        self.spec = self.study.spec
+
+    @property
+    def spec(self) -> StudySpec:
+        return self.study.spec
 
     def _next_revision(self) -> int:
         self.study.revision += 1
@@ -110,8 +113,12 @@ class Ledger:
         *,
         sampler: str | None,
         seen_revision: int | None,
+        retried: Sequence[int | None] | None = None,
     ) -> list[int]:
         """Add trials and their planned runs; `sampler` is None for trials a person enqueued.
+
+        Args:
+            retried: of each, the number of the failed trial that it tries again.
 
         Returns the ids of the trials, in the order given.
         """
@@ -126,7 +133,8 @@ class Ledger:
             "created_at": self._tx.now,
         }
         rows = []
-        for suggestion in suggestions:
+        retried = [None] * len(suggestions) if retried is None else retried
+        for suggestion, retry_of in zip(suggestions, retried, strict=True):
             revision = self._next_revision()
             rows.append(
                 {
@@ -134,6 +142,7 @@ class Ledger:
                     "number": suggestion.number,
                     "config": suggestion.config,
                     "grid_cell": suggestion.grid_cell,
+                    "retry_of": retry_of,
                     "sampler_seed": None if sampler is None else suggestion.seed,
                     "revision": revision,
                     "created_revision": revision,
@@ -217,6 +226,8 @@ class Ledger:
 
     def _begin(self) -> None:
         self.set_study_state(StudyState.RUNNING)
+        if self.study.started_at is not None:
+            return  # it goes on after an end
         self.study.started_at = self._tx.now
         if self.spec.budget.seconds is not None:
             self.study.deadline_at = self._tx.now + self.spec.budget.seconds

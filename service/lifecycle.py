@@ -2,6 +2,7 @@
 
     study:  QUEUED → RUNNING → COMPLETED | FAILED      PAUSED ⇄ QUEUED | RUNNING
             any open state → CANCELLED                 stopping: no new trials, then COMPLETED
+            COMPLETED | FAILED → QUEUED (extended, or its failures are tried again)
     trial:  WAITING → RUNNING → COMPLETE | PRUNED | FAIL(reason)
     run:    WAITING → RUNNING → COMPLETE | PRUNED | FAIL(reason)
                          └─ worker lost or gone → WAITING

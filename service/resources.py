@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from search.fields import Real, Whole
 from search.space import Config
-from search.spec import StudySpec
+from search.spec import MAX_SECONDS, MAX_TRIALS, StudyName, StudySpec
 from service.lifecycle import FailReason, RunState, StudyState, TrialState
 from service.protocol import DatasetInfo, DeviceInfo, Label
 
@@ -114,6 +115,7 @@ class Trial(_Resource):
     value: float | None
     origin: Literal["sampler", "enqueued"]
     grid_cell: int | None
+    retry_of: int | None = Field(description="number of the failed trial that it tries again")
     sampler: str | None
     sampler_seed: int | None
     seen_revision: int | None
@@ -205,6 +207,45 @@ class EnqueueRequest(_Resource):
     """
 
     configs: Annotated[tuple[Config, ...], Field(min_length=1, max_length=1_000)]
+
+
+class ExtendRequest(_Resource):
+    """More budget: further trials, further seconds, or both."""
+
+    trials: Annotated[
+        Whole | None,
+        Field(
+            ge=1,
+            le=MAX_TRIALS,
+            description="on top of the budget; of a study that has ended or is stopping, on top of "
+            "the trials it has",
+        ),
+    ] = None
+    seconds: Annotated[
+        Real | None,
+        Field(gt=0, le=MAX_SECONDS, description="on top of what is left of a budget of time"),
+    ] = None
+
+
+class RetryRequest(_Resource):
+    """Which failures to try again."""
+
+    reasons: Annotated[
+        tuple[FailReason, ...],
+        Field(min_length=1, description="left out: all but `diverged`, which would repeat itself"),
+    ] = tuple(reason for reason in FailReason if reason is not FailReason.DIVERGED)
+
+
+class CloneRequest(BaseModel):
+    """The name of the new study, and what differs in its spec.
+
+    Parts of the spec such as `budget` are changed field by field, a parameter of `space` as a
+    whole; null takes a field out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: StudyName
 
 
 Scope = Literal["read", "write", "worker", "admin"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
-from search.spec import StudySpec
+from search.spec import StudySpec, parse_spec
 from search.tasks.datasets import BUILT_IN, DatasetCard
 from search.tasks.splits import rows_needed
 from service import catalog, views
@@ -40,8 +40,7 @@ def create(
     """
     if tx.studies.find(spec.name) is not None:
         raise Conflict(f"there is a study named {spec.name} already; choose another name")
-    if tx.studies.num_open_of(owner) >= max_open:
-        raise LimitExceeded(f"{max_open} studies are unfinished; end one before posting another")
+    check_limit(tx, owner, max_open)
     _refuse_unfit(tx, spec, local_datasets)
     row = tx.studies.insert(
         name=spec.name,
@@ -56,7 +55,7 @@ def create(
         num_enqueued=0,
         num_open=0,
         device_seconds=0.0,
-        virtual_seconds=_virtual_start(tx),
+        virtual_seconds=virtual_start(tx),
         data_fingerprint=_fingerprint(tx, spec, local_datasets, left_out),
         projected_revision=0,
         created_at=tx.now,
@@ -65,7 +64,54 @@ def create(
     return views.study(tx, row)
 
 
-def _virtual_start(tx: Transaction) -> float:
+def clone(
+    tx: Transaction,
+    name: str,
+    changes: Mapping[str, Any],
+    *,
+    owner: str | None,
+    local_datasets: Sequence[DatasetCard],
+    left_out: Mapping[str, str],
+    max_open: int,
+) -> Study:
+    """Queue a study with the spec of another, but for `changes`; the history stays behind.
+
+    Args:
+        changes: fields of a spec, a `name` among them.  A part is changed field by field, a
+            parameter of the space as a whole; None takes a field out.
+
+    Raises:
+        NotFound: there is no study of that name.
+        InvalidSpec: a field cannot be used.
+        Conflict, InvalidInput, LimitExceeded: as `create`.
+    """
+    data = _merged(find(tx, name).spec.model_dump(mode="json"), changes, depth=2)
+    spec = parse_spec(data)
+    return create(
+        tx,
+        spec,
+        owner=owner,
+        local_datasets=local_datasets,
+        left_out=left_out,
+        max_open=max_open,
+    )
+
+
+def _merged(old: Any, new: Any, *, depth: int) -> Any:
+    """A merge patch (RFC 7396), but only so deep."""
+    if depth == 0 or not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    merged = {k: _merged(old.get(k), v, depth=depth - 1) for k, v in new.items()}
+    return {key: value for key, value in {**old, **merged}.items() if new.get(key, 0) is not None}
+
+
+def check_limit(tx: Transaction, owner: str | None, max_open: int) -> None:
+    """Raises LimitExceeded where the owner can have no more unfinished studies."""
+    if tx.studies.num_open_of(owner) >= max_open:
+        raise LimitExceeded(f"{max_open} studies are unfinished; end one before adding another")
+
+
+def virtual_start(tx: Transaction) -> float:
     """A newcomer starts level with the study that has had least: it owes nobody, nobody owes it."""
     return min((study.virtual_seconds for study in tx.studies.servable()), default=0.0)
 

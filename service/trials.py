@@ -15,7 +15,7 @@ from service.external_protocol import (
     SuggestResponse,
 )
 from service.ledger import Ledger, num_planned
-from service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, TrialState
+from service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState, TrialState
 from service.resources import EpochMetrics, Trial, TrialWithHistory
 from service.store.rows import RunOfTrial, StudyRow, TrialRow
 from service.store.session import Store, Transaction
@@ -74,15 +74,16 @@ def enqueue(tx: Transaction, study: str, configs: Sequence[Config]) -> list[Tria
     if problems:
         raise InvalidInput(problems)
     if row.state not in OPEN_STUDY or row.stopping:
-        raise Conflict(f"{study} takes no more trials: it is {_condition(row)}")
+        verb = ":clone" if row.state is StudyState.CANCELLED else ":extend"
+        raise Conflict(f"{study} takes no more trials: it is {_condition(row)}; {verb} it first")
     grid = spec.sampler.name == "grid"
     room = (MAX_TRIALS if grid else spec.num_trials) - row.next_number
     if len(configs) > room:
-        raise Conflict(f"the budget of {study} has room for {max(room, 0)} more trials")
+        raise Conflict(f"the budget of {study} has room for {max(room, 0)} more trials; :extend it")
     if spec.reproducible and row.next_number > row.num_enqueued:
         raise Conflict(
             f"{study} is reproducible and has begun: trials enqueued now would take numbers that "
-            "depend on timing; enqueue them before its first suggestion, or clone the study"
+            "depend on timing; enqueue them before its first suggestion, or :clone the study"
         )
     suggestions = [
         Suggestion(number=row.next_number + i, config=spec.space.ordered(c), seed=0, grid_cell=None)

@@ -111,6 +111,7 @@ def trial(study_name: str, row: TrialRow, runs: Sequence[RunRow]) -> resources.T
         value=row.value,
         origin="enqueued" if row.origin == "enqueued" else "sampler",
         grid_cell=row.grid_cell,
+        retry_of=row.retry_of,
         sampler=row.sampler,
         sampler_seed=row.sampler_seed,
         seen_revision=row.seen_revision,

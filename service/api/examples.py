@@ -6,7 +6,7 @@ from typing import Any
 
 from search.spec import parse_spec
 from service.api import external_examples
-from service.lifecycle import RunState, StudyState, TrialState
+from service.lifecycle import FailReason, RunState, StudyState, TrialState
 from service.protocol import (
     DatasetInfo,
     DeviceInfo,
@@ -26,8 +26,10 @@ from service.resources import (
     Dataset,
     EnqueueRequest,
     EpochMetrics,
+    ExtendRequest,
     LeftOut,
     ParameterInfo,
+    RetryRequest,
     Run,
     Study,
     TaskInfo,
@@ -106,6 +108,7 @@ _TRIAL = Trial(
     grid_cell=None,
     sampler="tpe/1+optuna-5.0.0",
     sampler_seed=4_172_390_114,
+    retry_of=None,
     seen_revision=612,
     revision=905,
     runs=(
@@ -142,6 +145,10 @@ _TRIAL_WITH_HISTORY = {
 }
 
 ENQUEUE = EnqueueRequest(configs=(_CONFIG,)).model_dump(mode="json")
+EXTEND = ExtendRequest(trials=10).model_dump(mode="json", exclude_none=True)
+EXTEND_TIME = ExtendRequest(seconds=600).model_dump(mode="json", exclude_none=True)
+RETRY = RetryRequest(reasons=(FailReason.CRASHED,)).model_dump(mode="json")
+CLONE = {"name": "digits-tpe-2", "budget": {"trials": 100}, "sampler": {"seed": 2}}
 _DIGITS = DatasetInfo(
     name="digits",
     fingerprint=_FINGERPRINT,
@@ -266,6 +273,9 @@ number,trial_state,trial_reason,trial_value,params_depth,replicate,seed,run_stat
 
 ANSWERS: dict[str, Any] = {
     "create_study": _STUDY,
+    "clone_study": {**_STUDY, "name": "digits-tpe-2"},
+    "extend_study": _STUDY,
+    "retry_study": _STUDY,
     "list_studies": {"studies": [_STUDY], "next_page_token": "NDI="},
     "get_study": _STUDY,
     "get_best_trial": _TRIAL,

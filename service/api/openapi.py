@@ -19,7 +19,14 @@ from service.api.bodies import Nothing
 from service.api.problems import MEDIA_TYPE
 from service.external_protocol import CompleteRequest, ReportRequest, SuggestRequest, TrialReports
 from service.protocol import SyncRequest, WorkerRegistration
-from service.resources import EnqueueRequest, Problem, TokenRequest
+from service.resources import (
+    CloneRequest,
+    EnqueueRequest,
+    ExtendRequest,
+    Problem,
+    RetryRequest,
+    TokenRequest,
+)
 
 DESCRIPTION = """\
 Ridgeline searches hyperparameters: post a *study*, workers train its *trials*.
@@ -45,6 +52,9 @@ TAGS = [
 
 _REQUESTS: tuple[type[BaseModel], ...] = (
     StudySpec,
+    CloneRequest,
+    ExtendRequest,
+    RetryRequest,
     EnqueueRequest,
     SuggestRequest,
     ReportRequest,

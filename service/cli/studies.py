@@ -1,4 +1,4 @@
-"""Commands of people who search: run, studies, show, cancel, export."""
+"""Commands of people who search: post studies, look at them, change their course."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from search.spec import StudyName
 from service import report
 from service.cli.environment import open_client
 from service.cli.follow import follow as follow_studies
-from service.cli.problems import Problem, file_problems
-from service.cli.study_file import post_study
+from service.cli.problems import Problem, file_problems, input_problems
+from service.cli.study_file import parse_changes, post_study
 from service.client import Client
-from service.lifecycle import StudyState, TrialState
+from service.lifecycle import OPEN_STUDY, FailReason, StudyState, TrialState
 from service.resources import Study
 
 NUM_BEST_SHOWN = 10
@@ -52,11 +52,7 @@ def run(
     """
     with open_client() as client:
         study = post_study(client, file)
-        if follow:
-            _follow(client, study.name)
-        else:
-            typer.echo(f"{study.name} is queued, {study.num_trials} trials.")
-            typer.echo(f"Watch it with: ridgeline show {study.name} --follow")
+        _follow_or_tell(client, study, follow)
 
 
 def list_studies() -> None:
@@ -74,10 +70,79 @@ def show(name: StudyArgument, follow: FollowOption = False) -> None:
             _print_study(client, client.study(name))
 
 
+def pause(name: StudyArgument) -> None:
+    """Start no more runs of a study; those that train go on to their end."""
+    with open_client() as client:
+        _tell(client.pause(name))
+
+
+def resume(name: StudyArgument) -> None:
+    """Go on with a paused study."""
+    with open_client() as client:
+        _tell(client.resume(name))
+
+
+def stop(name: StudyArgument) -> None:
+    """Create no more trials of a study; the running ones finish."""
+    with open_client() as client:
+        _tell(client.stop(name))
+
+
 def cancel(name: StudyArgument) -> None:
     """End a study now; what its trials have reported so far is kept."""
     with open_client() as client:
-        typer.echo(f"{name} is {client.cancel(name).state}.")
+        _tell(client.cancel(name))
+
+
+def extend(
+    name: StudyArgument,
+    trials: Annotated[
+        int | None, typer.Option(help="How many trials more.", show_default=False, min=1)
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="How many seconds more.", show_default=False, min=0)
+    ] = None,
+    follow: FollowOption = False,
+) -> None:
+    """Add trials or time to a study's budget; one that has ended is queued again."""
+    with input_problems(lambda field: f"--{field}"), open_client() as client:
+        _follow_or_tell(client, client.extend(name, trials=trials, seconds=seconds), follow)
+
+
+def retry(
+    name: StudyArgument,
+    reason: Annotated[
+        list[FailReason] | None,
+        typer.Option(
+            help="Why they failed; may be repeated; left out: all but diverged.",
+            show_default=False,
+        ),
+    ] = None,
+    follow: FollowOption = False,
+) -> None:
+    """Try a study's failed trials again, as new trials with the same configurations."""
+    with open_client() as client:
+        _follow_or_tell(client, client.retry(name, reasons=reason or None), follow)
+
+
+def clone(
+    name: StudyArgument,
+    new_name: Annotated[str, typer.Argument(metavar="NEW_NAME", help="The new study's name.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="What differs, such as budget.trials=50; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    follow: FollowOption = False,
+) -> None:
+    """Post a study like another one, without its trials."""
+    with open_client() as client:
+        study = client.clone(name, new_name, parse_changes(changes or []))
+        _follow_or_tell(client, study, follow)
 
 
 def export(
@@ -95,6 +160,24 @@ def export(
         return
     with file_problems(f"write {output}"):
         output.write_text(text, encoding="utf-8", newline="")
+
+
+def _tell(study: Study) -> None:
+    stopping = ", and stops once its running trials have ended" if study.stopping else ""
+    is_open = study.state in OPEN_STUDY
+    typer.echo(f"{study.name} is {study.state}{stopping if is_open else ''}.")
+
+
+def _follow_or_tell(client: Client, study: Study, follow: bool) -> None:
+    """Of a study that has just been given something to do."""
+    if follow:
+        _follow(client, study.name)
+    elif study.state in OPEN_STUDY:
+        state = "queued" if study.state is StudyState.QUEUED else study.state
+        typer.echo(f"{study.name} is {state}, {study.num_trials} trials.")
+        typer.echo(f"Watch it with: ridgeline show {study.name} --follow")
+    else:
+        typer.echo(f"{study.name} is {study.state} still: it has nothing more to do.")
 
 
 def _follow(client: Client, name: str) -> None:

@@ -95,6 +95,27 @@ def post_study(client: Client, path: Path) -> Study:
         raise _refused(path, root, exc.problems) from exc
 
 
+def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Changes of a spec from texts such as `budget.trials=50`, whose values are YAML.
+
+    Raises:
+        Problem: one of them is no such text.
+    """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        *parts, last = field.split(".")
+        if not equals or not all((*parts, last)):
+            raise Problem(f"--set {text}: must be like budget.trials=50", exit_code=2)
+        inner = changes
+        for part in parts:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise Problem(f"--set {text}: {part} is set as a whole already", exit_code=2)
+        inner[last] = _parse(value.encode(), Path("--set"))[1]
+    return changes
+
+
 def _load(path: Path) -> tuple[StudySpec, yaml.Node | None]:
     with file_problems(f"read {path}", exit_code=2), path.open("rb") as file:
         text = file.read(MAX_FILE_BYTES + 1)

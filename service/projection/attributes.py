@@ -24,11 +24,12 @@ def origin_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str
         "sampler_seed": trial.sampler_seed,
         "seen_revision": trial.seen_revision,
         "grid_cell": trial.grid_cell,
+        "retry_of": trial.retry_of,
         "seeds": [run.seed for run in its_runs],
     }
 
 
-_ORIGIN = ("origin", "sampler", "sampler_seed", "seen_revision", "grid_cell", "seeds")
+_ORIGIN = ("origin", "sampler", "sampler_seed", "seen_revision", "grid_cell", "retry_of", "seeds")
 
 
 def result_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class TrialRow(NamedTuple):
     config: Config
     origin: str
     grid_cell: int | None
+    retry_of: int | None
     sampler: str | None
     sampler_seed: int | None
     seen_revision: int | None

@@ -96,6 +96,8 @@ class Studies:
             values = {k: v for k, v in vars(row).items() if v != before[k]}
             if not values:
                 continue
+            if "spec" in values:
+                values["spec"] = row.spec.model_dump(mode="json")
             written = self._connection.execute(
                 update(studies)
                 .where(studies.c.id == study_id, studies.c.revision == before["revision"])
@@ -201,7 +203,7 @@ class Studies:
 
 @lru_cache(maxsize=1_024)
 def parsed_spec(text: str) -> StudySpec:
-    """A spec from its text in the database; the text of a study never changes."""
+    """A spec from its text in the database, which changes only where a study is extended."""
     return StudySpec.model_validate_json(text)
 
 

@@ -89,6 +89,7 @@ trials = Table(
     Column("config", JSON, nullable=False),
     Column("origin", String(16), nullable=False, comment="sampler or enqueued"),
     Column("grid_cell", BigInteger),
+    Column("retry_of", Integer, comment="number of the failed trial that it tries again"),
     Column("sampler", String(32), comment="name and version, to derive the suggestion again"),
     Column("sampler_seed", BigInteger),
     Column("seen_revision", BigInteger, comment="the history the sampler saw"),
@@ -111,6 +112,7 @@ trials = Table(
     CheckConstraint("state <> 'COMPLETE' OR value IS NOT NULL", name="complete_has_a_value"),
     Index(None, "study_id", "revision"),
     Index(None, "study_id", "state", "value", "number"),
+    Index(None, "study_id", "retry_of", unique=True),
 )
 
 workers = Table(

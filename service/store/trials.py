@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -125,6 +125,23 @@ class Trials:
             trials.c.reason != FailReason.CANCELLED.value,
         )
         return int(self._connection.execute(query).scalar_one())
+
+    def failures(self, study_id: int, reasons: Iterable[FailReason]) -> list[TrialRow]:
+        """Trials that failed for one of some reasons and were not tried again, by number."""
+        retries = select(trials.c.retry_of).where(
+            trials.c.study_id == study_id, trials.c.retry_of.is_not(None)
+        )
+        query = (
+            select(*_COLUMNS)
+            .where(
+                trials.c.study_id == study_id,
+                trials.c.state == TrialState.FAIL.value,
+                trials.c.reason.in_([reason.value for reason in reasons]),
+                trials.c.number.not_in(retries),
+            )
+            .order_by(trials.c.number)
+        )
+        return [_trial(row) for row in self._connection.execute(query)]
 
     def touch(self, revisions: Mapping[int, int]) -> None:
         """Note, by trial, that its runs or their reports have changed."""

@@ -44,6 +44,9 @@ def test_each_post_is_answered_like_the_first_time(client: httpx.Client) -> None
     post("/v1/studies/x/trials:report", {"trials": [{"number": 1, "attempt": 1}]})
     post("/v1/studies/x:pause", {})
     post("/v1/studies/x:resume", {})
+    assert post("/v1/studies/x:extend", {"trials": 2}).json()["num_trials"] == 6
+    post("/v1/studies/x:retry", {})
+    post("/v1/studies/x:clone", {"name": "y"})
     post("/v1/studies/x:stop", {})
     post("/v1/studies/x:cancel", {})
     page = ok(client.get("/v1/studies/x/trials"))

@@ -20,7 +20,7 @@ from service.external_protocol import (
     SuggestResponse,
 )
 from service.protocol import SyncResponse
-from service.resources import Study, TrialWithHistory
+from service.resources import CloneRequest, Study, TrialWithHistory
 from tests.api.calling import ok, sqlite_only
 
 pytestmark = sqlite_only
@@ -88,6 +88,7 @@ def test_examples_are_valid(client: httpx.Client) -> None:
     for spec in (examples.TPE_SPEC, examples.GRID_SPEC, examples.EXTERNAL_SPEC):
         parse_spec(spec)
     CompleteRequest.model_validate(external_examples.FAILED)
+    CloneRequest.model_validate(examples.CLONE)
     Study.model_validate(examples.ANSWERS["pause_study"])
     Study.model_validate(examples.ANSWERS["cancel_study"])
     ReportedTrial.model_validate(examples.ANSWERS["report_trial"])

@@ -288,3 +288,68 @@ def test_export(ridgeline: Ridgeline, client: Client, tmp_path: Path) -> None:
     result = ridgeline("export", "x", "-o", "absent/x.csv")
     assert result.exit_code == 1
     assert result.stderr == "ridgeline: cannot write absent/x.csv: No such file or directory\n"
+
+
+def test_a_study_is_paused_and_goes_on(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    train(client, 1)
+    client.suggest("x")
+    assert ridgeline("pause", "x").stdout == "x is PAUSED.\n"
+    assert ridgeline("resume", "x").stdout == "x is RUNNING.\n"
+    assert ridgeline("stop", "x").stdout == (
+        "x is RUNNING, and stops once its running trials have ended.\n"
+    )
+
+
+def test_a_study_is_extended(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    train(client, 4)
+    assert ridgeline("extend", "x", "--trials", "2").stdout.splitlines()[0] == (
+        "x is queued, 6 trials."
+    )
+    refused = ridgeline("extend", "x")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "ridgeline: trials: is missing, and so is seconds (HTTP 422)\n",
+    )
+    refused = ridgeline("extend", "x", "--seconds", "0")
+    assert (refused.exit_code, refused.stderr.startswith("ridgeline: --seconds: ")) == (2, True)
+
+
+def test_failures_are_tried_again(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    train(client, 1, fail=True)
+    train(client, 3)
+    assert ridgeline("retry", "x").stdout == "x is COMPLETED still: it has nothing more to do.\n"
+    again = ridgeline("retry", "x", "--reason", "diverged")
+    assert again.stdout.splitlines()[0] == "x is queued, 5 trials."
+    assert client.trial("x", 4).retry_of == 0
+
+
+def test_a_study_is_cloned(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    space = "space.depth={type: int, low: 2, high: 3}"
+    cloned = ridgeline("clone", "x", "y", "--set", "budget.trials=9", "--set", space)
+    assert cloned.stdout.splitlines()[0] == "y is queued, 9 trials."
+    spec = client.study("y").spec
+    assert (spec.num_trials, spec.space["depth"].low) == (9, 2)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("budget.trials", "--set budget.trials: must be like budget.trials=50"),
+        (".=3", "--set .=3: must be like budget.trials=50"),
+        ("budget.trials={", "--set:1: "),
+        ("budget.trials=-1", "budget.trials: "),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_told(
+    change: str, told: str, ridgeline: Ridgeline, client: Client
+) -> None:
+    client.create_study(EXTERNAL)
+    refused = ridgeline("clone", "x", "y", "--set", change)
+    assert refused.exit_code != 0
+    assert refused.stderr.startswith(f"ridgeline: {told}")
+    whole = ridgeline("clone", "x", "y", "--set", "budget=3", "--set", "budget.trials=3")
+    assert "budget is set as a whole already" in whole.stderr

@@ -1,7 +1,7 @@
 """Any order of events: no trial is lost, none counted twice, and Optuna's tables agree.
 
-Workers come and go, answers get lost, runs crash, studies are paused and cancelled, the clock
-jumps; a plain dictionary remembers what the api has taken.
+Workers come and go, answers get lost, runs crash, studies are paused, cancelled and
+extended, the clock jumps; a plain dictionary remembers what the api has taken.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from service import projection, studies, workers
+from service import extending, projection, studies, workers
 from service.errors import Conflict
+from service.ledger import num_planned
 from service.lifecycle import OPEN_STUDY, RunState, StudyState
 from service.protocol import RunEnded, RunOrder, RunReport, SyncRequest
+from service.resources import ExtendRequest, RetryRequest
 from service.store.session import Store
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec, value_of
@@ -164,6 +166,24 @@ class Service(RuleBasedStateMachine):
             with self.store.reading() as tx:
                 assert studies.find(tx, name).state not in OPEN_STUDY
 
+    @precondition(lambda self: self.names)
+    @rule(data=st.data(), num_trials=st.sampled_from([0, 1, 2]))
+    def go_on(self, data: st.DataObject, num_trials: int) -> None:
+        """Extend a study, or try its failures again."""
+        name = data.draw(st.sampled_from(self.names))
+        try:
+            with self.store.transaction() as tx:
+                if num_trials == 0:
+                    extending.retry(tx, name, RetryRequest(), max_open=1_000)
+                else:
+                    request = ExtendRequest(trials=num_trials)
+                    extending.extend(tx, name, request, max_open=1_000)
+        except Conflict:
+            with self.store.reading() as tx:
+                study = studies.find(tx, name)
+                cancelled = study.state is StudyState.CANCELLED
+                assert cancelled or study.stopping or study.spec.reproducible
+
     # ---- what must hold
 
     def live(self) -> set[str]:
@@ -234,7 +254,7 @@ class Service(RuleBasedStateMachine):
                 assert study.state not in OPEN_STUDY
                 assert study.num_open == 0
                 if study.state is StudyState.COMPLETED and not study.stopping:
-                    assert study.next_number == 4
+                    assert study.next_number == num_planned(study, study.spec)
         self.the_books_balance()
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from search.fields import MAX_INT
 from search.spec import StudySpec, parse_spec
-from service import studies
+from service import extending, studies
 from service.api import events, examples
 from service.api.auth import Reader, Writer
 from service.api.bodies import JsonBody, Nothing, body_of
@@ -20,7 +20,7 @@ from service.api.openapi import problems, takes
 from service.api.pages import PageSize, StudyCursor, StudyPage, next_page_token
 from service.api.routes.params import StudyPath
 from service.lifecycle import StudyState
-from service.resources import Study, Trial
+from service.resources import CloneRequest, ExtendRequest, RetryRequest, Study, Trial
 
 router = APIRouter(prefix="/v1", tags=["studies"])
 
@@ -65,6 +65,91 @@ def create_study(caller: Writer, api: Api, data: JsonBody, once: Idempotent) -> 
         ),
         status=201,
     )
+
+
+@router.post(
+    "/studies/{study}:clone",
+    summary="Clone a study",
+    response_model=Study,
+    status_code=201,
+    responses=problems(404, 409, 429, body=True),
+    openapi_extra=takes(CloneRequest, with_more_trials=examples.CLONE),
+)
+def clone_study(
+    caller: Writer,
+    api: Api,
+    study: StudyPath,
+    body: Annotated[CloneRequest, Depends(body_of(CloneRequest))],
+    once: Idempotent,
+) -> Response:
+    """Queue a study with the spec of this one, but for what the body says; without its trials.
+
+    The body is a spec of which only the `name` is needed.  Parts such as `budget` are changed field
+    by field, a parameter of `space` as a whole; null takes a field out.
+    """
+    local, left_out = api.local_datasets.cards(), api.local_datasets.left_out()
+    return once.perform(
+        caller,
+        lambda tx: studies.clone(
+            tx,
+            study,
+            body.model_dump(mode="json"),
+            owner=caller.token_id,
+            local_datasets=local,
+            left_out=left_out,
+            max_open=api.settings.max_open_studies,
+        ),
+        status=201,
+    )
+
+
+@router.post(
+    "/studies/{study}:extend",
+    summary="Extend a study",
+    response_model=Study,
+    responses=problems(404, 409, 429, body=True),
+    openapi_extra=takes(
+        ExtendRequest, ten_more_trials=examples.EXTEND, for_ten_more_minutes=examples.EXTEND_TIME
+    ),
+)
+def extend_study(
+    caller: Writer,
+    api: Api,
+    study: StudyPath,
+    body: Annotated[ExtendRequest, Depends(body_of(ExtendRequest))],
+    once: Idempotent,
+) -> Response:
+    """Add to the budget of trials, of time, or of both.
+
+    A study that has ended is queued again, one that is stopping goes on.  The time of a study that
+    has ended runs from now on.  Repeating it extends the study again, unless both calls have the
+    same `Idempotency-Key`.
+    """
+    max_open = api.settings.max_open_studies
+    return once.perform(caller, lambda tx: extending.extend(tx, study, body, max_open=max_open))
+
+
+@router.post(
+    "/studies/{study}:retry",
+    summary="Try failed trials again",
+    response_model=Study,
+    responses=problems(404, 409, 429, body=True),
+    openapi_extra=takes(RetryRequest, after_a_crash=examples.RETRY),
+)
+def retry_study(
+    caller: Writer,
+    api: Api,
+    study: StudyPath,
+    body: Annotated[RetryRequest, Depends(body_of(RetryRequest))],
+    once: Idempotent,
+) -> Response:
+    """Each failure becomes a new trial with the same configuration, on top of the budget.
+
+    A study that has ended is queued again.  A trial is tried again once: `retry_of` of the new one
+    names it.  Repeating the call changes nothing.
+    """
+    max_open = api.settings.max_open_studies
+    return once.perform(caller, lambda tx: extending.retry(tx, study, body, max_open=max_open))
 
 
 @router.get(

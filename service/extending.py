@@ -1,0 +1,140 @@
+"""More trials for a study that exists: a larger budget, or its failures once more.
+
+Neither opens a trial that has ended: a failure is tried again as a trial with a number of its own.
+So what samplers saw of the history stays as it was, and so does what readers of Optuna's tables,
+who never look at a finished trial again, have seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from search.samplers.base import Suggestion
+from search.spec import MAX_TRIALS, InvalidSpec, StudySpec, parse_spec
+from service import studies, views
+from service.errors import Conflict, InvalidInput
+from service.ledger import Ledger, num_planned
+from service.lifecycle import OPEN_STUDY, StudyState
+from service.resources import ExtendRequest, RetryRequest, Study
+from service.store.rows import StudyRow
+from service.store.session import Transaction
+
+
+def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int) -> Study:
+    """Add to a study's budget; one that has ended is queued again, one that stops goes on.
+
+    Raises:
+        NotFound: there is no study of that name.
+        Conflict: the study was cancelled.
+        InvalidInput: the budget cannot grow so, or the study would have nothing to do.
+        LimitExceeded: the study has ended, and its owner has `max_open` unfinished ones.
+    """
+    if request.trials is None and request.seconds is None:
+        raise InvalidInput([("trials", "is missing, and so is seconds")])
+    ledger = _ledger(tx, name)
+    study, spec = ledger.study, ledger.spec
+    budget: dict[str, Any] = {}
+    if request.trials is not None:
+        budget["trials"] = _num_kept(study) + request.trials
+    if request.seconds is not None:
+        if spec.budget.seconds is None:
+            raise InvalidInput([("seconds", "the study has no budget of time that could grow")])
+        budget["seconds"] = spec.budget.seconds + request.seconds
+    seconds_left = _seconds_left(tx, study) + (request.seconds or 0.0)
+    study.spec = _with_budget(spec, budget)
+    if study.next_number >= num_planned(study, study.spec):
+        raise InvalidInput([("trials", "is missing: every trial of the budget has been created")])
+    if spec.budget.seconds is not None and seconds_left <= 0:
+        raise InvalidInput([("seconds", "is missing: the study's time is up")])
+    if spec.budget.seconds is not None and study.started_at is not None:
+        study.deadline_at = tx.now + seconds_left
+    _go_on(tx, ledger, max_open=max_open)
+    return views.study(tx, study)
+
+
+def retry(tx: Transaction, name: str, request: RetryRequest, *, max_open: int) -> Study:
+    """Try the failures of a study once more, each as a new trial that its budget grows by.
+
+    Those that are tried again already are left alone, so that repeating it changes nothing.
+
+    Raises:
+        NotFound: there is no study of that name.
+        Conflict: the study was cancelled, is stopping, or is reproducible and has not ended.
+        LimitExceeded: the study has ended, and its owner has `max_open` unfinished ones.
+    """
+    ledger = _ledger(tx, name)
+    study, spec = ledger.study, ledger.spec
+    failures = tx.trials.failures(study.id, request.reasons)
+    if not failures:
+        return views.study(tx, study)
+    if study.state in OPEN_STUDY and (study.stopping or spec.reproducible):
+        why = "is stopping" if study.stopping else "is reproducible"
+        raise Conflict(f"{name} {why}: its failures can be tried again once it has ended")
+    if study.next_number + len(failures) > MAX_TRIALS:
+        raise Conflict(f"{name} would have more than {MAX_TRIALS} trials; :clone it")
+    is_grid = spec.sampler.name == "grid"  # what a person enqueues comes on top of its cells
+    kept = _num_kept(study)
+    study.spec = _with_budget(spec, {"trials": kept if is_grid else kept + len(failures)})
+    if study.state not in OPEN_STUDY:
+        study.deadline_at = None  # all its trials are there, and they need not hurry
+    _go_on(tx, ledger, max_open=max_open)
+    first = study.next_number
+    suggestions = [
+        Suggestion(number=number, config=trial.config, seed=0, grid_cell=None)
+        for number, trial in enumerate(failures, start=first)
+    ]
+    retried = [trial.number for trial in failures]
+    ledger.create_trials(suggestions, sampler=None, seen_revision=None, retried=retried)
+    return views.study(tx, study)
+
+
+def _ledger(tx: Transaction, name: str) -> Ledger:
+    ledger = Ledger(tx, studies.find(tx, name).id)
+    if ledger.study.state is StudyState.CANCELLED:
+        raise Conflict(f"{name} was cancelled for good; :clone makes a study like it")
+    return ledger
+
+
+def _num_kept(study: StudyRow) -> int:
+    """The budget of trials without those that an end or a stop has kept from being created."""
+    if study.state in OPEN_STUDY and not study.stopping:
+        return study.spec.num_trials
+    extra = num_planned(study, study.spec) - study.spec.num_trials
+    return max(1, study.next_number - extra)
+
+
+def _seconds_left(tx: Transaction, study: StudyRow) -> float:
+    """Of the budget of time; the time since the study has ended does not count."""
+    if study.started_at is None:
+        return study.spec.budget.seconds or 0.0
+    if study.deadline_at is None:
+        return 0.0
+    return max(0.0, study.deadline_at - (study.finished_at or tx.now))
+
+
+def _with_budget(spec: StudySpec, budget: dict[str, Any]) -> StudySpec:
+    """The spec with another budget, of which the request's fields have the names."""
+    if spec.reproducible:
+        # It decides what each trial has seen, and would follow from the number of trials.
+        budget = {"max_parallel": spec.max_parallel, **budget}
+    data = spec.model_dump(mode="json")
+    data["budget"] |= budget
+    try:
+        return parse_spec(data)
+    except InvalidSpec as exc:
+        raise InvalidInput(
+            [(field.removeprefix("budget."), reason) for field, reason in exc.problems]
+        ) from exc
+
+
+def _go_on(tx: Transaction, ledger: Ledger, *, max_open: int) -> None:
+    """Take up again what has ended or was to stop, and note the change of what is open."""
+    study = ledger.study
+    if study.state in OPEN_STUDY:
+        ledger.set_study_state(study.state)
+    else:
+        studies.check_limit(tx, study.owner, max_open)
+        study.virtual_seconds = max(study.virtual_seconds, studies.virtual_start(tx))
+        study.finished_at = None
+        ledger.set_study_state(StudyState.QUEUED)
+    study.stopping = False
