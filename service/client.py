@@ -159,6 +159,11 @@ class Client:
         body = {**(changes or {}), "name": new_name}
         return parsed(Study, self._post(f"{_study_path(name)}:clone", body))
 
+    def delete(self, name: str) -> Study:
+        """Delete a study that has ended, with all its trials, for good; returns it as it was."""
+        answer = self._connection.delete(_study_path(name), idempotency_key=str(uuid.uuid4()))
+        return parsed(Study, answer)
+
     def best(self, name: str) -> Trial:
         return parsed(Trial, self._connection.get(f"{_study_path(name)}/best"))
 

@@ -4,8 +4,8 @@ ClientError
 ├── ApiError       the service said no; carries its status, title, detail and (field, reason) pairs
 └── Unreachable    no answer came, after a few quick repetitions
 
-A GET may be repeated by nature, a POST by its Idempotency-Key.  So a lost connection is tried again
-at once, a few times, with the same key.
+A GET may be repeated by nature, others by their Idempotency-Key.  So a lost connection is tried
+again at once, a few times, with the same key.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ RETRY_DELAYS_SECONDS = (0.1, 0.4, 1.5)
 
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _READY_TIMEOUT_SECONDS = 2.0
+
+_KEY = "Idempotency-Key"
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -103,12 +105,17 @@ class Connection:
         """Without a key, the call must be one that may be repeated as it is."""
         headers = {"Content-Type": "application/json"}
         if idempotency_key is not None:
-            headers["Idempotency-Key"] = idempotency_key
+            headers[_KEY] = idempotency_key
         if isinstance(body, BaseModel):
             content = body.model_dump_json()
         else:
             content = json.dumps(body or {}, allow_nan=False)
         return self._send(self._http.build_request("POST", path, headers=headers, content=content))
+
+    def delete(self, path: str, *, idempotency_key: str) -> httpx.Response:
+        """Delete what is there, whatever it looks like by now."""
+        headers = {"If-Match": "*", _KEY: idempotency_key}
+        return self._send(self._http.build_request("DELETE", path, headers=headers))
 
     def is_ready(self) -> bool:
         """Whether GET /readyz says so, asked once."""

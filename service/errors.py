@@ -8,6 +8,8 @@ ServiceError
 │   └── RequestInFlight 409 a request with the same Idempotency-Key is being answered
 ├── Unauthenticated    401
 ├── Forbidden          403
+├── PreconditionFailed 412  it has changed since the caller looked at it
+├── PreconditionRequired 428 the caller must say which state it has looked at
 ├── LimitExceeded      429  more studies than one token may have, say
 └── Unavailable        503  the database is busy or full; trying again may help
 """
@@ -57,6 +59,14 @@ class Unauthenticated(ServiceError):
 
 class Forbidden(ServiceError):
     status = 403
+
+
+class PreconditionFailed(ServiceError):
+    status = 412
+
+
+class PreconditionRequired(ServiceError):
+    status = 428
 
 
 class LimitExceeded(ServiceError):

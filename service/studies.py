@@ -39,7 +39,9 @@ def create(
         LimitExceeded: the owner has `max_open` unfinished studies.
     """
     if tx.studies.find(spec.name) is not None:
-        raise Conflict(f"there is a study named {spec.name} already; choose another name")
+        raise Conflict(
+            f"there is a study named {spec.name} already; choose another name, or delete that one"
+        )
     check_limit(tx, owner, max_open)
     _refuse_unfit(tx, spec, local_datasets)
     row = tx.studies.insert(
@@ -71,7 +73,7 @@ def clone(
     *,
     owner: str | None,
     local_datasets: Sequence[DatasetCard],
-    left_out: Mapping[str, str],
+    left_out: Mapping[str, str] = MappingProxyType({}),
     max_open: int,
 ) -> Study:
     """Queue a study with the spec of another, but for `changes`; the history stays behind.
@@ -210,6 +212,23 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
             case _:
                 ledger.set_study_state(target)
     return views.study(tx, study)
+
+
+def delete(tx: Transaction, name: str) -> Study:
+    """Delete a study that has ended, with its trials and its copy in Optuna's tables.
+
+    Returns it as it was.
+
+    Raises:
+        NotFound: there is no study of that name.
+        Conflict: it has not ended.
+    """
+    row = tx.studies.lock(find(tx, name).id)
+    if row.state in OPEN_STUDY:
+        raise Conflict(f"{name} is {row.state}; :cancel it before deleting it")
+    found = views.study(tx, row)
+    tx.studies.delete(row.id, now=tx.now)
+    return found
 
 
 def best(tx: Transaction, name: str) -> Trial:

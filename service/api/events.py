@@ -18,7 +18,7 @@ from starlette.responses import StreamingResponse
 from service import studies, tokens
 from service.api.auth import Caller
 from service.api.context import Context
-from service.errors import Unauthenticated, Unavailable
+from service.errors import NotFound, Unauthenticated, Unavailable
 from service.resources import Event
 
 POLL_SECONDS = 0.5
@@ -56,7 +56,7 @@ async def stream(api: Context, caller: Caller, study: str, after: int) -> AsyncI
     while True:
         try:
             events, ended = await run_in_threadpool(read, api, caller, study, after)
-        except Unauthenticated:
+        except (Unauthenticated, NotFound):  # NotFound: the study was deleted
             return
         except Unavailable:
             events, ended = [], False  # the database restarts, say: the next poll catches up

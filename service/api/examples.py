@@ -273,6 +273,7 @@ number,trial_state,trial_reason,trial_value,params_depth,replicate,seed,run_stat
 
 ANSWERS: dict[str, Any] = {
     "create_study": _STUDY,
+    "delete_study": {**_STUDY, "state": "CANCELLED", "finished_at": _DAY + 60},
     "clone_study": {**_STUDY, "name": "digits-tpe-2"},
     "extend_study": _STUDY,
     "retry_study": _STUDY,

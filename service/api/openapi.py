@@ -75,9 +75,11 @@ _MEANINGS = {
     404: "There is no such thing.",
     408: "The body did not arrive in time.",
     409: "Its state does not allow this.",
+    412: "It has changed since `If-Match` knew it.",
     413: "The body is too large.",
     415: "The body is not `application/json`, or compressed.",
     422: "A field or parameter cannot be used; `errors` names it.",
+    428: "`If-Match` is missing.",
     429: "A limit is reached.",
     503: "The database cannot answer now; try again.",
 }

@@ -43,6 +43,10 @@ FollowOption = Annotated[
 
 def run(
     file: Annotated[Path, typer.Argument(metavar="STUDY.YAML", help="The study's description.")],
+    name: Annotated[
+        str | None,
+        typer.Option(help="The study's name; left out: the one in the file.", show_default=False),
+    ] = None,
     follow: FollowOption = False,
 ) -> None:
     """Post a study.
@@ -51,7 +55,7 @@ def run(
     CANCELLED; Ctrl-C leaves the study running.
     """
     with open_client() as client:
-        study = post_study(client, file)
+        study = post_study(client, file, name=name)
         _follow_or_tell(client, study, follow)
 
 
@@ -143,6 +147,23 @@ def clone(
     with open_client() as client:
         study = client.clone(name, new_name, parse_changes(changes or []))
         _follow_or_tell(client, study, follow)
+
+
+def delete(
+    name: StudyArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="It shall really be gone.")] = False,
+) -> None:
+    """Delete a study that has ended, with all its trials, for good."""
+    with open_client() as client:
+        if not yes:
+            num_trials = client.study(name).num_trials
+            raise Problem(
+                f"{name} and its {num_trials} trials would be gone for good; "
+                f"to delete them: ridgeline delete {name} --yes",
+                exit_code=2,
+            )
+        client.delete(name)
+        typer.echo(f"{name} is deleted.")
 
 
 def export(

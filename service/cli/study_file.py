@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
-from search.spec import InvalidSpec, StudySpec, parse_spec
-from service.cli.problems import Problem, file_problems
+from search.spec import InvalidSpec, StudyName, StudySpec, parse_spec
+from service.cli.problems import Problem, file_problems, input_problems
 from service.client import ApiError, Client
 from service.resources import Study
 
 MAX_FILE_BYTES = 2**20
+
+_NAME = TypeAdapter[str](StudyName)
 
 _CORE_SCHEMA = {
     "null": r"~|null|Null|NULL|",
@@ -79,17 +82,26 @@ def load_study(path: Path) -> StudySpec:
     return _load(path)[0]
 
 
-def post_study(client: Client, path: Path) -> Study:
-    """Post the study that a file describes.
+def post_study(client: Client, path: Path, *, name: str | None = None) -> Study:
+    """Post the study that a file describes, under another name where one is given.
 
     Raises:
-        Problem: as `load_study`, and in the same words where it is the service that refuses it.
+        Problem: as `load_study`, and in the same words where it is the service that refuses it;
+            the name cannot be one, or is taken.
         ClientError: the service cannot take it for another reason.
     """
     spec, root = _load(path)
+    if name is not None:
+        with input_problems(lambda _field: "--name"):
+            spec = spec.model_copy(update={"name": _NAME.validate_python(name)})
     try:
         return client.create_study(spec)
     except ApiError as exc:
+        if exc.status == HTTPStatus.CONFLICT:
+            raise Problem(
+                f"there is a study named {spec.name} already: give this one another name with "
+                f"--name, or delete that one with `ridgeline delete {spec.name}`"
+            ) from exc
         if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY or not exc.problems:
             raise
         raise _refused(path, root, exc.problems) from exc

@@ -29,7 +29,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Connection, and_, select, update
 
 from service.projection.optuna_tables import STUDIES
-from service.projection.study import forget_copy, write_study
+from service.projection.study import delete_copy, forget_copy, write_study
 from service.projection.trials import write_trials
 from service.store.studies import SPEC_TEXT, parsed_spec
 from service.store.tables import studies
@@ -57,6 +57,8 @@ def prepare(url: str) -> None:
 def project(connection: Connection, study_id: int) -> None:
     """Copy what has changed in one study since the last call; see the module's text.
 
+    The copy of a study that was deleted is deleted.
+
     The number of statements does not depend on the number of trials, up to the size of a chunk
     (`trials.CHUNK`).  The caller holds the study's lock and wraps the call in a SAVEPOINT.
 
@@ -79,7 +81,10 @@ def project(connection: Connection, study_id: int) -> None:
             ),
         )
         .where(studies.c.id == study_id)
-    ).one()
+    ).first()
+    if study is None:
+        delete_copy(connection, study_id)
+        return
     projected_revision = study.projected_revision
     if study.copy_id is None:
         forget_copy(connection, study_id)

@@ -19,6 +19,8 @@ PARAMS: Table = models.TrialParamModel.__table__
 VALUES: Table = models.TrialValueModel.__table__
 STEPS: Table = models.TrialIntermediateValueModel.__table__
 TRIAL_USER_ATTRS: Table = models.TrialUserAttributeModel.__table__
+TRIAL_SYSTEM_ATTRS: Table = models.TrialSystemAttributeModel.__table__
+HEARTBEATS: Table = models.TrialHeartbeatModel.__table__
 
 stored_value = models.TrialValueModel.value_to_stored_repr
 stored_step_value = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optuna.study import StudyDirection
-from sqlalchemy import Connection, Row, Table, delete, insert, update
+from sqlalchemy import Connection, Row, Table, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from search.ranges import FloatParameter, IntParameter, number_text
@@ -15,13 +15,21 @@ from search.space import ValuesParameter
 from search.spec import StudySpec
 from service.projection.optuna_tables import (
     DIRECTIONS,
+    HEARTBEATS,
+    PARAMS,
+    STEPS,
     STUDIES,
     STUDY_SYSTEM_ATTRS,
     STUDY_USER_ATTRS,
+    TRIAL_SYSTEM_ATTRS,
+    TRIAL_USER_ATTRS,
+    TRIALS,
+    VALUES,
     attribute_rows,
 )
 from service.store.bulk import upsert_rows
-from service.store.tables import trials
+from service.store.ids import next_id
+from service.store.tables import deleted_studies, trials
 
 # Names and size that optuna 5.0 (study.py) and optuna-dashboard 0.21 (_note.py) read.
 _METRIC_NAMES = "study:metric_names"
@@ -39,6 +47,28 @@ def forget_copy(connection: Connection, study_id: int) -> None:
     connection.execute(
         update(trials).where(trials.c.study_id == study_id).values(optuna_trial_id=None)
     )
+
+
+def delete_copy(connection: Connection, study_id: int) -> None:
+    """Delete the copy of a study that is deleted, unless it is somebody else's by now."""
+    copy_id = connection.execute(
+        select(STUDIES.c.study_id)
+        .join(
+            deleted_studies,
+            and_(
+                deleted_studies.c.optuna_study_id == STUDIES.c.study_id,
+                deleted_studies.c.name == STUDIES.c.study_name,
+            ),
+        )
+        .where(deleted_studies.c.study_id == study_id)
+    ).scalar()
+    if copy_id is None:
+        return
+    trial_ids = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == copy_id)
+    for table in (PARAMS, VALUES, STEPS, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, HEARTBEATS):
+        connection.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
+    for table in (TRIALS, DIRECTIONS, STUDY_USER_ATTRS, STUDY_SYSTEM_ATTRS, STUDIES):
+        connection.execute(delete(table).where(table.c.study_id == copy_id))
 
 
 def write_study(
@@ -79,7 +109,11 @@ def _set_attributes(
 
 
 def _create(connection: Connection, spec: StudySpec) -> int:
-    query = insert(STUDIES).values(study_name=spec.name).returning(STUDIES.c.study_id)
+    values: dict[str, Any] = {"study_name": spec.name}
+    new_id = next_id(connection, STUDIES.c.study_id, deleted_studies.c.optuna_study_id)
+    if new_id is not None:
+        values["study_id"] = new_id
+    query = insert(STUDIES).values(values).returning(STUDIES.c.study_id)
     try:
         copy_id: int = connection.execute(query).scalar_one()
     except IntegrityError as exc:

@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal,
 
 from service.lifecycle import OPEN_RUN, FailReason, RunState, TrialState
 from service.store.bulk import OLD, insert_rows, one_of, update_rows
+from service.store.ids import next_id
 from service.store.rows import RunOfTrial, RunRow
-from service.store.tables import reports, runs, trials
+from service.store.tables import deleted_studies, reports, runs, trials
 
 _COLUMNS = [runs.c[name] for name in RunRow._fields]
 
@@ -31,6 +32,9 @@ class Runs:
         self._connection = connection
 
     def insert(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        first = next_id(self._connection, runs.c.id, deleted_studies.c.last_run_id)
+        if first is not None:
+            rows = [{"id": run_id, **row} for run_id, row in enumerate(rows, start=first)]
         insert_rows(self._connection, runs, rows)
 
     def get(self, run_ids: Sequence[int]) -> dict[int, RunRow]:

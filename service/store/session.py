@@ -37,7 +37,7 @@ _TURN_LOCKS = 0x524C
 """The first key of our advisory locks with two keys."""
 
 Projector = Callable[[Connection, int], None]
-"""Copies what changed in one study, given by id, into Optuna's tables."""
+"""Copies what changed in one study, given by id, into Optuna's tables; that it is gone, too."""
 
 
 class DatabaseClock:
@@ -108,6 +108,8 @@ class Store:
             yield tx
             for study_id in tx.studies.write_back():
                 self._project_or_mark(tx, study_id)
+            for study_id in tx.studies.deleted:
+                self._project(tx.connection, study_id)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:

@@ -6,14 +6,26 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Text, cast, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Text,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from search.spec import StudySpec
-from service.errors import Conflict
+from service.errors import Conflict, NotFound
 from service.lifecycle import OPEN_RUN, OPEN_STUDY, SERVABLE_STUDY, RunState, StudyState, TrialState
+from service.store.ids import next_id
 from service.store.rows import StudyRow
-from service.store.tables import runs, studies, trials
+from service.store.tables import artifacts, deleted_studies, reports, runs, studies, trials
 
 SPEC_TEXT = cast(studies.c.spec, Text).label("spec")
 """The spec as it is stored, for `parsed_spec`."""
@@ -44,6 +56,8 @@ class Studies:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._locked: dict[int, tuple[StudyRow, dict[str, Any]]] = {}
+        self.deleted: list[int] = []
+        """Ids of the studies that this transaction has deleted."""
 
     def insert(self, **values: Any) -> StudyRow:
         """Add a study; it is then locked by this transaction.
@@ -51,6 +65,9 @@ class Studies:
         Raises:
             Conflict: somebody else has just taken the name; the transaction must end.
         """
+        study_id = next_id(self._connection, studies.c.id, deleted_studies.c.study_id)
+        if study_id is not None:
+            values["id"] = study_id
         query = insert(studies).values(**values).returning(studies.c.id)
         try:
             study_id = self._connection.execute(query).scalar_one()
@@ -77,15 +94,21 @@ class Studies:
         """The study, locked against every other transaction until this one ends.
 
         Locking several studies, lock them in the order of their ids.
+
+        Raises:
+            NotFound: the study was deleted since it was found.
         """
         if study_id not in self._locked:
-            row = _study(
+            found = (
                 self._connection.execute(
                     select(*_COLUMNS).where(studies.c.id == study_id).with_for_update()
                 )
                 .mappings()
-                .one()
+                .first()
             )
+            if found is None:
+                raise NotFound("the study was just deleted")
+            row = _study(found)
             self._locked[study_id] = row, dict(vars(row))
         return self._locked[study_id][0]
 
@@ -107,6 +130,31 @@ class Studies:
             self._locked[study_id] = row, dict(vars(row))
             changed.append(study_id)
         return changed
+
+    def delete(self, study_id: int, *, now: float) -> None:
+        """Delete a locked study with its trials, runs and reports; its ids are not used again."""
+        of_study = runs.c.study_id == study_id
+        run_ids = select(runs.c.id).where(of_study)
+        last_run_id = select(func.max(runs.c.id)).scalar_subquery()
+        kept = select(
+            studies.c.id,
+            studies.c.name,
+            studies.c.optuna_study_id,
+            func.coalesce(last_run_id, 0),
+            literal(now),
+        ).where(studies.c.id == study_id)
+        columns = ["study_id", "name", "optuna_study_id", "last_run_id", "deleted_at"]
+        for statement in (
+            insert(deleted_studies).from_select(columns, kept),
+            delete(reports).where(reports.c.study_id == study_id),
+            delete(artifacts).where(artifacts.c.run_id.in_(run_ids)),
+            delete(runs).where(of_study),
+            delete(trials).where(trials.c.study_id == study_id),
+            delete(studies).where(studies.c.id == study_id),
+        ):
+            self._connection.execute(statement)
+        del self._locked[study_id]
+        self.deleted.append(study_id)
 
     def mark_projection_failed(self, study_id: int, error: str) -> None:
         self._connection.execute(

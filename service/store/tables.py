@@ -78,6 +78,17 @@ studies = Table(
     Index(None, "state", "priority"),
 )
 
+deleted_studies = Table(
+    "rl_deleted_studies",
+    metadata,
+    Column("study_id", _Id, primary_key=True, autoincrement=False),
+    Column("name", String(128), nullable=False),
+    Column("optuna_study_id", Integer, comment="of the copy that went with it"),
+    Column("last_run_id", _Id, nullable=False, comment="the highest that any run had by then"),
+    Column("deleted_at", _Time, nullable=False),
+)
+"""What is left of deleted studies: the ids that no later one may have."""
+
 trials = Table(
     "rl_trials",
     metadata,

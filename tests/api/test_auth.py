@@ -22,6 +22,7 @@ SCOPES = {
     "POST /v1/studies": "write",
     "GET /v1/studies": "read",
     "GET /v1/studies/{study}": "read",
+    "DELETE /v1/studies/{study}": "write",
     "GET /v1/studies/{study}/best": "read",
     "GET /v1/studies/{study}/export": "read",
     "GET /v1/studies/{study}/events": "read",

@@ -163,3 +163,24 @@ def test_the_catalog(client: httpx.Client) -> None:
     assert tasks["next_page_token"] is None
     expected: dict[str, Any] = {"datasets": [], "left_out": [], "next_page_token": None}
     assert ok(client.get("/v1/datasets")) == expected
+
+
+def test_a_study_is_deleted_as_it_was_seen(client: httpx.Client) -> None:
+    created = ok(client.post("/v1/studies", json=SPEC), 201)
+    etag = client.get("/v1/studies/s").headers["etag"]
+    problem(client.delete("/v1/studies/s"), 428)
+    body = problem(client.delete("/v1/studies/s", headers={"If-Match": etag}), 409)
+    assert ":cancel" in body["detail"]
+    cancelled = ok(client.post("/v1/studies/s:cancel"))
+    body = problem(client.delete("/v1/studies/s", headers={"If-Match": etag}), 412)
+    assert body["type"] == "urn:ridgeline:precondition-failed"
+    etag = client.get("/v1/studies/s").headers["etag"]
+    wanted = {"If-Match": etag, "Idempotency-Key": "gone"}
+    assert ok(client.delete("/v1/studies/s", headers=wanted)) == cancelled
+    again = client.delete("/v1/studies/s", headers=wanted)
+    assert (again.json(), again.headers["idempotency-replayed"]) == (cancelled, "true")
+    problem(client.get("/v1/studies/s"), 404)
+    problem(client.delete("/v1/studies/s", headers={"If-Match": "*"}), 404)
+    assert ok(client.post("/v1/studies", json=SPEC), 201)["spec"] == created["spec"]
+    ok(client.post("/v1/studies/s:cancel"))
+    ok(client.delete("/v1/studies/s", headers={"If-Match": "*"}))

@@ -75,6 +75,11 @@ def test_run_posts_a_study(ridgeline: Ridgeline, client: Client, tmp_path: Path)
     again = ridgeline("run", "x.yaml")
     assert again.exit_code == 1
     assert again.stderr.startswith("ridgeline: there is a study named x already")
+    assert "--name" in again.stderr
+    assert "ridgeline delete x" in again.stderr
+    assert ridgeline("run", "x.yaml", "--name", "y").stdout.startswith("y is queued")
+    wrong = ridgeline("run", "x.yaml", "--name", "a/b")
+    assert (wrong.exit_code, wrong.stderr.startswith("ridgeline: --name: ")) == (2, True)
 
 
 @pytest.mark.parametrize(("ending", "status"), [("train", 0), ("fail", 1), ("cancel", 1)])
@@ -353,3 +358,18 @@ def test_a_change_that_cannot_be_made_is_told(
     assert refused.stderr.startswith(f"ridgeline: {told}")
     whole = ridgeline("clone", "x", "y", "--set", "budget=3", "--set", "budget.trials=3")
     assert "budget is set as a whole already" in whole.stderr
+
+
+def test_a_study_is_deleted_where_one_means_it(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    asked = ridgeline("delete", "x")
+    assert (asked.exit_code, asked.stderr) == (
+        2,
+        "ridgeline: x and its 4 trials would be gone for good; to delete them: "
+        "ridgeline delete x --yes\n",
+    )
+    open_ = ridgeline("delete", "x", "--yes")
+    assert (open_.exit_code, ":cancel it before" in open_.stderr) == (1, True)
+    client.cancel("x")
+    assert ridgeline("delete", "x", "--yes").stdout == "x is deleted.\n"
+    assert ridgeline("show", "x").exit_code == 1

@@ -37,13 +37,17 @@ def sqlite_deployment(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Deploym
 
 
 def run(code: str, deployment: Deployment, home: Path) -> str:
-    code = code.replace("http://127.0.0.1:8000", deployment.url)
-    code = code.replace("sqlite:///ridgeline-data", f"sqlite:///{home}")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = start(code, deployment, home)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def start(code: str, deployment: Deployment, home: Path) -> subprocess.CompletedProcess[str]:
+    code = code.replace("http://127.0.0.1:8000", deployment.url)
+    code = code.replace("sqlite:///ridgeline-data", f"sqlite:///{home}")
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_python_and_notebook(sqlite_deployment: Deployment, tmp_path: Path) -> None:
@@ -53,6 +57,9 @@ def test_python_and_notebook(sqlite_deployment: Deployment, tmp_path: Path) -> N
     best = sqlite_deployment.client.best("digits-python")
     assert printed.splitlines()[-1].startswith(str(best.config))
     assert run(notebook_code, sqlite_deployment, tmp_path).split()[-1] == str(best.value)
+    again = start(client_code, sqlite_deployment, tmp_path)
+    assert again.returncode == 1
+    assert again.stderr.startswith("there is a study named digits-python already; choose another")
 
 
 def test_a_program_of_ones_own(sqlite_deployment: Deployment, tmp_path: Path) -> None:
@@ -72,8 +79,7 @@ def test_curl(sqlite_deployment: Deployment) -> None:
 
 
 def test_command_line(sqlite_deployment: Deployment) -> None:
-    (block,) = blocks("console", "ridgeline run")
-    for line in block.splitlines():
+    for line in "".join(blocks("console", "ridgeline run")).splitlines():
         words = shlex.split(line.removeprefix("$ "))
         assert words[0] == "ridgeline"
         words = [word.replace("trials.csv", "/dev/null") for word in words[1:]]

@@ -19,8 +19,10 @@ from service.api.idempotency import Idempotent
 from service.api.openapi import problems, takes
 from service.api.pages import PageSize, StudyCursor, StudyPage, next_page_token
 from service.api.routes.params import StudyPath
+from service.errors import PreconditionFailed, PreconditionRequired
 from service.lifecycle import StudyState
 from service.resources import CloneRequest, ExtendRequest, RetryRequest, Study, Trial
+from service.store.session import Transaction
 
 router = APIRouter(prefix="/v1", tags=["studies"])
 
@@ -195,14 +197,53 @@ def get_study(
     """The study's spec, state, counts and best trial so far; `reason` says why it waits."""
     with api.store.reading() as tx:
         found = studies.get(tx, study)
-    answer = Response(found.model_dump_json(), media_type="application/json")
-    # Of the whole answer: what a study waits for changes without a new revision.
-    etag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
-    known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
-    if etag in known or "*" in known:
+    etag = _etag(found)
+    if _names(if_none_match or "", etag):
         answer = Response(status_code=304)
+    else:
+        answer = Response(found.model_dump_json(), media_type="application/json")
     answer.headers["ETag"] = etag
     return answer
+
+
+def _etag(study: Study) -> str:
+    """Of the whole answer: what a study waits for changes without a new revision."""
+    return f'"{hashlib.sha256(study.model_dump_json().encode()).hexdigest()[:32]}"'
+
+
+def _names(tags: str, etag: str) -> bool:
+    """Whether a header that lists tags names this one."""
+    return not {etag, "*"}.isdisjoint(tag.strip().removeprefix("W/") for tag in tags.split(","))
+
+
+@router.delete(
+    "/studies/{study}",
+    summary="Delete a study",
+    response_model=Study,
+    responses=problems(404, 409, 412, 428, body=True),
+)
+def delete_study(
+    caller: Writer,
+    study: StudyPath,
+    once: Idempotent,
+    if_match: Annotated[
+        str | None, Header(description="`ETag` of the study you mean, or `*`", examples=["*"])
+    ] = None,
+) -> Response:
+    """Delete a study that has ended, for good: its trials, and the copy in Optuna's tables.
+
+    Its name is free then.  The answer shows it as it was.
+    """
+    if if_match is None:
+        raise PreconditionRequired("say which study you mean: If-Match with its ETag, or with *")
+
+    def delete(tx: Transaction) -> Study:
+        found = studies.delete(tx, study)
+        if not _names(if_match, _etag(found)):
+            raise PreconditionFailed(f"{study} has changed since If-Match knew it; get it again")
+        return found
+
+    return once.perform(caller, delete)
 
 
 @router.get(
