@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from service.resources import CloneRequest, Study, TrialWithHistory
 from tests.api.calling import ok, sqlite_only
 
 pytestmark = sqlite_only
+
+ROOT = Path(__file__).parents[2]
 
 ROW = r"^\| `([A-Z]+) (\S+)` \| (\w*) ?\|"
 
@@ -84,6 +87,18 @@ def test_every_reference_resolves(document: dict[str, Any]) -> None:
     ]
 
 
+def test_messages_name_operations_that_exist(document: dict[str, Any]) -> None:
+    verbs = {path.rpartition(":")[2] for path in document["paths"] if ":" in path}
+    named = set()
+    for file in (ROOT / "service").rglob("*.py"):
+        if "store" in file.parts:
+            continue  # there, names after a colon are parameters of SQL
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named |= set(re.findall(r"(?:^|[ `(]):([a-z]+)\b", node.value))
+    assert {"extend", "clone", "cancel"} <= named <= verbs
+
+
 def test_examples_are_valid(client: httpx.Client) -> None:
     for spec in (examples.TPE_SPEC, examples.GRID_SPEC, examples.EXTERNAL_SPEC):
         parse_spec(spec)
@@ -129,7 +144,7 @@ def test_the_page_for_people(client: httpx.Client) -> None:
 
 
 def test_every_operation_is_in_the_docs(document: dict[str, Any]) -> None:
-    docs = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    docs = (ROOT / "docs" / "api.md").read_text()
     rows = {f"{row[0]} {row[1]}": row[2] for row in re.findall(ROW, docs, re.MULTILINE)}
     assert rows == {
         name: operation["security"][0]["token"][0] if "security" in operation else ""
