@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from service.bodies import message
-from service.connection import ApiError, ClientError
+from service.connection import ApiError, ClientError, Unreachable
 from service.external_protocol import (
     MAX_TRIALS_A_CALL,
     EpochReport,
@@ -50,6 +50,9 @@ _INVALID = 422
 
 _MAX_SHARE_OF_LEASE = 0.25
 """How old a lease may get before it is renewed, and how long reports wait at most."""
+
+_PATIENCE_SECONDS = 60.0
+"""How long a loop waits for a service that does not answer; one that restarts needs less."""
 
 _WAIT_SECONDS = 20.0
 """How long one call waits for a trial: proxies give up on answers that take a minute."""
@@ -103,7 +106,7 @@ class ExternalStudy:
         """
         is_open = True
         while is_open:
-            trials, is_open = self._suggest(1, wait_seconds=_WAIT_SECONDS)
+            trials, is_open = self._next()
             for trial in trials:
                 try:
                     yield trial
@@ -120,6 +123,16 @@ class ExternalStudy:
     def suggest(self, count: int = 1) -> list[ExternalTrial]:
         """At most `count` trials to train; where there are fewer, `reason` says why."""
         return self._suggest(count)[0]
+
+    def _next(self) -> tuple[list[ExternalTrial], bool]:
+        """As `_suggest`, for one trial that is waited for; a service that restarts is, too."""
+        asked_at = self._clock()
+        while True:
+            try:
+                return self._suggest(1, wait_seconds=_WAIT_SECONDS)
+            except Unreachable:
+                if self._clock() - asked_at >= _PATIENCE_SECONDS:
+                    raise
 
     def _suggest(
         self, count: int, *, wait_seconds: float = 0.0
@@ -147,7 +160,7 @@ class ExternalStudy:
         Called in the background.  What cannot be sent is sent with the next call.
         """
         with self._lock, suppress(ClientError):
-            for trial in self._trials:
+            for trial in sorted(self._trials, key=lambda trial: trial.number):
                 if trial.is_open:
                     self._gathered.setdefault(trial.number, _Gathered(trial))
             self._send()

@@ -362,6 +362,29 @@ def test_a_later_attempt_is_told_apart_from_an_earlier_one(
     assert [[t["attempt"] for t in call] for call in desk.calls] == [[1], [2]]
 
 
+def test_a_loop_waits_for_a_service_that_restarts(
+    study: ExternalStudy, desk: Desk, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suggest = study._client.suggest
+
+    def late(*args: Any, **values: Any) -> Any:
+        clock.seconds += 20
+        desk.is_down = clock.seconds <= up_at
+        return suggest(*args, **values)
+
+    monkeypatch.setattr(study._client, "suggest", late)
+    up_at = 40.0
+    trials = iter(study)
+    trial = next(trials)
+    trial.complete(0.5)
+    assert trial.number == 0
+    up_at = 1_000.0
+    with pytest.raises(Unreachable):
+        next(trials)
+    assert clock.seconds == 120
+    desk.is_down = False
+
+
 def test_leases_are_renewed_while_the_program_has_the_trials(
     study: ExternalStudy, desk: Desk
 ) -> None:
