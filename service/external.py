@@ -16,23 +16,21 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from service.bodies import message
-from service.connection import ApiError, ClientError, Unreachable
+from service.connection import ClientError, Unreachable
 from service.external_protocol import (
     MAX_TRIALS_A_CALL,
     EpochReport,
     SuggestedTrial,
     TrialEnd,
-    TrialReport,
 )
+from service.gathering import Call, Gathered, api_error
 from service.lifecycle import OPEN_STUDY, FailReason
 from service.repeating import Repeater
 from service.resources import Problem
@@ -86,8 +84,8 @@ class ExternalStudy:
         self._clock = clock
         self._sent_at = clock()
         self._num_batches = 0
-        self._gathered: dict[int, _Gathered] = {}
-        self._unanswered: _Call | None = None
+        self._gathered: dict[int, Gathered] = {}
+        self._unanswered: Call | None = None
         self._errors: dict[int, Problem] = {}
         self._lock = threading.RLock()
         # Weak: a trial that the program has dropped will never end, and is for others to train.
@@ -162,7 +160,7 @@ class ExternalStudy:
         with self._lock, suppress(ClientError):
             for trial in sorted(self._trials, key=lambda trial: trial.number):
                 if trial.is_open:
-                    self._gathered.setdefault(trial.number, _Gathered(trial))
+                    self._gathered.setdefault(trial.number, Gathered(trial))
             self._send()
 
     @contextmanager
@@ -187,7 +185,7 @@ class ExternalStudy:
             if self._errors:
                 errors = dict(self._errors)
                 self._errors.clear()
-                raise _api_error(errors)
+                raise api_error(errors)
 
     def close(self) -> None:
         """Send what was gathered; the end of the interpreter does so too."""
@@ -213,7 +211,7 @@ class ExternalStudy:
             gathered = self._gathered.get(trial.number)
             if gathered is not None and gathered.trial.attempt != trial.attempt:
                 self._send()  # of an attempt that has been given to another
-            one = self._gathered.setdefault(trial.number, _Gathered(trial))
+            one = self._gathered.setdefault(trial.number, Gathered(trial))
             if epoch is not None:
                 one.epochs.append(epoch)
             one.end = end if one.end is None else one.end
@@ -221,7 +219,7 @@ class ExternalStudy:
                 self._send()
             error = self._errors.pop(trial.number, None)
             if error is not None:
-                raise _api_error({trial.number: error})
+                raise api_error({trial.number: error})
 
     def _is_due(self, trial: ExternalTrial, *, has_ended: bool) -> bool:
         if self._num_batches == 0 and (has_ended or self._has_pruner):
@@ -251,12 +249,12 @@ class ExternalStudy:
                     one.trial.is_open = outcome.error.status == _INVALID
                     if one.end is not None and one.epochs and one.trial.is_open:
                         # Its epochs may be as they should: they go out without it.
-                        again = self._gathered.setdefault(one.trial.number, _Gathered(one.trial))
+                        again = self._gathered.setdefault(one.trial.number, Gathered(one.trial))
                         again.epochs[:0] = one.epochs
 
-    def _next_call(self) -> _Call | None:
+    def _next_call(self) -> Call | None:
         """As much of what was gathered as one call takes: after an outage there may be more."""
-        told: list[_Gathered] = []
+        told: list[Gathered] = []
         num_epochs = 0
         for one in self._gathered.values():
             num_epochs += len(one.epochs)
@@ -265,7 +263,7 @@ class ExternalStudy:
             told.append(one)
         for one in told:
             del self._gathered[one.trial.number]
-        return _Call(told) if told else None
+        return Call(told) if told else None
 
 
 class ExternalTrial:
@@ -311,36 +309,3 @@ class ExternalTrial:
         )
         self.is_open = False
         self._study._add(self, epoch=None, end=end)
-
-
-@dataclass
-class _Gathered:
-    """What the service has not been told of a trial."""
-
-    trial: ExternalTrial
-    epochs: list[EpochReport] = field(default_factory=list)
-    end: TrialEnd | None = None
-
-    def report(self) -> TrialReport:
-        return TrialReport(
-            number=self.trial.number,
-            attempt=self.trial.attempt,
-            epochs=tuple(self.epochs),
-            end=self.end,
-        )
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A call as it was made; a repetition is told by its key."""
-
-    told: list[_Gathered]
-    key: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-
-def _api_error(errors: Mapping[int, Problem]) -> ApiError:
-    """The errors of some trials as one."""
-    first = next(iter(errors.values()))
-    detail = "; ".join(problem.detail for problem in errors.values())
-    problems = [(one.field, one.message) for problem in errors.values() for one in problem.errors]
-    return ApiError(first.status, first.title, detail, problems)
