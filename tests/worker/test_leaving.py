@@ -114,6 +114,20 @@ def test_a_worker_leaves_even_if_the_api_does_not_answer(
     wait_for_death(device_pid)
 
 
+@pytest.mark.parametrize("end", ["hang", "hang_up", "stop", "stop_in_a_message"])
+def test_a_worker_leaves_however_its_device_hangs(end: str) -> None:
+    api = FakeApi()
+    api.add(1, epochs=1, end=end)
+    running = Running(new_agent(api))
+    running.start()
+    api.wait_until(lambda: api.runs[1].epochs)
+    device_pid = pid_of(api, 1)
+    running.agent.leave()
+    assert running.result() == 0
+    assert api.workers["w0"].state == "GONE"
+    wait_for_death(device_pid)
+
+
 def test_a_worker_leaves_before_its_devices_are_ready() -> None:
     agent = new_agent(FakeApi())
     agent.leave()
