@@ -86,7 +86,7 @@ class ExternalStudy:
         self._num_batches = 0
         self._gathered: dict[int, Gathered] = {}
         self._unanswered: Call | None = None
-        self._errors: dict[int, Problem] = {}
+        self._errors: dict[ExternalTrial, Problem] = {}
         self._lock = threading.RLock()
         # Weak: a trial that the program has dropped will never end, and is for others to train.
         self._trials: weakref.WeakSet[ExternalTrial] = weakref.WeakSet()
@@ -183,7 +183,7 @@ class ExternalStudy:
         with self._lock:
             self._send()
             if self._errors:
-                errors = dict(self._errors)
+                errors = list(self._errors.values())
                 self._errors.clear()
                 raise api_error(errors)
 
@@ -217,9 +217,9 @@ class ExternalStudy:
             one.end = end if one.end is None else one.end
             if self._is_due(trial, has_ended=end is not None):
                 self._send()
-            error = self._errors.pop(trial.number, None)
+            error = self._errors.pop(trial, None)
             if error is not None:
-                raise api_error({trial.number: error})
+                raise api_error([error])
 
     def _is_due(self, trial: ExternalTrial, *, has_ended: bool) -> bool:
         if self._num_batches == 0 and (has_ended or self._has_pruner):
@@ -245,7 +245,7 @@ class ExternalStudy:
                 one.trial._told_at = self._sent_at
                 one.trial.should_prune |= outcome.should_prune
                 if outcome.error is not None:
-                    self._errors[outcome.number] = outcome.error
+                    self._errors[one.trial] = outcome.error
                     one.trial.is_open = outcome.error.status == _INVALID
                     if one.end is not None and one.epochs and one.trial.is_open:
                         # Its epochs may be as they should: they go out without it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,9 +40,8 @@ class Call:
     key: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
-def api_error(errors: Mapping[int, Problem]) -> ApiError:
+def api_error(errors: Sequence[Problem]) -> ApiError:
     """The errors of some trials as one."""
-    first = next(iter(errors.values()))
-    detail = "; ".join(problem.detail for problem in errors.values())
-    problems = [(one.field, one.message) for problem in errors.values() for one in problem.errors]
-    return ApiError(first.status, first.title, detail, problems)
+    detail = "; ".join(problem.detail for problem in errors)
+    problems = [(one.field, one.message) for problem in errors for one in problem.errors]
+    return ApiError(errors[0].status, errors[0].title, detail, problems)

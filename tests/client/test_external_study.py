@@ -362,6 +362,23 @@ def test_a_later_attempt_is_told_apart_from_an_earlier_one(
     assert [[t["attempt"] for t in call] for call in desk.calls] == [[1], [2]]
 
 
+def test_a_later_attempt_does_not_get_the_error_of_an_earlier_one(
+    study: ExternalStudy, desk: Desk
+) -> None:
+    (earlier,) = study.suggest()
+    report(earlier, 1)
+    later = ExternalTrial(
+        study,
+        SuggestedTrial(number=0, attempt=2, config={"x": 0.5}, seed=7, lease_seconds=60.0),
+    )
+    desk.stale.add(0)
+    report(later, 1)
+    desk.stale.clear()
+    later.complete(0.5)
+    with pytest.raises(ApiError, match="somebody else's"):
+        earlier.complete(0.5)
+
+
 def test_a_loop_waits_for_a_service_that_restarts(
     study: ExternalStudy, desk: Desk, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
