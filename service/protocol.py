@@ -127,6 +127,11 @@ class RunEnded(RunKey):
         None, description="of a pruned run: the version of the rules that ended it"
     )
 
+    @property
+    def is_tried_again(self) -> bool:
+        """Whether the run may go on elsewhere."""
+        return self.outcome in ("released", "crashed", "out_of_memory", "timeout")
+
 
 class RunHeld(RunKey):
     """A run the worker has, queued or training."""
@@ -162,6 +167,11 @@ class SyncRequest(_Message):
         ),
     ] = {}
     leaving: bool = Field(False, description="the last statement of a worker that shuts down")
+
+    @property
+    def hands_runs_back(self) -> bool:
+        """Whether there may be runs for other workers now."""
+        return self.leaving or any(end.is_tried_again for end in self.ended)
 
     @property
     def waits_for_work(self) -> bool:

@@ -43,8 +43,8 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0)] = Field(
         30.0, description="a worker silent for longer loses its runs"
     )
-    sync_interval_seconds: Annotated[float, Field(gt=0)] = Field(
-        0.5, description="how often a worker calls when nothing happens"
+    sync_interval_seconds: Annotated[float, Field(gt=0, le=5)] = Field(
+        0.5, validate_default=True, description="how often a worker calls when nothing happens"
     )
     max_charges: Annotated[int, Field(ge=1)] = Field(
         3, description="failures blamed on one run before it is given up"

@@ -281,9 +281,8 @@ class Holdings:
         # Small runs end as fast as the api answers: ask for the next one while others still wait.
         # Where there is none to come, a call only takes cores from those that train.
         is_last = all(run.end is not None for run in self._runs.values())
-        is_tried_again = end.outcome in ("released", "crashed", "timeout", "out_of_memory")
         has_more_to_give = self._is_full or any(self._num_following.values())
-        self.urgent |= is_last or is_tried_again or has_more_to_give
+        self.urgent |= is_last or end.is_tried_again or has_more_to_give
 
     def _new_statement(self) -> SyncRequest:
         held: list[RunHeld] = []

@@ -117,6 +117,29 @@ def test_a_worker_without_work_is_answered_when_some_arrives(
         assert len(ok(answer.result(timeout=30))["start"]) == 1
 
 
+def test_runs_that_come_back_are_told_to_workers_that_wait(
+    settings: Settings, store: Store, client_of: ClientOf
+) -> None:
+    app: FastAPI = create_app(settings.model_copy(update={"sync_interval_seconds": 60.0}), store)
+    client, worker = client_of(app), client_of(app)
+    ok(client.post("/v1/studies", json=SPEC | {"budget": {"trials": 1}}), 201)
+    first, second = (
+        f"/v1/workers/{ok(client.post('/v1/workers', json=examples.REGISTRATION), 201)['id']}:sync"
+        for _ in range(2)
+    )
+    statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
+    (order,) = ok(client.post(first, json=statement))["start"]
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(worker.post, second, json=statement)
+        for _ in range(10_000):
+            ok(client.get("/healthz"))
+            if app.state.context.arrivals._listeners:
+                break
+        end = {"run": order["run"], "attempt": order["attempt"], "outcome": "released"}
+        ok(client.post(first, json={"sync_seq": 2, "ended": [end]}))
+        assert len(ok(answer.result(timeout=30))["start"]) == 1
+
+
 def test_a_worker_waits_on_when_what_arrives_is_not_for_it(
     settings: Settings, store: Store, client_of: ClientOf
 ) -> None:

@@ -50,8 +50,8 @@ def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None
         ({"port": "many"}, "RIDGELINE_PORT: must be a valid integer"),
         ({"lease_seconds": "0"}, "RIDGELINE_LEASE_SECONDS: must be greater than 0"),
         (
-            {"sync_interval_seconds": "15.5"},
-            "RIDGELINE_SYNC_INTERVAL_SECONDS: must be at most half of lease_seconds, which is 30",
+            {"lease_seconds": "0.75"},
+            "RIDGELINE_SYNC_INTERVAL_SECONDS: must be at most half of lease_seconds, which is 0.75",
         ),
         ({"database_url": "nonsense"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),
         ({"database_url": "mysql://a/b"}, "RIDGELINE_DATABASE_URL: must be like sqlite:///file"),

@@ -18,7 +18,6 @@ from service.api.openapi import problems, takes
 from service.api.pages import WorkerPage
 from service.api.routes.params import ID_PATTERN
 from service.protocol import (
-    MAX_WAIT_SECONDS,
     SyncRequest,
     SyncResponse,
     WorkerRegistered,
@@ -76,8 +75,8 @@ async def sync_worker(
     """What the worker holds, reports and has ended since; answered with runs to start and to stop.
 
     Where it has nothing to do and there is nothing for it, the answer waits for work to arrive, at
-    most `sync_interval_seconds` and 30 seconds.  Sending it twice changes nothing.  404 or 409: the
-    worker is not, or no longer, registered; register again.
+    most `sync_interval_seconds`.  Sending it twice changes nothing.  404 or 409: the worker is not,
+    or no longer, registered; register again.
     """
     interval_seconds = api.settings.sync_interval_seconds
     may_wait = body.waits_for_work and not is_large(request)
@@ -85,10 +84,12 @@ async def sync_worker(
         request,
         partial(workers.sync, api.store, worker, body, settings=api.settings),
         is_final=lambda answer: bool(answer.start) or not may_wait,
-        seconds=min(interval_seconds, MAX_WAIT_SECONDS),
+        seconds=interval_seconds,
         look_again_seconds=interval_seconds,
     )
     if answer is None:
         return Response()  # nobody is there to take the runs
+    if body.hands_runs_back:
+        api.arrivals.tell()
     # FastAPI would validate it again, and make objects of each of hundreds of runs for that.
     return Response(answer.model_dump_json(), media_type="application/json")
