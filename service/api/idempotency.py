@@ -76,7 +76,11 @@ class Once:
         scope = _sha256(f"{caller.token_id or ''} {self.method_and_path}")
         body_sha256 = _sha256(json.dumps(self.body, sort_keys=True))
 
+        is_remembered = False
+
         def remember(tx: Transaction, result: BaseModel) -> None:
+            nonlocal is_remembered
+            is_remembered = True
             tx.idempotency.insert(
                 scope=scope,
                 key=key,
@@ -89,11 +93,16 @@ class Once:
             first = self._first_answer(scope, key)
             if first is None:
                 try:
-                    return answer(action(remember), status)
+                    result = action(remember)
                 except ServiceError:
                     first = self._first_answer(scope, key)
                     if first is None:
                         raise
+                else:
+                    # Where another process was faster, there may be nothing left to be done.
+                    first = None if is_remembered else self._first_answer(scope, key)
+                    if first is None:
+                        return answer(result, status)
         if first["body_sha256"] != body_sha256:
             raise InvalidInput(
                 [("Idempotency-Key", "came with another body before; use a new key")]
