@@ -139,7 +139,8 @@ def test_what_is_not_there(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/v1/studies/s", "GET"),
+        ("PUT", "/v1/studies/s", "DELETE, GET"),
+        ("DELETE", "/v1/studies/s/best", "GET"),
         ("DELETE", "/v1/studies", "GET, POST"),
         ("PUT", "/v1/workers", "GET, POST"),
         ("PATCH", "/v1/tokens", "GET, POST"),

@@ -217,7 +217,7 @@ def _names(tags: str, etag: str) -> bool:
 
 
 @router.delete(
-    "/studies/{study}",
+    "/studies/{study:name}",
     summary="Delete a study",
     response_model=Study,
     responses=problems(404, 409, 412, 428, body=True),
