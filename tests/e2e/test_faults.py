@@ -17,12 +17,12 @@ def ends_a_run(event: Event) -> bool:
 
 
 def test_another_worker_finishes_what_a_killed_one_began(deployment: Deployment) -> None:
+    many = {"trials": 90, "epochs": 20}  # more runs than a worker has at hand
     victim = deployment.start_worker()
-    deployment.client.create_study(small("calm", "random", replicates=2))
+    deployment.client.create_study(small("calm", "random", replicates=2, budget=many))
     calm = deployment.outcome("calm")
 
-    longer = {"trials": 14, "epochs": 2}
-    deployment.client.create_study(small("shaken", "random", replicates=2, budget=longer))
+    deployment.client.create_study(small("shaken", "random", replicates=2, budget=many))
     ended = 0
     for event in deployment.follow("shaken"):
         ended += ends_a_run(event)
@@ -31,7 +31,7 @@ def test_another_worker_finishes_what_a_killed_one_began(deployment: Deployment)
             deployment.start_worker()
     shaken = deployment.outcome("shaken")
 
-    assert [trial.number for trial in shaken] == list(range(14))
+    assert [trial.number for trial in shaken] == list(range(90))
     assert results(shaken) == results(calm)
     attempts = [run.attempt for trial in shaken for run in trial.runs]
     assert max(attempts) == 2, "the victim held nothing when it died"
