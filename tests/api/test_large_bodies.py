@@ -25,7 +25,7 @@ PADDING = b" " * bodies.LARGE_BODY_BYTES
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(_env_file=None, sync_interval_seconds=10.0)
+    return Settings(_env_file=None, sync_interval_seconds=5.0)
 
 
 def test_large_bodies_take_turns_and_small_ones_pass(

@@ -23,6 +23,7 @@ def test_post_and_get(client: httpx.Client) -> None:
         "trials": 4,
         "epochs": 20,
         "seconds": None,
+        "run_seconds": None,
         "max_parallel": None,
     }
     assert ok(client.get("/v1/studies/s")) == created
