@@ -66,17 +66,8 @@ def create(
     return views.study(tx, row)
 
 
-def clone(
-    tx: Transaction,
-    name: str,
-    changes: Mapping[str, Any],
-    *,
-    owner: str | None,
-    local_datasets: Sequence[DatasetCard],
-    left_out: Mapping[str, str] = MappingProxyType({}),
-    max_open: int,
-) -> Study:
-    """Queue a study with the spec of another, but for `changes`; the history stays behind.
+def changed_spec(tx: Transaction, name: str, changes: Mapping[str, Any]) -> StudySpec:
+    """The spec of a study, but for `changes`.
 
     Args:
         changes: fields of a spec, a `name` among them.  A part is changed field by field, a
@@ -85,18 +76,8 @@ def clone(
     Raises:
         NotFound: there is no study of that name.
         InvalidSpec: a field cannot be used.
-        Conflict, InvalidInput, LimitExceeded: as `create`.
     """
-    data = _merged(find(tx, name).spec.model_dump(mode="json"), changes, depth=2)
-    spec = parse_spec(data)
-    return create(
-        tx,
-        spec,
-        owner=owner,
-        local_datasets=local_datasets,
-        left_out=left_out,
-        max_open=max_open,
-    )
+    return parse_spec(_merged(find(tx, name).spec.model_dump(mode="json"), changes, depth=2))
 
 
 def _merged(old: Any, new: Any, *, depth: int) -> Any:

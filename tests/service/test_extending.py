@@ -34,7 +34,8 @@ def retry(store: Store, *reasons: FailReason, max_open: int = 1_000) -> Study:
 
 def clone(store: Store, changes: dict[str, Any], *, max_open: int = 1_000) -> Study:
     with store.transaction() as tx:
-        return studies.clone(tx, "s", changes, owner=None, local_datasets=(), max_open=max_open)
+        changed = studies.changed_spec(tx, "s", changes)
+        return studies.create(tx, changed, owner=None, local_datasets=(), max_open=max_open)
 
 
 def tell(store: Store, verb: studies.Verb) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -54,23 +55,11 @@ def create_study(caller: Writer, api: Api, data: JsonBody, once: Idempotent) -> 
     float range, the data set must be known (`GET /v1/datasets`).
     """
     spec = parse_spec(data)
-    local, left_out = api.local_datasets.cards(), api.local_datasets.left_out()
-    return once.perform(
-        caller,
-        lambda tx: studies.create(
-            tx,
-            spec,
-            owner=caller.token_id,
-            local_datasets=local,
-            left_out=left_out,
-            max_open=api.settings.max_open_studies,
-        ),
-        status=201,
-    )
+    return _create(caller, api, once, lambda tx: spec)
 
 
 @router.post(
-    "/studies/{study}:clone",
+    "/studies/{study:name}:clone",
     summary="Clone a study",
     response_model=Study,
     status_code=201,
@@ -89,13 +78,19 @@ def clone_study(
     The body is a spec of which only the `name` is needed.  Parts such as `budget` are changed field
     by field, a parameter of `space` as a whole; null takes a field out.
     """
+    changes = body.model_dump(mode="json")
+    return _create(caller, api, once, lambda tx: studies.changed_spec(tx, study, changes))
+
+
+def _create(
+    caller: Writer, api: Api, once: Idempotent, spec_of: Callable[[Transaction], StudySpec]
+) -> Response:
     local, left_out = api.local_datasets.cards(), api.local_datasets.left_out()
     return once.perform(
         caller,
-        lambda tx: studies.clone(
+        lambda tx: studies.create(
             tx,
-            study,
-            body.model_dump(mode="json"),
+            spec_of(tx),
             owner=caller.token_id,
             local_datasets=local,
             left_out=left_out,
@@ -106,7 +101,7 @@ def clone_study(
 
 
 @router.post(
-    "/studies/{study}:extend",
+    "/studies/{study:name}:extend",
     summary="Extend a study",
     response_model=Study,
     responses=problems(404, 409, 429, body=True),
@@ -132,7 +127,7 @@ def extend_study(
 
 
 @router.post(
-    "/studies/{study}:retry",
+    "/studies/{study:name}:retry",
     summary="Try failed trials again",
     response_model=Study,
     responses=problems(404, 409, 429, body=True),
