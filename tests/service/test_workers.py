@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import pytest
 
 from search.tasks.settings import MlpSettings
 from service import studies, trials, workers
-from service.errors import Conflict, InvalidInput, NotFound, Unavailable
+from service.errors import Conflict, InvalidInput, NotFound
 from service.lifecycle import FailReason, RunState, StudyState, TrialState
 from service.protocol import RunReport, SyncRequest
 from service.resources import Trial
-from service.store.session import Store, Transaction
+from service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import (
     SETTINGS,
-    Counted,
     FakeWorker,
     ended,
     post,
@@ -100,86 +97,6 @@ def test_repeating_an_end_changes_nothing(store: Store) -> None:
     assert worker.send(later).refused == ()
     assert study_of(store) == before
     assert before.trials.complete == 1
-
-
-def large_statement(worker: FakeWorker) -> SyncRequest:
-    """Six epochs of each run, the last two of which end."""
-    orders = list(worker.held.values())
-    reports = [
-        RunReport(
-            run=order.run, attempt=1, epoch=epoch, metrics={"validation_accuracy": epoch / 10}
-        )
-        for epoch in range(1, 7)
-        for order in orders
-    ]
-    return worker.statement(reports=reports, ended=[ended(order) for order in orders[1:]])
-
-
-def what_came_of_it(store: Store) -> list[tuple[TrialState, float | None, int]]:
-    with store.reading() as tx:
-        found = [trials.get(tx, "s", number) for number in range(3)]
-    return [(trial.state, trial.value, len(trial.epochs)) for trial in found]
-
-
-def test_a_large_statement_is_taken_in_several_transactions(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    post(store, spec())
-    worker = FakeWorker(store, num_slots=3)
-    worker.sync()
-    statement = large_statement(worker)
-    for module in ("ledger", "workers"):
-        monkeypatch.setattr(f"service.{module}.MAX_NEWS", 4)
-    counted = Counted(store, monkeypatch)
-    answer = worker.send(statement)
-    assert counted.number >= 6
-    assert answer.refused == ()
-    once = what_came_of_it(store)
-    assert [state for state, _, _ in once] == ["RUNNING", "COMPLETE", "COMPLETE"]
-    assert [num_epochs for _, _, num_epochs in once] == [6, 6, 6]
-    assert worker.send(statement).refused == ()
-    assert what_came_of_it(store) == once
-
-
-@pytest.mark.parametrize("num_parts", range(1, 6))
-def test_a_large_statement_that_was_cut_off_may_be_repeated(
-    store: Store, monkeypatch: pytest.MonkeyPatch, num_parts: int
-) -> None:
-    post(store, spec())
-    worker = FakeWorker(store, num_slots=3)
-    worker.sync()
-    statement = large_statement(worker)
-    for module in ("ledger", "workers"):
-        monkeypatch.setattr(f"service.{module}.MAX_NEWS", 4)
-    with monkeypatch.context() as patch:
-        counted = Counted(store, patch)
-        transaction = store.transaction
-
-        def cut_off() -> AbstractContextManager[Transaction]:
-            if counted.number == num_parts:
-                raise Unavailable("the api is killed here, say")
-            return transaction()
-
-        patch.setattr(store, "transaction", cut_off)
-        with pytest.raises(Unavailable):
-            worker.send(statement)
-    assert worker.send(statement).refused == ()
-    assert [num_epochs for _, _, num_epochs in what_came_of_it(store)] == [6, 6, 6]
-
-
-def test_a_run_in_several_parts_is_refused_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    post(store, spec())
-    worker = FakeWorker(store, num_slots=3)
-    worker.sync()
-    statement = large_statement(worker)
-    with store.transaction() as tx:
-        studies.apply_verb(tx, "s", "cancel")
-    for module in ("ledger", "workers"):
-        monkeypatch.setattr(f"service.{module}.MAX_NEWS", 2)
-    refused = worker.send(statement).refused
-    assert [refusal.reason for refusal in refused] == ["the run is FAIL (cancelled)"]
 
 
 def test_a_worker_of_an_earlier_version_is_still_listed(store: Store) -> None:
