@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 from fastapi import FastAPI
 
 from service.api import examples
@@ -98,58 +99,63 @@ def test_what_a_worker_may_not_say(client: httpx.Client) -> None:
     assert named.keys() == {"ended.0.rule_version", "rules.s"}
 
 
+@pytest.fixture
+def patient_app(settings: Settings, store: Store) -> FastAPI:
+    """One that keeps a worker without work waiting for a minute."""
+    return create_app(settings.model_copy(update={"sync_interval_seconds": 60.0}), store)
+
+
+ROOM_FOR_ONE = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
+
+
+def sync_path(client: httpx.Client) -> str:
+    """That of a new worker."""
+    registered = ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)
+    return f"/v1/workers/{registered['id']}:sync"
+
+
+def wait_until_one_waits(app: FastAPI, client: httpx.Client) -> None:
+    for _ in range(10_000):
+        ok(client.get("/healthz"))
+        if app.state.context.arrivals._listeners:
+            return
+
+
 def test_a_worker_without_work_is_answered_when_some_arrives(
-    settings: Settings, store: Store, client_of: ClientOf
+    patient_app: FastAPI, client_of: ClientOf
 ) -> None:
-    app: FastAPI = create_app(settings.model_copy(update={"sync_interval_seconds": 60.0}), store)
-    client, worker = client_of(app), client_of(app)
-    registered = ok(worker.post("/v1/workers", json=examples.REGISTRATION), 201)
-    sync = f"/v1/workers/{registered['id']}:sync"
-    statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
+    client, worker = client_of(patient_app), client_of(patient_app)
+    sync = sync_path(worker)
     with ThreadPoolExecutor(1) as thread:
-        answer = thread.submit(worker.post, sync, json=statement)
-        for _ in range(10_000):
-            ok(client.get("/healthz"))
-            if app.state.context.arrivals._listeners:
-                break
+        answer = thread.submit(worker.post, sync, json=ROOM_FOR_ONE)
+        wait_until_one_waits(patient_app, client)
         assert not answer.done()
         ok(client.post("/v1/studies", json=SPEC), 201)
         assert len(ok(answer.result(timeout=30))["start"]) == 1
 
 
 def test_runs_that_come_back_are_told_to_workers_that_wait(
-    settings: Settings, store: Store, client_of: ClientOf
+    patient_app: FastAPI, client_of: ClientOf
 ) -> None:
-    app: FastAPI = create_app(settings.model_copy(update={"sync_interval_seconds": 60.0}), store)
-    client, worker = client_of(app), client_of(app)
+    client, worker = client_of(patient_app), client_of(patient_app)
     ok(client.post("/v1/studies", json=SPEC | {"budget": {"trials": 1}}), 201)
-    first, second = (
-        f"/v1/workers/{ok(client.post('/v1/workers', json=examples.REGISTRATION), 201)['id']}:sync"
-        for _ in range(2)
-    )
-    statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
-    (order,) = ok(client.post(first, json=statement))["start"]
+    first, second = sync_path(client), sync_path(client)
+    (order,) = ok(client.post(first, json=ROOM_FOR_ONE))["start"]
     with ThreadPoolExecutor(1) as thread:
-        answer = thread.submit(worker.post, second, json=statement)
-        for _ in range(10_000):
-            ok(client.get("/healthz"))
-            if app.state.context.arrivals._listeners:
-                break
+        answer = thread.submit(worker.post, second, json=ROOM_FOR_ONE)
+        wait_until_one_waits(patient_app, client)
         end = {"run": order["run"], "attempt": order["attempt"], "outcome": "released"}
         ok(client.post(first, json={"sync_seq": 2, "ended": [end]}))
         assert len(ok(answer.result(timeout=30))["start"]) == 1
 
 
 def test_a_worker_waits_on_when_what_arrives_is_not_for_it(
-    settings: Settings, store: Store, client_of: ClientOf
+    patient_app: FastAPI, client_of: ClientOf
 ) -> None:
-    app: FastAPI = create_app(settings.model_copy(update={"sync_interval_seconds": 60.0}), store)
-    client, worker = client_of(app), client_of(app)
-    registered = ok(worker.post("/v1/workers", json=examples.REGISTRATION), 201)
-    sync = f"/v1/workers/{registered['id']}:sync"
+    client, worker = client_of(patient_app), client_of(patient_app)
+    sync = sync_path(worker)
     with ThreadPoolExecutor(1) as thread:
-        statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
-        answer = thread.submit(worker.post, sync, json=statement)
+        answer = thread.submit(worker.post, sync, json=ROOM_FOR_ONE)
         for number in range(3):
             ok(client.post("/v1/studies", json=EXTERNAL | {"name": f"x{number}"}), 201)
         assert not answer.done()
@@ -162,7 +168,5 @@ def test_a_worker_without_work_is_answered_in_its_interval_at_the_latest(
 ) -> None:
     app = create_app(settings.model_copy(update={"sync_interval_seconds": 0.01}), store)
     client = client_of(app)
-    registered = ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)
-    statement = {"sync_seq": 1, "free_slots": {"cpu:0": 1}}
-    assert ok(client.post(f"/v1/workers/{registered['id']}:sync", json=statement))["start"] == []
+    assert ok(client.post(sync_path(client), json=ROOM_FOR_ONE))["start"] == []
     assert not app.state.context.arrivals._listeners

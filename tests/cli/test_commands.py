@@ -233,13 +233,18 @@ def printed_to(
 COMMANDS = ["--version", "--help", "studies", "show x", "cancel x", "export x", "run x.yaml"]
 
 
+def arguments_of(command: str, client: Client, folder: Path) -> list[str]:
+    """The command's words, once there is all that it asks for."""
+    client.create_study({**EXTERNAL, "name": "x" if command != "run x.yaml" else "y"})
+    (folder / "x.yaml").write_text(STUDY_FILE)
+    return command.replace("x.yaml", str(folder / "x.yaml")).split()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_output_that_cannot_be_written_is_told(
     command: str, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client.create_study({**EXTERNAL, "name": "x" if command != "run x.yaml" else "y"})
-    (tmp_path / "x.yaml").write_text(STUDY_FILE)
-    args = command.replace("x.yaml", str(tmp_path / "x.yaml")).split()
+    args = arguments_of(command, client, tmp_path)
     status, told = printed_to(
         os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"), *args, capsys=capsys
     )
@@ -251,9 +256,7 @@ def test_output_that_cannot_be_written_is_told(
 def test_a_reader_that_has_gone_is_no_error_to_tell(
     command: str, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client.create_study({**EXTERNAL, "name": "x" if command != "run x.yaml" else "y"})
-    (tmp_path / "x.yaml").write_text(STUDY_FILE)
-    args = command.replace("x.yaml", str(tmp_path / "x.yaml")).split()
+    args = arguments_of(command, client, tmp_path)
     reader, writer = os.pipe()
     os.close(reader)
     assert printed_to(os.fdopen(writer, "w"), *args, capsys=capsys) == (1, "")
