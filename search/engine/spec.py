@@ -64,10 +64,5 @@ class StepSpec:
         return self.batch_size if width == 1 else round_up(self.batch_size)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON data for `from_dict`."""
+        """Plain JSON data."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> StepSpec:
-        """The spec whose `as_dict` this is."""
-        return cls(**{**data, "shape": ModelShape(**data["shape"])})
