@@ -280,9 +280,13 @@ class Holdings:
         self.has_ends = True
         # Small runs end as fast as the api answers: ask for the next one while others still wait.
         # Where there is none to come, a call only takes cores from those that train.
-        is_last = all(run.end is not None for run in self._runs.values())
-        has_more_to_give = self._is_full or any(self._num_following.values())
-        self.urgent |= is_last or end.is_tried_again or has_more_to_give
+        self.urgent = (
+            self.urgent
+            or end.is_tried_again
+            or self._is_full
+            or any(self._num_following.values())
+            or all(run.end is not None for run in self._runs.values())
+        )
 
     def _new_statement(self) -> SyncRequest:
         held: list[RunHeld] = []

@@ -17,12 +17,7 @@ from service.api.context import Api
 from service.api.openapi import problems, takes
 from service.api.pages import WorkerPage
 from service.api.routes.params import ID_PATTERN
-from service.protocol import (
-    SyncRequest,
-    SyncResponse,
-    WorkerRegistered,
-    WorkerRegistration,
-)
+from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
 
 router = APIRouter(prefix="/v1", tags=["workers"])
 
