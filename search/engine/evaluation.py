@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from search.engine.config import ModelShape
 from search.engine.data import Split
 from search.engine.layers import NORM_EPSILON
 from search.engine.layout import Stacks, layouts
+from search.engine.memory import PackMemory
 from search.engine.spec import round_up
 
 NEAR_ZERO = 1e-3
@@ -154,6 +155,39 @@ class EvaluationMemory:
             **self.statistics.views(),
         }
         return [{**chunk, **shared} for chunk in self._chunks]
+
+
+class GroupEvaluation:
+    """Evaluates slots of a pack on the validation data, a fixed number of them at once.
+
+    Args:
+        bind: gives the evaluation of what lies in the chunks of an `EvaluationMemory`.
+    """
+
+    def __init__(
+        self,
+        bind: Callable[[Sequence[Mapping[str, Tensor]]], Callable[[], None]],
+        memory: PackMemory,
+    ) -> None:
+        split, shape = memory.data.validation, memory.layout.shape
+        self._source = memory
+        self._num_slots = slots_at_once(shape, split.num_samples, len(memory.step_K))
+        self._memory = EvaluationMemory(shape, split, self._num_slots)
+        self._run = bind(self._memory.inputs())
+
+    def __call__(self, group_G: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and right guesses, and `weight_totals`, each float64 [G, 2]."""
+        memory, source = self._memory, self._source
+        totals, weights = [], []
+        for chosen in torch.split(group_G, self._num_slots):
+            num_chosen = len(chosen)
+            memory.parameters.set_rows(source.parameters, chosen)
+            memory.statistics.set_rows(source.statistics, chosen)
+            memory.totals_E2.zero_()
+            self._run()
+            totals.append(memory.totals_E2[:num_chosen].clone())
+            weights.append(memory.weights_E2[:num_chosen].clone())
+        return torch.cat(totals), torch.cat(weights)
 
 
 def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:

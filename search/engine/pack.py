@@ -10,7 +10,7 @@ selection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,10 +24,9 @@ from search.engine.compiled import CompiledProgram
 from search.engine.config import RunConfig
 from search.engine.data import DeviceData, Split
 from search.engine.evaluation import (
-    EvaluationMemory,
+    GroupEvaluation,
     loss_and_accuracy,
     matrices_of,
-    slots_at_once,
     weight_totals,
 )
 from search.engine.layout import Stacks
@@ -131,7 +130,7 @@ class Pack:
             multiplies_with_onednn(flops, device, dtype) if has_choice(device, dtype) else None
         )
         self._steps: Callable[[Terms, int], None]
-        self._evaluation: _GroupEvaluation | None = None
+        self._evaluation: GroupEvaluation | None = None
         self._gradients: Stacks | None = None
         if compiled is None:
             self._gradients = Stacks(
@@ -140,10 +139,10 @@ class Pack:
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
             if kernels is not None and has_native_steps(spec.shape):
                 bind = partial(NativeEvaluation, kernels, spec.shape)
-                self._evaluation = _GroupEvaluation(lambda chunks: bind(chunks).run, self._memory)
+                self._evaluation = GroupEvaluation(lambda chunks: bind(chunks).run, self._memory)
         else:
             self._steps = compiled.bind_step(self._memory.inputs())
-            self._evaluation = _GroupEvaluation(compiled.bind_evaluation, self._memory)
+            self._evaluation = GroupEvaluation(compiled.bind_evaluation, self._memory)
         self._occupants: list[_Occupant | None] = [None] * width
         self._counters_N = rng.counters(data.train.num_samples, data.device)
 
@@ -379,36 +378,3 @@ class Pack:
         run = self._occupants[slot]
         assert run is not None, f"slot {slot} has no run"
         return run
-
-
-class _GroupEvaluation:
-    """Evaluates slots on the validation data, a fixed number of them at once.
-
-    Args:
-        bind: gives the evaluation of what lies in the chunks of an `EvaluationMemory`.
-    """
-
-    def __init__(
-        self,
-        bind: Callable[[Sequence[Mapping[str, Tensor]]], Callable[[], None]],
-        memory: PackMemory,
-    ) -> None:
-        split, shape = memory.data.validation, memory.layout.shape
-        self._source = memory
-        self._num_slots = slots_at_once(shape, split.num_samples, len(memory.step_K))
-        self._memory = EvaluationMemory(shape, split, self._num_slots)
-        self._run = bind(self._memory.inputs())
-
-    def __call__(self, group_G: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses and right guesses, and `weight_totals`, each float64 [G, 2]."""
-        memory, source = self._memory, self._source
-        totals, weights = [], []
-        for chosen in torch.split(group_G, self._num_slots):
-            num_chosen = len(chosen)
-            memory.parameters.set_rows(source.parameters, chosen)
-            memory.statistics.set_rows(source.statistics, chosen)
-            memory.totals_E2.zero_()
-            self._run()
-            totals.append(memory.totals_E2[:num_chosen].clone())
-            weights.append(memory.weights_E2[:num_chosen].clone())
-        return torch.cat(totals), torch.cat(weights)
