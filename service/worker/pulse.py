@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from service.repeating import Repeater
 from service.worker.messages import BEAT_SECONDS, Beat, FromDevice, Key
 
 
@@ -26,7 +26,12 @@ class Pulse:
 
     def start(self, send: Callable[[Sequence[FromDevice]], None]) -> None:
         """Send a beat every BEAT_SECONDS from now on."""
-        threading.Thread(target=self._run, args=(send,), name="pulse", daemon=True).start()
+
+        def beat() -> None:
+            with suppress(BrokenPipeError):  # the agent has died
+                send([self.beat()])
+
+        Repeater(beat, seconds=BEAT_SECONDS).start()
 
     def works(self) -> None:
         """The main thread begins with something."""
@@ -46,9 +51,3 @@ class Pulse:
             {key: seconds[turn] for key, turn in turns.items()},
             0.0 if doing is None else seconds[doing],
         )
-
-    def _run(self, send: Callable[[Sequence[FromDevice]], None]) -> None:
-        pause = threading.Event()
-        with suppress(BrokenPipeError):  # the agent has died
-            while not pause.wait(BEAT_SECONDS):
-                send([self.beat()])
