@@ -16,7 +16,7 @@ from search.problems import validation_problems
 from service.connection import ApiError
 
 MAX_DEPTH = 64
-"""Levels that a body may have; the service reads no more."""
+"""Arrays and objects nested in one another, here and in the service; a study needs 5."""
 
 _DIVERGED = '; if the trial has diverged, end it with state="FAIL" and reason="diverged"'
 

@@ -7,7 +7,6 @@ authentication is off, and the service may listen on loopback only (`check_bindi
 from __future__ import annotations
 
 import base64
-import ipaddress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from service import tokens
 from service.api.context import Api
 from service.errors import Forbidden, Unauthenticated
+from service.network import is_loopback
 from service.settings import Settings
 from service.store.session import Store
 
@@ -66,7 +66,7 @@ def check_binding(settings: Settings, store: Store) -> None:
     Raises:
         UnsafeBinding: the host is not loopback, and no token was ever created.
     """
-    if _is_loopback(settings.host):
+    if is_loopback(settings.host):
         return
     with store.reading() as tx:
         if not tokens.any_exists(tx):
@@ -117,10 +117,3 @@ Reader = Annotated[Caller, Security(_caller, scopes=["read"])]
 Writer = Annotated[Caller, Security(_caller, scopes=["write"])]
 WorkerCaller = Annotated[Caller, Security(_caller, scopes=["worker"])]
 Admin = Annotated[Caller, Security(_caller, scopes=["admin"])]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

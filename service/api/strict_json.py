@@ -13,10 +13,8 @@ from collections import Counter
 from typing import Any
 
 from search.fields import MAX_INT
+from service.bodies import MAX_DEPTH
 from service.errors import InvalidInput
-
-MAX_DEPTH = 64
-"""Arrays and objects nested in one another; a study needs 5."""
 
 MAX_NAMES = 10_000
 """Names in one object; the largest of ours has a worker's pruning rules, by study."""
