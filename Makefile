@@ -16,7 +16,7 @@ INSTALLED := $(VENV)/.installed
 help: ## list the targets
 	@awk -F ":.*## " '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## search the handwritten digits by grid, random and TPE; about a minute
+demo: $(INSTALLED) ## search the handwritten digits by grid, random and TPE; in less than half a minute
 	@$(BIN)/python examples/demo.py
 
 test: lint ## everything: lint and the whole suite, on SQLite and PostgreSQL, coverage at least 90 %
