@@ -126,13 +126,16 @@ def start(
 def startable(tx: Transaction, study: StudyRow, *, limit: int, reserve: int) -> list[RunOfTrial]:
     """Waiting runs that may start now, in start order; at most `limit`.
 
-    Those of new trials only while `max_parallel`, less `reserve`, has room for them.  There may be
+    Those of new trials only while `max_parallel`, less `reserve`, has room for them, and never once
+    the study is to stop.  There may be
     more once these have started; the list is empty only if no run may start.
     """
     waiting = tx.runs.waiting(study.id, limit=limit)
     if not waiting:
         return []
-    room = study.spec.max_parallel - reserve - tx.trials.num_running(study.id)
+    room = 0
+    if not study.stopping:
+        room = study.spec.max_parallel - reserve - tx.trials.num_running(study.id)
     if room <= 0:
         waiting = tx.runs.waiting(study.id, limit=limit, of_running_trials_only=True)
     begun = {one.run.trial_id for one in waiting if one.trial_state is TrialState.RUNNING}

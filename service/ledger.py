@@ -17,6 +17,7 @@ from service.errors import StaleAttempt
 from service.lifecycle import (
     OPEN_STUDY,
     OPEN_TRIAL,
+    SERVABLE_STUDY,
     FailReason,
     RunEnd,
     RunState,
@@ -31,6 +32,10 @@ from service.store.session import Transaction
 
 MAX_NEWS = 3_000
 """Runs and epochs of which one transaction takes news: in a large call others write in between."""
+
+
+MAX_CANCELLED = 250
+"""Runs that one transaction cancels: of a large study others write in between."""
 
 
 class _Told(Protocol):
@@ -75,28 +80,49 @@ class Ledger:
     # ---- the study itself
 
     def set_study_state(self, state: StudyState, *, reason: str | None = None) -> None:
+        """Enter a state, and tell whoever may start runs now or waits in vain."""
+        self._enter(state, reason)
+        if state in SERVABLE_STUDY or self.spec.external:
+            self._offer(1)
+
+    def _enter(self, state: StudyState, reason: str | None) -> None:
         self.study.state = state
         self.study.reason = reason
         self.study.state_revision = self._next_revision()
         if state not in OPEN_STUDY:
             self.study.finished_at = self._tx.now
 
+    def _offer(self, num_runs: int) -> None:
+        audience = self.study.name if self.spec.external else None
+        self._tx.offer(self.study.id, audience, num_runs)
+
     def stop(self) -> None:
-        """No new trials: those waiting are cancelled, those running finish."""
+        """No new trials: `wind_up` cancels those that wait, those that run finish."""
         self.study.stopping = True
         self.study.state_revision = self._next_revision()
-        waiting = self._tx.trials.page(self.study.id, state=TrialState.WAITING)
-        runs = self._tx.runs.of_trials([trial.id for trial in waiting])
-        self._cancel_runs([run for of_one in runs.values() for run in of_one])
-        self._end_study_if_done()
 
-    def cancel(self) -> None:
-        """Every open run fails as cancelled; a result that arrives later is refused."""
-        self.set_study_state(StudyState.CANCELLED)
-        self._cancel_runs(self._tx.runs.open_of(self.study.id))
+    def wind_up(self) -> bool:
+        """Cancel what a study still has open that has ended, or what waits in one that is to stop.
 
-    def _cancel_runs(self, open_runs: Iterable[RunRow]) -> None:
+        At most `MAX_CANCELLED` runs, or those of one trial: call it, each time in a transaction of
+        its own, until it returns True.  From the first on no other run of the study starts, and no
+        result is taken of one that has ended.
+        """
+        study = self.study
+        if study.state not in OPEN_STUDY:
+            open_runs = self._tx.runs.open_of(study.id, limit=MAX_CANCELLED)
+            is_done = len(open_runs) < MAX_CANCELLED
+        elif study.stopping:
+            num_trials = max(1, MAX_CANCELLED // self.spec.replicates)
+            waiting = self._tx.trials.page(study.id, state=TrialState.WAITING, limit=num_trials)
+            runs_of = self._tx.runs.of_trials([trial.id for trial in waiting])
+            open_runs = [run for of_one in runs_of.values() for run in of_one]
+            is_done = len(waiting) < num_trials
+        else:
+            return True
         self.take([News(run, outcome=CANCELLED) for run in open_runs])
+        self._end_study_if_done()
+        return is_done
 
     # ---- trials
 
@@ -150,6 +176,7 @@ class Ledger:
             )
         trial_ids = self._tx.trials.insert(self.study.id, rows)
         seeds = [run_seed(self.spec, replicate) for replicate in range(self.spec.replicates)]
+        self._offer(len(trial_ids) * len(seeds))
         self._tx.runs.insert(
             [
                 {
@@ -219,13 +246,14 @@ class Ledger:
                 touched[run.trial_id] = revision
             if self.study.state is StudyState.QUEUED:
                 self._begin()
+        self._offer(-len(handed))
         self._change_runs([(old.run, new.run) for old, new in zip(waiting, handed, strict=True)])
         self._move_trials(TrialState.WAITING, begun)
         self._tx.trials.touch(touched)
         return handed
 
     def _begin(self) -> None:
-        self.set_study_state(StudyState.RUNNING)
+        self._enter(StudyState.RUNNING, None)
         if self.study.started_at is not None:
             return  # it goes on after an end
         self.study.started_at = self._tx.now
@@ -235,8 +263,8 @@ class Ledger:
     def take(self, news: Sequence[News]) -> None:
         """Take what is told of open runs, each named once; their trials and the study may end.
 
-        Where one of them tells that no run of the study can be trained, the study fails, and its
-        other open runs are cancelled.  An epoch that is known already is left as it is.
+        Where one of them tells that no run of the study can be trained, the study fails; what else
+        it has open, `wind_up` cancels.  An epoch that is known already is left as it is.
 
         Raises:
             StaleAttempt: one of the runs has changed since it was read.
@@ -269,15 +297,13 @@ class Ledger:
                 touched[trial_id] = revision
             else:
                 ended[trial_id] = self._ended_trial(*end, revision=revision)
-        self._tx.runs.delete_reports(
-            [run.id for run, after in changes if after.state is RunState.WAITING]
-        )
+        waiting = [run.id for run, after in changes if after.state is RunState.WAITING]
+        self._offer(len(waiting))
+        self._tx.runs.delete_reports(waiting)
         self._tx.runs.insert_reports(reports)
         self._change_runs(changes)
         self._tx.trials.touch(touched)
         self._end_trials(ended)
-        if failure is not None:
-            self._cancel_runs(self._tx.runs.open_of(self.study.id))
 
     def _known_epochs(self, news: Sequence[News]) -> set[tuple[int, int]]:
         """(run, epoch) of the reports among `news` that are known already, and of others."""
@@ -344,6 +370,8 @@ class Ledger:
             self._move_trials(source, {i: v for i, v in ended.items() if states[i] is source})
         assert OPEN_TRIAL.issuperset(states.values()), "a trial ends once"
         self.study.num_open -= len(ended)
+        if self.spec.external:  # a program that ends a trial asks for the next in another call
+            self._offer(len(ended))
         if ended:
             self._end_study_if_done()
 

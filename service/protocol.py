@@ -169,11 +169,6 @@ class SyncRequest(_Message):
     leaving: bool = Field(False, description="the last statement of a worker that shuts down")
 
     @property
-    def hands_runs_back(self) -> bool:
-        """Whether there may be runs for other workers now."""
-        return self.leaving or any(end.is_tried_again for end in self.ended)
-
-    @property
     def waits_for_work(self) -> bool:
         """Whether the worker has room for runs, and nothing else to do or to tell."""
         is_busy = self.held or self.reports or self.ended or self.leaving

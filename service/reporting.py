@@ -23,7 +23,7 @@ from service.external_protocol import (
     TrialReports,
 )
 from service.ledger import Ledger, in_parts
-from service.lifecycle import FailReason, RunState
+from service.lifecycle import OPEN_STUDY, FailReason, RunState
 from service.outcomes import News, Outcome
 from service.protocol import MAX_REPORTS, StudyRules
 from service.resources import Trial
@@ -209,6 +209,8 @@ def _accept(
             value = _last_value(tx, run, new, known, metric)
         if value is None and end.state == "COMPLETE":
             raise InvalidInput([("value", f"is missing, and no epoch has reported {metric}")])
+    if run.state is RunState.RUNNING and ledger.study.state not in OPEN_STUDY:
+        raise StaleAttempt(f"{ledger.study.name} is {ledger.study.state}, and {name} with it")
     is_repeated = run.state is not RunState.RUNNING
     if is_repeated:
         if end is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from service.ledger import Ledger
 from service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
 from service.resources import Event, Study, Trial
 from service.store.rows import StudyRow, TrialRow
-from service.store.session import Transaction
+from service.store.session import Store, Transaction
 
 Verb = Literal["pause", "resume", "stop", "cancel"]
 
@@ -173,6 +173,8 @@ def list_page(
 def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
     """Pause, resume, stop or cancel a study; repeating what is done already changes nothing.
 
+    Of a large study some trials may still have to be cancelled then: see `perform_verb`.
+
     Raises:
         NotFound: there is no study of that name.
         Conflict: the study's state does not allow it.
@@ -186,13 +188,62 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
         match verb:
             case "stop":
                 ledger.stop()
-            case "cancel":
-                ledger.cancel()
             case "resume" if study.started_at is None:
                 ledger.set_study_state(StudyState.QUEUED)
             case _:
                 ledger.set_study_state(target)
+    ledger.wind_up()
     return views.study(tx, study)
+
+
+def perform_verb(
+    store: Store, name: str, verb: Verb, *, remember: Callable[[Transaction, Study], None]
+) -> Study:
+    """The same for a study of any size, wound up in as many transactions as it takes.
+
+    It has its new state from the first on.  Where this process ends before the last, whoever comes
+    next goes on: a repetition, or any api's maintenance.
+
+    Args:
+        remember: stores the answer in the last transaction.
+
+    Raises:
+        NotFound: there is no study of that name.
+        Conflict: the study's state does not allow it.
+    """
+    with store.transaction() as tx:
+        study = apply_verb(tx, name, verb)
+        is_done = _is_wound_up(study)
+        if is_done:
+            remember(tx, study)
+    while not is_done:
+        with store.transaction() as tx:
+            ledger = Ledger(tx, find(tx, name).id)
+            is_done = ledger.wind_up()
+            if is_done:
+                study = views.study(tx, ledger.study)
+                remember(tx, study)
+    return study
+
+
+def _is_wound_up(study: Study) -> bool:
+    if study.state in OPEN_STUDY:
+        return not study.stopping or study.trials.waiting == 0
+    return study.trials.waiting + study.trials.running == 0
+
+
+def wind_up_all(store: Store) -> None:
+    """Cancel what studies still have open that have ended or are to stop, each study's in parts."""
+    with store.reading() as tx:
+        study_ids = tx.studies.to_wind_up()
+    for study_id in study_ids:
+        is_done = False
+        while not is_done:
+            try:
+                with store.transaction() as tx:
+                    is_done = Ledger(tx, study_id).wind_up()
+            except NotFound:
+                is_done = True  # deleted meanwhile
 
 
 def delete(tx: Transaction, name: str) -> Study:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service import dispatch, outcomes, pruning, views
+from service import dispatch, outcomes, pruning, studies, views
 from service.errors import Conflict, InvalidInput, NotFound
 from service.ledger import MAX_NEWS, Ledger, in_parts
-from service.lifecycle import FailReason, RunState
+from service.lifecycle import OPEN_STUDY, FailReason, RunState
 from service.outcomes import News, Outcome
 from service.protocol import (
     MAX_HELD_RUNS,
@@ -116,6 +116,8 @@ def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settin
 def expire(store: Store) -> int:
     """Take back the runs of workers and programs that fell silent; end what ran out of time.
 
+    What another process began to cancel, and did not live to, is cancelled.
+
     Returns how many runs were taken back.  Any number of api processes may call it at once.
     """
     with store.reading() as tx:
@@ -139,6 +141,8 @@ def expire(store: Store) -> int:
             ledger = Ledger(tx, study_id)
             if not ledger.study.stopping:
                 ledger.stop()
+                ledger.wind_up()
+    studies.wind_up_all(store)
     return num_taken
 
 
@@ -209,12 +213,12 @@ def _take(
     tx: Transaction, worker: WorkerRow, part: Sequence[_Said], settings: Settings
 ) -> list[Refusal]:
     """Reports, ends and programs of runs, study by study in the order of their ids."""
-    studies = tx.runs.studies_of(sorted({said.key[0] for said in part}))
-    refused = [_refusal(said, "no such run") for said in part if said.key[0] not in studies]
-    known = [said for said in part if said.key[0] in studies]
-    for study_id in sorted({studies[said.key[0]] for said in known}):
+    study_of = tx.runs.studies_of(sorted({said.key[0] for said in part}))
+    refused = [_refusal(said, "no such run") for said in part if said.key[0] not in study_of]
+    known = [said for said in part if said.key[0] in study_of]
+    for study_id in sorted({study_of[said.key[0]] for said in known}):
         ledger = Ledger(tx, study_id)
-        here = [said for said in known if studies[said.key[0]] == study_id]
+        here = [said for said in known if study_of[said.key[0]] == study_id]
         runs = tx.runs.get([said.key[0] for said in here])  # under the study's lock
         news = []
         for said in here:
@@ -222,6 +226,9 @@ def _take(
             if not _holds(worker, run, attempt):
                 if not _is_repeat(worker, run, attempt, said.end):
                     refused.append(_refusal(said, _why_void(run)))
+                continue
+            if ledger.study.state not in OPEN_STUDY:  # it is wound up, this run a little later
+                refused.append(_refusal(said, f"the study is {ledger.study.state}"))
                 continue
             end = said.end if said.is_last else None
             news.append(
@@ -233,6 +240,7 @@ def _take(
                 )
             )
         ledger.take(news)
+        ledger.wind_up()  # where the study has failed by that
     return refused
 
 

@@ -33,6 +33,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     While its lifespan lasts, a thread takes back the runs of workers that fell silent.
     """
     context = Context(settings, store, LocalDatasets(settings.data_root), Readiness(store))
+    store.tell_of_offers(context.arrivals.tell)
     dashboard = Dashboard(context)
 
     @asynccontextmanager

@@ -62,9 +62,7 @@ class Once:
                 remember(tx, result)
             return result
 
-        answered = self.perform_action(caller, action, status=status)
-        self.api.arrivals.tell()  # a study may have runs to start now
-        return answered
+        return self.perform_action(caller, action, status=status)
 
     def perform_action(
         self, caller: Caller, action: Callable[[Remember], BaseModel], *, status: int = 200

@@ -58,14 +58,16 @@ class Runs:
             found[run.trial_id].append(run)
         return found
 
-    def open_of(self, study_id: int) -> list[RunRow]:
+    def open_of(self, study_id: int, *, limit: int) -> list[RunRow]:
+        """Open runs of a study, those that train first."""
         query = (
             select(*_COLUMNS)
             .where(
                 runs.c.study_id == study_id,
                 runs.c.state.in_([state.value for state in OPEN_RUN]),
             )
-            .order_by(runs.c.id)
+            .order_by(runs.c.state, runs.c.id)
+            .limit(limit)
         )
         return self._all(query)
 

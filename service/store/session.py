@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 _TURN_LOCKS = 0x524C
 """The first key of our advisory locks with two keys."""
 
+Audience = str | None
+"""Who may start runs of a study: programs that ask for trials of it by its name, or workers."""
+
 Projector = Callable[[Connection, int], None]
 """Copies what changed in one study, given by id, into Optuna's tables; that it is gone, too."""
 
@@ -64,6 +68,21 @@ class Transaction:
         self.workers = Workers(connection)
         self.tokens = Tokens(connection, lambda: self.now)
         self.idempotency = IdempotencyKeys(connection, lambda: self.now)
+        self._offers: Counter[tuple[int, Audience]] = Counter()
+
+    def offer(self, study_id: int, audience: Audience, num_runs: int = 1) -> None:
+        """Once this is committed there are so many more runs of a study to start, or room for them.
+
+        Args:
+            num_runs: negative where so many were handed out, those offered first.
+        """
+        key = study_id, audience
+        self._offers[key] = max(0, self._offers[key] + num_runs)
+
+    @property
+    def offered_to(self) -> Set[Audience]:
+        """Who may find runs to start that were not there before."""
+        return {audience for (_, audience), num_runs in self._offers.items() if num_runs}
 
     @cached_property
     def now(self) -> float:
@@ -90,6 +109,14 @@ class Store:
         self._turns = Turns(BUSY_TIMEOUT_SECONDS)
         self._clock = clock
         self._project = project
+        self._on_offer: list[Callable[[Set[Audience]], None]] = []
+
+    def tell_of_offers(self, listener: Callable[[Set[Audience]], None]) -> None:
+        """Call `listener` after each commit of this process with which runs became available.
+
+        It is called in the thread that has committed, and must not fail or wait.
+        """
+        self._on_offer.append(listener)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -110,6 +137,9 @@ class Store:
                 self._project_or_mark(tx, study_id)
             for study_id in tx.studies.deleted:
                 self._project(tx.connection, study_id)
+        if offered_to := tx.offered_to:
+            for listener in self._on_offer:
+                listener(offered_to)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:

@@ -10,11 +10,13 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Text,
+    and_,
     cast,
     delete,
     func,
     insert,
     literal,
+    or_,
     select,
     update,
 )
@@ -191,6 +193,21 @@ class Studies:
         query = (
             select(studies.c.id)
             .where(_is_open(), studies.c.stopping.is_(False), studies.c.deadline_at <= now)
+            .order_by(studies.c.id)
+        )
+        return list(self._connection.execute(query).scalars())
+
+    def to_wind_up(self) -> list[int]:
+        """Ids of studies with trials to cancel, since they have ended or are to stop."""
+        waiting = select(trials.c.id).where(
+            trials.c.study_id == studies.c.id, trials.c.state == TrialState.WAITING.value
+        )
+        query = (
+            select(studies.c.id)
+            .where(
+                studies.c.num_open > 0,
+                or_(~_is_open(), and_(studies.c.stopping, waiting.exists())),
+            )
             .order_by(studies.c.id)
         )
         return list(self._connection.execute(query).scalars())

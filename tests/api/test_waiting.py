@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
 import httpx
@@ -79,7 +79,6 @@ def test_one_waits_for_the_trial_of_a_program_that_died(
     answer = wait()
     clock.advance(11)
     assert workers.expire(store) == 1
-    app.state.context.arrivals.tell()
     (again,) = ok(answer.result(timeout=30))["trials"]
     assert (again["number"], again["attempt"]) == (0, 2)
 
@@ -108,6 +107,54 @@ def test_a_key_is_not_used_up_by_waiting(
     body = ok(answer.result(timeout=30))
     assert [trial["number"] for trial in body["trials"]] == [1]
     assert ok(client.post(SUGGEST, json=WAIT, headers=key)) == body
+
+
+def test_those_that_wait_keep_no_thread(
+    app: FastAPI, client_of: ClientOf, client: httpx.Client, store: Store
+) -> None:
+    """The api has 40 threads: a study is read while 100 programs wait for a turn at it."""
+    ok(client.post("/v1/studies", json=ONE_AT_ONCE), 201)
+    first = taken(client)
+    arrivals = app.state.context.arrivals
+    with ThreadPoolExecutor(100) as threads:
+        with store.turn("x"):
+            answers = [threads.submit(client_of(app).post, SUGGEST, json=WAIT) for _ in range(100)]
+            while arrivals.num_listening("x") < len(answers):
+                pass
+            assert ok(client.get("/v1/studies/x"))["trials"]["running"] == 1
+            assert not any(answer.done() for answer in answers)
+        complete(client, first)
+        last = next(
+            trial for answer in as_completed(answers) for trial in ok(answer.result())["trials"]
+        )
+        complete(client, last)
+        found = [ok(answer.result(timeout=30)) for answer in answers]
+    assert [trial["number"] for body in found for trial in body["trials"]] == [1]
+    assert {body["state"] for body in found if not body["trials"]} == {"COMPLETED"}
+
+
+def test_those_that_came_first_are_served_first(
+    app: FastAPI, client_of: ClientOf, client: httpx.Client
+) -> None:
+    ok(
+        client.post(
+            "/v1/studies", json={**ONE_AT_ONCE, "budget": {"trials": 4, "max_parallel": 1}}
+        ),
+        201,
+    )
+    trial = taken(client)
+    arrivals = app.state.context.arrivals
+    with ThreadPoolExecutor(3) as threads:
+        answers = []
+        for number in range(3):
+            answers.append(threads.submit(client_of(app).post, SUGGEST, json=WAIT))
+            while arrivals.num_listening("x") <= number:
+                pass
+        for number, answer in enumerate(answers, start=1):
+            complete(client, trial)
+            (trial,) = ok(answer.result(timeout=30))["trials"]
+            assert trial["number"] == number
+            assert not any(later.done() for later in answers[number:])
 
 
 def test_the_waiting_ends_in_time(client: httpx.Client) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 
 from search.spec import StudySpec, parse_spec
 from service import studies, workers
+from service.errors import Unavailable
 from service.protocol import (
     DatasetInfo,
     DeviceInfo,
@@ -86,6 +87,22 @@ class Counted:
                 yield tx
 
         patch.setattr(store, "transaction", counting)
+
+
+@contextmanager
+def cut_off_after(store: Store, num_transactions: int) -> Iterator[None]:
+    """Let a store write so many times more and no longer, as if the api were killed there."""
+    with pytest.MonkeyPatch.context() as patch:
+        counted = Counted(store, patch)
+        transaction = store.transaction
+
+        def cut_off() -> AbstractContextManager[Transaction]:
+            if counted.number == num_transactions:
+                raise Unavailable("the api is killed here, say")
+            return transaction()
+
+        patch.setattr(store, "transaction", cut_off)
+        yield
 
 
 class FakeWorker:

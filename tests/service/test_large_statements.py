@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import pytest
 
 from service import studies, trials
 from service.errors import Unavailable
 from service.lifecycle import TrialState
 from service.protocol import RunReport, SyncRequest
-from service.store.session import Store, Transaction
-from tests.service.factory import Counted, FakeWorker, ended, post, spec
+from service.store.session import Store
+from tests.service.factory import Counted, FakeWorker, cut_off_after, ended, post, spec
 
 
 def large_statement(store: Store) -> tuple[FakeWorker, SyncRequest]:
@@ -65,18 +63,8 @@ def test_a_large_statement_that_was_cut_off_may_be_repeated(
 ) -> None:
     worker, statement = large_statement(store)
     limit_news(monkeypatch, 4)
-    with monkeypatch.context() as patch:
-        counted = Counted(store, patch)
-        transaction = store.transaction
-
-        def cut_off() -> AbstractContextManager[Transaction]:
-            if counted.number == num_parts:
-                raise Unavailable("the api is killed here, say")
-            return transaction()
-
-        patch.setattr(store, "transaction", cut_off)
-        with pytest.raises(Unavailable):
-            worker.send(statement)
+    with cut_off_after(store, num_parts), pytest.raises(Unavailable):
+        worker.send(statement)
     assert worker.send(statement).refused == ()
     assert [num_epochs for _, _, num_epochs in what_came_of_it(store)] == [6, 6, 6]
 

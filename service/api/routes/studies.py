@@ -299,11 +299,15 @@ def stream_events(
 def _add_verb(verb: studies.Verb, summary: str, description: str) -> None:
     def endpoint(
         caller: Writer,
+        api: Api,
         study: StudyPath,
         once: Idempotent,
         body: Annotated[Nothing, Depends(body_of(Nothing))],
     ) -> Response:
-        return once.perform(caller, lambda tx: studies.apply_verb(tx, study, verb))
+        return once.perform_action(
+            caller,
+            lambda remember: studies.perform_verb(api.store, study, verb, remember=remember),
+        )
 
     router.add_api_route(
         f"/studies/{{study:name}}:{verb}",

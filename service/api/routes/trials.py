@@ -120,6 +120,7 @@ async def suggest_trials(
     answer = await api.arrivals.answer(
         request,
         lambda: once.perform_action(caller, suggest),
+        audience=study,
         is_final=lambda answer: not may_wait or REPLAYED in answer.headers,
         seconds=body.wait_seconds,
         look_again_seconds=api.settings.sync_interval_seconds,

@@ -78,13 +78,12 @@ async def sync_worker(
     answer = await api.arrivals.answer(
         request,
         partial(workers.sync, api.store, worker, body, settings=api.settings),
-        is_final=lambda answer: bool(answer.start) or not may_wait,
-        seconds=interval_seconds,
+        audience=None,
+        is_final=lambda answer: bool(answer.start),
+        seconds=interval_seconds if may_wait else 0.0,
         look_again_seconds=interval_seconds,
     )
     if answer is None:
         return Response()  # nobody is there to take the runs
-    if body.hands_runs_back:
-        api.arrivals.tell()
     # FastAPI would validate it again, and make objects of each of hundreds of runs for that.
     return Response(answer.model_dump_json(), media_type="application/json")
