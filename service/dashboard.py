@@ -28,7 +28,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from service import processes
+from service import logs, processes
 from service.cli.environment import load_settings
 from service.cli.problems import Problem
 from service.errors import InvalidInput
@@ -74,6 +74,9 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _QuietHandler(WSGIRequestHandler):
+    def get_stderr(self) -> logs.LoggedLines:
+        return logs.LoggedLines(log)
+
     def log_message(self, format: str, *args: Any) -> None:
         log.debug(format, *args)
 
@@ -166,11 +169,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--die-with-parent", action="store_true", help="end when standard input is closed"
     )
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     if args.die_with_parent:
         processes.watch_parent()
     try:
         settings = load_settings()
+        logs.set_up(settings.log_format)
         text, name = _database_url(args.database_url, settings)
         url = read_only(parse_url(text, name))
     except (Problem, InvalidInput) as exc:
@@ -182,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         wait_for_tables(url)
         serve(url, path)
     except (NoTables, OSError) as exc:
-        print(f"service.dashboard: {exc}", file=sys.stderr)
+        log.critical("%s", exc)
         return 1
     return 0
 

@@ -14,6 +14,7 @@ from service.lifecycle import SERVABLE_STUDY, TrialState
 from service.protocol import RunOrder
 from service.store.rows import RunOfTrial, StudyRow, WorkerRow
 from service.store.session import Store, Transaction
+from service.waiting import fingerprint_at
 
 _FIRST_GUESS_SECONDS = 1.0
 """What a run is taken to cost before one of its study has ended."""
@@ -223,7 +224,7 @@ def _hand_out(
             if live is None or live.state != "LIVE":
                 break
             ledger = Ledger(tx, study.id)
-            fingerprint = views.fingerprint_at(worker, ledger.spec)
+            fingerprint = fingerprint_at(worker, ledger.spec.dataset)
             if ledger.study.state not in SERVABLE_STUDY:
                 break
             if ledger.study.data_fingerprint not in (None, fingerprint):

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from search.samplers.base import Suggestion
 from search.seeds import derive
 from search.spec import StudySpec
+from service import metrics
 from service.errors import StaleAttempt
 from service.lifecycle import (
     OPEN_STUDY,
@@ -301,6 +302,9 @@ class Ledger:
         self._offer(len(waiting))
         self._tx.runs.delete_reports(waiting)
         self._tx.runs.insert_reports(reports)
+        self._tx.count(metrics.REPORTS_RECEIVED, len(reports))
+        num_charges = sum(after.charges - run.charges for run, after in changes)
+        self._tx.count(metrics.CHARGES, num_charges)
         self._change_runs(changes)
         self._tx.trials.touch(touched)
         self._end_trials(ended)
@@ -327,14 +331,14 @@ class Ledger:
         run = news.run
         if news.outcome is not None and news.outcome.state is RunState.WAITING:
             return  # it starts again from nothing
-        for epoch, metrics in sorted(news.epochs.items()):
+        for epoch, measured in sorted(news.epochs.items()):
             if (run.id, epoch) not in known:
                 yield {
                     "run_id": run.id,
                     "study_id": self.study.id,
                     "epoch": epoch,
                     "attempt": run.attempt,
-                    "metrics": metrics,
+                    "metrics": measured,
                     "revision": self._next_revision(),
                     "reported_at": self._tx.now,
                 }
@@ -369,6 +373,8 @@ class Ledger:
         for source in OPEN_TRIAL:
             self._move_trials(source, {i: v for i, v in ended.items() if states[i] is source})
         assert OPEN_TRIAL.issuperset(states.values()), "a trial ends once"
+        for values in ended.values():
+            self._tx.count(metrics.TRIALS_ENDED.labels(values["state"], values["reason"] or ""))
         self.study.num_open -= len(ended)
         if self.spec.external:  # a program that ends a trial asks for the next in another call
             self._offer(len(ended))

@@ -159,6 +159,13 @@ class SyncRequest(_Message):
             description="by device: slots of packs in training that no run is in",
         ),
     ] = {}
+    restarts: Annotated[
+        dict[DeviceName, Annotated[int, Field(ge=0, le=MAX_INT)]],
+        Field(
+            max_length=64,
+            description="by device: how often its process was started anew since the registration",
+        ),
+    ] = {}
     rules: Annotated[
         dict[Label, Version],
         Field(

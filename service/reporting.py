@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from service import outcomes, pruning, studies, views
+from service import metrics, outcomes, pruning, studies, views
 from service.errors import Conflict, InvalidInput, NotFound, ServiceError, StaleAttempt
 from service.external_protocol import (
     CompleteRequest,
@@ -191,9 +191,10 @@ def _accept(
 ) -> _Accepted:
     name = f"trial {report.number} of {ledger.study.name}"
     if run.attempt != report.attempt:
-        raise StaleAttempt(
+        raise _refused(
+            "stale_attempt",
             f"attempt {report.attempt} at {name} is not the current one, {run.attempt}: the trial "
-            "was handed out again, or its lease ran out"
+            "was handed out again, or its lease ran out",
         )
     new: dict[int, Mapping[str, float]] = {}
     for one in report.epochs:
@@ -210,14 +211,20 @@ def _accept(
         if value is None and end.state == "COMPLETE":
             raise InvalidInput([("value", f"is missing, and no epoch has reported {metric}")])
     if run.state is RunState.RUNNING and ledger.study.state not in OPEN_STUDY:
-        raise StaleAttempt(f"{ledger.study.name} is {ledger.study.state}, and {name} with it")
+        why = f"{ledger.study.name} is {ledger.study.state}, and {name} with it"
+        raise _refused("study_ended", why)
     is_repeated = run.state is not RunState.RUNNING
     if is_repeated:
         if end is None:
-            raise StaleAttempt(f"{name} is {run.state}, it takes no more reports")
+            raise _refused("run_ended", f"{name} is {run.state}, it takes no more reports")
         if not _has_ended_so(run, end, value):
-            raise StaleAttempt(f"{name} is {run.state} already")
+            raise _refused("run_ended", f"{name} is {run.state} already")
     return _Accepted(run, new, end, value, is_repeated)
+
+
+def _refused(kind: str, detail: str) -> StaleAttempt:
+    metrics.REFUSED_WRITES.labels(kind).inc()
+    return StaleAttempt(detail)
 
 
 def _check_end(end: TrialEnd) -> None:

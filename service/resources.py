@@ -35,7 +35,9 @@ class Problem(_Resource):
     status: int
     detail: str
     errors: list[FieldError] = Field([], description="the fields that are wrong")
-    request_id: str | None = Field(None, description="of an unexpected error; the log has it too")
+    request_id: str | None = Field(
+        None, description="`X-Request-Id` of the answer; the service's log has it too"
+    )
 
 
 class TrialCounts(_Resource):
@@ -154,6 +156,9 @@ class Worker(_Resource):
     num_runs: int = Field(description="runs it holds now")
     idle_slots: dict[str, int] = Field(
         description="by device: slots of packs in training that no run is in"
+    )
+    restarts: dict[str, int] = Field(
+        description="by device: how often its process was started anew"
     )
     registered_at: Timestamp
     seen_at: Timestamp

@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.logs import LogFormat
+
 MAX_PACK_WIDTH = 256
 
 
@@ -39,6 +41,9 @@ class Settings(BaseSettings):
     dashboard_database_url: str | None = Field(
         None,
         description="read-only URL for the dashboard; left out: the embedded database, read-only",
+    )
+    log_format: LogFormat = Field(
+        "text", description="lines of the logs: text for people, or json, an object a line"
     )
     lease_seconds: Annotated[float, Field(gt=0)] = Field(
         30.0, description="a worker silent for longer loses its runs"

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from search.spec import StudySpec
 from service import resources
 from service.errors import InvalidInput, ServiceError
 from service.ledger import num_planned
@@ -14,6 +13,7 @@ from service.lifecycle import SERVABLE_STUDY, StudyState
 from service.protocol import DatasetInfo, DeviceInfo
 from service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
 from service.store.session import Transaction
+from service.waiting import Reason, has_data, reason_of
 
 
 def problem(error: ServiceError) -> resources.Problem:
@@ -65,19 +65,20 @@ def waits_for(tx: Transaction, row: StudyRow) -> str | None:
     if tx.studies.load([row.id])[row.id].num_in_flight > 0:
         return None
     spec = row.spec
-    if spec.external:
-        return "waits for a program to call trials:suggest"
     live = tx.workers.all(live_only=True)
-    if not live:
-        return (
-            "no worker is connected yet: one that is starting takes some seconds; "
-            "`ridgeline worker` starts one"
-        )
-    if not any(spec.task.name in worker.tasks for worker in live):
-        return f"no connected worker has the task {spec.task.name}"
-    if not any(can_train(worker, row) for worker in live):
-        wanted = f" with the fingerprint {row.data_fingerprint}" if row.data_fingerprint else ""
-        return f"no connected worker has the data set {spec.dataset}{wanted}"
+    match reason_of(row.state, spec.task.name, spec.dataset, row.data_fingerprint, live):
+        case Reason.NO_PROGRAM:
+            return "waits for a program to call trials:suggest"
+        case Reason.NO_WORKER:
+            return (
+                "no worker is connected yet: one that is starting takes some seconds; "
+                "`ridgeline worker` starts one"
+            )
+        case Reason.NO_TASK:
+            return f"no connected worker has the task {spec.task.name}"
+        case Reason.NO_DATASET:
+            wanted = f" with the fingerprint {row.data_fingerprint}" if row.data_fingerprint else ""
+            return f"no connected worker has the data set {spec.dataset}{wanted}"
     return "waits for a free device"
 
 
@@ -86,13 +87,7 @@ def can_train(worker: WorkerRow, row: StudyRow) -> bool:
     spec = row.spec
     if spec.external or spec.task.name not in worker.tasks:
         return False
-    fingerprint = fingerprint_at(worker, spec)
-    return fingerprint is not None and row.data_fingerprint in (None, fingerprint)
-
-
-def fingerprint_at(worker: WorkerRow, spec: StudySpec) -> str | None:
-    """The fingerprint of the study's data set as a worker has it; None where it has not."""
-    return next((d["fingerprint"] for d in worker.datasets if d["name"] == spec.dataset), None)
+    return has_data(worker, spec.dataset, row.data_fingerprint)
 
 
 def trials(tx: Transaction, study_name: str, rows: Sequence[TrialRow]) -> list[resources.Trial]:
@@ -164,6 +159,7 @@ def worker(row: WorkerRow, num_runs: int) -> resources.Worker:
         datasets=tuple(DatasetInfo.model_validate(dataset) for dataset in row.datasets),
         num_runs=num_runs,
         idle_slots=row.idle_slots if row.state == "LIVE" else {},
+        restarts=row.restarts,
         registered_at=row.registered_at,
         seen_at=row.seen_at,
     )

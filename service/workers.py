@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service import dispatch, outcomes, pruning, studies, views
+from service import dispatch, metrics, outcomes, pruning, studies, views
 from service.errors import Conflict, InvalidInput, NotFound
 from service.ledger import MAX_NEWS, Ledger, in_parts
-from service.lifecycle import OPEN_STUDY, FailReason, RunState
+from service.lifecycle import OPEN_RUN, OPEN_STUDY, FailReason, RunState
 from service.outcomes import News, Outcome
 from service.protocol import (
     MAX_HELD_RUNS,
@@ -48,6 +48,7 @@ def register(
         state="LIVE",
         sync_seq=0,
         idle_slots={},
+        restarts={},
         registered_at=tx.now,
         seen_at=tx.now,
         lease_expires_at=tx.now + settings.lease_seconds,
@@ -66,6 +67,7 @@ def list_all(tx: Transaction) -> list[Worker]:
     return [views.worker(row, num_held.get(row.id, 0)) for row in tx.workers.all()]
 
 
+@metrics.SYNC_SECONDS.time()
 def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settings) -> SyncResponse:
     """Take what a worker states, answer with the difference; repeating a call changes nothing.
 
@@ -133,9 +135,12 @@ def expire(store: Store) -> int:
                 num_runs = _give_up(tx, worker_id, "LOST")
                 log.warning("worker %s (%s) is lost with %d runs", worker_id, worker.name, num_runs)
                 num_taken += num_runs
+                tx.count(metrics.LEASES_EXPIRED.labels("worker"))
     for study_id, of_study in _by_study(silent).items():
         with store.transaction() as tx:
-            num_taken += _hand_back(tx, study_id, of_study)
+            num_handed_back = _hand_back(tx, study_id, of_study)
+            num_taken += num_handed_back
+            tx.count(metrics.LEASES_EXPIRED.labels("program"), num_handed_back)
     for study_id in overdue:
         with store.transaction() as tx:
             ledger = Ledger(tx, study_id)
@@ -151,11 +156,12 @@ def _seen(tx: Transaction, worker_id: str, request: SyncRequest, settings: Setti
     if worker is None:
         raise NotFound(f"no worker {worker_id} is registered; register again")
     if worker.state != "LIVE" and not (worker.state == "GONE" and request.leaving):
+        metrics.REFUSED_WRITES.labels("worker_given_up").inc()
         raise Conflict(f"worker {worker_id} is {worker.state}; register again")
     devices = {device["name"] for device in worker.devices}
     unknown = [
         f"{field}.{name}"
-        for field in ("free_slots", "idle_slots")
+        for field in ("free_slots", "idle_slots", "restarts")
         for name in getattr(request, field)
         if name not in devices
     ]
@@ -167,6 +173,7 @@ def _seen(tx: Transaction, worker_id: str, request: SyncRequest, settings: Setti
         worker_id,
         sync_seq=request.sync_seq,
         idle_slots=request.idle_slots,
+        restarts=request.restarts,
         seen_at=tx.now,
         lease_expires_at=tx.now + settings.lease_seconds,
     )
@@ -214,7 +221,8 @@ def _take(
 ) -> list[Refusal]:
     """Reports, ends and programs of runs, study by study in the order of their ids."""
     study_of = tx.runs.studies_of(sorted({said.key[0] for said in part}))
-    refused = [_refusal(said, "no such run") for said in part if said.key[0] not in study_of]
+    unknown = [said for said in part if said.key[0] not in study_of]
+    refused = [_refusal(said, "unknown_run", "no such run") for said in unknown]
     known = [said for said in part if said.key[0] in study_of]
     for study_id in sorted({study_of[said.key[0]] for said in known}):
         ledger = Ledger(tx, study_id)
@@ -225,10 +233,11 @@ def _take(
             run, (_, attempt) = runs[said.key[0]], said.key
             if not _holds(worker, run, attempt):
                 if not _is_repeat(worker, run, attempt, said.end):
-                    refused.append(_refusal(said, _why_void(run)))
+                    refused.append(_refusal(said, _kind_of_void(run), _why_void(run)))
                 continue
             if ledger.study.state not in OPEN_STUDY:  # it is wound up, this run a little later
-                refused.append(_refusal(said, f"the study is {ledger.study.state}"))
+                reason = f"the study is {ledger.study.state}"
+                refused.append(_refusal(said, "study_ended", reason))
                 continue
             end = said.end if said.is_last else None
             news.append(
@@ -244,7 +253,8 @@ def _take(
     return refused
 
 
-def _refusal(said: _Said, reason: str) -> Refusal:
+def _refusal(said: _Said, kind: str, reason: str) -> Refusal:
+    metrics.REFUSED_WRITES.labels(kind).inc()
     run, attempt = said.key
     return Refusal(run=run, attempt=attempt, reason=reason)
 
@@ -257,6 +267,10 @@ def _is_repeat(worker: WorkerRow, run: RunRow, attempt: int, end: RunEnded | Non
     """Whether this end was taken before: the answer was lost, and the worker says it again."""
     same_attempt = run.worker_id == worker.id and run.attempt == attempt
     return same_attempt and end is not None and run.state is not RunState.RUNNING
+
+
+def _kind_of_void(run: RunRow) -> str:
+    return "stale_attempt" if run.state in OPEN_RUN else "run_ended"
 
 
 def _why_void(run: RunRow) -> str:

@@ -12,10 +12,11 @@ from fastapi import FastAPI
 
 from service import workers
 from service.api import openapi, problems
-from service.api.context import Context, LocalDatasets, Readiness
+from service.api.context import Context, LocalDatasets
 from service.api.dashboard import Dashboard
 from service.api.middleware import Edge
-from service.api.routes import catalog, health, studies, tokens, trials
+from service.api.readiness import Readiness
+from service.api.routes import catalog, health, metrics, studies, tokens, trials
 from service.api.routes import workers as worker_routes
 from service.settings import Settings
 from service.store.session import Store
@@ -32,7 +33,9 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 
     While its lifespan lasts, a thread takes back the runs of workers that fell silent.
     """
-    context = Context(settings, store, LocalDatasets(settings.data_root), Readiness(store))
+    context = Context(
+        settings, store, LocalDatasets(settings.data_root), Readiness(settings, store)
+    )
     store.tell_of_offers(context.arrivals.tell)
     dashboard = Dashboard(context)
 
@@ -67,7 +70,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
-    for module in (studies, trials, catalog, worker_routes, tokens, health):
+    for module in (studies, trials, catalog, worker_routes, tokens, health, metrics):
         app.include_router(module.router)
     app.include_router(dashboard.router)
     app.add_middleware(Edge, allowed_hosts=settings.allowed_hosts)

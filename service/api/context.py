@@ -15,9 +15,9 @@ from starlette.requests import Request
 
 from search.tasks.datasets import DatasetCard, Folders, read_folders
 from service.api.arrivals import Arrivals
-from service.errors import RequestInFlight, Unavailable
+from service.api.readiness import Readiness
+from service.errors import RequestInFlight
 from service.settings import Settings
-from service.store import migrate
 from service.store.session import Store
 
 
@@ -80,24 +80,6 @@ class LargeBodies:
     def __init__(self) -> None:
         self.arriving = asyncio.Semaphore(4)
         self.in_work = asyncio.Lock()
-
-
-class Readiness:
-    """Whether the service can work; a schema that was found current is not looked at again."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._schema_is_current = False
-
-    def check(self) -> None:
-        """Raises `Unavailable` where the database does not answer or is not migrated."""
-        with self._store.reading() as tx:
-            _ = tx.now  # asks the database
-        if not self._schema_is_current:
-            url = self._store.url.render_as_string(hide_password=False)
-            self._schema_is_current = migrate.is_current(url)
-        if not self._schema_is_current:
-            raise Unavailable("the database lacks this version's schema: run `ridgeline migrate`")
 
 
 @dataclass(frozen=True)

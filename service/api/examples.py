@@ -178,6 +178,7 @@ _WORKER = Worker(
     datasets=(_DIGITS,),
     num_runs=8,
     idle_slots={"cpu:0": 0},
+    restarts={"cpu:0": 0},
     registered_at=_DAY,
     seen_at=_DAY + 60,
 ).model_dump(mode="json")
@@ -271,6 +272,12 @@ number,trial_state,trial_reason,trial_value,params_depth,replicate,seed,run_stat
 0,COMPLETE,,0.17,5,0,2750121003,COMPLETE,,…
 """
 
+_METRICS_TEXT = """\
+# HELP ridgeline_studies Studies by state
+# TYPE ridgeline_studies gauge
+ridgeline_studies{state="RUNNING"} 2.0
+"""
+
 ANSWERS: dict[str, Any] = {
     "create_study": _STUDY,
     "delete_study": {**_STUDY, "state": "CANCELLED", "finished_at": _DAY + 60},
@@ -302,6 +309,13 @@ ANSWERS: dict[str, Any] = {
     "create_token": {**_TOKEN, "token": "rl_9f86d081884c7d65_…"},
     "revoke_token": {**_TOKEN, "revoked_at": _DAY + 60},
     "healthz": {"status": "ok"},
-    "readyz": {"status": "ok"},
+    "get_metrics": _METRICS_TEXT,
+    "readyz": {
+        "status": "degraded",
+        "checks": [
+            {"name": "database", "status": "ok", "detail": ""},
+            {"name": "dashboard", "status": "degraded", "detail": "its process does not answer"},
+        ],
+    },
 }
 """Answers by operation."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Iterable
 from http import HTTPStatus
+from time import monotonic
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,12 +15,20 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import logs, metrics
 from service.api.problems import problem_response
 
 log = logging.getLogger(__name__)
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PROBES = frozenset({"/healthz", "/readyz"})
+
+_METHODS = _SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_IDS = re.compile(
+    r"/v1/(?:studies/(?P<study>[^/:]+)(?:/trials/(?P<trial>[0-9]+))?|workers/(?P<worker>[^/:]+))"
+)
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -50,13 +60,20 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with logs.about(request=_request_id(scope), **_ids_in(scope["path"])):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = monotonic()
         started = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                _measure(scope, message["status"], monotonic() - began)
                 headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = str(logs.current("request"))
                 data = scope["path"].startswith("/v1/")
                 for name, value in (_HEADERS | _HEADERS_OF_DATA if data else _HEADERS).items():
                     headers.setdefault(name, value)
@@ -68,14 +85,11 @@ class Edge:
         except ClientDisconnect:
             return  # nobody is left to tell anything
         except Exception:
-            request_id = secrets.token_hex(8)
-            log.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
+            log.exception("a request failed: %s %r", scope["method"], scope["path"])
             if started:
                 raise
             detail = "an unexpected error; the service's log has it under this request_id"
-            response = problem_response(
-                HTTPStatus.INTERNAL_SERVER_ERROR, detail, request_id=request_id
-            )
+            response = problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
             await response(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
@@ -93,6 +107,25 @@ class Edge:
                 HTTPStatus.FORBIDDEN, f"pages of {origin!r} may not change anything here"
             )
         return None
+
+
+def _request_id(scope: Scope) -> str:
+    """The id that the caller has given the request, if it can be one, or else a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _ids_in(path: str) -> dict[str, str]:
+    """What a request is about, by its path."""
+    found = _IDS.match(path)
+    return {} if found is None else {k: v for k, v in found.groupdict().items() if v is not None}
+
+
+def _measure(scope: Scope, status: int, seconds: float) -> None:
+    """Note the time until the answer began, by the template of the path, never by the path."""
+    route = getattr(scope.get("route"), "path_format", "none")
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    metrics.REQUEST_SECONDS.labels(method, route, status).observe(seconds)
 
 
 def _host_of(origin: str) -> str | None:

@@ -47,7 +47,7 @@ TAGS = [
     {"name": "catalog", "description": "What can be trained: tasks and data sets."},
     {"name": "workers", "description": "Processes with devices, which pull runs and train them."},
     {"name": "tokens", "description": "Who may do what."},
-    {"name": "health", "description": "For probes; no token needed."},
+    {"name": "health", "description": "For probes, which need no token, and for Prometheus."},
 ]
 
 _REQUESTS: tuple[type[BaseModel], ...] = (

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from search.problems import error_problems
 from search.spec import InvalidSpec
-from service import views
+from service import logs, views
 from service.errors import (
     InvalidInput,
     RequestInFlight,
@@ -63,9 +63,9 @@ def problem_response(
     title: str | None = None,
     errors: Iterable[tuple[str, str]] = (),
     headers: Mapping[str, str] | None = None,
-    request_id: str | None = None,
 ) -> Response:
-    """The answer that tells a problem."""
+    """The answer that tells a problem, and the id of the request, where one has come."""
+    request_id = logs.current("request")
     body: dict[str, Any] = {
         "type": type_,
         "title": title or HTTPStatus(status).phrase,

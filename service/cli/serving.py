@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import signal
 import socket
@@ -14,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from service import processes
+from service import logs, processes
 from service.cli.environment import (
     load_settings,
     open_database,
@@ -27,7 +26,6 @@ from service.cli.sockets import listen
 from service.cli.tokens import ensure_token_file
 from service.client import ApiError, Client, Unreachable
 from service.files import own_folder
-from service.report import printable
 from service.settings import MAX_PACK_WIDTH, Settings
 
 _GRACEFUL_SHUTDOWN_SECONDS = 5
@@ -54,7 +52,7 @@ def serve(
     from service.api.auth import UnsafeBinding, check_binding
     from service.api.connections import Connection
 
-    _log_to_stderr()
+    logs.set_up(settings.log_format)
     with ExitStack() as stack:
         store = stack.enter_context(open_database(settings))
         try:
@@ -145,7 +143,7 @@ def worker(
     token = read_token() or (_own_token(settings) if token_from_database else None)
     from service.worker.agent import run_worker
 
-    _log_to_stderr()
+    logs.set_up(settings.log_format)
     status = run_worker(
         service_url(),
         token,
@@ -156,6 +154,7 @@ def worker(
         pack_width=settings.pack_width,
         compile=settings.compile,
         cache_dir=settings.cache_dir,
+        log_format=settings.log_format,
         hang_seconds=settings.hang_seconds,
     )
     raise typer.Exit(status)
@@ -179,23 +178,6 @@ def migrate() -> None:
 
             grant_reading(store.url, settings.dashboard_database_url)
     typer.echo("The database is ready.")
-
-
-class _LogFormat(logging.Formatter):
-    """Why the worker ends is an error of the command, and is told like any other."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        if (record.name, record.levelno) != ("service.worker.agent", logging.ERROR):
-            return super().format(record)
-        return f"ridgeline: {printable(record.getMessage())}"
-
-
-def _log_to_stderr() -> None:
-    to_stderr = logging.StreamHandler()
-    to_stderr.setFormatter(_LogFormat("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[to_stderr])
-    # One line for each request to the dashboard or the api would hide all others.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _own_token(settings: Settings) -> str | None:

@@ -40,9 +40,14 @@ def parse_url(text: str, setting: str) -> URL:
 
 
 def open_engine(url: URL) -> Engine:
-    """An engine with the locking this service relies on: see `_begin`."""
+    """An engine with the locking this service relies on: see `_begin`.
+
+    Its errors do not show the parameters of statements: what people have sent is not to be logged.
+    """
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+        engine = create_engine(
+            url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True
+        )
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin)
         return engine
@@ -61,7 +66,11 @@ def open_turn_engine(url: URL) -> Engine:
 def _postgresql(url: URL, num_connections: int) -> Engine:
     num_kept = num_connections // 2
     return create_engine(
-        url, pool_pre_ping=True, pool_size=num_kept, max_overflow=num_connections - num_kept
+        url,
+        pool_pre_ping=True,
+        pool_size=num_kept,
+        max_overflow=num_connections - num_kept,
+        hide_parameters=True,
     )
 
 

@@ -82,6 +82,7 @@ class WorkerRow:
     tasks: list[str]
     datasets: list[dict[str, Any]]
     idle_slots: dict[str, int]
+    restarts: dict[str, int]
     registered_at: float
     seen_at: float
     lease_expires_at: float

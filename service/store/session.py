@@ -6,16 +6,20 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
+from time import monotonic
 
+from prometheus_client import Counter as Metric
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from service import metrics
 from service.clock import Clock
 from service.errors import Unavailable
+from service.store.census import Census
 from service.store.engine import (
     BUSY_TIMEOUT_SECONDS,
     READ_ONLY,
@@ -68,7 +72,13 @@ class Transaction:
         self.workers = Workers(connection)
         self.tokens = Tokens(connection, lambda: self.now)
         self.idempotency = IdempotencyKeys(connection, lambda: self.now)
+        self.census = Census(connection)
         self._offers: Counter[tuple[int, Audience]] = Counter()
+        self._counts: Counter[Metric] = Counter()
+
+    def count(self, metric: Metric, number: int = 1) -> None:
+        """Count something that is so once this is committed."""
+        self._counts[metric] += number
 
     def offer(self, study_id: int, audience: Audience, num_runs: int = 1) -> None:
         """Once this is committed there are so many more runs of a study to start, or room for them.
@@ -78,6 +88,11 @@ class Transaction:
         """
         key = study_id, audience
         self._offers[key] = max(0, self._offers[key] + num_runs)
+
+    def note_commit(self) -> None:
+        """Count what was to be counted."""
+        for metric, number in self._counts.items():
+            metric.inc(number)
 
     @property
     def offered_to(self) -> Set[Audience]:
@@ -137,6 +152,7 @@ class Store:
                 self._project_or_mark(tx, study_id)
             for study_id in tx.studies.deleted:
                 self._project(tx.connection, study_id)
+        tx.note_commit()
         if offered_to := tx.offered_to:
             for listener in self._on_offer:
                 listener(offered_to)
@@ -170,8 +186,10 @@ class Store:
         Raises:
             Unavailable: the turn did not come, or the database cannot be reached.
         """
+        began = monotonic()
         with self._turns.take(("study", study)):
             if self._turn_engine is None:
+                _waited("study", began)
                 yield
                 return
             with _translated(), self._turn_engine.begin() as connection:
@@ -179,11 +197,19 @@ class Store:
                 connection.execute(select(patience))
                 lock = func.pg_advisory_xact_lock(_TURN_LOCKS, func.hashtext(study))
                 connection.execute(select(lock))
+                _waited("study", began)
                 yield
 
-    def _writing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         """The turn to write: SQLite has one writer at a time, and lets any of those that wait."""
-        return self._turns.take("writer") if self._turn_engine is None else nullcontext()
+        if self._turn_engine is not None:
+            yield
+            return
+        began = monotonic()
+        with self._turns.take("writer"):
+            _waited("writer", began)
+            yield
 
     def close(self) -> None:
         self._engine.dispose()
@@ -195,14 +221,22 @@ class Store:
 
         The copy follows from `projected_revision` alone, so the next change repairs it.
         """
+        was_stale = tx.studies.lock(study_id).projection_error is not None
         try:
             with tx.connection.begin_nested():
                 self._project(tx.connection, study_id)
+            if was_stale:
+                tx.count(metrics.PROJECTION_REPAIRS)
         except Exception as exc:
             if isinstance(exc, DBAPIError) and _is_outage(exc):
                 raise
             log.exception("study %s: the copy in Optuna's tables is behind", study_id)
+            tx.count(metrics.PROJECTION_FAILURES)
             tx.studies.mark_projection_failed(study_id, f"{type(exc).__name__}: {exc}"[:2_000])
+
+
+def _waited(lock: str, began: float) -> None:
+    metrics.LOCK_WAIT_SECONDS.labels(lock).observe(monotonic() - began)
 
 
 @contextmanager
@@ -210,10 +244,13 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except PoolTimeoutError as exc:
+        metrics.DATABASE_ERRORS.labels("pool").inc()
         raise Unavailable("all connections to the database are in use; try again") from exc
     except DBAPIError as exc:
         if not _is_outage(exc):
+            metrics.DATABASE_ERRORS.labels("statement").inc()
             raise
+        metrics.DATABASE_ERRORS.labels("outage").inc()
         log.warning("database: %s", exc.orig)
         raise Unavailable("the database cannot do this now; try again in a moment") from exc
 

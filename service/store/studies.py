@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from time import monotonic
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -23,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from search.spec import StudySpec
+from service import metrics
 from service.errors import Conflict, NotFound
 from service.lifecycle import OPEN_RUN, OPEN_STUDY, SERVABLE_STUDY, RunState, StudyState, TrialState
 from service.store.ids import next_id
@@ -101,13 +103,11 @@ class Studies:
             NotFound: the study was deleted since it was found.
         """
         if study_id not in self._locked:
-            found = (
-                self._connection.execute(
-                    select(*_COLUMNS).where(studies.c.id == study_id).with_for_update()
-                )
-                .mappings()
-                .first()
-            )
+            query = select(*_COLUMNS).where(studies.c.id == study_id).with_for_update()
+            began = monotonic()
+            found = self._connection.execute(query).mappings().first()
+            if self._connection.dialect.name == "postgresql":  # SQLite locks no rows
+                metrics.LOCK_WAIT_SECONDS.labels("row").observe(monotonic() - began)
             if found is None:
                 raise NotFound("the study was just deleted")
             row = _study(found)

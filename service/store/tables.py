@@ -144,6 +144,13 @@ workers = Table(
         server_default="{}",
         comment="by device: slots of packs in training that no run is in",
     ),
+    Column(
+        "restarts",
+        JSON,
+        nullable=False,
+        server_default="{}",
+        comment="by device: how often its process was started anew",
+    ),
     Column("registered_at", _Time, nullable=False),
     Column("seen_at", _Time, nullable=False),
     Column("lease_expires_at", _Time, nullable=False),

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
+from service import metrics
 from service.errors import Unavailable
 
 
@@ -55,6 +56,7 @@ class Turns:
             if my_turn.is_set():  # it came at the last moment
                 return
             queue.remove(my_turn)
+        metrics.DATABASE_ERRORS.labels("turn").inc()
         raise Unavailable("too many others write to the database now; try again in a moment")
 
     def _hand_on(self, key: Hashable) -> None:

@@ -23,6 +23,7 @@ from random import Random
 
 from search.scratch import sweep
 from service.client import Client
+from service.logs import LogFormat
 from service.worker.api import Api, CallFailed, HttpApi
 from service.worker.cache import cache_folder
 from service.worker.child import SCRATCH_PREFIX
@@ -57,6 +58,7 @@ def run_worker(
     pack_width: int | None,
     compile: bool,
     cache_dir: Path | None,
+    log_format: LogFormat,
     hang_seconds: float,
 ) -> int:
     """Train runs of the service at `url` until a SIGTERM or SIGINT; call it in the main thread.
@@ -69,29 +71,31 @@ def run_worker(
         pack_width: slots of every pack; None takes what suits the runs and the device.
         compile: whether programs may be compiled.
         cache_dir: the folder for them; None takes one in the user's cache.
+        log_format: of the processes of devices.
         hang_seconds: a device without progress for longer is taken for hung.
 
     Returns:
         The status to exit with: 0, or 1 where the worker cannot go on, which the log explains.
     """
-    # One line for each call, twice a second, would hide all others.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         client = Client(url, token, retry_delays_seconds=())  # the session has its own
     except ValueError as exc:
-        _log.error("%s", exc)
+        _log.critical("%s", exc)
         return 1
     try:
         cache = cache_folder(cache_dir) if compile else None
     except OSError as exc:
-        _log.error("RIDGELINE_CACHE_DIR: %s", exc)
+        _log.critical("RIDGELINE_CACHE_DIR: %s", exc)
         return 1
-    specs = device_specs(data_root, devices, device_threads)
+    specs = [
+        replace(spec, width=pack_width, compile=compile, cache=cache, log_format=log_format)
+        for spec in device_specs(data_root, devices, device_threads)
+    ]
     with client:
         agent = Agent(
             HttpApi(client),
             name=name,
-            specs=[replace(s, width=pack_width, compile=compile, cache=cache) for s in specs],
+            specs=specs,
             backend=MlpBackend(),
             hang_seconds=hang_seconds,
             clock=time.monotonic,
@@ -181,7 +185,7 @@ class Agent:
             if started is not None:
                 self._work(*started)
         except _Unusable as exc:
-            _log.error("%s", exc)
+            _log.critical("%s", exc)
             return 1
         finally:
             self._end_devices()

@@ -12,6 +12,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from search.events import Began, Event, Failed, HandedBack, NeverTrains, Outcome, Over, Reported
+from service import logs
 from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from service.worker.messages import (
     FromDevice,
@@ -41,7 +42,7 @@ class LogTail(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(logs.TextLines(names_process=False))
         self.lines: deque[str] = deque(maxlen=LOG_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -104,7 +105,9 @@ class Bench:
         self._say()  # what this moment may end with the process is said before
         for event in self._trainer.advance():
             if event.key in self._programs:
-                self._unsaid.append(self._message(event))
+                run, attempt = event.key
+                with logs.about(run=run, attempt=attempt):
+                    self._unsaid.append(self._message(event))
         if (num_idle := self._trainer.num_idle) != self._num_idle:
             self._num_idle = num_idle
             self._unsaid.append(Idle(num_idle))
@@ -128,12 +131,13 @@ class Bench:
         self._programs[key] = None
         self._unsaid.append(Preparing(key))
         self._say()
-        try:
-            self._trainer.add(order)
-        except Exception as exc:
-            self._unsaid.append(self._failure(key, exc))
-        else:
-            self._unsaid.append(Prepared(key))
+        with logs.about(study=order.study, trial=order.trial, run=order.run, attempt=order.attempt):
+            try:
+                self._trainer.add(order)
+            except Exception as exc:
+                self._unsaid.append(self._failure(key, exc))
+            else:
+                self._unsaid.append(Prepared(key))
 
     def _message(self, event: Event) -> FromDevice:
         key = cast(Key, event.key)  # that of the order, as the trainer was given it

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from service import logs
 from service.protocol import DeviceInfo
 from service.worker.bench import Bench, LogTail, error_text
 from service.worker.messages import CannotStart, FromDevice, Hello, Survey, ToDevice
@@ -103,18 +104,14 @@ def serve(bench: Bench, inbox: Inbox, pulse: Pulse) -> None:
 
 
 def _set_up_logging(spec: DeviceSpec) -> LogTail:
-    console = logging.StreamHandler()
+    logs.identify(device=spec.name or "the first")
     # Of libraries only what is wrong; of the engine also what takes long.
-    console.addFilter(
-        lambda record: record.levelno >= logging.WARNING or record.name.startswith("search.")
+    logs.set_up(
+        spec.log_format,
+        keep=lambda record: record.levelno >= logging.WARNING or record.name.startswith("search."),
     )
     tail = LogTail()
-    logging.basicConfig(
-        level=logging.INFO,
-        format=f"%(asctime)s %(levelname)s {spec.name or 'device'}: %(message)s",
-        handlers=[console, tail],
-    )
-    logging.captureWarnings(True)
+    logging.getLogger().addHandler(tail)
     return tail
 
 

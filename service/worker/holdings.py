@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from service import logs
 from service.protocol import (
     DeviceInfo,
     RunEnded,
@@ -75,6 +76,7 @@ class Holdings:
         self._leaving = False
         self._rules: dict[str, StudyRules] = {}
         self._num_following: dict[str, int] = {}  # by study, as its latest order says
+        self._restarts = Counter(dict.fromkeys(devices, 0))
         self._is_full = True
         """Whether the last answer had a run for each free slot of a device, so maybe more."""
         self.urgent = False
@@ -138,12 +140,15 @@ class Holdings:
     def _bury(self, device_name: str, died: Died) -> None:
         device = self._devices[device_name]
         blame = device.blame(is_hung=died.is_hung)
+        run_id, attempt = blame.guilty or (None, None)
         at_what = ""
-        if blame.guilty is not None:
-            at_what = f" while at run {blame.guilty[0]}"
+        if run_id is not None:
+            at_what = f" while at run {run_id}"
         elif blame.others:
             at_what = f" with {len(blame.others)} runs in training"
-        _log.warning("the process of %s %s%s; starting it anew", device_name, died.how, at_what)
+        with logs.about(device=device_name, run=run_id, attempt=attempt):
+            _log.warning("the process of %s %s%s; starting it anew", device_name, died.how, at_what)
+        self._restarts[device_name] += 1
         if blame.guilty is not None and (run := self._open_run(blame.guilty)) is not None:
             outcome = "timeout" if died.is_hung else "crashed"
             self._end(run, self._ended(run, outcome, f"the device process {died.how}"))
@@ -173,7 +178,8 @@ class Holdings:
         free_slots = self._statement.free_slots
         self._statement = None
         for refusal in answer.refused:
-            _log.info("run %d, attempt %d: %s", refusal.run, refusal.attempt, refusal.reason)
+            with logs.about(run=refusal.run, attempt=refusal.attempt):
+                _log.info("refused: %s", refusal.reason)
         for rules in answer.rules:
             self._rules[rules.study] = rules
             for device in self._devices.values():
@@ -319,6 +325,7 @@ class Holdings:
             rules={name: rules.version for name, rules in self._rules.items()},
             free_slots={name: self._num_free(name) for name in self._devices},
             idle_slots={name: device.num_idle for name, device in self._devices.items()},
+            restarts=dict(self._restarts),
             leaving=self._leaving and complete,
         )
 

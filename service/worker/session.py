@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from service import logs
 from service.protocol import (
     DatasetInfo,
     SyncRequest,
@@ -135,6 +136,7 @@ class Session:
         if isinstance(answer, WorkerRegistered):
             devices = ", ".join(info.name for info in self._holdings.device_infos)
             _log.info("registered as worker %s (%s) with %s", answer.id, self._name, devices)
+            logs.identify(worker=answer.id)
             self._worker_id = answer.id
             self._interval_seconds = answer.sync_interval_seconds
             self._next_at = self._clock()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search.events import Event
+from service.logs import LogFormat
 from service.protocol import DatasetInfo, RunOrder, StudyRules
 from service.worker.messages import Key
 
@@ -27,6 +28,7 @@ class DeviceSpec:
     width: int | None = None
     compile: bool = True
     cache: Path | None = None
+    log_format: LogFormat = "text"
 
 
 class Trainer(Protocol):

@@ -37,10 +37,14 @@ def dashboard_process(database_url: str, socket: Path) -> Iterator[subprocess.Po
         process.stderr.close()
 
 
-def wait_until_listening(process: subprocess.Popen[str]) -> None:
-    """Returns once the dashboard logs that it listens; what it logs later is read and dropped."""
+def wait_until_listening(process: subprocess.Popen[str], *, said: list[str] | None = None) -> None:
+    """Returns once the dashboard logs that it listens; what it logs later is read and dropped.
+
+    Args:
+        said: gets the lines until then.
+    """
     assert process.stderr is not None
-    said = []
+    said = [] if said is None else said
     for line in process.stderr:
         said.append(line)
         if "dashboard on the socket" in line:

@@ -48,7 +48,7 @@ def test_own_hosts_are_served_on_any_port(client: httpx.Client, host: str) -> No
 
 def test_probes_may_come_by_address(client: httpx.Client) -> None:
     for path in ("/healthz", "/readyz"):
-        assert ok(client.get(path, headers={"Host": "10.0.0.7:8000"})) == {"status": "ok"}
+        assert ok(client.get(path, headers={"Host": "10.0.0.7:8000"}))["status"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_unexpected_errors_keep_their_text_inside(
     monkeypatch.setattr(store, "reading", _broken)
     with caplog.at_level(logging.ERROR):
         answer = client.get("/v1/studies")
-    body = problem(answer, 500)
+    problem(answer, 500)
     assert "shadow" not in answer.text
-    assert body["request_id"] in caplog.text
+    assert "shadow" in caplog.text
 
 
 def test_a_database_that_is_away_is_503(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.serving import _LogFormat
+from service.logs import TextLines
 from tests.cli.conftest import Ridgeline
 
 
@@ -229,9 +229,9 @@ def test_a_study_file_with_two_problems_has_two_lines(ridgeline: Ridgeline, tmp_
 
 
 def test_why_a_worker_ends_is_told_without_names_of_classes() -> None:
-    name = "service.worker.agent"
     text = "cpu:7 cannot be used: there is no device cpu:7 here"
-    told = _LogFormat().format(logging.LogRecord(name, logging.ERROR, "", 1, text, None, None))
+    record = logging.LogRecord("service.worker.agent", logging.CRITICAL, "", 1, text, None, None)
+    told = TextLines().format(record)
     assert told == "ridgeline: cpu:7 cannot be used: there is no device cpu:7 here"
 
 

@@ -161,6 +161,7 @@ SETTINGS: dict[str, Any] = {
     "compile": False,
     "cache_dir": None,
     "hang_seconds": HANG_SECONDS,
+    "log_format": "text",
 }
 
 

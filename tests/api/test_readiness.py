@@ -1,0 +1,121 @@
+"""What /readyz says of each check, and that /healthz asks nobody."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import create_engine, event, text
+
+from service import projection
+from service.api.app import create_app
+from service.settings import Settings
+from service.store import migrate
+from service.store.session import Store
+from tests.api.calling import ok, problem, sqlite_only
+from tests.api.conftest import ClientOf
+from tests.conftest import ManualClock
+from tests.service.factory import external, post
+
+
+def checks(client: httpx.Client) -> dict[str, str]:
+    """What is not ok, and why, of a service that works."""
+    body = ok(client.get("/readyz"))
+    names = {check["name"] for check in body["checks"]}
+    assert names == {"database", "storage", "schema", "projection", "dashboard"}
+    wrong = {one["name"]: one["detail"] for one in body["checks"] if one["status"] != "ok"}
+    assert body["status"] == ("degraded" if wrong else "ok")
+    return wrong
+
+
+def failed(client: httpx.Client) -> dict[str, str]:
+    """The checks that have failed, and why."""
+    answer = client.get("/readyz")
+    body = problem(answer, 503)
+    assert body["type"] == "urn:ridgeline:unavailable"
+    assert answer.headers["retry-after"] == "1"
+    found = {error["field"]: error["message"] for error in body["errors"]}
+    assert body["detail"] == "; ".join(found.values())
+    return found
+
+
+def test_a_service_that_works(client: httpx.Client) -> None:
+    assert checks(client) == {}
+
+
+def test_copies_that_are_behind_degrade_it(client: httpx.Client, store: Store) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a wrong row, say")
+
+    store._project = fail
+    post(store, external())
+    assert "1 studies" in checks(client)["projection"]
+
+
+@sqlite_only
+def test_a_dashboard_that_does_not_answer_degrades_it(
+    settings: Settings, store: Store, socket_path: Path, client_of: ClientOf
+) -> None:
+    app = create_app(settings.model_copy(update={"dashboard_socket": socket_path}), store)
+    client = client_of(app)
+    assert "does not answer" in checks(client)["dashboard"]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(socket_path))
+        listener.listen()
+        assert checks(client) == {}
+
+
+def test_a_database_without_tables(
+    database_url: str, settings: Settings, clock: ManualClock, client_of: ClientOf
+) -> None:
+    store = Store(database_url, clock=clock, project=projection.project)
+    client = client_of(create_app(settings, store))
+    with store.reading():
+        pass  # which makes the file
+    assert "ridgeline migrate" in failed(client)["schema"]
+    migrate.upgrade(database_url, prepare=projection.prepare)
+    assert checks(client) == {}
+    store.close()
+
+
+@sqlite_only
+def test_a_disk_that_is_nearly_full(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.store.room.MIN_FREE_BYTES", 2**60)
+    assert "MiB left" in failed(client)["storage"]
+
+
+@pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
+def test_a_server_that_takes_no_writes(client: httpx.Client, store: Store) -> None:
+    admin = create_engine(store.url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        name = store.url.database
+        connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+    admin.dispose()
+    store._engine.dispose()
+    assert "read-only" in failed(client)["storage"]
+
+
+def test_a_database_that_is_away(
+    settings: Settings, clock: ManualClock, client_of: ClientOf, tmp_path: Path
+) -> None:
+    store = Store(
+        f"sqlite:///{tmp_path / 'nowhere' / 'x.db'}", clock=clock, project=projection.project
+    )
+    client = client_of(create_app(settings, store))
+    assert failed(client).keys() == {"database"}
+    assert ok(client.get("/healthz")) == {"status": "ok"}
+
+
+def test_whether_the_process_is_up_is_not_asked_of_the_database(
+    app: FastAPI, client: httpx.Client, store: Store
+) -> None:
+    asked: list[Any] = []
+    event.listen(store._engine, "checkout", lambda *args: asked.append(args))
+    ok(client.get("/healthz"))
+    assert asked == []
+    ok(client.get("/readyz"))
+    assert asked
