@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from search.fields import Real, Whole
 from search.space import Config
 from service.lifecycle import FailReason, StudyState, TrialState
 from service.protocol import (
@@ -26,7 +27,7 @@ from service.resources import Problem, Trial
 
 MAX_TRIALS_A_CALL = 1_000
 
-Attempt = Annotated[int, Field(ge=1, le=MAX_INT_32, description="as `trials:suggest` gave it")]
+Attempt = Annotated[Whole, Field(ge=1, le=MAX_INT_32, description="as `trials:suggest` gave it")]
 
 
 class _Message(BaseModel):
@@ -34,13 +35,13 @@ class _Message(BaseModel):
 
 
 class SuggestRequest(_Message):
-    count: Annotated[int, Field(ge=1, le=MAX_TRIALS_A_CALL)] = 1
+    count: Annotated[Whole, Field(ge=1, le=MAX_TRIALS_A_CALL)] = 1
     lease_seconds: Annotated[
-        float,
+        Real,
         Field(gt=0, le=2_592_000, description="a trial not reported on for longer is given away"),
     ] = 3_600.0
     wait_seconds: Annotated[
-        float,
+        Real,
         Field(
             ge=0,
             le=MAX_WAIT_SECONDS,
@@ -86,6 +87,29 @@ Epochs = Annotated[
 class ReportRequest(_Message):
     """One epoch as `epoch` and `metrics`, or any number of them as `epochs`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["epoch", "metrics"],
+                    "properties": {
+                        "epoch": {"type": "integer"},
+                        "metrics": {"type": "object"},
+                        "epochs": {"maxItems": 0},
+                    },
+                },
+                {
+                    "required": ["epochs"],
+                    "properties": {
+                        "epoch": {"type": "null"},
+                        "metrics": {"type": "null"},
+                        "epochs": {"minItems": 1},
+                    },
+                },
+            ]
+        }
+    )
+
     attempt: Attempt
     epoch: Epoch | None = None
     metrics: Metrics | None = None
@@ -102,9 +126,7 @@ class TrialEnd(_Message):
     """The result of an external trial, or how it failed."""
 
     state: Literal["COMPLETE", "PRUNED", "FAIL"] = "COMPLETE"
-    value: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        None, description="the objective; left out: its last reported value"
-    )
+    value: Real | None = Field(None, description="the objective; left out: its last reported value")
     reason: FailReason | None = Field(None, description="of a failure")
     error: LongText | None = None
     metrics: Metrics = {}
@@ -118,7 +140,7 @@ class CompleteRequest(TrialEnd):
 class TrialReport(_Message):
     """What a program has to say about one trial; without epochs and end it renews the lease."""
 
-    number: Annotated[int, Field(ge=0, le=MAX_INT_32)]
+    number: Annotated[Whole, Field(ge=0, le=MAX_INT_32)]
     attempt: Attempt
     epochs: Epochs = ()
     end: TrialEnd | None = Field(None, description="set where the trial has ended")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
-from search.fields import MAX_INT, MetricName
+from search.fields import MAX_INT, Flag, MetricName, Real, Whole
 from search.space import Config
 from search.tasks.settings import MAX_EPOCHS, DatasetName
 
@@ -28,14 +28,12 @@ DeviceName = Annotated[
     str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")
 ]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Metrics = Annotated[
-    dict[MetricName, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100)
-]
-Id = Annotated[int, Field(ge=1, le=MAX_INT)]
-Attempt = Annotated[int, Field(ge=1, le=MAX_INT_32)]
-Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
-Version = Annotated[int, Field(ge=1, le=MAX_INT)]
-Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Metrics = Annotated[dict[MetricName, Real], Field(max_length=100)]
+Id = Annotated[Whole, Field(ge=1, le=MAX_INT)]
+Attempt = Annotated[Whole, Field(ge=1, le=MAX_INT_32)]
+Epoch = Annotated[Whole, Field(ge=1, le=MAX_EPOCHS)]
+Version = Annotated[Whole, Field(ge=1, le=MAX_INT)]
+Seconds = Annotated[Real, Field(ge=0, le=1e9)]
 
 
 class _Message(BaseModel):
@@ -49,7 +47,8 @@ class DeviceInfo(_Message):
     kind: Label = Field(examples=["cpu", "cuda"])
     description: Label = Field(examples=["NVIDIA H200"])
     num_slots: Annotated[
-        int, Field(ge=1, le=MAX_HELD_RUNS, description="runs it trains at once; more of them wait")
+        Whole,
+        Field(ge=1, le=MAX_HELD_RUNS, description="runs it trains at once; more of them wait"),
     ] = 1
 
 
@@ -58,11 +57,11 @@ class DatasetInfo(_Message):
 
     name: DatasetName
     fingerprint: Fingerprint
-    num_rows: Annotated[int, Field(ge=1, le=MAX_INT)]
-    num_features: Annotated[int, Field(ge=1, le=MAX_INT)]
-    num_classes: Annotated[int, Field(ge=2, le=MAX_INT)]
-    has_test_part: bool
-    smallest_class: Annotated[int, Field(ge=1, le=MAX_INT)] | None = Field(
+    num_rows: Annotated[Whole, Field(ge=1, le=MAX_INT)]
+    num_features: Annotated[Whole, Field(ge=1, le=MAX_INT)]
+    num_classes: Annotated[Whole, Field(ge=2, le=MAX_INT)]
+    has_test_part: Flag
+    smallest_class: Annotated[Whole, Field(ge=1, le=MAX_INT)] | None = Field(
         None, description="rows of the rarest class, without those of a test part of its own"
     )
 
@@ -116,7 +115,7 @@ class RunEnded(RunKey):
         "released",
         "stopped",
     ]
-    value: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    value: Real | None = None
     kept_epoch: Epoch | None = None
     metrics: Metrics = {}
     error: LongText | None = None
@@ -141,19 +140,21 @@ class RunHeld(RunKey):
 
 
 class SyncRequest(_Message):
-    sync_seq: Annotated[int, Field(ge=1, le=MAX_INT, description="rises with every new statement")]
+    sync_seq: Annotated[
+        Whole, Field(ge=1, le=MAX_INT, description="rises with every new statement")
+    ]
     held: Annotated[tuple[RunHeld, ...], Field(max_length=MAX_HELD_RUNS), FailFast()] = ()
     reports: Annotated[tuple[RunReport, ...], Field(max_length=MAX_REPORTS), FailFast()] = ()
     ended: Annotated[tuple[RunEnded, ...], Field(max_length=MAX_HELD_RUNS), FailFast()] = ()
     free_slots: Annotated[
-        dict[DeviceName, Annotated[int, Field(ge=0, le=MAX_HELD_RUNS)]],
+        dict[DeviceName, Annotated[Whole, Field(ge=0, le=MAX_HELD_RUNS)]],
         Field(
             max_length=64,
             description="by device: how many more runs it would take, to train or to have at hand",
         ),
     ] = {}
     idle_slots: Annotated[
-        dict[DeviceName, Annotated[int, Field(ge=0, le=MAX_INT)]],
+        dict[DeviceName, Annotated[Whole, Field(ge=0, le=MAX_INT)]],
         Field(
             max_length=64,
             description="by device: slots of packs in training that no run is in",
@@ -173,7 +174,7 @@ class SyncRequest(_Message):
             description="by study: the version of the pruning rules that it applies",
         ),
     ] = {}
-    leaving: bool = Field(False, description="the last statement of a worker that shuts down")
+    leaving: Flag = Field(False, description="the last statement of a worker that shuts down")
 
     @property
     def waits_for_work(self) -> bool:
@@ -202,7 +203,7 @@ class RunOrder(RunKey):
     run_seconds: float | None = Field(
         None, description="how long it may train; null: as long as it takes"
     )
-    num_following: Annotated[int, Field(ge=0)] = Field(
+    num_following: Annotated[Whole, Field(ge=0)] = Field(
         0, description="runs of trials that the study has still to make"
     )
 
@@ -219,7 +220,9 @@ class StudyRules(_Message):
     version: Version = Field(description="the revision of the newest thing they rest on")
     metric: str
     direction: Literal["maximize", "minimize"]
-    thresholds: dict[Epoch, float] = Field(description="by epoch; others prune nobody")
+    thresholds: dict[Annotated[int, Field(ge=1, le=MAX_EPOCHS)], float] = Field(
+        description="by epoch; others prune nobody"
+    )
 
 
 class Refusal(RunKey):

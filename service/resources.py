@@ -217,6 +217,15 @@ class EnqueueRequest(_Resource):
 class ExtendRequest(_Resource):
     """More budget: further trials, further seconds, or both."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["trials"], "properties": {"trials": {"type": "integer"}}},
+                {"required": ["seconds"], "properties": {"seconds": {"type": "number"}}},
+            ]
+        }
+    )
+
     trials: Annotated[
         Whole | None,
         Field(
@@ -241,6 +250,13 @@ class RetryRequest(_Resource):
     ] = tuple(reason for reason in FailReason if reason is not FailReason.DIVERGED)
 
 
+def _fields_of_a_spec(schema: dict[str, Any]) -> None:
+    """Any value, since it is the spec with the changes that is checked."""
+    changes: dict[str, Any] = {name: {} for name in StudySpec.model_fields}
+    schema["properties"] = changes | schema["properties"]
+    schema["additionalProperties"] = False
+
+
 class CloneRequest(BaseModel):
     """The name of the new study, and what differs in its spec.
 
@@ -248,7 +264,7 @@ class CloneRequest(BaseModel):
     whole; null takes a field out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", json_schema_extra=_fields_of_a_spec)
 
     name: StudyName
 

@@ -28,6 +28,29 @@ HEARTBEAT_POLLS = 30
 _BATCH = 500
 
 
+DOCUMENTATION: dict[str, Any] = {
+    "description": "the stream; the schema is that of one event",
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "required": ["id", "event", "data"],
+                "properties": {
+                    "id": {"type": "string", "pattern": "^[0-9]+$"},
+                    "event": {"enum": ["study", "trial", "run", "report", "end"]},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"type": "object"},
+                    },
+                },
+                "additionalProperties": False,
+            }
+        }
+    },
+}
+
+
 class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 

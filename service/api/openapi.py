@@ -38,7 +38,6 @@ Ridgeline searches hyperparameters: post a *study*, workers train its *trials*.
 * **Errors** are `application/problem+json` (RFC 9457); `errors` names each wrong field.
 * **Repeating a POST** is safe with an `Idempotency-Key`: same key and body, same answer.
 * **Lists** come in pages: pass `next_page_token` on as `page_token` until it is null.
-* **Offline**: this page loads its script from a CDN; `/openapi.json` needs nothing from outside.
 """
 
 TAGS = [
@@ -139,11 +138,36 @@ def install(app: FastAPI) -> None:
             )
             document = generate()
             document["components"]["schemas"].update(definitions["$defs"])
+            _close_objects(document["components"]["schemas"])
+            _parameters_are_not_null(document)
             _show_examples(document)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # how FastAPI says to extend it
+
+
+def _close_objects(schema: Any) -> None:
+    """Where pydantic says which names an object may have, say too that it has no others."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for part in schema.values():
+            _close_objects(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _close_objects(part)
+
+
+def _parameters_are_not_null(document: dict[str, Any]) -> None:
+    """A parameter that may be left out is None in Python, but nobody can send null in a URL."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                schema = parameter["schema"]
+                for one in schema.pop("anyOf", ()):
+                    if one != {"type": "null"}:
+                        schema.update(one)
 
 
 def _show_examples(document: dict[str, Any]) -> None:

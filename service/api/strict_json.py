@@ -2,6 +2,8 @@
 
 `json.loads` takes NaN, duplicate keys, NUL and lone surrogates; databases, other languages and
 other JSON readers do not, so what has them is refused here, with the field it is in.
+
+JSON has one kind of number: 5.0 is the whole number 5, as JSON Schema has it.
 """
 
 from __future__ import annotations
@@ -106,7 +108,9 @@ def _check_items(
         if type(key) is str and not _is_plain(key) and (reason := _text_problem(key)) is not None:
             path[-1] = key
             found.append((_dotted(path), f"the name {reason}"))
-        if not _is_plain(item):
+        if type(item) is float and item.is_integer() and -MAX_INT <= item <= MAX_INT:
+            value[key] = int(item)  # type: ignore[index]  # of a list the key is the index
+        elif not _is_plain(item):
             path[-1] = key
             _check(item, path, found)
         if len(found) >= _MAX_PROBLEMS:

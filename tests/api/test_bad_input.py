@@ -102,6 +102,27 @@ def test_bodies_that_are_no_strict_json(
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("workers/w:sync", {"sync_seq": "1"}, "sync_seq"),
+        ("workers/w:sync", {"sync_seq": True}, "sync_seq"),
+        ("workers/w:sync", {"sync_seq": 1, "leaving": 0}, "leaving"),
+        ("workers/w:sync", {"sync_seq": 1, "free_slots": {"cpu:0": "1"}}, "free_slots.cpu:0"),
+        ("studies/x/trials:suggest", {"count": "2"}, "count"),
+        ("studies/x/trials:suggest", {"lease_seconds": "60"}, "lease_seconds"),
+        ("studies/x/trials/0:report", {"attempt": "1"}, "attempt"),
+        ("studies/x/trials/0:complete", {"attempt": 1, "value": "0.5"}, "value"),
+        ("studies/x/trials/0:complete", {"attempt": 1, "metrics": {"m": True}}, "metrics.m"),
+        ("studies/x/trials:report", {"trials": [{"number": "0", "attempt": 1}]}, "trials.0.number"),
+    ],
+)
+def test_texts_are_no_numbers_and_numbers_no_flags(
+    client: httpx.Client, path: str, body: Any, field: str
+) -> None:
+    assert fields(client.post(f"/v1/{path}", json=body)).keys() >= {field}
+
+
+@pytest.mark.parametrize(
     ("path", "field"),
     [
         ("/v1/studies?page_size=0", "page_size"),

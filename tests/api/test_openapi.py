@@ -87,6 +87,22 @@ def test_every_reference_resolves(document: dict[str, Any]) -> None:
     ]
 
 
+def test_what_a_request_must_be_is_said(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    space = schemas["Space"]
+    assert space["patternProperties"]
+    assert space["additionalProperties"] is False
+    assert schemas["CloneRequest"]["additionalProperties"] is False
+    assert schemas["CloneRequest"]["properties"].keys() == schemas["StudySpec"]["properties"].keys()
+    parameters = {
+        (name, parameter["name"]): parameter
+        for name, operation in operations(document)
+        for parameter in operation.get("parameters", ())
+    }
+    assert "null" not in json.dumps(list(parameters.values()))
+    assert parameters["DELETE /v1/studies/{study}", "If-Match"]["required"]
+
+
 def test_messages_name_operations_that_exist(document: dict[str, Any]) -> None:
     verbs = {path.rpartition(":")[2] for path in document["paths"] if ":" in path}
     named = set()

@@ -31,6 +31,14 @@ def test_reads_what_json_allows(value: object) -> None:
     assert loads(json.dumps(value).encode()) == value
 
 
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    text = b'{"a": 5.0, "b": [2e3, -0.0, 0.5, 9007199254740992.0, 1e300], "c": {"d": -7.00}}'
+    value = loads(text)
+    assert value == {"a": 5, "b": [2_000, 0, 0.5, MAX_INT, 1e300], "c": {"d": -7}}
+    numbers = [value["a"], *value["b"], value["c"]["d"]]
+    assert [type(number) for number in numbers] == [int, int, int, float, int, float, int]
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     with contextlib.suppress(strict_json.NotJson, InvalidInput):

@@ -40,6 +40,19 @@ _SPEC = takes(
 )
 
 
+_IF_MATCH = {
+    "parameters": [
+        {
+            "name": "If-Match",
+            "in": "header",
+            "required": True,  # without it the answer is 428, where FastAPI would say 422
+            "description": "`ETag` of the study you mean, or `*`",
+            "schema": {"type": "string", "examples": ["*"]},
+        }
+    ]
+}
+
+
 @router.post(
     "/studies",
     summary="Post a study",
@@ -216,14 +229,13 @@ def _names(tags: str, etag: str) -> bool:
     summary="Delete a study",
     response_model=Study,
     responses=problems(404, 409, 412, 428, body=True),
+    openapi_extra=_IF_MATCH,
 )
 def delete_study(
     caller: Writer,
     study: StudyPath,
     once: Idempotent,
-    if_match: Annotated[
-        str | None, Header(description="`ETag` of the study you mean, or `*`", examples=["*"])
-    ] = None,
+    if_match: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     """Delete a study that has ended, for good: its trials, and the copy in Optuna's tables.
 
@@ -272,7 +284,7 @@ def export_study(caller: Reader, api: Api, study: StudyPath) -> Response:
     summary="Follow a study live",
     status_code=200,
     response_class=events.EventStream,
-    responses=problems(404, 422),
+    responses={200: events.DOCUMENTATION, **problems(404, 422)},
 )
 def stream_events(
     caller: Reader,
