@@ -16,7 +16,7 @@ from service.api.context import Context, LocalDatasets
 from service.api.dashboard import Dashboard
 from service.api.middleware import Edge
 from service.api.readiness import Readiness
-from service.api.routes import catalog, health, metrics, studies, tokens, trials
+from service.api.routes import catalog, docs, health, metrics, studies, tokens, trials
 from service.api.routes import workers as worker_routes
 from service.settings import Settings
 from service.store.session import Store
@@ -64,13 +64,14 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         version="1",
         openapi_tags=openapi.TAGS,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
-    for module in (studies, trials, catalog, worker_routes, tokens, health, metrics):
+    for module in (studies, trials, catalog, worker_routes, tokens, health, metrics, docs):
         app.include_router(module.router)
     app.include_router(dashboard.router)
     app.add_middleware(Edge, allowed_hosts=settings.allowed_hosts)

@@ -11,10 +11,12 @@ import anyio.from_thread
 import httpx
 import pytest
 from fastapi import FastAPI
+from selenium import webdriver
 
 from service.api.app import create_app
 from service.settings import Settings
 from service.store.session import Store
+from tests.api.browser import chromium
 from tests.api.calling import AsgiTransport
 
 ClientOf = Callable[..., httpx.Client]
@@ -64,3 +66,9 @@ def client_of(portal: anyio.from_thread.BlockingPortal) -> Iterator[ClientOf]:
 def client(app: FastAPI, client_of: ClientOf) -> httpx.Client:
     """A client of the app while no token was ever created."""
     return client_of(app)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    with chromium(tmp_path / "profile") as browser:
+        yield browser
