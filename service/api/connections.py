@@ -38,6 +38,9 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self._stop_timer()
 
+    def _should_upgrade(self) -> bool:
+        return False  # no other protocol is spoken here; HTTP lets a server go on without
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, "this is not a request of HTTP/1.1")
 
@@ -71,4 +74,6 @@ class Connection(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # what the app may still answer has nowhere to go
         self.transport.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
 from collections.abc import Iterable
 from http import HTTPStatus
 from time import monotonic
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -29,6 +30,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _IDS = re.compile(
     r"/v1/(?:studies/(?P<study>[^/:]+)(?:/trials/(?P<trial>[0-9]+))?|workers/(?P<worker>[^/:]+))"
 )
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -66,22 +68,28 @@ class Edge:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = monotonic()
         started = False
+        routed = scope
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                _measure(scope, message["status"], monotonic() - began)
+                _measure(scope["method"], routed, message["status"], monotonic() - began)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = str(logs.current("request"))
-                data = scope["path"].startswith("/v1/")
+                data = routed["path"].startswith("/v1/")
                 for name, value in (_HEADERS | _HEADERS_OF_DATA if data else _HEADERS).items():
                     headers.setdefault(name, value)
             await send(message)
 
         try:
-            app = self._refusal(scope) or self._app
-            await app(scope, receive, send_with_headers)
+            routed = _in_origin_form(scope)
+            app = self._refusal(routed) or self._app
+            if routed["method"] == "HEAD":
+                routed = _as_get(routed)
+                await _answer_head(app, routed, send_with_headers)
+            else:
+                await app(routed, receive, send_with_headers)
         except ClientDisconnect:
             return  # nobody is left to tell anything
         except Exception:
@@ -94,6 +102,12 @@ class Edge:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            return problem_response(
+                HTTPStatus.BAD_REQUEST,
+                "Content-Length beside Transfer-Encoding: where the body ends is not clear",
+                headers={"Connection": "close"},
+            )
         host = headers.get("host", "")
         if _without_port(host) not in self._allowed_hosts and scope["path"] not in _PROBES:
             return problem_response(
@@ -121,11 +135,54 @@ def _ids_in(path: str) -> dict[str, str]:
     return {} if found is None else {k: v for k, v in found.groupdict().items() if v is not None}
 
 
-def _measure(scope: Scope, status: int, seconds: float) -> None:
+def _measure(method: str, routed: Scope, status: int, seconds: float) -> None:
     """Note the time until the answer began, by the template of the path, never by the path."""
-    route = getattr(scope.get("route"), "path_format", "none")
-    method = scope["method"] if scope["method"] in _METHODS else "other"
-    metrics.REQUEST_SECONDS.labels(method, route, status).observe(seconds)
+    route = getattr(routed.get("route"), "path_format", "none")
+    known = method if method in _METHODS else "other"
+    metrics.REQUEST_SECONDS.labels(known, route, status).observe(seconds)
+
+
+def _in_origin_form(scope: Scope) -> Scope:
+    """`GET http://host/path`, as a client may send it, as `GET /path` with that Host.
+
+    RFC 9112, section 3.2.2: the host in the target counts, whatever the header says.
+    """
+    target = _ABSOLUTE_FORM.fullmatch(scope["raw_path"])
+    if target is None:
+        return scope
+    host, path = target.groups(default=b"/")
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    return {
+        **scope,
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "headers": [*headers, (b"host", host)],
+    }
+
+
+def _as_get(scope: Scope) -> Scope:
+    # From 2.4 on Starlette waits for `send` to fail instead of looking for a disconnect.
+    return {**scope, "method": "GET", "asgi": {**scope["asgi"], "spec_version": "2.3"}}
+
+
+async def _answer_head(app: ASGIApp, scope: Scope, send: Send) -> None:
+    """Answer as GET would, without the body; a stream is broken off as if its reader had gone."""
+    started = asyncio.Event()
+    request: list[Message] = [{"type": "http.request"}]
+
+    async def receive() -> Message:
+        if request:
+            return request.pop()
+        await started.wait()
+        return {"type": "http.disconnect"}
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            started.set()
+            await send(message)
+            await send({"type": "http.response.body"})
+
+    await app(scope, receive, send_head)
 
 
 def _host_of(origin: str) -> str | None:

@@ -141,12 +141,15 @@ async def _on_framework_error(request: Request, exc: Exception) -> Response:
 
 
 def _methods_at(app: FastAPI, path: str) -> set[str]:
-    """The methods of all routes of a path; the framework's Allow has those of the first one."""
+    """The methods of all routes of a path; the framework's Allow has those of the first one.
+
+    `service.api.middleware` answers HEAD wherever there is GET.
+    """
     methods: set[str] = set()
     for route in iter_route_contexts(app.routes):
         if route.path_regex.match(path):
             methods |= route.methods or set()
-    return methods
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def _cut(text: str) -> str:

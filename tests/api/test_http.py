@@ -13,7 +13,8 @@ from fastapi import FastAPI
 
 from service.errors import Unavailable
 from service.store.session import Store, Transaction
-from tests.api.calling import SPEC, ok, problem, sqlite_only
+from tests.api.calling import EXTERNAL, SPEC, ok, problem, sqlite_only
+from tests.api.routes import call, routes_of
 
 pytestmark = sqlite_only
 
@@ -139,11 +140,11 @@ def test_what_is_not_there(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/studies/s", "DELETE, GET"),
-        ("DELETE", "/v1/studies/s/best", "GET"),
-        ("DELETE", "/v1/studies", "GET, POST"),
-        ("PUT", "/v1/workers", "GET, POST"),
-        ("PATCH", "/v1/tokens", "GET, POST"),
+        ("PUT", "/v1/studies/s", "DELETE, GET, HEAD"),
+        ("DELETE", "/v1/studies/s/best", "GET, HEAD"),
+        ("DELETE", "/v1/studies", "GET, HEAD, POST"),
+        ("PUT", "/v1/workers", "GET, HEAD, POST"),
+        ("PATCH", "/v1/tokens", "GET, HEAD, POST"),
         ("GET", "/v1/studies/s:pause", "POST"),
         ("GET", "/v1/studies/s/trials:report", "POST"),
         ("GET", "/v1/studies/s/trials/17:complete", "POST"),
@@ -158,6 +159,23 @@ def test_a_wrong_method_is_told_the_right_ones(
     answer = client.request(method, path)
     assert answer.headers["allow"] == allowed
     assert allowed in problem(answer, 405)["detail"]
+
+
+def test_head_is_get_without_its_body(client: httpx.Client, app: FastAPI) -> None:
+    ok(client.post(POST, json=EXTERNAL), 201)
+    for route in routes_of(app):
+        method, path = route.split(" ")
+        if method != "HEAD":
+            continue
+        head = call(client, route, study="x")
+        assert head.content == b"", path
+        if path.endswith("/events"):  # of a study that goes on: GET does not end
+            assert head.headers["content-type"].startswith("text/event-stream")
+            continue
+        got = call(client, f"GET {path}", study="x")
+        assert head.status_code == got.status_code, path
+        assert head.headers.keys() == got.headers.keys(), path
+        assert head.headers["content-length"] == got.headers["content-length"], path
 
 
 def test_there_is_no_such_verb(client: httpx.Client) -> None:
