@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
 
 from service import tokens
 from service.api import examples
@@ -18,93 +16,10 @@ from service.store.session import Store
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
 
-SCOPES = {
-    "POST /v1/studies": "write",
-    "GET /v1/studies": "read",
-    "GET /v1/studies/{study}": "read",
-    "DELETE /v1/studies/{study}": "write",
-    "GET /v1/studies/{study}/best": "read",
-    "GET /v1/studies/{study}/export": "read",
-    "GET /v1/studies/{study}/events": "read",
-    "POST /v1/studies/{study}:pause": "write",
-    "POST /v1/studies/{study}:resume": "write",
-    "POST /v1/studies/{study}:stop": "write",
-    "POST /v1/studies/{study}:cancel": "write",
-    "POST /v1/studies/{study}:clone": "write",
-    "POST /v1/studies/{study}:extend": "write",
-    "POST /v1/studies/{study}:retry": "write",
-    "GET /v1/studies/{study}/trials": "read",
-    "GET /v1/studies/{study}/trials/{number}": "read",
-    "POST /v1/studies/{study}/trials:enqueue": "write",
-    "POST /v1/studies/{study}/trials:suggest": "write",
-    "POST /v1/studies/{study}/trials/{number}:report": "write",
-    "POST /v1/studies/{study}/trials/{number}:complete": "write",
-    "POST /v1/studies/{study}/trials:report": "write",
-    "GET /v1/tasks": "read",
-    "GET /v1/datasets": "read",
-    "GET /v1/workers": "read",
-    "POST /v1/workers": "worker",
-    "POST /v1/workers/{worker}:sync": "worker",
-    "POST /v1/tokens": "admin",
-    "GET /v1/tokens": "admin",
-    "POST /v1/tokens/{id}:revoke": "admin",
-}
-HELD = {
-    "read": {"read"},
-    "write": {"read", "write"},
-    "worker": {"worker"},
-    "admin": {"read", "write", "worker", "admin"},
-}
-
 
 def new_token(store: Store, *scopes: str) -> str:
     with store.transaction() as tx:
         return tokens.create(tx, "test", scopes)[1]
-
-
-def routes_of(app: FastAPI) -> set[str]:
-    """Every route of /v1, those hidden from the documentation too."""
-    found = set()
-    for context in iter_route_contexts(app.routes):
-        path = str(getattr(context, "path_format", ""))
-        if path.startswith("/v1"):
-            found |= {f"{method} {path}" for method in getattr(context, "methods", ())}
-    return found
-
-
-def call(client: httpx.Client, route: str) -> httpx.Response:
-    method, path = route.split(" ")
-    path = re.sub(r"\{(\w+)\}", lambda match: {"number": "0"}.get(match[1], "nobody"), path)
-    return client.request(method, path)
-
-
-@sqlite_only
-def test_every_route_demands_a_scope(app: FastAPI, store: Store, client_of: ClientOf) -> None:
-    assert routes_of(app) == SCOPES.keys(), "a route is new: give it a scope, here too"
-    nobody = client_of(app)
-    callers = {scope: client_of(app, new_token(store, scope)) for scope in HELD}
-    for route, scope in SCOPES.items():
-        answer = call(nobody, route)
-        problem(answer, 401)
-        assert answer.headers["www-authenticate"] == 'Bearer realm="Ridgeline"'
-        for held, caller in callers.items():
-            answer = call(caller, route)
-            if scope in HELD[held]:
-                assert answer.status_code not in (401, 403), route
-            else:
-                assert scope in problem(answer, 403)["detail"]
-
-
-@sqlite_only
-def test_the_document_names_the_scopes(client: httpx.Client) -> None:
-    document = ok(client.get("/openapi.json"))
-    named = {
-        f"{method.upper()} {path}": operation["security"][0]["token"]
-        for path, operations in document["paths"].items()
-        if path.startswith("/v1")
-        for method, operation in operations.items()
-    }
-    assert named == {route: [scope] for route, scope in SCOPES.items()}
 
 
 def test_a_token_from_creation_to_revocation(app: FastAPI, client_of: ClientOf) -> None:

@@ -17,7 +17,7 @@ from service import dashboard, projection
 from service.store import migrate
 from tests.api.calling import EXTERNAL, ok
 from tests.api.serving import dashboard_process, through, wait_until_listening
-from tests.listening import listening_ports
+from tests.listening import doors
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_it_listens_for_its_own_user_and_on_no_port(
             wait_until_listening(process)
             assert http.get("/api/studies").status_code == 200
             assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
-            assert listening_ports(process.pid) == set()
+            assert doors([process.pid]) == {f"unix {socket_path}"}
         assert socket_path.is_socket()
 
 

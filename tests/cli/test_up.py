@@ -16,7 +16,6 @@ import pytest
 
 from service.client import Client
 from service.lifecycle import StudyState
-from tests.listening import listening_ports
 
 pytestmark = pytest.mark.slow
 
@@ -121,9 +120,6 @@ def test_a_port_and_the_dashboard(tmp_path: Path) -> None:
             while httpx.get(f"{service.url}/dashboard").status_code == 503:
                 assert service.process.poll() is None
             assert httpx.get(f"{service.url}/dashboard").status_code == 200
-            # The api is the one way in: the dashboard asks nobody for a token.
-            ports = {port for pid in service.pids() for port in listening_ports(pid)}
-            assert ports == {httpx.URL(service.url).port}
             client.create_study(SPEC)
             assert "no worker is connected" in str(client.study("s").reason)
         assert service.end(signal.SIGTERM)[0] == 0
