@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint compose-test clean
+.PHONY: help demo test check lint fuzz compose-test clean
 
 help: ## list the targets
 	@awk -F ":.*## " '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: $(INSTALLED) ## format, lint, imports and types
 	@$(BIN)/lint-imports --no-logo >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/mypy --no-error-summary tests examples
+
+fuzz: $(INSTALLED) ## the API against its document: at least FUZZ_CASES=10000 requests a database
+	@FUZZ_CASES=$(or $(FUZZ_CASES),10000) $(BIN)/pytest -q --capture=no tests/fuzz/test_document.py
 
 compose-test: ## the service in containers; needs Docker
 	@$(PYTHON) tests/compose/run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.api.connections import Connection
 from service.cli.sockets import listen
@@ -59,7 +59,7 @@ def through(socket: Path) -> httpx.Client:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: ASGIApp) -> Iterator[str]:
     """The app on a free port of loopback; its URL."""
     listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(

@@ -1,4 +1,8 @@
-"""Whatever is sent, the answer is never a 5xx, and every refusal is a problem."""
+"""Whatever is sent, the answer is never a 5xx, and every refusal is a problem.
+
+`tests/fuzz` makes its requests of the document.  Here are those that no schema makes: good ones
+with a part spoilt, NaN, numbers of 400 digits, halves of surrogate pairs.
+"""
 
 from __future__ import annotations
 

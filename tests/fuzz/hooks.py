@@ -1,0 +1,35 @@
+"""Rules of the API that its document cannot tell, for schemathesis to keep."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import schemathesis
+
+from search.fields import MAX_INT
+
+_KEY = "Idempotency-Key"
+_numbers = itertools.count()
+
+
+@schemathesis.hook
+def map_body(context: schemathesis.HookContext, body: Any) -> Any:
+    """Whole numbers end at 2**53; beyond, a number is written with an exponent."""
+    if isinstance(body, dict):
+        return {name: map_body(context, value) for name, value in body.items()}
+    if isinstance(body, list):
+        return [map_body(context, value) for value in body]
+    if type(body) is int and MAX_INT < abs(body) < 1e300:
+        return float(body)
+    return body
+
+
+@schemathesis.hook
+def before_call(
+    context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]
+) -> None:
+    """A key that comes with another body is refused, so each comes once."""
+    key = case.headers.get(_KEY) if case.headers else None
+    if isinstance(key, str) and 0 < len(key) <= 100:
+        case.headers[_KEY] = f"{key}{next(_numbers)}"
