@@ -150,14 +150,20 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
         return {name: parameter.decode(units[name]) for name, parameter in self.root.items()}
 
     def ordered(self, config: Mapping[str, Value]) -> Config:
-        """`config` in the order of the space, its numbers in the parameters' own types."""
+        """`config`, maybe of some parameters only, in the order of the space and in its types."""
         return {
             name: parameter.from_column(parameter.to_column(config[name]))
             for name, parameter in self.root.items()
+            if name in config
         }
 
-    def problems(self, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Why `config` is not a configuration of this space, as (parameter, reason) pairs."""
+    def problems(
+        self, config: Mapping[str, Any], *, missing: str | None = "is missing"
+    ) -> list[tuple[str, str]]:
+        """Why `config` is not a configuration of this space, as (parameter, reason) pairs.
+
+        `missing` is the reason for a parameter that it lacks; None: it may lack some.
+        """
         found = [
             (name, "is not a parameter of this study's space")
             for name in config
@@ -165,7 +171,8 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
         ]
         for name, parameter in self.root.items():
             if name not in config:
-                found.append((name, "is missing"))
+                if missing is not None:
+                    found.append((name, missing))
             elif (reason := parameter.problem(config[name])) is not None:
                 found.append((name, reason))
         return found

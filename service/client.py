@@ -210,7 +210,10 @@ class Client:
         return parsed(TrialWithHistory, self._connection.get(path))
 
     def enqueue(self, study: str, configs: Iterable[Config]) -> list[Trial]:
-        """Trials to try next, before the sampler is asked."""
+        """Trials to try next, before the sampler is asked for whole ones.
+
+        What a configuration leaves out the sampler chooses, `{}` all; a grid's leave out nothing.
+        """
         body = message(EnqueueRequest, configs=tuple(configs))
         answer = self._post(f"{_study_path(study)}/trials:enqueue", body)
         return listed(Trial, answer, "trials")

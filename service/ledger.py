@@ -142,7 +142,7 @@ class Ledger:
         seen_revision: int | None,
         retried: Sequence[int | None] | None = None,
     ) -> list[int]:
-        """Add trials and their planned runs; `sampler` is None for trials a person enqueued.
+        """Add trials and their planned runs; `sampler` is None where none was asked.
 
         Args:
             retried: of each, the number of the failed trial that it tries again.
@@ -154,7 +154,6 @@ class Ledger:
         common = {
             "study_id": self.study.id,
             "state": TrialState.WAITING.value,
-            "origin": "enqueued" if sampler is None else "sampler",
             "sampler": sampler,
             "seen_revision": seen_revision,
             "created_at": self._tx.now,
@@ -168,6 +167,8 @@ class Ledger:
                     **common,
                     "number": suggestion.number,
                     "config": suggestion.config,
+                    "origin": "sampler" if _is_chosen(suggestion, sampler) else "enqueued",
+                    "given": None if suggestion.given is None else list(suggestion.given),
                     "grid_cell": suggestion.grid_cell,
                     "retry_of": retry_of,
                     "sampler_seed": None if sampler is None else suggestion.seed,
@@ -197,7 +198,7 @@ class Ledger:
             ]
         )
         self.study.next_number += len(suggestions)
-        self.study.num_enqueued += len(suggestions) if sampler is None else 0
+        self.study.num_enqueued += sum(not _is_chosen(one, sampler) for one in suggestions)
         self.study.num_open += len(suggestions)
         return trial_ids
 
@@ -400,6 +401,11 @@ class Ledger:
         if state is not None:
             reason = "every trial failed" if state is StudyState.FAILED else None
             self.set_study_state(state, reason=reason)
+
+
+def _is_chosen(suggestion: Suggestion, sampler: str | None) -> bool:
+    """Whether a trial is the sampler's own, and not one that a person enqueued."""
+    return sampler is not None and suggestion.given is None
 
 
 def num_planned(study: StudyRow, spec: StudySpec) -> int:

@@ -183,6 +183,14 @@ def test_metrics(trial: Trial) -> dict[str, float]:
     }
 
 
+def config_text(trial: Trial) -> str:
+    """A trial's configuration on one line; of an enqueued one, what the sampler has chosen."""
+    text = ", ".join(f"{name}={show_value(value)}" for name, value in trial.config.items())
+    given = trial.config if trial.given is None else trial.given
+    chosen = [name for name in trial.config if name not in given]
+    return f"{text} (the sampler chose {', '.join(chosen)})" if chosen else text
+
+
 def show_value(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -116,6 +116,11 @@ class Trial(_Resource):
     config: Config
     value: float | None
     origin: Literal["sampler", "enqueued"]
+    given: tuple[str, ...] | None = Field(
+        None,
+        description="of an enqueued trial: the parameters that were given; the sampler chose the "
+        "others",
+    )
     grid_cell: int | None
     retry_of: int | None = Field(description="number of the failed trial that it tries again")
     sampler: str | None
@@ -211,7 +216,15 @@ class EnqueueRequest(_Resource):
     Those of a grid come on top of its cells.
     """
 
-    configs: Annotated[tuple[Config, ...], Field(min_length=1, max_length=1_000)]
+    configs: Annotated[
+        tuple[Config, ...],
+        Field(
+            min_length=1,
+            max_length=1_000,
+            description="what a configuration leaves out the sampler chooses; a grid's leave out "
+            "nothing",
+        ),
+    ]
 
 
 class ExtendRequest(_Resource):

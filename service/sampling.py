@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from search.history import History, TrialStatus
 from search.samplers import sampler_for
-from search.samplers.base import Suggestion
+from search.samplers.base import Given, Suggestion
+from search.space import Config
 from search.spec import StudySpec
 from service.errors import NotFound
 from service.ledger import Ledger, num_planned
@@ -36,10 +38,11 @@ class Outlook:
     history: History
     revision: int
     count: int
+    given: Given = field(default_factory=dict)
 
     def propose(self) -> Proposal:
         """Suggestions for the next `count` trials; needs no transaction."""
-        return _derive(self.spec, self.history, self.revision, self.count)
+        return _derive(self.spec, self.history, self.revision, self.count, self.given)
 
 
 def look(
@@ -59,6 +62,23 @@ def look(
     return Outlook(spec, history, study.revision, count)
 
 
+def look_for_enqueued(
+    store: Store, tx: Transaction, study: StudyRow, configs: Sequence[Config]
+) -> Outlook:
+    """What the parameters that `configs` leave out follow from, by `tx`, which only reads.
+
+    Those of a reproducible study see no results: which ones there are depends on timing.
+    """
+    spec, revision = study.spec, study.revision
+    history = store.histories.at(study, spec, tx.trials)
+    if spec.reproducible:
+        revision = 0
+        for number in range(len(history)):
+            _mark_running(history, number)
+    given = dict(enumerate(map(spec.space.ordered, configs), start=len(history)))
+    return Outlook(spec, history, revision, len(given), given)
+
+
 def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Proposal | None:
     """Suggestions for the next `count` trials at most; None where the study must wait or is full.
 
@@ -72,15 +92,19 @@ def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Pro
 def accept(ledger: Ledger, proposal: Proposal) -> bool:
     """Add the proposed trials; False where their numbers were taken meanwhile, or are too many.
 
-    In a `Store.turn` no other proposal takes them; trials that a person enqueues do.
+    In a `Store.turn` no other proposal takes them; failures that a person retries do.
     """
-    first = proposal.suggestions[0].number
-    if not ledger.may_create or ledger.study.next_number != first:
+    if not ledger.may_create or not is_next(ledger, proposal):
         return False
     ledger.create_trials(
         proposal.suggestions, sampler=proposal.sampler, seen_revision=proposal.seen_revision
     )
     return True
+
+
+def is_next(ledger: Ledger, proposal: Proposal) -> bool:
+    """Whether the numbers of the proposed trials are still the next ones."""
+    return ledger.study.next_number == proposal.suggestions[0].number
 
 
 def num_allowed(tx: Transaction, study: StudyRow, spec: StudySpec, reserve: int) -> int:
@@ -102,8 +126,10 @@ def num_allowed(tx: Transaction, study: StudyRow, spec: StudySpec, reserve: int)
 def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
     """What the sampler suggests for a trial, from what it saw when the trial was created.
 
+    The parameters that a person gave are as they were given.
+
     Raises:
-        NotFound: there is no such trial, or no sampler chose it.
+        NotFound: there is no such trial, or no sampler was asked about it.
     """
     study = tx.studies.get(study_id)
     spec = study.spec
@@ -116,16 +142,19 @@ def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
         finished = earlier.finished_revision
         if finished is None or finished > trial.seen_revision:
             _mark_running(history, earlier.number)
-    return _derive(spec, history, trial.seen_revision, 1).suggestions[0]
+    given: Given = {}
+    if trial.given is not None:
+        given = {number: {name: trial.config[name] for name in trial.given}}
+    return _derive(spec, history, trial.seen_revision, 1, given).suggestions[0]
 
 
-def _derive(spec: StudySpec, history: History, revision: int, count: int) -> Proposal:
+def _derive(spec: StudySpec, history: History, revision: int, count: int, given: Given) -> Proposal:
     sampler = sampler_for(spec.sampler.name)
     seed, direction = spec.sampler.seed, spec.objective.direction
     first = len(history)
-    if not spec.reproducible:
+    if given or not spec.reproducible:
         numbers = range(first, first + count)
-        suggestions = sampler.suggest(spec.space, history, numbers, seed, direction)
+        suggestions = sampler.suggest(spec.space, history, numbers, seed, direction, given)
         return Proposal(suggestions, sampler.identity, revision)
     # Each trial sees a history of its own, see docs/decisions/0001.
     suggestions = []

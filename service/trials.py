@@ -17,6 +17,7 @@ from service.external_protocol import (
 from service.ledger import Ledger, num_planned
 from service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState, TrialState
 from service.resources import EpochMetrics, Trial, TrialWithHistory
+from service.sampling import Proposal
 from service.store.rows import RunOfTrial, StudyRow, TrialRow
 from service.store.session import Store, Transaction
 
@@ -54,10 +55,15 @@ def get(tx: Transaction, study: str, number: int) -> TrialWithHistory:
     return TrialWithHistory(**dict(base), epochs=tuple(epochs))
 
 
-def enqueue(tx: Transaction, study: str, configs: Sequence[Config]) -> list[Trial]:
+def enqueue(
+    tx: Transaction, study: str, configs: Sequence[Config], *, completed: Proposal | None = None
+) -> list[Trial]:
     """Trials to try next, before the sampler is asked.
 
     They count towards the budget; those of a grid come on top of its cells.
+
+    Args:
+        completed: where a configuration leaves something out, all of them without gaps.
 
     Raises:
         NotFound: there is no study of that name.
@@ -65,18 +71,37 @@ def enqueue(tx: Transaction, study: str, configs: Sequence[Config]) -> list[Tria
         Conflict: the study has ended, is stopping, or its budget has no room for them.
     """
     ledger = Ledger(tx, studies.find(tx, study).id)
-    row, spec = ledger.study, ledger.spec
+    row, space = ledger.study, ledger.spec.space
+    refuse_unfit(row, configs)
+    if completed is None:
+        suggestions = [
+            Suggestion(number, space.ordered(config), seed=0, given=tuple(space.names))
+            for number, config in enumerate(configs, start=row.next_number)
+        ]
+        trial_ids = ledger.create_trials(suggestions, sampler=None, seen_revision=None)
+    else:
+        trial_ids = ledger.create_trials(
+            completed.suggestions, sampler=completed.sampler, seen_revision=completed.seen_revision
+        )
+    rows = tx.trials.of_ids(trial_ids)
+    return views.trials(tx, study, [rows[trial_id] for trial_id in trial_ids])
+
+
+def refuse_unfit(row: StudyRow, configs: Sequence[Config]) -> None:
+    """Raises where configurations cannot be enqueued; see `enqueue`."""
+    study, spec = row.name, row.spec
+    grid = spec.sampler.name == "grid"
+    missing = "is missing: a grid chooses no values, so give every parameter" if grid else None
     problems = [
         (f"configs.{index}.{name}", reason)
         for index, config in enumerate(configs)
-        for name, reason in spec.space.problems(config)
+        for name, reason in spec.space.problems(config, missing=missing)
     ]
     if problems:
         raise InvalidInput(problems)
     if row.state not in OPEN_STUDY or row.stopping:
         verb = ":clone" if row.state is StudyState.CANCELLED else ":extend"
         raise Conflict(f"{study} takes no more trials: it is {_condition(row)}; {verb} it first")
-    grid = spec.sampler.name == "grid"
     room = (MAX_TRIALS if grid else spec.num_trials) - row.next_number
     if len(configs) > room:
         raise Conflict(f"the budget of {study} has room for {max(room, 0)} more trials; :extend it")
@@ -85,13 +110,6 @@ def enqueue(tx: Transaction, study: str, configs: Sequence[Config]) -> list[Tria
             f"{study} is reproducible and has begun: trials enqueued now would take numbers that "
             "depend on timing; enqueue them before its first suggestion, or :clone the study"
         )
-    suggestions = [
-        Suggestion(number=row.next_number + i, config=spec.space.ordered(c), seed=0, grid_cell=None)
-        for i, c in enumerate(configs)
-    ]
-    trial_ids = ledger.create_trials(suggestions, sampler=None, seen_revision=None)
-    rows = tx.trials.of_ids(trial_ids)
-    return views.trials(tx, study, [rows[trial_id] for trial_id in trial_ids])
 
 
 def suggest(

@@ -105,6 +105,7 @@ def trial(study_name: str, row: TrialRow, runs: Sequence[RunRow]) -> resources.T
         config=row.config,
         value=row.value,
         origin="enqueued" if row.origin == "enqueued" else "sampler",
+        given=None if row.given is None else tuple(row.given),
         grid_cell=row.grid_cell,
         retry_of=row.retry_of,
         sampler=row.sampler,

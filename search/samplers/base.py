@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from search.history import History
@@ -14,14 +15,24 @@ from search.space import Config, Space
 Direction = Literal["maximize", "minimize"]
 
 
+Given = Mapping[int, Config]
+"""By trial number, values of some parameters that are not the sampler's to choose."""
+
+NOTHING_GIVEN: Given = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Suggestion:
-    """The configuration of one trial, and the seed from which it can be drawn again."""
+    """The configuration of one trial, and the seed from which it can be drawn again.
+
+    `given` names the parameters of an enqueued trial that a person gave, None where nobody did.
+    """
 
     number: int
     config: Config
     seed: int
     grid_cell: int | None = None
+    given: tuple[str, ...] | None = None
 
 
 class Sampler(ABC):
@@ -40,13 +51,15 @@ class Sampler(ABC):
         numbers: Sequence[int],
         seed: int,
         direction: Direction,
+        given: Given = NOTHING_GIVEN,
     ) -> list[Suggestion]:
         """Configurations for the trials `numbers`, which follow one another.
 
         Each is derived from the study's `seed`, its own number and the trials below it alone.
         Later ones see the earlier ones as RUNNING, so that asking for [5, 6] is asking for [5],
         adding that trial, and asking for [6].  What the history has from `numbers[0]` on is not
-        read.
+        read.  Values that are `given` for a trial stand in for those chosen, in what later trials
+        see too; a grid chooses no values and takes none.
 
         Raises:
             IndexError: a grid has no cell left.
@@ -56,11 +69,25 @@ class Sampler(ABC):
         first = numbers[0]
         assert list(numbers) == list(range(first, first + len(numbers)))
         assert first <= len(history)
-        suggestions = self._suggestions(space, history, first, seed, direction)
+        suggestions = self._suggestions(space, history, first, seed, direction, given)
         return list(islice(suggestions, len(numbers)))
 
     @abstractmethod
     def _suggestions(
-        self, space: Space, history: History, first: int, seed: int, direction: Direction
+        self,
+        space: Space,
+        history: History,
+        first: int,
+        seed: int,
+        direction: Direction,
+        given: Given,
     ) -> Iterator[Suggestion]:
         """Suggestions for the trials `first`, `first + 1` and so on."""
+
+
+def completed(chosen: Config, number: int, seed: int, given: Given) -> Suggestion:
+    """What a sampler has chosen for trial `number`, with the values that were given instead."""
+    fixed = given.get(number)
+    if fixed is None:
+        return Suggestion(number, chosen, seed)
+    return Suggestion(number, {**chosen, **fixed}, seed, given=tuple(fixed))

@@ -8,7 +8,7 @@ from itertools import count
 import numpy as np
 
 from search.history import History
-from search.samplers.base import Direction, Sampler, Suggestion
+from search.samplers.base import Direction, Given, Sampler, Suggestion
 from search.seeds import derive
 from search.space import Space
 
@@ -22,8 +22,15 @@ class GridSampler(Sampler):
     identity = "grid/1"
 
     def _suggestions(
-        self, space: Space, history: History, first: int, seed: int, direction: Direction
+        self,
+        space: Space,
+        history: History,
+        first: int,
+        seed: int,
+        direction: Direction,
+        given: Given,
     ) -> Iterator[Suggestion]:
+        assert not given, "a grid's cells are whole"
         num_enqueued = int(np.count_nonzero(history.enqueued[:first]))
         for number in count(first):
             cell = number - num_enqueued

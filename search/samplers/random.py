@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from search.history import History
-from search.samplers.base import Direction, Sampler, Suggestion
+from search.samplers.base import NOTHING_GIVEN, Direction, Given, Sampler, Suggestion, completed
 from search.seeds import derive
 from search.space import Space
 
@@ -17,13 +17,21 @@ class RandomSampler(Sampler):
     identity = "random/1"
 
     def _suggestions(
-        self, space: Space, history: History, first: int, seed: int, direction: Direction
+        self,
+        space: Space,
+        history: History,
+        first: int,
+        seed: int,
+        direction: Direction,
+        given: Given,
     ) -> Iterator[Suggestion]:
-        return draws(space, first, seed)
+        return draws(space, first, seed, given)
 
 
-def draws(space: Space, first: int, seed: int) -> Iterator[Suggestion]:
+def draws(
+    space: Space, first: int, seed: int, given: Given = NOTHING_GIVEN
+) -> Iterator[Suggestion]:
     """What random search suggests for the trials `first`, `first + 1` and so on."""
     for number in count(first):
         units = {name: derive(seed, "random", number, name) / 2**53 for name in space.names}
-        yield Suggestion(number, space.decode(units), derive(seed, "random", number))
+        yield completed(space.decode(units), number, derive(seed, "random", number), given)

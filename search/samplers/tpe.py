@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.history import History, TrialStatus
 from search.ranges import FloatParameter, IntParameter, Value
-from search.samplers.base import Direction, Sampler, Suggestion
+from search.samplers.base import Direction, Given, Sampler, Suggestion, completed
 from search.samplers.random import draws
 from search.seeds import derive
 from search.space import Config, Parameter, Space
@@ -53,20 +53,28 @@ class TpeSampler(Sampler):
     identity = f"tpe/1+optuna-{optuna.__version__}"
 
     def _suggestions(
-        self, space: Space, history: History, first: int, seed: int, direction: Direction
+        self,
+        space: Space,
+        history: History,
+        first: int,
+        seed: int,
+        direction: Direction,
+        given: Given,
     ) -> Iterator[Suggestion]:
         states, values = history.states[:first], history.values[:first]
         finished = np.isin(states, (TrialStatus.COMPLETE, TrialStatus.PRUNED)) & ~np.isnan(values)
         if np.count_nonzero(finished) < _NUM_STARTUP_TRIALS:
-            yield from draws(space, first, seed)  # without end
+            yield from draws(space, first, seed, given)  # without end
         past = _Past(space, direction)
         unfinished = np.isin(states, (TrialStatus.WAITING, TrialStatus.RUNNING))
         for number in np.flatnonzero(finished | unfinished).tolist():
             past.add(number, history.columns[number].tolist(), states[number], values[number])
         for number in count(first):
             suggestion_seed = derive(seed, "tpe", number)
-            config = past.suggest(number, suggestion_seed)
-            yield Suggestion(number, config, suggestion_seed)
+            chosen = past.suggest(number, suggestion_seed)
+            suggestion = completed(chosen, number, suggestion_seed, given)
+            yield suggestion
+            config = suggestion.config
             columns = [parameter.to_column(config[name]) for name, parameter in space.items()]
             past.add(number, columns, TrialStatus.RUNNING, math.nan)
 

@@ -15,7 +15,7 @@ from service import report
 from service.cli.environment import open_client
 from service.cli.follow import follow as follow_studies
 from service.cli.problems import Problem, file_problems, input_problems
-from service.cli.study_file import parse_changes, post_study
+from service.cli.study_file import parse_changes, parse_config, post_study
 from service.client import Client
 from service.lifecycle import OPEN_STUDY, FailReason, StudyState, TrialState
 from service.resources import Study
@@ -127,6 +127,24 @@ def retry(
     """Try a study's failed trials again, as new trials with the same configurations."""
     with open_client() as client:
         _follow_or_tell(client, client.retry(name, reasons=reason or None), follow)
+
+
+def enqueue(
+    name: StudyArgument,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PARAMETER=VALUE",
+            help="A value to try; may be repeated; the sampler chooses what is left out.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Try a configuration next, before the sampler is asked for whole ones."""
+    with open_client() as client:
+        (trial,) = client.enqueue(name, [parse_config(values or [])])
+    typer.echo(f"trial {trial.number} of {name}: {report.printable(report.config_text(trial))}")
 
 
 def clone(

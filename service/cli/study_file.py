@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from search.space import Config
 from search.spec import InvalidSpec, StudyName, StudySpec, parse_spec
 from service.cli.problems import Problem, file_problems, input_problems
 from service.client import ApiError, Client
@@ -126,6 +127,23 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
                 raise Problem(f"--set {text}: {part} is set as a whole already", exit_code=2)
         inner[last] = _parse(value.encode(), Path("--set"))[1]
     return changes
+
+
+def parse_config(texts: Iterable[str]) -> Config:
+    """Values of parameters from texts such as `learning_rate=0.01`, whose values are YAML.
+
+    Raises:
+        Problem: one of them is no such text, or names a parameter once more.
+    """
+    config: Config = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise Problem(f"--set {text}: must be like learning_rate=0.01", exit_code=2)
+        if name in config:
+            raise Problem(f"--set {text}: {name} is set already", exit_code=2)
+        config[name] = _parse(value.encode(), Path("--set"))[1]
+    return config
 
 
 def _load(path: Path) -> tuple[StudySpec, yaml.Node | None]:

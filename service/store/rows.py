@@ -19,6 +19,7 @@ class TrialRow(NamedTuple):
     number: int
     config: Config
     origin: str
+    given: list[str] | None
     grid_cell: int | None
     retry_of: int | None
     sampler: str | None

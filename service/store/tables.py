@@ -99,6 +99,11 @@ trials = Table(
     Column("reason", String(16)),
     Column("config", JSON, nullable=False),
     Column("origin", String(16), nullable=False, comment="sampler or enqueued"),
+    Column(
+        "given",
+        JSON(none_as_null=True),
+        comment="names of the parameters of an enqueued trial that a person gave",
+    ),
     Column("grid_cell", BigInteger),
     Column("retry_of", Integer, comment="number of the failed trial that it tries again"),
     Column("sampler", String(32), comment="name and version, to derive the suggestion again"),

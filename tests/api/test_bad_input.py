@@ -156,7 +156,6 @@ def test_a_header_that_cannot_be(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("config", "field"),
     [
-        ({}, "configs.0.depth"),
         ({"depth": 10}, "configs.0.depth"),
         ({"depth": 2.5}, "configs.0.depth"),
         ({"depth": True}, "configs.0.depth"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import cycle
 
 import pytest
 
-from service import projection, sampling, studies, trials
-from service.errors import NotFound
+from search.space import Config
+from service import enqueueing, projection, sampling, studies, trials
+from service.errors import InvalidInput, NotFound
 from service.external_protocol import SuggestRequest
+from service.resources import Trial
 from service.sampling import Outlook, Proposal
 from service.store.session import Store
 from tests.conftest import ManualClock
@@ -63,6 +66,90 @@ def test_suggestions_are_derived_again(store: Store, sampler: str, reproducible:
             )
         with pytest.raises(NotFound, match="chosen by a sampler"):
             sampling.rederive(tx, study_id, 0)
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_what_an_enqueued_trial_leaves_out_is_derived_again(
+    store: Store, sampler: str, reproducible: bool
+) -> None:
+    """Of a study with results, so that TPE has something to go by."""
+    post(
+        store,
+        spec(
+            space=SPACE,
+            sampler={"name": sampler, "seed": 11},
+            budget={"trials": 30, "max_parallel": 4},
+            reproducible=reproducible,
+        ),
+    )
+    worker = FakeWorker(store, num_slots=4)
+    num_before = 0 if reproducible else 12
+    while not reproducible and len(all_trials(store)) < num_before:
+        worker.sync(ended=[ended(order, "complete") for order in worker.held.values()])
+    first = len(all_trials(store))
+    configs: list[Config] = [{"batch_size": 32}, {}, {"l2": 0, "learning_rate": 0.01}]
+    whole: Config = {"learning_rate": 0.001, "l2": 0.0, "batch_size": 64}
+    enqueue(store, [*configs, whole])
+    worker.sync(ended=[ended(order, "complete") for order in worker.held.values()])
+    enqueue(store, configs)
+    store.histories = type(store.histories)()
+    found = all_trials(store)[first:]
+    found = [trial for trial in found if trial.origin == "enqueued"]
+    assert [trial.given for trial in found] == [
+        (("batch_size",), (), ("learning_rate", "l2"), tuple(SPACE))[i]
+        for i in (0, 1, 2, 3, 0, 1, 2)
+    ]
+    assert [{name: t.config[name] for name in t.given or ()} for t in found] == [
+        {"batch_size": 32}, {}, {"learning_rate": 0.01, "l2": 0.0}, whole,
+        {"batch_size": 32}, {}, {"learning_rate": 0.01, "l2": 0.0},
+    ]  # fmt: skip
+    with store.reading() as tx:
+        study_id = studies.find(tx, "s").id
+        for trial in found:
+            again = sampling.rederive(tx, study_id, trial.number)
+            assert (again.config, again.seed, again.given) == (
+                trial.config,
+                trial.sampler_seed,
+                trial.given,
+            )
+
+
+def test_a_grid_chooses_nothing_for_an_enqueued_trial(store: Store) -> None:
+    post(store, spec(space=SPACE, sampler={"name": "grid"}, budget={"epochs": 1}))
+    with pytest.raises(InvalidInput) as caught:
+        enqueue(store, [{"batch_size": 32}])
+    reason = "is missing: a grid chooses no values, so give every parameter"
+    assert caught.value.problems == [
+        ("configs.0.learning_rate", reason),
+        ("configs.0.l2", reason),
+    ]
+
+
+def test_the_sampler_is_asked_again_where_its_numbers_were_taken(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry takes no turn: it may take the numbers while the sampler computes."""
+    post(store, external(budget={"trials": 20}))
+    trials.suggest(store, "s", SuggestRequest())
+    propose = Outlook.propose
+
+    def overtaken(outlook: Outlook) -> Proposal:
+        proposal = propose(outlook)
+        monkeypatch.setattr(Outlook, "propose", propose)
+        with store.transaction() as tx:
+            trials.enqueue(tx, "s", [{"x": 0.5}])
+        return proposal
+
+    monkeypatch.setattr(Outlook, "propose", overtaken)
+    (trial,) = enqueue(store, [{}])
+    assert trial.number == 2
+    with store.reading() as tx:
+        assert sampling.rederive(tx, studies.find(tx, "s").id, 2).config == trial.config
+
+
+def enqueue(store: Store, configs: Sequence[Config]) -> list[Trial]:
+    return enqueueing.enqueue(store, "s", configs, remember=lambda tx, found: None)
 
 
 @pytest.fixture

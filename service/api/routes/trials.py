@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import pruning, reporting, trials
+from service import enqueueing, pruning, reporting, trials
 from service.api import examples, external_examples
 from service.api.auth import Reader, Writer
 from service.api.bodies import Bulk, body_of
@@ -73,15 +73,29 @@ def get_trial(caller: Reader, api: Api, study: StudyPath, number: TrialPath) -> 
 )
 def enqueue_trials(
     caller: Writer,
+    api: Api,
     study: StudyPath,
     body: Annotated[EnqueueRequest, Depends(body_of(EnqueueRequest))],
     once: Idempotent,
 ) -> Response:
-    """Configurations to try next, before the sampler is asked; each names every parameter."""
-    return once.perform(
-        caller,
-        lambda tx: TrialPage(trials=trials.enqueue(tx, study, body.configs), next_page_token=None),
-    )
+    """Configurations to try next, before the sampler is asked for whole ones.
+
+    What a configuration leaves out the sampler chooses, as Optuna does; `given` of the trial names
+    the parameters that it had.  A grid chooses no values: there each names every parameter.
+    """
+
+    def enqueue(remember: Remember) -> TrialPage:
+        found = enqueueing.enqueue(
+            api.store, study, body.configs, remember=lambda tx, new: remember(tx, page(new))
+        )
+        return page(found)
+
+    def page(new: list[Trial]) -> TrialPage:
+        return TrialPage(trials=new, next_page_token=None)
+
+    answer = once.perform_action(caller, enqueue)
+    api.arrivals.tell()  # there are runs to start now
+    return answer
 
 
 @router.post(
