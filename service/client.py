@@ -125,9 +125,12 @@ class Client:
     def study(self, name: str) -> Study:
         return parsed(Study, self._connection.get(_study_path(name)))
 
-    def studies(self, *, state: StudyState | None = None) -> Iterator[Study]:
-        """All studies, newest first, page by page."""
-        return self._pages("/v1/studies", "studies", Study, state=state)
+    def studies(
+        self, *, state: StudyState | None = None, archived: bool = False
+    ) -> Iterator[Study]:
+        """All studies, newest first, page by page; `archived` ones where asked for."""
+        filters = {"archived": "true"} if archived else {}
+        return self._pages("/v1/studies", "studies", Study, state=state, **filters)
 
     def pause(self, name: str) -> Study:
         return self._verb(name, "pause")
@@ -141,6 +144,13 @@ class Client:
 
     def cancel(self, name: str) -> Study:
         return self._verb(name, "cancel")
+
+    def archive(self, name: str) -> Study:
+        """Have lists leave out a study that has ended; nothing else of it changes."""
+        return self._verb(name, "archive")
+
+    def unarchive(self, name: str) -> Study:
+        return self._verb(name, "unarchive")
 
     def extend(
         self, name: str, *, trials: int | None = None, seconds: float | None = None
@@ -349,11 +359,10 @@ class Client:
         return parsed(Study, self._post(f"{_study_path(name)}:{verb}", None))
 
     def _pages(
-        self, path: str, key: str, model: type[_Model], *, state: str | None = None
+        self, path: str, key: str, model: type[_Model], **filters: str | None
     ) -> Iterator[_Model]:
         params: dict[str, str | int] = {"page_size": _PAGE_SIZE}
-        if state is not None:
-            params["state"] = state
+        params.update({name: value for name, value in filters.items() if value is not None})
         while True:
             answer = self._connection.get(path, params)
             yield from listed(model, answer, key)

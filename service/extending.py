@@ -136,5 +136,6 @@ def _go_on(tx: Transaction, ledger: Ledger, *, max_open: int) -> None:
         studies.check_limit(tx, study.owner, max_open)
         study.virtual_seconds = max(study.virtual_seconds, studies.virtual_start(tx))
         study.finished_at = None
+        study.archived = False  # nobody is to overlook what takes up devices
         ledger.set_study_state(StudyState.QUEUED)
     study.stopping = False

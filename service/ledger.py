@@ -97,6 +97,11 @@ class Ledger:
         audience = self.study.name if self.spec.external else None
         self._tx.offer(self.study.id, audience, num_runs)
 
+    def set_archived(self, archived: bool) -> None:
+        """Have lists leave the study out, or show it again."""
+        self.study.archived = archived
+        self.study.state_revision = self._next_revision()
+
     def stop(self) -> None:
         """No new trials: `wind_up` cancels those that wait, those that run finish."""
         self.study.stopping = True

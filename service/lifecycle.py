@@ -53,6 +53,7 @@ class FailReason(StrEnum):
 
 
 OPEN_STUDY = frozenset({StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED})
+ENDED_STUDY = frozenset(StudyState) - OPEN_STUDY
 SERVABLE_STUDY = frozenset({StudyState.QUEUED, StudyState.RUNNING})
 """Whose runs may start."""
 
@@ -64,6 +65,8 @@ STUDY_VERBS: dict[str, dict[StudyState, StudyState]] = {
     "resume": {StudyState.PAUSED: StudyState.RUNNING},
     "stop": {state: state for state in OPEN_STUDY},
     "cancel": dict.fromkeys(OPEN_STUDY, StudyState.CANCELLED),
+    "archive": {state: state for state in ENDED_STUDY},
+    "unarchive": {state: state for state in ENDED_STUDY},
 }
 """What each verb of the API makes of a study in each state; a missing state refuses the verb.
 
@@ -71,7 +74,7 @@ A verb that finds its work already done is not refused: see `verb_is_done`.
 """
 
 
-def verb_is_done(verb: str, state: StudyState, *, stopping: bool) -> bool:
+def verb_is_done(verb: str, state: StudyState, *, stopping: bool, archived: bool) -> bool:
     """Whether `verb` has nothing left to do, so that repeating it changes nothing."""
     match verb:
         case "pause":
@@ -80,6 +83,8 @@ def verb_is_done(verb: str, state: StudyState, *, stopping: bool) -> bool:
             return state in SERVABLE_STUDY
         case "stop":
             return stopping or state is StudyState.COMPLETED
+        case "archive" | "unarchive":
+            return archived is (verb == "archive")
         case _:
             return state is StudyState.CANCELLED
 

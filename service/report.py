@@ -119,7 +119,7 @@ def studies_table(studies: Iterable[Study]) -> Table:
     for study in studies:
         table.add_row(
             study.name,
-            Text(study.state, _STATE_STYLES[study.state]),
+            Text(study.state + _archived(study), _STATE_STYLES[study.state]),
             f"{num_done(study)}/{num_planned(study)}",
             "" if study.best is None else f"{study.best.value:.6g}",
             study.spec.sampler.name,
@@ -138,7 +138,7 @@ def study_lines(study: Study) -> list[str]:
     )
     is_stopping = study.stopping and study.finished_at is None
     lines = [
-        f"{study.name} is {study.state}{' and stopping' if is_stopping else ''}"
+        f"{study.name} is {study.state}{' and stopping' if is_stopping else ''}{_archived(study)}"
         + (f": {study.reason}" if study.reason else ""),
         f"task {spec.task.name}{f' on {spec.dataset}' if spec.dataset else ''}, "
         f"sampler {spec.sampler.name}, to {spec.objective.direction} {spec.objective.metric}",
@@ -193,6 +193,10 @@ def config_text(trial: Trial) -> str:
 
 def show_value(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _archived(study: Study) -> str:
+    return ", archived" if study.archived else ""
 
 
 def _without_value(study: Study) -> str:

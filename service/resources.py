@@ -61,6 +61,7 @@ class Study(_Resource):
     state: StudyState
     reason: str | None = Field(description="why it failed, or what a queued study waits for")
     stopping: bool = Field(description="no new trials; the running ones finish")
+    archived: bool = Field(False, description="lists leave it out, unless asked for")
     spec: StudySpec
     num_trials: int = Field(description="trials it will have in the end")
     trials: TrialCounts

@@ -19,7 +19,7 @@ from service.resources import Event, Study, Trial
 from service.store.rows import StudyRow, TrialRow
 from service.store.session import Store, Transaction
 
-Verb = Literal["pause", "resume", "stop", "cancel"]
+Verb = Literal["pause", "resume", "stop", "cancel", "archive", "unarchive"]
 
 
 def create(
@@ -162,16 +162,21 @@ def get(tx: Transaction, name: str) -> Study:
 
 
 def list_page(
-    tx: Transaction, *, page_size: int, cursor: int | None, state: StudyState | None
+    tx: Transaction,
+    *,
+    page_size: int,
+    cursor: int | None,
+    state: StudyState | None,
+    archived: bool = False,
 ) -> tuple[list[Study], int | None]:
-    """Studies, newest first, and the cursor of the next page."""
-    rows = tx.studies.page(limit=page_size + 1, below_id=cursor, state=state)
+    """Studies, newest first, and the cursor of the next page; `archived` ones where asked for."""
+    rows = tx.studies.page(limit=page_size + 1, below_id=cursor, state=state, archived=archived)
     more = rows[page_size - 1].id if len(rows) > page_size else None
     return [views.study(tx, row) for row in rows[:page_size]], more
 
 
 def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
-    """Pause, resume, stop or cancel a study; repeating what is done already changes nothing.
+    """Pause, resume, stop, cancel, archive or unarchive a study; what is done already stays.
 
     Of a large study some trials may still have to be cancelled then: see `perform_verb`.
 
@@ -181,13 +186,15 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
     """
     ledger = Ledger(tx, find(tx, name).id)
     study = ledger.study
-    if not verb_is_done(verb, study.state, stopping=study.stopping):
+    if not verb_is_done(verb, study.state, stopping=study.stopping, archived=study.archived):
         target = STUDY_VERBS[verb].get(study.state)
         if target is None:
             raise Conflict(f"a study that is {study.state} cannot be told to {verb}")
         match verb:
             case "stop":
                 ledger.stop()
+            case "archive" | "unarchive":
+                ledger.set_archived(verb == "archive")
             case "resume" if study.started_at is None:
                 ledger.set_study_state(StudyState.QUEUED)
             case _:
@@ -332,7 +339,12 @@ def events(tx: Transaction, name: str, *, after: int, limit: int) -> tuple[list[
 
 def _changes(tx: Transaction, study: StudyRow, after: int, limit: int) -> Iterator[Event]:
     if study.state_revision > after:
-        data = {"state": study.state, "stopping": study.stopping, "reason": study.reason}
+        data = {
+            "state": study.state,
+            "stopping": study.stopping,
+            "archived": study.archived,
+            "reason": study.reason,
+        }
         yield Event(id=study.state_revision, type="study", data={"name": study.name, **data})
     for trial in tx.trials.changed_since(study.id, after, limit=limit + 1):
         yield Event(id=trial.revision, type="trial", data=_trial_data(trial))

@@ -39,6 +39,7 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
         state=row.state,
         reason=row.reason if row.reason is not None else waits_for(tx, row),
         stopping=row.stopping,
+        archived=row.archived,
         spec=spec,
         num_trials=row.next_number if row.finished_at is not None else num_planned(row, spec),
         trials=resources.TrialCounts(**{state.lower(): count for state, count in counts.items()}),

@@ -293,6 +293,8 @@ ANSWERS: dict[str, Any] = {
     "resume_study": _STUDY,
     "stop_study": {**_STUDY, "stopping": True},
     "cancel_study": {**_STUDY, "state": "CANCELLED", "finished_at": _DAY + 60},
+    "archive_study": {**_STUDY, "state": "COMPLETED", "archived": True, "finished_at": _DAY + 60},
+    "unarchive_study": {**_STUDY, "state": "COMPLETED", "finished_at": _DAY + 60},
     "list_trials": {"trials": [_TRIAL], "next_page_token": None},
     "get_trial": _TRIAL_WITH_HISTORY,
     "enqueue_trials": {"trials": [_TRIAL], "next_page_token": None},

@@ -59,10 +59,14 @@ def run(
         _follow_or_tell(client, study, follow)
 
 
-def list_studies() -> None:
+def list_studies(
+    all_studies: Annotated[
+        bool, typer.Option("--all", help="Those that are archived too.")
+    ] = False,
+) -> None:
     """List the studies, newest first."""
     with open_client() as client:
-        _console().print(report.studies_table(client.studies()))
+        _console().print(report.studies_table(client.studies(archived=all_studies)))
 
 
 def show(name: StudyArgument, follow: FollowOption = False) -> None:
@@ -96,6 +100,20 @@ def cancel(name: StudyArgument) -> None:
     """End a study now; what its trials have reported so far is kept."""
     with open_client() as client:
         _tell(client.cancel(name))
+
+
+def archive(name: StudyArgument) -> None:
+    """Leave a study that has ended out of `ridgeline studies`; nothing else of it changes."""
+    with open_client() as client:
+        client.archive(name)
+        typer.echo(f"{name} is archived; ridgeline studies --all shows it.")
+
+
+def unarchive(name: StudyArgument) -> None:
+    """Show an archived study in `ridgeline studies` again."""
+    with open_client() as client:
+        client.unarchive(name)
+        typer.echo(f"{name} is archived no more.")
 
 
 def extend(

@@ -100,6 +100,7 @@ class StudyRow:
     state: StudyState
     reason: str | None
     stopping: bool
+    archived: bool
     priority: int
     revision: int
     state_revision: int

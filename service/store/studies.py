@@ -163,13 +163,22 @@ class Studies:
             update(studies).where(studies.c.id == study_id).values(projection_error=error)
         )
 
-    def page(self, *, limit: int, below_id: int | None, state: StudyState | None) -> list[StudyRow]:
-        """At most `limit` studies, newest first."""
+    def page(
+        self,
+        *,
+        limit: int,
+        below_id: int | None,
+        state: StudyState | None,
+        archived: bool = False,
+    ) -> list[StudyRow]:
+        """At most `limit` studies, newest first, `archived` ones where asked for."""
         query = select(*_COLUMNS).order_by(studies.c.id.desc()).limit(limit)
         if below_id is not None:
             query = query.where(studies.c.id < below_id)
         if state is not None:
             query = query.where(studies.c.state == state.value)
+        if not archived:
+            query = query.where(studies.c.archived.is_(False))
         return [_study(row) for row in self._connection.execute(query).mappings()]
 
     def num_open_of(self, owner: str | None) -> int:

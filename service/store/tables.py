@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -56,6 +57,9 @@ studies = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text, comment="why it failed"),
     Column("stopping", Boolean, nullable=False, comment="no new trials; running ones finish"),
+    Column(
+        "archived", Boolean, nullable=False, server_default=false(), comment="left out of lists"
+    ),
     Column("priority", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("state_revision", BigInteger, nullable=False, comment="of the study's own last change"),
@@ -75,6 +79,9 @@ studies = Table(
     CheckConstraint(_one_of("state", StudyState), name="state"),
     CheckConstraint("num_open >= 0 AND next_number >= num_open", name="counts"),
     CheckConstraint("projected_revision <= revision", name="projection"),
+    CheckConstraint(
+        "NOT archived OR state IN ('COMPLETED', 'FAILED', 'CANCELLED')", name="archived"
+    ),
     Index(None, "state", "priority"),
 )
 

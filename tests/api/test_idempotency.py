@@ -36,7 +36,7 @@ def test_each_post_is_answered_like_the_first_time(client: httpx.Client) -> None
         return first
 
     post("/v1/studies", EXTERNAL)
-    post("/v1/studies/x/trials:enqueue", {"configs": [{"depth": 3}]})
+    post("/v1/studies/x/trials:enqueue", {"configs": [{"depth": 3}, {}]})
     given = post("/v1/studies/x/trials:suggest", {"count": 2}).json()["trials"]
     assert [trial["number"] for trial in given] == [0, 1]
     post("/v1/studies/x/trials/0:report", {"attempt": 1, "epoch": 1, "metrics": {"error": 1}})
@@ -49,6 +49,8 @@ def test_each_post_is_answered_like_the_first_time(client: httpx.Client) -> None
     post("/v1/studies/x:clone", {"name": "y"})
     post("/v1/studies/x:stop", {})
     post("/v1/studies/x:cancel", {})
+    post("/v1/studies/x:archive", {})
+    post("/v1/studies/x:unarchive", {})
     page = ok(client.get("/v1/studies/x/trials"))
     assert len(page["trials"]) == 2
 

@@ -376,3 +376,48 @@ def test_a_study_is_deleted_where_one_means_it(ridgeline: Ridgeline, client: Cli
     client.cancel("x")
     assert ridgeline("delete", "x", "--yes").stdout == "x is deleted.\n"
     assert ridgeline("show", "x").exit_code == 1
+
+
+def test_an_ended_study_is_archived(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    refused = ridgeline("archive", "x")
+    assert (refused.exit_code, "cannot be told to archive" in refused.stderr) == (1, True)
+    client.cancel("x")
+    told = ridgeline("archive", "x").stdout
+    assert told == "x is archived; ridgeline studies --all shows it.\n"
+    assert "CANCELLED" not in ridgeline("studies").stdout
+    assert "CANCELLED, archived" in ridgeline("studies", "--all").stdout
+    assert "x is CANCELLED, archived" in ridgeline("show", "x").stdout
+    assert ridgeline("unarchive", "x").stdout == "x is archived no more.\n"
+    assert "CANCELLED" in ridgeline("studies").stdout
+
+
+def test_what_an_enqueued_trial_leaves_out_is_told(ridgeline: Ridgeline, client: Client) -> None:
+    width = {"type": "values", "values": ["narrow", "wide"]}
+    client.create_study({**EXTERNAL, "space": {**EXTERNAL["space"], "width": width}})
+    told = ridgeline("enqueue", "x", "--set", "depth=3")
+    chosen = client.trial("x", 0)
+    assert (chosen.given, chosen.config["depth"]) == (("depth",), 3)
+    assert told.stdout == (
+        f"trial 0 of x: depth=3, width={chosen.config['width']} (the sampler chose width)\n"
+    )
+    told = ridgeline("enqueue", "x", "--set", "width=wide", "--set", "depth=4")
+    assert told.stdout == "trial 1 of x: depth=4, width=wide\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (["depth"], "--set depth: must be like learning_rate=0.01"),
+        (["depth=1", "depth=2"], "--set depth=2: depth is set already"),
+        (["depth=70"], "configs.0.depth: "),
+        (["dept=7"], "configs.0.dept: is not a parameter of this study's space"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_told(
+    values: list[str], told: str, ridgeline: Ridgeline, client: Client
+) -> None:
+    client.create_study(EXTERNAL)
+    refused = ridgeline("enqueue", "x", *(word for value in values for word in ("--set", value)))
+    assert refused.exit_code != 0
+    assert refused.stderr.startswith(f"ridgeline: {told}")

@@ -38,6 +38,16 @@ def test_a_study_trained_by_ones_own_program(client: Client) -> None:
     assert len(list(csv.DictReader(io.StringIO(client.export("x"))))) == 4
 
 
+def test_a_study_is_archived(client: Client) -> None:
+    client.create_study(EXTERNAL)
+    client.cancel("x")
+    assert client.archive("x").archived
+    assert list(client.studies()) == []
+    assert [study.name for study in client.studies(archived=True)] == ["x"]
+    assert not client.unarchive("x").archived
+    assert [study.name for study in client.studies()] == ["x"]
+
+
 def test_the_same_call_by_call(client: Client) -> None:
     client.create_study(EXTERNAL)
     while (answer := client.suggest("x", count=3)).trials:

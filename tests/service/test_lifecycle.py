@@ -80,10 +80,11 @@ def test_a_study_ends_with_its_last_planned_trial(
 
 def test_no_verb_reopens_a_study_that_has_ended() -> None:
     for sources in STUDY_VERBS.values():
-        assert set(sources) <= OPEN_STUDY
+        assert all(source in OPEN_STUDY or target is source for source, target in sources.items())
 
 
 @pytest.mark.parametrize("verb", list(STUDY_VERBS))
 def test_repeating_a_verb_changes_nothing(verb: str) -> None:
     for source, target in STUDY_VERBS[verb].items():
-        assert verb_is_done(verb, target, stopping=verb == "stop"), (verb, source)
+        done = verb_is_done(verb, target, stopping=verb == "stop", archived=verb == "archive")
+        assert done, (verb, source)

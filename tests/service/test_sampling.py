@@ -79,12 +79,12 @@ def test_what_an_enqueued_trial_leaves_out_is_derived_again(
         spec(
             space=SPACE,
             sampler={"name": sampler, "seed": 11},
-            budget={"trials": 30, "max_parallel": 4},
+            budget={"trials": 40, "max_parallel": 4},
             reproducible=reproducible,
         ),
     )
     worker = FakeWorker(store, num_slots=4)
-    num_before = 0 if reproducible else 12
+    num_before = 0 if reproducible else 20
     while not reproducible and len(all_trials(store)) < num_before:
         worker.sync(ended=[ended(order, "complete") for order in worker.held.values()])
     first = len(all_trials(store))

@@ -174,10 +174,13 @@ def list_studies(
     cursor: StudyCursor,
     page_size: PageSize = 100,
     state: Annotated[StudyState | None, Query(description="only those in this state")] = None,
+    archived: Annotated[bool, Query(description="those that are archived too")] = False,
 ) -> StudyPage:
     """Studies, newest first."""
     with api.store.reading() as tx:
-        found, more = studies.list_page(tx, page_size=page_size, cursor=cursor, state=state)
+        found, more = studies.list_page(
+            tx, page_size=page_size, cursor=cursor, state=state, archived=archived
+        )
     return StudyPage(studies=found, next_page_token=next_page_token(more))
 
 
@@ -338,3 +341,10 @@ _add_verb("pause", "Pause a study", "Start no more runs; those that train go on 
 _add_verb("resume", "Resume a study", "Go on with a paused study.")
 _add_verb("stop", "Stop a study", "Create no more trials; the running ones finish.")
 _add_verb("cancel", "Cancel a study", "End it now: its running trials fail as cancelled.")
+_add_verb(
+    "archive",
+    "Archive a study",
+    "Leave a study that has ended out of lists.  Its name stays taken, and everything else as it "
+    "is; extending it or retrying its failures brings it back.",
+)
+_add_verb("unarchive", "Unarchive a study", "Show an archived study in lists again.")
