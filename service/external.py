@@ -8,7 +8,8 @@
 The leases of the trials that the program has are renewed in the background.  What is reported goes
 out in few calls: epochs are gathered for a second, unless the study has a pruner, whose answer
 matters at once; an end takes with it what was gathered.  Nothing is forgotten before the service
-has it: a call that was not answered is repeated as it was before the next one.
+has it: a call that was not answered is repeated as it was before the next one.  One that is refused
+as a whole is made again in halves, down to what is at fault, which is told once.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from service.bodies import message
-from service.connection import ClientError, Unreachable
+from service.connection import ApiError, ClientError, Unreachable
 from service.external_protocol import (
     MAX_TRIALS_A_CALL,
     EpochReport,
     SuggestedTrial,
     TrialEnd,
 )
-from service.gathering import Call, Gathered, api_error
+from service.gathering import Call, Gathered, api_error, refusal
 from service.lifecycle import OPEN_STUDY, FailReason
 from service.repeating import Repeater
 from service.resources import Problem
@@ -44,6 +45,7 @@ GATHER_SECONDS = 1.0
 _MAX_EPOCHS_A_CALL = 2_000
 """With a hundred metrics each they come to 10 MB, which the service's limit on bodies allows."""
 
+_TOO_LARGE = 413
 _INVALID = 422
 
 _MAX_SHARE_OF_LEASE = 0.25
@@ -85,7 +87,8 @@ class ExternalStudy:
         self._sent_at = clock()
         self._num_batches = 0
         self._gathered: dict[int, Gathered] = {}
-        self._unanswered: Call | None = None
+        self._calls: list[Call] = []
+        """To be made before others; the first one may have been made, without an answer."""
         self._errors: dict[ExternalTrial, Problem] = {}
         self._lock = threading.RLock()
         # Weak: a trial that the program has dropped will never end, and is for others to train.
@@ -234,12 +237,20 @@ class ExternalStudy:
         )
 
     def _send(self) -> None:
-        while (call := self._unanswered or self._next_call()) is not None:
-            self._unanswered = call
-            outcomes = self._client.report_trials(
-                self.name, [one.report() for one in call.told], idempotency_key=call.key
-            )
-            self._unanswered = None
+        while self._calls or self._gathered:
+            if not self._calls:
+                self._calls.append(self._next_call())
+            call = self._calls[0]
+            try:
+                outcomes = self._client.report_trials(
+                    self.name, [one.report() for one in call.told], idempotency_key=call.key
+                )
+            except ApiError as exc:
+                if exc.status not in (_TOO_LARGE, _INVALID):
+                    raise
+                self._calls[:1] = self._without_the_refused(call, exc)
+                continue
+            del self._calls[0]
             self._sent_at = self._clock()
             for one, outcome in zip(call.told, outcomes, strict=True):
                 one.trial._told_at = self._sent_at
@@ -252,7 +263,20 @@ class ExternalStudy:
                         again = self._gathered.setdefault(one.trial.number, Gathered(one.trial))
                         again.epochs[:0] = one.epochs
 
-    def _next_call(self) -> Call | None:
+    def _without_the_refused(self, call: Call, error: ApiError) -> list[Call]:
+        """The calls to make instead of one that is refused as a whole: its halves, one by one.
+
+        So what is too large goes out in parts, and of what cannot be taken nothing else is lost.
+        """
+        halves = call.halves()
+        if not halves:
+            (one,) = call.told
+            self._errors[one.trial] = refusal(error)
+            if one.end is not None:
+                one.trial.is_open = True
+        return halves
+
+    def _next_call(self) -> Call:
         """As much of what was gathered as one call takes: after an outage there may be more."""
         told: list[Gathered] = []
         num_epochs = 0
@@ -263,7 +287,10 @@ class ExternalStudy:
             told.append(one)
         for one in told:
             del self._gathered[one.trial.number]
-        return Call(told) if told else None
+        if len(told[0].epochs) > _MAX_EPOCHS_A_CALL:
+            told[0], rest = told[0].split(_MAX_EPOCHS_A_CALL)
+            self._gathered = {rest.trial.number: rest, **self._gathered}
+        return Call(told)
 
 
 class ExternalTrial:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from service.connection import ApiError
 from service.external_protocol import EpochReport, TrialEnd, TrialReport
-from service.resources import Problem
+from service.resources import FieldError, Problem
 
 if TYPE_CHECKING:
     from service.external import ExternalTrial
@@ -31,6 +31,11 @@ class Gathered:
             end=self.end,
         )
 
+    def split(self, num_epochs: int) -> tuple[Gathered, Gathered]:
+        """Its first epochs, and what comes after them."""
+        first, others = self.epochs[:num_epochs], self.epochs[num_epochs:]
+        return Gathered(self.trial, first), Gathered(self.trial, others, self.end)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -38,6 +43,29 @@ class Call:
 
     told: list[Gathered]
     key: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def halves(self) -> list[Call]:
+        """Two calls that together tell the same; none where there is only one thing to tell."""
+        if len(self.told) > 1:
+            middle = len(self.told) // 2
+            return [Call(self.told[:middle]), Call(self.told[middle:])]
+        (one,) = self.told
+        num_things = len(one.epochs) + (one.end is not None)
+        if num_things < 2:
+            return []
+        return [Call([part]) for part in one.split(num_things // 2)]
+
+
+def refusal(error: ApiError) -> Problem:
+    """A refused call as the problem of each trial that it was about."""
+    problems = [FieldError(field=field, message=reason) for field, reason in error.problems]
+    return Problem(
+        type="about:blank",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        errors=problems,
+    )
 
 
 def api_error(errors: Sequence[Problem]) -> ApiError:

@@ -50,7 +50,7 @@ _T = TypeVar("_T", bound=_Told)
 def in_parts(told: Iterable[_T]) -> Iterator[list[_T]]:
     """News of runs in their order, in parts for one transaction each: at least one, maybe empty.
 
-    What is told of one run stays whole, however much it is.
+    Whoever may be told more than `MAX_NEWS` epochs of one run cuts it into pieces before.
     """
     part: list[_T] = []
     size = 0

@@ -22,7 +22,7 @@ from service.external_protocol import (
     TrialReport,
     TrialReports,
 )
-from service.ledger import Ledger, in_parts
+from service.ledger import MAX_NEWS, Ledger, in_parts
 from service.lifecycle import OPEN_STUDY, FailReason, RunState
 from service.outcomes import News, Outcome
 from service.protocol import MAX_REPORTS, StudyRules
@@ -44,7 +44,7 @@ def report_all(
 ) -> ReportOutcomes:
     """Take reports on any number of external trials; tells of each what became of it.
 
-    Of a call with much news each transaction takes some of the trials, see `ledger.in_parts`.
+    Of a call with much news each transaction takes a part, see `ledger.in_parts`.
 
     Args:
         rules: the study's pruning rules, as they stood before these reports.
@@ -56,22 +56,46 @@ def report_all(
         InvalidInput: a trial is reported on twice, or there are too many epochs.
     """
     _check(request.trials)
-    taken: list[TrialRow | ServiceError] = []
-    *parts, last = in_parts(request.trials)
+    taken: dict[int, TrialRow | ServiceError] = {}
+
+    def take(tx: Transaction, part: Sequence[_Piece]) -> None:
+        refused = {number for number, result in taken.items() if isinstance(result, ServiceError)}
+        pieces = [piece for piece in part if piece.report.number not in refused]
+        taken.update(_take(tx, study, pieces, max_charges=max_charges))
+
+    *parts, last = in_parts(piece for one in request.trials for piece in _pieces(one))
     for part in parts:
         with store.transaction() as tx:
-            taken += _take(tx, study, part, max_charges=max_charges)
+            take(tx, part)
     with store.transaction() as tx:
-        taken += _take(tx, study, last, max_charges=max_charges)
+        take(tx, last)
         answer = ReportOutcomes(
             trials=tuple(
-                _outcome(index, report, result, rules)
-                for index, (report, result) in enumerate(zip(request.trials, taken, strict=True))
+                _outcome(index, report, taken[report.number], rules)
+                for index, report in enumerate(request.trials)
             )
         )
         if remember is not None:
             remember(tx, answer)
     return answer
+
+
+def take_early(
+    store: Store,
+    study: str,
+    number: int,
+    request: ReportRequest | CompleteRequest,
+    *,
+    max_charges: int,
+) -> None:
+    """Take the epochs of a long report by transactions of their own, all but the last ones.
+
+    `report` and `complete`, which find these known, take the others.  Raises what those do.
+    """
+    one = _told(number, request)
+    for piece in _pieces(one)[:-1]:
+        with store.transaction() as tx:
+            _take_one(tx, study, piece, max_charges=max_charges)
 
 
 def report(
@@ -93,8 +117,8 @@ def report(
         StaleAttempt: the trial has ended or was given to another program.
         InvalidInput: there is no epoch, or one given in both ways.
     """
-    one = TrialReport(number=number, attempt=request.attempt, epochs=_epochs(request))
-    trial = _take_one(tx, study, one, max_charges=1)  # only ends are charged
+    one = _told(number, request)
+    trial = _take_one(tx, study, _whole(one), max_charges=1)  # only ends are charged
     return ReportedTrial(
         **dict(_view(tx, study, trial)), should_prune=_should_prune(rules, one.epochs)
     )
@@ -111,9 +135,16 @@ def complete(
         StaleAttempt: the trial has ended otherwise or was given to another program.
         InvalidInput: a complete trial needs a value, a failed one must not have one.
     """
+    one = _told(number, request)
+    return _view(tx, study, _take_one(tx, study, _whole(one), max_charges=max_charges))
+
+
+def _told(number: int, request: ReportRequest | CompleteRequest) -> TrialReport:
+    """A request about one trial as one about several has it."""
+    if isinstance(request, ReportRequest):
+        return TrialReport(number=number, attempt=request.attempt, epochs=_epochs(request))
     end = TrialEnd(**{name: getattr(request, name) for name in TrialEnd.model_fields})
-    one = TrialReport(number=number, attempt=request.attempt, epochs=request.epochs, end=end)
-    return _view(tx, study, _take_one(tx, study, one, max_charges=max_charges))
+    return TrialReport(number=number, attempt=request.attempt, epochs=request.epochs, end=end)
 
 
 def _epochs(request: ReportRequest) -> tuple[EpochReport, ...]:
@@ -143,6 +174,29 @@ def _check(reports: Sequence[TrialReport]) -> None:
 
 
 @dataclass(frozen=True)
+class _Piece:
+    """A report, and those of its epochs that one transaction takes; its end goes with the last."""
+
+    report: TrialReport
+    epochs: Sequence[EpochReport]
+    is_last: bool
+
+
+def _whole(report: TrialReport) -> _Piece:
+    return _Piece(report, report.epochs, is_last=True)
+
+
+def _pieces(report: TrialReport) -> list[_Piece]:
+    """A report in pieces of at most `MAX_NEWS` epochs."""
+    epochs = report.epochs
+    starts = range(0, max(1, len(epochs)), MAX_NEWS)
+    return [
+        _Piece(report, epochs[start : start + MAX_NEWS], is_last=start == starts[-1])
+        for start in starts
+    ]
+
+
+@dataclass(frozen=True)
 class _Accepted:
     """A report that will be taken, or was taken before."""
 
@@ -153,42 +207,51 @@ class _Accepted:
     is_repeated: bool
 
 
-def _take_one(tx: Transaction, study: str, report: TrialReport, *, max_charges: int) -> TrialRow:
-    """Take one report; raises the error that refuses it."""
-    (taken,) = _take(tx, study, [report], max_charges=max_charges)
+def _take_one(tx: Transaction, study: str, piece: _Piece, *, max_charges: int) -> TrialRow:
+    """Take one piece; raises the error that refuses its report."""
+    (taken,) = _take(tx, study, [piece], max_charges=max_charges).values()
     if isinstance(taken, ServiceError):
         raise taken
     return taken
 
 
 def _take(
-    tx: Transaction, study: str, reports: Sequence[TrialReport], *, max_charges: int
-) -> list[TrialRow | ServiceError]:
-    """Take each report, or find the error that refuses it; the trials as they are then."""
+    tx: Transaction, study: str, pieces: Sequence[_Piece], *, max_charges: int
+) -> dict[int, TrialRow | ServiceError]:
+    """Take a piece of each report, or find the error that refuses the report as a whole.
+
+    Returns the trials as they are then, or the errors, by the trials' numbers.
+    """
     ledger = Ledger(tx, studies.find(tx, study).id)
     if not ledger.spec.external:
         raise Conflict(f"{study} is trained by workers; its task is not external")
-    trials = tx.trials.of_numbers(ledger.study.id, [one.number for one in reports])
+    numbers = [piece.report.number for piece in pieces]
+    trials = tx.trials.of_numbers(ledger.study.id, numbers)
     runs = tx.runs.of_trials([trial.id for trial in trials.values()])
     known = tx.runs.epochs_of([run.id for (run,) in runs.values()])
     results: list[_Accepted | ServiceError] = []
-    for one in reports:
+    for number, piece in zip(numbers, pieces, strict=True):
         try:
-            trial = trials.get(one.number)
+            trial = trials.get(number)
             if trial is None:
-                raise NotFound(f"{study} has no trial {one.number}")
+                raise NotFound(f"{study} has no trial {number}")
             (run,) = runs[trial.id]
-            results.append(_accept(tx, ledger, one, run, known[run.id]))
+            results.append(_accept(tx, ledger, piece, run, known[run.id]))
         except ServiceError as exc:
             results.append(exc)
     _write(tx, ledger, [r for r in results if isinstance(r, _Accepted)], max_charges)
     rows = tx.trials.of_ids([trial.id for trial in trials.values()])
-    return [r if isinstance(r, ServiceError) else rows[r.run.trial_id] for r in results]
+    return {
+        number: result if isinstance(result, ServiceError) else rows[result.run.trial_id]
+        for number, result in zip(numbers, results, strict=True)
+    }
 
 
 def _accept(
-    tx: Transaction, ledger: Ledger, report: TrialReport, run: RunRow, known: set[int]
+    tx: Transaction, ledger: Ledger, piece: _Piece, run: RunRow, known: set[int]
 ) -> _Accepted:
+    """Check the whole report, so that its first piece is not taken where the last would not be."""
+    report = piece.report
     name = f"trial {report.number} of {ledger.study.name}"
     if run.attempt != report.attempt:
         raise _refused(
@@ -219,7 +282,8 @@ def _accept(
             raise _refused("run_ended", f"{name} is {run.state}, it takes no more reports")
         if not _has_ended_so(run, end, value):
             raise _refused("run_ended", f"{name} is {run.state} already")
-    return _Accepted(run, new, end, value, is_repeated)
+    epochs = {one.epoch: new[one.epoch] for one in piece.epochs if one.epoch in new}
+    return _Accepted(run, epochs, end if piece.is_last else None, value, is_repeated)
 
 
 def _refused(kind: str, detail: str) -> StaleAttempt:

@@ -47,9 +47,17 @@ class Once:
     body: Any
 
     def perform(
-        self, caller: Caller, effect: Callable[[Transaction], BaseModel], *, status: int = 200
+        self,
+        caller: Caller,
+        effect: Callable[[Transaction], BaseModel],
+        *,
+        status: int = 200,
+        before: Callable[[], None] | None = None,
     ) -> Response:
         """The answer of `effect`, which runs in one transaction.
+
+        Args:
+            before: what goes before it in other transactions, and may be repeated.
 
         Raises:
             RequestInFlight: the first request with this key is being answered now.
@@ -57,6 +65,8 @@ class Once:
         """
 
         def action(remember: Remember) -> BaseModel:
+            if before is not None:
+                before()
             with self.api.store.transaction() as tx:
                 result = effect(tx)
                 remember(tx, result)

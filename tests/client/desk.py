@@ -26,6 +26,7 @@ class Desk(httpx.BaseTransport):
     prune_above: float = 9.0
     stale: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
+    max_bytes: int = 10**9
     calls: list[list[dict[str, Any]]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     num_suggested: int = 0
@@ -33,6 +34,9 @@ class Desk(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if self.is_down:
             raise httpx.ConnectError("refused")
+        if len(request.content) > self.max_bytes:
+            detail = "the body is larger than the limit"
+            return httpx.Response(413, json={"title": "Too large", "detail": detail})
         body = json.loads(request.content)
         if request.url.path.endswith(":suggest"):
             return httpx.Response(200, json=self._suggest(body["count"]))

@@ -124,6 +124,62 @@ def test_calls_stay_within_the_limits(
     ]
 
 
+def test_the_epochs_of_one_trial_go_out_in_several_calls(
+    study: ExternalStudy, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one, two) = study.suggest(2)
+    desk.is_down = True
+    for trial, num_epochs in ((one, 7), (two, 1)):
+        for epoch in range(1, num_epochs + 1):
+            with suppress(Unreachable):
+                report(trial, epoch)
+    desk.is_down = False
+    monkeypatch.setattr("service.external._MAX_EPOCHS_A_CALL", 3)
+    one.complete(0.5)
+    assert desk.told() == [
+        [(0, [1, 2, 3], False)],
+        [(0, [4, 5, 6], False)],
+        [(0, [7], True), (1, [1], False)],
+    ]
+
+
+def test_a_call_that_is_too_large_goes_out_in_halves(study: ExternalStudy, desk: Desk) -> None:
+    one, two, three = study.suggest(3)
+    desk.max_bytes = 250
+    with study.batch():
+        report(one, 1, 2, 3, 4)
+        one.complete(0.5)
+        two.complete(state="FAIL")
+        three.complete(0.5)
+    told = [trial for call in desk.told() for trial in call]
+    assert told == [
+        (0, [1, 2], False), (0, [3, 4], True), (1, [], True), (2, [], True)
+    ]  # fmt: skip
+    assert not any(trial.is_open for trial in (one, two, three))
+
+
+def test_what_cannot_be_taken_is_told_once_and_the_rest_goes_on(
+    study: ExternalStudy, desk: Desk
+) -> None:
+    one, two = study.suggest(2)
+    desk.max_bytes = 400
+    with study.batch():
+        report(two, 1)
+        one.report(1, {"score": 0.5, **{f"metric {index}": 0.5 for index in range(50)}})
+        report(one, 2)
+        with pytest.raises(ApiError, match="larger than the limit"):
+            study.flush()
+        study.flush()
+        one.complete(0.5)
+    assert desk.told() == [[(1, [1], False)], [(0, [2], False)], [(0, [], True)]]
+    with pytest.raises(ApiError, match="larger than the limit"):
+        two.complete(state="FAIL", error="x" * 500)
+    assert two.is_open, "its end was not taken"
+    two.complete(0.5)
+    assert desk.told()[3:] == [[(1, [], True)]]
+    study.suggest()
+
+
 def test_a_lost_connection_loses_nothing(study: ExternalStudy, desk: Desk, clock: Clock) -> None:
     (trial,) = study.suggest()
     report(trial, 1)

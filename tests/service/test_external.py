@@ -405,16 +405,52 @@ def test_a_trial_is_reported_on_once_a_call(store: Store) -> None:
 def test_a_large_call_is_taken_in_several_transactions(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.ledger.MAX_NEWS", 4)
+    limit_news(monkeypatch, 4)
     post(store, external())
     one, two, three = suggest(store, 3)
     counted = Counted(store, monkeypatch)
     calls = (of(one, 0.5, 0.4, end={}), of(two, *[0.5] * 9), of(three, end={"value": 0.1}))
     told = tell(store, *calls)
-    assert counted.number == 3
+    assert counted.number == 4
     assert [outcome.state for outcome in told] == ["COMPLETE", "RUNNING", "COMPLETE"]
     assert tell(store, *calls) == told
     assert (epochs_of(store, 0), len(epochs_of(store, 1))) == ({1: 0.5, 2: 0.4}, 9)
+
+
+def limit_news(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have one transaction take so many at most."""
+    for module in ("ledger", "reporting"):
+        monkeypatch.setattr(f"service.{module}.MAX_NEWS", number)
+
+
+def test_a_long_report_is_refused_before_any_of_it_is_taken(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_news(monkeypatch, 4)
+    post(store, external())
+    one, two = suggest(store, 2)
+    told = tell(store, of(one, *[0.5] * 9, end={"reason": "crashed"}), of(two, *[0.5] * 9, end={}))
+    assert [outcome.state for outcome in told] == [None, "COMPLETE"]
+    assert (len(epochs_of(store, 0)), len(epochs_of(store, 1))) == (0, 9)
+
+
+def test_long_reports_on_one_trial_are_taken_in_several_transactions(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_news(monkeypatch, 4)
+    post(store, external())
+    (trial,) = suggest(store)
+    counted = Counted(store, monkeypatch)
+    request = CompleteRequest.model_validate(
+        {"attempt": 1, "epochs": of(trial, *[0.5] * 9)["epochs"]}
+    )
+    reporting.take_early(store, "s", trial.number, request, max_charges=1)
+    assert (counted.number, len(epochs_of(store, 0))) == (2, 8)
+    for _ in range(2):
+        reporting.take_early(store, "s", trial.number, request, max_charges=1)
+        with store.transaction() as tx:
+            assert reporting.complete(tx, "s", trial.number, request, max_charges=1).value == 0.5
+    assert len(epochs_of(store, 0)) == 9
 
 
 def test_epochs_of_a_call_are_counted_over_all_trials(

@@ -202,7 +202,11 @@ def report_trial(
     now; drop it.
     """
     rules = pruning.rules_named(api.store, study)
-    return once.perform(caller, lambda tx: reporting.report(tx, study, number, body, rules=rules))
+    return once.perform(
+        caller,
+        lambda tx: reporting.report(tx, study, number, body, rules=rules),
+        before=lambda: reporting.take_early(api.store, study, number, body, max_charges=1),
+    )
 
 
 @router.post(
@@ -229,5 +233,9 @@ def complete_trial(
     """
     max_charges = api.settings.max_charges
     return once.perform(
-        caller, lambda tx: reporting.complete(tx, study, number, body, max_charges=max_charges)
+        caller,
+        lambda tx: reporting.complete(tx, study, number, body, max_charges=max_charges),
+        before=lambda: reporting.take_early(
+            api.store, study, number, body, max_charges=max_charges
+        ),
     )
