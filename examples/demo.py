@@ -70,7 +70,12 @@ def running_service(home: Path) -> Iterator[Client]:
     try:
         with Client(url) as client:
             wait_until_ready(client, service, log)
-            yield client
+            try:
+                yield client
+            except ClientError as exc:
+                if service.poll() is None:
+                    raise
+                sys.exit(f"{exc}: it has ended: {log.read_text(errors='replace')}")
     finally:
         processes.terminate(service, grace_seconds=STOP_SECONDS)
 

@@ -13,12 +13,16 @@ from pathlib import Path
 from service import processes
 from service.cli.problems import Problem
 from service.files import without_links
+from service.report import printable
 
 POLL_SECONDS = 0.1
 STABLE_SECONDS = 60.0
 """A part that ran for this long before it ended is not counted as failing again."""
 
 MAX_FAILURES = 5
+UNUSABLE_STATUS = 2
+"""How a command ends that cannot do with what it was given, however often it is started."""
+
 READY_SECONDS = 120.0
 STOP_GRACE_SECONDS = 20.0
 _MAX_DELAY_SECONDS = 30.0
@@ -29,8 +33,8 @@ _LOG_TAIL_BYTES = 2_000
 class Part:
     """One child process of the service and what is needed to start it again.
 
-    `essential` parts end the whole when they fail `MAX_FAILURES` times in a row; the others are
-    started again and again, ever more rarely.
+    A part that ends with `UNUSABLE_STATUS` ends the whole, and so do `essential` ones that fail
+    `MAX_FAILURES` times in a row.  Otherwise it is started again and again, ever more rarely.
     """
 
     name: str
@@ -60,7 +64,7 @@ class Part:
         """Start the process again where it has ended, after a pause that grows.
 
         Raises:
-            Problem: an essential part has failed too often.
+            Problem: it will not start, or is essential and has failed too often.
         """
         now = time.monotonic()
         if self.process is None:
@@ -72,20 +76,23 @@ class Part:
             return
         self.stop()
         self._failures = 1 if now - self._started_at >= STABLE_SECONDS else self._failures + 1
-        if self.essential and self._failures >= MAX_FAILURES:
+        is_lost = self.essential and self._failures >= MAX_FAILURES
+        if is_lost or status == UNUSABLE_STATUS:
             raise self.failed(status)
         delay_seconds = min(_MAX_DELAY_SECONDS, 0.5 * 2 ** (self._failures - 1))
         self._start_again_at = now + delay_seconds
-        say(
-            f"the {self.name} ended ({_in_words(status)}); it starts again in "
-            f"{delay_seconds:g} s; its log is {self.log}"
-        )
+        say(f"{self._ended(status)}; it starts again in {delay_seconds:g} s; its log is {self.log}")
 
     def failed(self, status: int) -> Problem:
-        """The end of the whole because of this part, with the last words of its log."""
+        """The end of the whole because of this part."""
+        exit_code = UNUSABLE_STATUS if status == UNUSABLE_STATUS else 1
+        return Problem(f"{self._ended(status)}; see {self.log}", exit_code=exit_code)
+
+    def _ended(self, status: int) -> str:
+        """That it has ended, with the last words of its log."""
         tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
-        last = tail.splitlines()[-1] if tail else "it said nothing"
-        return Problem(f"the {self.name} ended ({_in_words(status)}): {last}; see {self.log}")
+        last = printable(tail.splitlines()[-1]) if tail else "it said nothing"
+        return f"the {self.name} ended ({_in_words(status)}): {last}"
 
 
 class Supervisor:

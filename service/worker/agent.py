@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -43,8 +44,16 @@ LEAVE_SECONDS = 8.0
 _log = logging.getLogger(__name__)
 
 
+MAX_DEATHS_AT_START = 3
+"""Of a device's process that has never been ready."""
+
+
 class _Unusable(Exception):
     """The worker cannot go on; the text tells a person why, in one line."""
+
+
+class _CannotStart(_Unusable):
+    """What the worker was given cannot be used here, so starting it again would be in vain."""
 
 
 def run_worker(
@@ -75,18 +84,19 @@ def run_worker(
         hang_seconds: a device without progress for longer is taken for hung.
 
     Returns:
-        The status to exit with: 0, or 1 where the worker cannot go on, which the log explains.
+        The status to exit with: 0, 2 where it cannot use what it was given, 1 where it cannot go on
+        for another reason; the log explains both.
     """
     try:
         client = Client(url, token, retry_delays_seconds=())  # the session has its own
     except ValueError as exc:
         _log.critical("%s", exc)
-        return 1
+        return 2
     try:
         cache = cache_folder(cache_dir) if compile else None
     except OSError as exc:
         _log.critical("RIDGELINE_CACHE_DIR: %s", exc)
-        return 1
+        return 2
     specs = [
         replace(spec, width=pack_width, compile=compile, cache=cache, log_format=log_format)
         for spec in device_specs(data_root, devices, device_threads)
@@ -186,7 +196,7 @@ class Agent:
                 self._work(*started)
         except _Unusable as exc:
             _log.critical("%s", exc)
-            return 1
+            return 2 if isinstance(exc, _CannotStart) else 1
         finally:
             self._end_devices()
         return 0
@@ -198,6 +208,7 @@ class Agent:
         for spec in self._specs:
             self._launch(spec)
         hellos: dict[str, Hello] = {}
+        num_deaths: Counter[str] = Counter()
         survey: Survey | None = None
         while survey is None or len(hellos) < len(self._processes):
             self._wait(math.inf)
@@ -210,9 +221,15 @@ class Agent:
                             hellos[process.name] = event
                             survey = survey or event.survey
                         case CannotStart(reason=reason):
-                            raise _Unusable(f"{process.name} cannot be used: {reason}")
+                            raise _CannotStart(f"{process.name} cannot be used: {reason}")
                         case Died(how=how):
-                            hellos.pop(process.name, None)
+                            if hellos.pop(process.name, None) is None:
+                                num_deaths[process.name] += 1
+                            if num_deaths[process.name] >= MAX_DEATHS_AT_START:
+                                raise _CannotStart(
+                                    f"{process.name} cannot be used: at each of its starts "
+                                    f"the process {how}"
+                                )
                             _log.warning("the process of %s %s at its start", process.name, how)
             if survey is not None:
                 for name in survey.devices:

@@ -217,7 +217,7 @@ def test_a_variable_of_the_network_is_named(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert told(ridgeline, "studies", url=url).startswith(f"{variable}: ")
-    assert ridgeline("worker", url=url).exit_code == 1
+    assert ridgeline("worker", url=url).exit_code == 2
     assert caplog.messages[-1].startswith(f"{variable}: ")
 
 

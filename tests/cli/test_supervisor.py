@@ -73,7 +73,7 @@ def test_a_part_that_fails_starts_again_after_pauses_that_grow(
         one.stop()
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30]
     assert said[0] == (
-        "the worker ended (exit status 3); it starts again in 0.5 s; "
+        "the worker ended (exit status 3): no such table; it starts again in 0.5 s; "
         f"its log is {tmp_path}/worker.log"
     )
 
@@ -102,6 +102,16 @@ def test_an_essential_part_that_fails_in_a_row_ends_it_all(tmp_path: Path, clock
     run_to_its_end(one)
     with pytest.raises(Problem, match=r"the api ended \(exit status 3\): no such table; see "):
         one.keep_running(said.append)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_part_that_cannot_do_with_what_it_was_given_ends_it_all(tmp_path: Path) -> None:
+    first = part(tmp_path, WAITS_FOR_ITS_PARENT, "api")
+    other = part(tmp_path, "print('ridgeline: there is no device cuda:7'); raise SystemExit(2)")
+    with pytest.raises(Problem, match=r"worker ended \(exit status 2\): .* no device") as caught:
+        Supervisor(first, [other]).run(lambda: True, lambda: None)
+    assert caught.value.exit_code == 2
+    assert first.process is other.process is None
 
 
 @pytest.mark.usefixtures("signals")

@@ -171,3 +171,20 @@ def test_the_worker_gets_a_token_once_there_are_tokens(tmp_path: Path) -> None:
                 pass
             assert client.study("s").state is StudyState.COMPLETED
         assert service.end(signal.SIGINT)[0] == 0
+
+
+def test_a_worker_that_cannot_start_ends_it_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "service.cli", "up", "--home", str(tmp_path), "--port", "0"],
+        env={**os.environ, "RIDGELINE_CACHE_DIR": str(tmp_path / "file")},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "ridgeline: the worker ended (exit status 2): ridgeline: RIDGELINE_CACHE"
+    )

@@ -40,4 +40,4 @@ def test_packs_are_as_options_and_settings_say(
 def test_a_cache_folder_that_cannot_be_used_is_told(ridgeline: Ridgeline, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = ridgeline("worker", cache_dir=str(tmp_path / "file"))
-    assert result.exit_code == 1
+    assert result.exit_code == 2

@@ -23,7 +23,7 @@ from service.worker.agent import run_worker
 from service.worker.api import CallFailed
 from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, FakeApi
 from tests.worker.running import Running, new_agent, pid_of, wait_for_death
-from tests.worker.trainers import NoDevice
+from tests.worker.trainers import DiesAtStart, NoDevice
 
 pytestmark = pytest.mark.slow
 
@@ -136,10 +136,20 @@ def test_a_worker_leaves_before_its_devices_are_ready() -> None:
 
 def test_a_device_that_is_not_there_ends_the_worker(caplog: pytest.LogCaptureFixture) -> None:
     agent = new_agent(FakeApi(), backend=NoDevice(), devices=("cpu:9",))
-    assert agent.run() == 1
+    assert agent.run() == 2
     assert [record.getMessage() for record in caplog.records] == [
         "cpu:9 cannot be used: there is no device cpu:9 here"
     ]
+
+
+def test_a_device_that_dies_at_each_start_ends_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agent = new_agent(FakeApi(), backend=DiesAtStart(), devices=("cpu:0",))
+    assert agent.run() == 2
+    assert [record.getMessage() for record in caplog.records][-1] == (
+        "cpu:0 cannot be used: at each of its starts the process ended with code 7"
+    )
 
 
 def test_a_token_that_is_refused_ends_the_worker(caplog: pytest.LogCaptureFixture) -> None:
@@ -169,7 +179,7 @@ SETTINGS: dict[str, Any] = {
 def test_an_address_or_token_that_cannot_be_one_ends_the_worker(
     url: str, token: str | None
 ) -> None:
-    assert run_worker(url, token, devices=None, **SETTINGS) == 1
+    assert run_worker(url, token, devices=None, **SETTINGS) == 2
 
 
 class Refusing(BaseHTTPRequestHandler):
