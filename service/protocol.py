@@ -174,6 +174,9 @@ class SyncRequest(_Message):
             description="by study: the version of the pruning rules that it applies",
         ),
     ] = {}
+    datasets: Annotated[tuple[DatasetInfo, ...], Field(max_length=10_000)] | None = Field(
+        None, description="all that the worker has; left out: those it has told of before"
+    )
     leaving: Flag = Field(False, description="the last statement of a worker that shuts down")
 
     @property

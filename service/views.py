@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from search.tasks.datasets import BUILT_IN
 from service import resources
 from service.errors import InvalidInput, ServiceError
 from service.ledger import num_planned
@@ -79,7 +80,10 @@ def waits_for(tx: Transaction, row: StudyRow) -> str | None:
             return f"no connected worker has the task {spec.task.name}"
         case Reason.NO_DATASET:
             wanted = f" with the fingerprint {row.data_fingerprint}" if row.data_fingerprint else ""
-            return f"no connected worker has the data set {spec.dataset}{wanted}"
+            missing = f"no connected worker has the data set {spec.dataset}{wanted}"
+            if spec.dataset in BUILT_IN:
+                return missing
+            return f"{missing}; it is a folder of a worker's --data-root (RIDGELINE_DATA_ROOT)"
     return "waits for a free device"
 
 

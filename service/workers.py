@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service import dispatch, metrics, outcomes, pruning, studies, views
@@ -169,15 +169,19 @@ def _seen(tx: Transaction, worker_id: str, request: SyncRequest, settings: Setti
         raise InvalidInput([(field, "is not a device of this worker") for field in unknown])
     if request.sync_seq < worker.sync_seq:
         raise Conflict(f"statement {request.sync_seq} is older than {worker.sync_seq}")
+    changed: dict[str, Any] = {}
+    if request.datasets is not None:
+        changed["datasets"] = [dataset.model_dump(mode="json") for dataset in request.datasets]
     tx.workers.update(
         worker_id,
         sync_seq=request.sync_seq,
         idle_slots=request.idle_slots,
         restarts=request.restarts,
+        **changed,
         seen_at=tx.now,
         lease_expires_at=tx.now + settings.lease_seconds,
     )
-    return worker
+    return replace(worker, **changed)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -92,28 +93,60 @@ class Dataset:
         )
 
 
-def cards(data_root: Path | None) -> list[DatasetCard]:
-    """All data sets of this machine, sorted by name; broken folders are left out, with a warning.
-
-    Reads every folder of `data_root` in full, since a fingerprint needs all the numbers.
-    """
-    found = [_built_in(name).card for name in BUILT_IN] + read_folders(data_root).cards
-    return sorted(found, key=lambda card: card.name)
+def built_in_cards() -> list[DatasetCard]:
+    """The data sets that every machine has."""
+    return [_built_in(name).card for name in sorted(BUILT_IN)]
 
 
-def read_folders(data_root: Path | None) -> Folders:
-    """The folders of `data_root`, without the built-in data sets and so without scikit-learn."""
-    found = Folders()
-    for folder in _folders(data_root):
+class DataRoot:
+    """The folders of a data root, without the built-in data sets and so without scikit-learn."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._read: dict[str, tuple[_Stamp, DatasetCard | str]] = {}
+
+    def look(self) -> Folders:
+        """The folders as they are now, sorted by name.
+
+        A fingerprint needs all the numbers, so each folder is read in full, but only once for each
+        change of its files' names, sizes or times.  Why one is left out is logged then.
+        """
+        before, self._read = self._read, {}
+        found = Folders()
+        for folder in _folders(self._path):
+            stamp, known = _stamp(folder), before.get(folder.name)
+            if known is None or known[0] != stamp:
+                known = stamp, self._card_or_reason(folder)
+            self._read[folder.name] = known
+            if isinstance(known[1], str):
+                found.left_out[_printable(folder.name)] = known[1]
+            else:
+                found.cards.append(known[1])
+        return found
+
+    def _card_or_reason(self, folder: Path) -> DatasetCard | str:
         try:
             if folder.name in BUILT_IN:
                 raise DatasetError(f"the folder {folder.name} has the name of a built-in data set")
-            found.cards.append(load(folder.name, data_root).card)
+            return load(folder.name, self._path).card
         except DatasetError as exc:
             reason = _printable(str(exc))
-            found.left_out[_printable(folder.name)] = reason
             _log.warning("left out: %s", reason)
-    return found
+            return reason
+
+
+_Stamp = tuple[tuple[str, int, int], ...]
+"""Names, sizes and times of a folder's files, by which a change of them shows."""
+
+
+def _stamp(folder: Path) -> _Stamp:
+    stamp = []
+    with suppress(OSError):  # reading it tells what is wrong
+        for path in sorted(folder.iterdir()):
+            with suppress(OSError):
+                status = path.stat()  # of what a link leads to
+                stamp.append((path.name, status.st_size, status.st_mtime_ns))
+    return tuple(stamp)
 
 
 def load(name: str, data_root: Path | None) -> Dataset:
@@ -131,9 +164,12 @@ def load(name: str, data_root: Path | None) -> Dataset:
     if name in BUILT_IN:
         return _built_in(name)
     if data_root is None or not (data_root / name).is_dir():
-        where = "no data root is configured" if data_root is None else "no folder of that name"
         known = ", ".join(sorted(BUILT_IN))
-        raise DatasetError(f"there is no data set {name}: built in are {known}, and {where}")
+        where = "has no folder of that name" if data_root is not None else "is not set"
+        raise DatasetError(
+            f"there is no data set {name}: built in are {known}, and --data-root "
+            f"(RIDGELINE_DATA_ROOT) {where}"
+        )
     try:
         files = read_folder(data_root / name, data_root)
     except IdxError as exc:

@@ -51,7 +51,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         )
         maintenance.start()
         # Read ahead, so that the first request for a data set need not wait.
-        threading.Thread(target=context.local_datasets.cards, daemon=True).start()
+        threading.Thread(target=context.local_datasets.look, daemon=True).start()
         async with dashboard.running():
             yield
         stopping.set()

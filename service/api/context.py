@@ -13,7 +13,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from search.tasks.datasets import DatasetCard, Folders, read_folders
+from search.tasks.datasets import DataRoot, Folders
 from service.api.arrivals import Arrivals
 from service.api.readiness import Readiness
 from service.errors import RequestInFlight
@@ -22,26 +22,16 @@ from service.store.session import Store
 
 
 class LocalDatasets:
-    """The folders of the api's own data root; reading them takes a while, so once."""
+    """The folders of the api's own data root, for threads; see `DataRoot.look`."""
 
     def __init__(self, data_root: Path | None) -> None:
-        self._data_root = data_root
+        self._data_root = DataRoot(data_root)
         self._lock = threading.Lock()
-        self._folders: Folders | None = None
 
-    def cards(self) -> list[DatasetCard]:
-        """Their cards; the first call reads all files, and others wait for it."""
-        return self._read().cards
-
-    def left_out(self) -> dict[str, str]:
-        """Why a folder is no data set, by its name; the first call reads all files."""
-        return self._read().left_out
-
-    def _read(self) -> Folders:
+    def look(self) -> Folders:
+        """The folders as they are now; while new files are read, others wait."""
         with self._lock:
-            if self._folders is None:
-                self._folders = read_folders(self._data_root)
-            return self._folders
+            return self._data_root.look()
 
 
 class InFlight:

@@ -25,9 +25,11 @@ from random import Random
 from search.scratch import sweep
 from service.client import Client
 from service.logs import LogFormat
+from service.protocol import DatasetInfo
 from service.worker.api import Api, CallFailed, HttpApi
 from service.worker.cache import cache_folder
 from service.worker.child import SCRATCH_PREFIX
+from service.worker.folders import WatchedFolders
 from service.worker.holdings import Holdings
 from service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
 from service.worker.mlp import MlpBackend
@@ -175,6 +177,8 @@ class Agent:
         self._processes: list[DeviceProcess] = []
         self._answers: SimpleQueue[Answer | CallFailed] = SimpleQueue()
         self._num_leave_requests = 0
+        self._built_in: tuple[DatasetInfo, ...] = ()
+        self._folders = WatchedFolders(specs[0].data_root, self._wake)
         self._wake_reader, self._wake_writer = multiprocessing.Pipe(duplex=False)
         os.set_blocking(self._wake_reader.fileno(), False)
         os.set_blocking(self._wake_writer.fileno(), False)
@@ -199,6 +203,7 @@ class Agent:
             return 2 if isinstance(exc, _CannotStart) else 1
         finally:
             self._end_devices()
+            self._folders.stop()
         return 0
 
     # ---- the two halves of its life
@@ -207,6 +212,7 @@ class Agent:
         """Start a process for each device and wait until all are ready; None when told to leave."""
         for spec in self._specs:
             self._launch(spec)
+        self._folders.start()  # while they start
         hellos: dict[str, Hello] = {}
         num_deaths: Counter[str] = Counter()
         survey: Survey | None = None
@@ -235,6 +241,7 @@ class Agent:
                 for name in survey.devices:
                     if all(process.name != name for process in self._processes):
                         self._launch(replace(self._specs[0], name=name, survey=False))
+        self._built_in = survey.datasets
         holdings = Holdings(
             {process.name: process for process in self._processes},
             self._clock,
@@ -243,12 +250,17 @@ class Agent:
         for name, hello in hellos.items():
             holdings.hear(name, hello)
         return holdings, Session(
-            self._name, survey.datasets, holdings, clock=self._clock, random=self._random
+            self._name,
+            self._datasets(),
+            holdings,
+            clock=self._clock,
+            random=self._random,
         )
 
     def _work(self, holdings: Holdings, session: Session) -> None:
         leave_by = math.inf
         while not session.over and self._clock() < leave_by and self._num_leave_requests < 2:
+            session.datasets = self._datasets()
             self._call(session)
             self._wait(min(session.due_at, holdings.due_at, leave_by))
             for process in self._processes:
@@ -263,6 +275,9 @@ class Agent:
                     holdings.hear(name, event)
                 session.leave()
         _log.info("left" if session.over else "left, and the api has not heard of it")
+
+    def _datasets(self) -> tuple[DatasetInfo, ...]:
+        return *self._built_in, *self._folders.datasets
 
     # ---- devices
 

@@ -128,7 +128,7 @@ def _begin(spec: DeviceSpec, backend: Backend) -> tuple[Hello, Trainer]:
         description=_description(name, kind),
         num_slots=trainer.num_slots,
     )
-    survey = Survey(devices, backend.datasets(spec.data_root)) if spec.survey else None
+    survey = Survey(devices, backend.datasets()) if spec.survey else None
     return Hello(info, survey), trainer
 
 

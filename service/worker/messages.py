@@ -38,6 +38,7 @@ class Survey:
 
     devices: tuple[str, ...]
     datasets: tuple[DatasetInfo, ...]
+    """Those built in, without the folders of the data root."""
 
 
 @dataclass(frozen=True)

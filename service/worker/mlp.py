@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from search.events import Event
@@ -26,10 +25,10 @@ class MlpBackend:
             return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
         return ("cpu:0",)
 
-    def datasets(self, data_root: Path | None) -> tuple[DatasetInfo, ...]:
-        from search.tasks.datasets import cards
+    def datasets(self) -> tuple[DatasetInfo, ...]:
+        from search.tasks.datasets import built_in_cards
 
-        return tuple(DatasetInfo(**asdict(card)) for card in cards(data_root))
+        return tuple(DatasetInfo(**asdict(card)) for card in built_in_cards())
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
         return MlpTrainer(device, spec)

@@ -73,12 +73,14 @@ class Session:
         random: Random,
     ) -> None:
         self._name = name
-        self._datasets = tuple(datasets)
+        self.datasets = self._told_datasets = tuple(datasets)
+        """What the worker has; where that changes, the next statement says so."""
         self._holdings = holdings
         self._clock = clock
         self._random = random
         self._worker_id: str | None = None
         self._interval_seconds = 0.0
+        self._last: SyncRequest | None = None
         self._call: Call | None = None
         self._called_at = self._next_at = clock()
         self._num_failures = 0
@@ -113,13 +115,22 @@ class Session:
                     name=self._name,
                     devices=self._holdings.device_infos,
                     tasks=TASKS,
-                    datasets=self._datasets,
+                    datasets=self.datasets,
                 )
             )
         else:
-            self._call = Sync(self._worker_id, self._holdings.statement())
+            self._call = Sync(self._worker_id, self._request())
         self._called_at, self._next_at = now, now + self._interval_seconds
         return self._call
+
+    def _request(self) -> SyncRequest:
+        """The statement, with the data sets where they are news; a repeated one stays as it was."""
+        statement = self._holdings.statement()
+        if self._last is None or self._last.sync_seq != statement.sync_seq:
+            is_news = self.datasets != self._told_datasets
+            datasets = self.datasets if is_news else None
+            self._last = statement.model_copy(update={"datasets": datasets})
+        return self._last
 
     def leave(self) -> None:
         """Give back all there is, as soon as the api hears of it."""
@@ -137,11 +148,15 @@ class Session:
             devices = ", ".join(info.name for info in self._holdings.device_infos)
             _log.info("registered as worker %s (%s) with %s", answer.id, self._name, devices)
             logs.identify(worker=answer.id)
+            assert isinstance(call, Register)
             self._worker_id = answer.id
+            self._told_datasets = call.registration.datasets
             self._interval_seconds = answer.sync_interval_seconds
             self._next_at = self._clock()
             return
         assert isinstance(call, Sync)
+        if call.request.datasets is not None:
+            self._told_datasets = call.request.datasets
         if self._trouble == "silent":
             _log.info("the api answers again")
         self._trouble = None

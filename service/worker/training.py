@@ -17,8 +17,9 @@ from service.worker.messages import Key
 class DeviceSpec:
     """What a device process is started with.
 
-    `name` None takes the first device there is.  `survey` asks for the machine's devices and data
-    sets in the `Hello`.  `threads`, `width`, `compile` and `cache` are the engine's `LaneOptions`.
+    `name` None takes the first device there is.  `survey` asks for the machine's devices and the
+    data sets built in, in the `Hello`.  `threads`, `width`, `compile` and `cache` are the engine's
+    `LaneOptions`.
     """
 
     name: str | None
@@ -84,7 +85,10 @@ class Backend(Protocol):
         """All devices of this machine that it can use."""
         ...
 
-    def datasets(self, data_root: Path | None) -> tuple[DatasetInfo, ...]: ...
+    def datasets(self) -> tuple[DatasetInfo, ...]:
+        """Those that every machine has."""
+        ...
+
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
         """The trainer of one device; fails where the device cannot be used."""
         ...

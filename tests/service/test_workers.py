@@ -398,3 +398,31 @@ def test_values_come_from_the_configuration(store: Store) -> None:
     (order,) = worker.sync().start
     worker.end_all()
     assert all_trials(store)[0].value == value_of(order)
+
+
+def test_data_sets_that_a_worker_gets_later(store: Store) -> None:
+    """New ones are trained on; those that have changed are other data, for other studies."""
+    toy: dict[str, object] = {
+        "name": "toy",
+        "fingerprint": "cd" * 32,
+        "num_rows": 90,
+        "num_features": 4,
+        "num_classes": 3,
+        "has_test_part": True,
+    }
+    worker = FakeWorker(store, num_slots=2)
+    task = {"name": "mlp", "dataset": "toy"}
+    with pytest.raises(InvalidInput, match="RIDGELINE_DATA_ROOT"):
+        post(store, spec(task=task))
+    worker.sync(datasets=[toy])
+    post(store, spec(task=task))
+    orders = worker.sync().start
+    assert [order.data_fingerprint for order in orders] == ["cd" * 32] * 2
+    changed = {**toy, "fingerprint": "ef" * 32}
+    ends = [ended(order) for order in orders]
+    assert worker.sync(datasets=[changed], ended=ends).start == ()
+    reason = str(study_of(store).reason)
+    assert f"no connected worker has the data set toy with the fingerprint {'cd' * 32}" in reason
+    assert "RIDGELINE_DATA_ROOT" in reason
+    post(store, spec("t", task=task))
+    assert {order.data_fingerprint for order in worker.sync().start} == {"ef" * 32}

@@ -13,8 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.tasks.datasets import DatasetCard, DatasetError, cards, load
+from search.tasks import datasets
+from search.tasks.datasets import DataRoot, Dataset, DatasetCard, DatasetError, built_in_cards, load
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
+
+
+def cards(data_root: Path | None) -> list[DatasetCard]:
+    """All data sets of a machine, by name."""
+    found = built_in_cards() + DataRoot(data_root).look().cards
+    return sorted(found, key=lambda card: card.name)
 
 
 def test_built_in_cards() -> None:
@@ -90,6 +97,36 @@ def test_broken_folders_are_left_out_with_a_warning(
     assert "data set leak: its folder is a link that leads out" in warned
 
 
+def test_each_look_reads_only_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read: list[str] = []
+
+    def noted(name: str, data_root: Path | None) -> Dataset:
+        read.append(name)
+        return load(name, data_root)
+
+    monkeypatch.setattr(datasets, "load", noted)
+    write_folder(tmp_path / "one")
+    write_folder(tmp_path / "two")
+    (tmp_path / "empty").mkdir()
+    root = DataRoot(tmp_path)
+    first = root.look()
+    assert root.look() == first
+    assert read == ["empty", "one", "two"]
+    assert len(caplog.messages) == 1, "why a folder is left out is logged once"
+
+    read.clear()
+    write_folder(tmp_path / "empty", num_rows=45)
+    write_folder(tmp_path / "two", num_rows=30)
+    shutil.rmtree(tmp_path / "one")
+    second = root.look()
+    assert read == ["empty", "two"]
+    assert [card.name for card in second.cards] == ["empty", "two"]
+    assert second.left_out == {}
+    assert second.cards[1].fingerprint != first.cards[1].fingerprint
+
+
 def test_root_that_is_not_there_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,7 +155,9 @@ def test_absolute_path_is_no_name(tmp_path: Path) -> None:
 
 
 def test_unknown_names_say_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"breast-cancer, digits, and no data root"):
+    with pytest.raises(
+        DatasetError, match=r"breast-cancer, digits, .*RIDGELINE_DATA_ROOT\) is not"
+    ):
         load("mnist", None)
     with pytest.raises(DatasetError, match="no folder of that name"):
         load("mnist", tmp_path)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.protocol import (
+    DatasetInfo,
     DeviceInfo,
     Refusal,
     RunEnded,
@@ -100,6 +101,8 @@ class FakeApi:
         self.runs: dict[int, ApiRun] = {}
         self.workers: dict[str, ApiWorker] = {}
         self.refused: list[Refusal] = []
+        self.told_datasets: dict[str, tuple[DatasetInfo, ...]] = {}
+        """By worker, those that it has told of since it registered."""
         self.num_calls = 0
         self._failure: Exception | None = None
         self._held_up = False
@@ -164,6 +167,8 @@ class FakeApi:
             if worker.state != "LIVE" and not (worker.state == "GONE" and request.leaving):
                 raise CallFailed(409, f"worker {worker_id} is {worker.state}")
             self._check(worker, request)
+            if request.datasets is not None:
+                self.told_datasets[worker_id] = request.datasets
             answer = self._answer(worker_id, worker, request)
             self._changed.notify_all()
             return answer

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
+from service.protocol import DatasetInfo
 from service.worker import agent as agent_module
 from service.worker.agent import run_worker
 from service.worker.api import CallFailed
+from tests.tasks.idx_files import write_folder
 from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, FakeApi
-from tests.worker.running import Running, new_agent, pid_of, wait_for_death
+from tests.worker.running import Running, at_work, new_agent, pid_of, wait_for_death
 from tests.worker.trainers import DiesAtStart, NoDevice
 
 pytestmark = pytest.mark.slow
@@ -207,3 +209,19 @@ def test_a_worker_over_http(caplog: pytest.LogCaptureFixture) -> None:
     assert "(HTTP 403); it needs a token with the scope worker" in caplog.text
     assert "canary" not in caplog.text
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_folder_that_comes_later_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.worker.folders.LOOK_SECONDS", 0.01)
+    write_folder(tmp_path / "one")
+    api = FakeApi()
+
+    def names(datasets: Sequence[DatasetInfo] | None) -> list[str]:
+        return [dataset.name for dataset in datasets or ()]
+
+    with at_work(new_agent(api, data_root=tmp_path)):
+        api.wait_until(lambda: api.workers)
+        assert names(api.workers["w0"].registration.datasets) == ["one"]
+        write_folder(tmp_path / "new" / "two")
+        (tmp_path / "new" / "two").rename(tmp_path / "two")
+        api.wait_until(lambda: names(api.told_datasets.get("w0")) == ["one", "two"])

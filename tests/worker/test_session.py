@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from service.protocol import RunEnded, StudyRules, SyncResponse, WorkerRegistered
+from service.protocol import DatasetInfo, RunEnded, StudyRules, SyncResponse, WorkerRegistered
 from service.worker.api import CallFailed
 from service.worker.holdings import Holdings
 from service.worker.messages import Hello, Key
@@ -236,3 +236,32 @@ def test_leaving_before_registration_and_after_loss_is_over_at_once(line: Line) 
     other.session.leave()
     other.session.failed(CallFailed(409, "lost"))
     assert other.session.over
+
+
+def test_data_sets_that_change_are_told_until_the_api_has_heard(line: Line) -> None:
+    line.register()
+    assert line.sync().request.datasets is None
+    line.session.answered(NOTHING)
+    toy = DatasetInfo(
+        name="toy",
+        fingerprint="ab" * 32,
+        num_rows=9,
+        num_features=2,
+        num_classes=2,
+        has_test_part=False,
+    )
+    line.session.datasets = (toy,)
+    for _ in range(2):
+        line.wait()
+        assert line.sync().request.datasets == (toy,)
+        line.session.failed(CallFailed(None, "no answer"))
+    line.wait()
+    line.sync()
+    line.session.answered(NOTHING)
+    line.wait()
+    assert line.sync().request.datasets is None
+    line.session.failed(CallFailed(404, "who are you?"))
+    line.wait()
+    assert line.register().registration.datasets == (toy,)
+    line.wait()
+    assert line.sync().request.datasets is None

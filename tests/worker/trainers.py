@@ -210,7 +210,7 @@ class ScriptedBackend:
     def devices(self) -> tuple[str, ...]:
         return "cpu:0", "cpu:1"
 
-    def datasets(self, data_root: Path | None) -> tuple[DatasetInfo, ...]:
+    def datasets(self) -> tuple[DatasetInfo, ...]:
         return ()
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:

@@ -37,8 +37,8 @@ def list_datasets(caller: Reader, api: Api) -> DatasetPage:
 
     `left_out` has the folders of that data root that are none, each with the reason.
     """
-    local = api.local_datasets.cards()
-    left_out = [LeftOut(name=k, reason=v) for k, v in api.local_datasets.left_out().items()]
+    local = api.local_datasets.look()
+    left_out = [LeftOut(name=name, reason=reason) for name, reason in local.left_out.items()]
     with api.store.reading() as tx:
-        found = catalog.datasets(tx, local)
+        found = catalog.datasets(tx, local.cards)
     return DatasetPage(datasets=found, left_out=left_out, next_page_token=None)

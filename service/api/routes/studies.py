@@ -98,15 +98,15 @@ def clone_study(
 def _create(
     caller: Writer, api: Api, once: Idempotent, spec_of: Callable[[Transaction], StudySpec]
 ) -> Response:
-    local, left_out = api.local_datasets.cards(), api.local_datasets.left_out()
+    local = api.local_datasets.look()
     return once.perform(
         caller,
         lambda tx: studies.create(
             tx,
             spec_of(tx),
             owner=caller.token_id,
-            local_datasets=local,
-            left_out=left_out,
+            local_datasets=local.cards,
+            left_out=local.left_out,
             max_open=api.settings.max_open_studies,
         ),
         status=201,
