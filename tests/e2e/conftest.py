@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ class Deployment:
             assert time.monotonic() < deadline, "the worker did not register"
         return process
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: subprocess.Popen[Any]) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
