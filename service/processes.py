@@ -6,6 +6,7 @@ it dies, the kernel closes that end, the child reads end-of-file, and ends.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 DIE_GRACE_SECONDS = 3.0
 """How long a child whose parent has died may tidy up before it is ended hard."""
@@ -65,6 +68,16 @@ def terminate(process: subprocess.Popen[bytes], *, grace_seconds: float) -> int:
     return -signal.SIGKILL if process.returncode is None else process.returncode
 
 
+def signal_at_parents_death(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when the thread that spawned it has ended.
+
+    A stopped process reads no end-of-file, and nor does one whose other threads wait for a lock.
+    Linux alone can do so; elsewhere the end-of-file is all there is.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number))
+
+
 def watch_parent(*, grace_seconds: float = DIE_GRACE_SECONDS) -> None:
     """End this process when the parent that spawned it is gone: SIGTERM first, then hard."""
 
@@ -76,5 +89,6 @@ def watch_parent(*, grace_seconds: float = DIE_GRACE_SECONDS) -> None:
         threading.Event().wait(grace_seconds)
         os._exit(1)
 
+    signal_at_parents_death(signal.SIGCONT)  # where it is stopped, it goes on, and then ends
     stdin = sys.stdin.fileno()
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()

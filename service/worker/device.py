@@ -9,6 +9,7 @@ import faulthandler
 import logging
 import os
 import platform
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from service import logs
+from service.processes import signal_at_parents_death
 from service.protocol import DeviceInfo
 from service.worker.bench import Bench, LogTail, error_text
 from service.worker.messages import CannotStart, FromDevice, Hello, Survey, ToDevice
@@ -67,6 +69,7 @@ def main(
     Raises:
         SystemExit: the device cannot be used, which `events` has been told.
     """
+    signal_at_parents_death(signal.SIGKILL)
     faulthandler.enable()  # a segfault shows where it happened, in the worker's log
     inbox = Inbox(orders, on_end=lambda: os._exit(0))
     tail = _set_up_logging(spec)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,21 @@ def test_a_child_ends_when_its_parent_is_killed(before: str, last_words: bytes) 
     parent.kill()
     rest, _ = parent.communicate(timeout=DEADLINE_SECONDS)
     assert rest == last_words
+
+
+def test_a_child_that_is_stopped_ends_when_its_parent_is_killed() -> None:
+    tidies_up = "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'tidy\\n'), sys.exit()))"
+    stops = "threading.Timer(0, lambda: os.kill(os.getpid(), signal.SIGSTOP)).start()"
+    child = CHILD.format(before=tidies_up, grace_seconds=60).replace(
+        "while True", f"import threading; {stops}\nwhile True"
+    )
+    parent = start_parent(child)
+    (pid,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "T":
+        assert parent.poll() is None
+    parent.kill()
+    rest, _ = parent.communicate(timeout=DEADLINE_SECONDS)
+    assert rest == b"tidy\n"
 
 
 def test_a_child_outlives_no_parent_that_just_returns() -> None:

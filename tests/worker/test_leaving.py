@@ -60,6 +60,13 @@ def test_no_device_process_outlives_a_killed_agent() -> None:
         wait_for_death(device_pid)
 
 
+def test_a_device_process_that_is_stopped_does_not_outlive_its_worker() -> None:
+    with agent_process() as (process, device_pid):
+        os.kill(device_pid, signal.SIGSTOP)
+        process.kill()
+        wait_for_death(device_pid)
+
+
 @pytest.mark.parametrize(
     ("number", "whole_group"),
     [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)],
