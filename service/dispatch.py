@@ -60,11 +60,13 @@ def fill(
 
 
 def orders(tx: Transaction, runs: Iterable[RunOfTrial]) -> Iterator[RunOrder]:
-    """All that a worker needs to train each of `runs`."""
+    """All that a worker needs to train each of `runs`; a study may have been deleted since."""
     studies: dict[int, tuple[StudySpec, dict[str, Any]]] = {}
     for run, number, config, _ in runs:
         if run.study_id not in studies:
             row = tx.studies.get(run.study_id)
+            if row is None:
+                continue
             parts = {"task", "objective", "early_stopping", "penalty", "reproducible"}
             common = row.spec.model_dump(mode="json", include=parts)
             num_to_come = num_planned(row, row.spec) - row.next_number
@@ -223,10 +225,10 @@ def _hand_out(
             live = tx.workers.lock(worker.id)
             if live is None or live.state != "LIVE":
                 break
-            ledger = Ledger(tx, study.id)
-            fingerprint = fingerprint_at(worker, ledger.spec.dataset)
-            if ledger.study.state not in SERVABLE_STUDY:
+            ledger = Ledger.of_found(tx, study.id)
+            if ledger is None or ledger.study.state not in SERVABLE_STUDY:
                 break
+            fingerprint = fingerprint_at(worker, ledger.spec.dataset)
             if ledger.study.data_fingerprint not in (None, fingerprint):
                 break
             ledger.study.data_fingerprint = fingerprint

@@ -14,7 +14,7 @@ from search.samplers.base import Suggestion
 from search.seeds import derive
 from search.spec import StudySpec
 from service import metrics
-from service.errors import StaleAttempt
+from service.errors import NotFound, StaleAttempt
 from service.lifecycle import (
     OPEN_STUDY,
     OPEN_TRIAL,
@@ -69,6 +69,14 @@ class Ledger:
     def __init__(self, tx: Transaction, study_id: int) -> None:
         self._tx = tx
         self.study = tx.studies.lock(study_id)
+
+    @classmethod
+    def of_found(cls, tx: Transaction, study_id: int) -> Ledger | None:
+        """Of a study that was found before; None where it has been deleted since."""
+        try:
+            return cls(tx, study_id)
+        except NotFound:
+            return None
 
     @property
     def spec(self) -> StudySpec:

@@ -80,12 +80,14 @@ def look_for_enqueued(
 
 
 def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Proposal | None:
-    """Suggestions for the next `count` trials at most; None where the study must wait or is full.
+    """Suggestions for the next `count` trials at most.
 
-    Opens a read-only transaction of its own and computes after it has ended; see `look`.
+    None where the study must wait, is full or has been deleted.  Opens a read-only transaction of
+    its own and computes after it has ended; see `look`.
     """
     with store.reading() as tx:
-        outlook = look(store, tx, tx.studies.get(study_id), count, reserve=reserve)
+        study = tx.studies.get(study_id)
+        outlook = None if study is None else look(store, tx, study, count, reserve=reserve)
     return None if outlook is None else outlook.propose()
 
 
@@ -131,11 +133,10 @@ def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
     Raises:
         NotFound: there is no such trial, or no sampler was asked about it.
     """
-    study = tx.studies.get(study_id)
+    study, trial = tx.studies.get(study_id), tx.trials.find(study_id, number)
+    if study is None or trial is None or trial.seen_revision is None:
+        raise NotFound(f"no trial {number} of the study was chosen by a sampler")
     spec = study.spec
-    trial = tx.trials.find(study_id, number)
-    if trial is None or trial.seen_revision is None:
-        raise NotFound(f"no trial {number} of {study.name} was chosen by a sampler")
     history = History(spec.space)
     for earlier in tx.trials.page(study_id, limit=number):
         put(history, earlier)

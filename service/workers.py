@@ -32,6 +32,8 @@ from service.store.session import Store, Transaction
 
 log = logging.getLogger(__name__)
 
+_GONE = "no such run"
+
 MAX_ORDERS = 1_000
 """Runs in one answer; a worker that has room for more gets them with its next calls."""
 
@@ -143,8 +145,8 @@ def expire(store: Store) -> int:
             tx.count(metrics.LEASES_EXPIRED.labels("program"), num_handed_back)
     for study_id in overdue:
         with store.transaction() as tx:
-            ledger = Ledger(tx, study_id)
-            if not ledger.study.stopping:
+            ledger = Ledger.of_found(tx, study_id)
+            if ledger is not None and not ledger.study.stopping:
                 ledger.stop()
                 ledger.wind_up()
     studies.wind_up_all(store)
@@ -226,11 +228,14 @@ def _take(
     """Reports, ends and programs of runs, study by study in the order of their ids."""
     study_of = tx.runs.studies_of(sorted({said.key[0] for said in part}))
     unknown = [said for said in part if said.key[0] not in study_of]
-    refused = [_refusal(said, "unknown_run", "no such run") for said in unknown]
+    refused = [_refusal(said, "unknown_run", _GONE) for said in unknown]
     known = [said for said in part if said.key[0] in study_of]
     for study_id in sorted({study_of[said.key[0]] for said in known}):
-        ledger = Ledger(tx, study_id)
+        ledger = Ledger.of_found(tx, study_id)
         here = [said for said in known if study_of[said.key[0]] == study_id]
+        if ledger is None:
+            refused += [_refusal(said, "unknown_run", _GONE) for said in here]
+            continue
         runs = tx.runs.get([said.key[0] for said in here])  # under the study's lock
         news = []
         for said in here:
@@ -329,7 +334,8 @@ def _newer_rules(
 ) -> Iterator[StudyRules]:
     """The pruning rules of some studies, as far as a worker lacks them."""
     for study_id in sorted(study_ids):
-        rules = pruning.rules_of(store, tx, tx.studies.get(study_id))
+        study = tx.studies.get(study_id)
+        rules = None if study is None else pruning.rules_of(store, tx, study)
         if rules is None or rules.version <= known.get(rules.study, 0):
             continue
         if rules.thresholds or rules.study in known:
@@ -352,7 +358,9 @@ def _by_study(runs: Iterable[RunRow]) -> dict[int, list[RunRow]]:
 
 def _hand_back(tx: Transaction, study_id: int, runs: Sequence[RunRow]) -> int:
     """Hand those of a study's runs back that nobody ended or renewed since; how many there are."""
-    ledger = Ledger(tx, study_id)
+    ledger = Ledger.of_found(tx, study_id)
+    if ledger is None:
+        return 0
     now = tx.runs.get([run.id for run in runs])
     silent = [now[run.id] for run in runs if _claim(now[run.id]) == _claim(run)]
     ledger.take([News(run, outcome=outcomes.handed_back()) for run in silent])

@@ -87,12 +87,14 @@ class Studies:
         )
         return None if row is None else _study(row)
 
-    def get(self, study_id: int) -> StudyRow:
-        return _study(
+    def get(self, study_id: int) -> StudyRow | None:
+        """A study that was found before; None where it has been deleted since."""
+        row = (
             self._connection.execute(select(*_COLUMNS).where(studies.c.id == study_id))
             .mappings()
-            .one()
+            .first()
         )
+        return None if row is None else _study(row)
 
     def lock(self, study_id: int) -> StudyRow:
         """The study, locked against every other transaction until this one ends.

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
 import optuna
 import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy import func, select, text
 
-from service import studies, trials
+from service import projection, studies, trials, workers
 from service.errors import Conflict, NotFound
 from service.external_protocol import SuggestRequest
-from service.store.session import Store
+from service.store.rows import StudyRow
+from service.store.session import Store, Transaction
+from service.store.studies import Studies
 from service.store.tables import metadata
-from tests.service.factory import FakeWorker, ended, external, post, spec, study_of
+from tests.conftest import ManualClock
+from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, study_of
 
 KEPT = {"rl_deleted_studies", "rl_workers"}
 
@@ -128,3 +134,115 @@ def test_a_history_in_memory_is_not_taken_for_another_studys(store: Store) -> No
         assert numbers == list(range(31))
         tell(store, "cancel")
         delete(store)
+
+
+class Meanwhile:
+    """Another process, which deletes the study `s` at the `moment`-th chance that it has.
+
+    It has one before each transaction, and on PostgreSQL within one, until the study is locked.
+    """
+
+    def __init__(self, store: Store, moment: int, patch: pytest.MonkeyPatch) -> None:
+        self.num_left = moment
+        url = store.url.render_as_string(hide_password=False)
+        self._other = Store(url, clock=ManualClock(), project=projection.project)
+        transaction, reading, lock = Store.transaction, Store.reading, Studies.lock
+        locks_tables = store.url.get_backend_name() == "sqlite"
+
+        @contextmanager
+        def changing(store: Store) -> Iterator[Transaction]:
+            self._chance(store)
+            with transaction(store) as tx:
+                yield tx
+
+        @contextmanager
+        def looking(store: Store) -> Iterator[Transaction]:
+            self._chance(store)
+            with reading(store) as tx:
+                yield tx
+
+        def locking(studies: Studies, study_id: int) -> StudyRow:
+            if not locks_tables and not studies._locked:
+                self._chance(store)
+            return lock(studies, study_id)
+
+        patch.setattr(Store, "transaction", changing)
+        patch.setattr(Store, "reading", looking)
+        patch.setattr(Studies, "lock", locking)
+
+    @property
+    def has_come(self) -> bool:
+        return self.num_left < 0
+
+    def close(self) -> None:
+        self._other.close()
+
+    def _chance(self, store: Store) -> None:
+        if store is self._other:
+            return
+        self.num_left -= 1
+        if self.num_left == -1:
+            tell(self._other, "cancel")
+            delete(self._other)
+
+
+@contextmanager
+def deleted_meanwhile(store: Store, moment: int) -> Iterator[Meanwhile]:
+    with pytest.MonkeyPatch.context() as patch:
+        other = Meanwhile(store, moment, patch)
+        yield other
+        other.close()
+
+
+def num_held(store: Store) -> int:
+    with store.reading() as tx:
+        return sum(tx.runs.num_held().values())
+
+
+def _say(store: Store, worker: FakeWorker) -> None:
+    """Report and end a run of each study, and ask for others."""
+    worker.num_places = 4
+    metrics = {"validation_accuracy": 0.5}
+    orders = list(worker.held.values())[:2]
+    reports = [
+        {"run": one.run, "attempt": one.attempt, "epoch": 1, "metrics": metrics} for one in orders
+    ]
+    worker.sync(reports=reports, ended=[ended(one) for one in orders])
+    worker.sync()
+    assert study_of(store, "t").trials.complete == 1
+
+
+def _leave(store: Store, worker: FakeWorker) -> None:
+    worker.sync(leaving=True, free_slots={})
+    assert num_held(store) == 0
+
+
+def _is_lost(store: Store, worker: FakeWorker) -> None:
+    assert workers.expire(store) in (1, 2)
+    assert num_held(store) == 0
+
+
+@pytest.mark.parametrize("move", [_say, _leave, _is_lost])
+def test_a_study_that_is_deleted_at_any_moment_of_a_workers_call(
+    move: Callable[[Store, FakeWorker], None], store: Store, clock: ManualClock
+) -> None:
+    """The others have what the worker said, and it goes on."""
+    moment, has_come = 0, True
+    while has_come:
+        pruner = {"name": "median", "startup": 1}
+        for name in ("s", "t"):
+            post(store, spec(name, pruner=pruner, budget={"trials": 6, "seconds": 10.0}))
+        worker = FakeWorker(store, num_slots=2)
+        worker.sync()
+        assert {order.study for order in worker.held.values()} == {"s", "t"}
+        if move is _is_lost:
+            clock.advance(SETTINGS.lease_seconds + 1)  # and the time of both studies is up
+        with deleted_meanwhile(store, moment) as other:
+            move(store, worker)
+            has_come = other.has_come
+        for name in ("s", "t"):
+            with suppress(NotFound):
+                tell(store, "cancel", name)
+                delete(store, name)
+        moment += 1
+    assert moment > 2
