@@ -30,6 +30,8 @@ from service.store.session import Transaction
 Remember = Callable[[Transaction, BaseModel], None]
 """Stores an answer in the transaction that makes it true."""
 
+CheckReplay = Callable[[Transaction, Mapping[str, Any]], None]
+
 REPLAYED = "Idempotency-Replayed"
 
 
@@ -53,11 +55,13 @@ class Once:
         *,
         status: int = 200,
         before: Callable[[], None] | None = None,
+        check_replay: CheckReplay = lambda _tx, _answer: None,
     ) -> Response:
         """The answer of `effect`, which runs in one transaction.
 
         Args:
             before: what goes before it in other transactions, and may be repeated.
+            check_replay: raises where an answer given before is true no more.
 
         Raises:
             RequestInFlight: the first request with this key is being answered now.
@@ -72,10 +76,15 @@ class Once:
                 remember(tx, result)
             return result
 
-        return self.perform_action(caller, action, status=status)
+        return self.perform_action(caller, action, status=status, check_replay=check_replay)
 
     def perform_action(
-        self, caller: Caller, action: Callable[[Remember], BaseModel], *, status: int = 200
+        self,
+        caller: Caller,
+        action: Callable[[Remember], BaseModel],
+        *,
+        status: int = 200,
+        check_replay: CheckReplay = lambda _tx, _answer: None,
     ) -> Response:
         """The same for an action that opens its own transactions and calls `remember` in one."""
         if self.key is None:
@@ -115,6 +124,8 @@ class Once:
             raise InvalidInput(
                 [("Idempotency-Key", "came with another body before; use a new key")]
             )
+        with self.api.store.reading() as tx:
+            check_replay(tx, first["answer"])
         return JSONResponse(first["answer"], first["status"], {REPLAYED: "true"})
 
     def _first_answer(self, scope: str, key: str) -> Mapping[str, Any] | None:

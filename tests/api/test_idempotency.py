@@ -216,3 +216,20 @@ def test_keys_that_cannot_be(client: httpx.Client, key: str) -> None:
     headers = {b"Idempotency-Key": key.encode("latin-1")}
     answer = client.post("/v1/studies/s:pause", headers=headers)
     assert "Idempotency-Key" in fields(answer)
+
+
+def test_the_key_of_a_deleted_study_makes_no_other_and_says_so(
+    client: httpx.Client, clock: ManualClock
+) -> None:
+    ok(client.post("/v1/studies", json=EXTERNAL, headers=KEY), 201)
+    ok(client.post("/v1/studies/x:clone", json={"name": "y"}, headers=KEY), 201)
+    for name in ("x", "y"):
+        ok(client.post(f"/v1/studies/{name}:cancel"))
+    ok(client.delete("/v1/studies/y", headers={"If-Match": "*"}))
+    answer = problem(client.post("/v1/studies/x:clone", json={"name": "y"}, headers=KEY), 409)
+    assert answer["detail"].startswith("the study y that this Idempotency-Key has made was deleted")
+    ok(client.delete("/v1/studies/x", headers={"If-Match": "*"}))
+    problem(client.post("/v1/studies", json=EXTERNAL, headers=KEY), 409)
+    clock.advance(1)
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    problem(client.post("/v1/studies", json=EXTERNAL, headers=KEY), 409)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
@@ -20,7 +20,7 @@ from service.api.idempotency import Idempotent
 from service.api.openapi import problems, takes
 from service.api.pages import PageSize, StudyCursor, StudyPage, next_page_token
 from service.api.routes.params import StudyPath
-from service.errors import PreconditionFailed, PreconditionRequired
+from service.errors import Conflict, PreconditionFailed, PreconditionRequired
 from service.lifecycle import StudyState
 from service.resources import CloneRequest, ExtendRequest, RetryRequest, Study, Trial
 from service.store.session import Transaction
@@ -110,7 +110,18 @@ def _create(
             max_open=api.settings.max_open_studies,
         ),
         status=201,
+        check_replay=_check_is_there,
     )
+
+
+def _check_is_there(tx: Transaction, answer: Mapping[str, Any]) -> None:
+    """A key makes one study, and does not pretend that a deleted one is there."""
+    row = tx.studies.find(answer["name"])
+    if row is None or row.created_at != answer["created_at"]:
+        raise Conflict(
+            f"the study {answer['name']} that this Idempotency-Key has made was deleted since; "
+            "use a new key for another one"
+        )
 
 
 @router.post(
