@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +15,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
+
+_CERTIFICATE = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+"""How OpenSSL names a certificate in a folder: by a hash of its subject."""
 
 
 class InvalidEnvironment(ValueError):
@@ -76,12 +80,19 @@ def tls_context() -> ssl.SSLContext:
     Raises:
         InvalidEnvironment: the variable names no certificates.
     """
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    variable, path = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folder)
     try:
+        # OpenSSL would look into the folder when it connects, and not say that there is nothing.
+        if folder and not file and not any(map(_CERTIFICATE.fullmatch, os.listdir(folder))):
+            raise InvalidEnvironment(
+                f"SSL_CERT_DIR: {folder}: holds no certificates under the names that "
+                "`openssl rehash` gives them"
+            )
         return httpx.create_ssl_context()
     except OSError as exc:  # ssl.SSLError is one
-        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
         reason = "holds no certificates" if isinstance(exc, ssl.SSLError) else exc.strerror
-        raise InvalidEnvironment(f"{variable}: {os.environ.get(variable)}: {reason}") from exc
+        raise InvalidEnvironment(f"{variable}: {path}: {reason}") from exc
 
 
 def is_loopback(host: str) -> bool:

@@ -205,6 +205,8 @@ def test_what_is_no_url_and_no_token(ridgeline: Ridgeline) -> None:
     [
         ("ALL_PROXY", "socks5://127.0.0.1:1", "http://ridgeline.invalid:8000"),
         ("SSL_CERT_FILE", "/absent.pem", "https://ridgeline.invalid"),
+        ("SSL_CERT_DIR", "/absent", "https://ridgeline.invalid"),
+        ("SSL_CERT_DIR", "/proc/self/fd", "https://ridgeline.invalid"),
     ],
 )
 def test_a_variable_of_the_network_is_named(
@@ -215,6 +217,7 @@ def test_a_variable_of_the_network_is_named(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)  # it goes before SSL_CERT_DIR
     monkeypatch.setenv(variable, value)
     assert told(ridgeline, "studies", url=url).startswith(f"{variable}: ")
     assert ridgeline("worker", url=url).exit_code == 2
