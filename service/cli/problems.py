@@ -42,16 +42,16 @@ class OneLineErrors(TyperGroup):
         except typer.TyperException as exc:
             path = getattr(getattr(exc, "ctx", None), "command_path", None)
             see = f" (see {path} --help)" if path else ""
-            _complain(f"{exc.format_message().rstrip('.')}{see}")
+            complain(f"{exc.format_message().rstrip('.')}{see}")
             status = exc.exit_code
         except Problem as exc:
             for line in exc.lines:
-                _complain(line)
+                complain(line)
             status = exc.exit_code
         except (ClientError, ServiceError) as exc:
             refused = isinstance(exc, ApiError) and exc.status == HTTPStatus.UNAUTHORIZED
             token = "; RIDGELINE_TOKEN or RIDGELINE_TOKEN_FILE gives the token" if refused else ""
-            _complain(f"{exc}{token}")
+            complain(f"{exc}{token}")
             status = 2 if isinstance(exc, InvalidInput) else 1
         except typer.Abort:
             status = 1
@@ -143,6 +143,7 @@ class _CheckedOutput:
             os.close(null)
 
 
-def _complain(line: str) -> None:
+def complain(line: str) -> None:
+    """Tell something on standard error, where that can be written to."""
     with suppress(OSError):  # there is no other place to tell that this one is full
         print(f"ridgeline: {printable(line)}", file=sys.stderr, flush=True)

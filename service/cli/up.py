@@ -16,7 +16,7 @@ import typer
 from service import processes
 from service.cli.environment import DEFAULT_URL, load_settings, own_command
 from service.cli.options import DataRootOption, DieWithParentOption, PortOption
-from service.cli.problems import Problem, file_problems
+from service.cli.problems import Problem, complain, file_problems
 from service.cli.sockets import listen
 from service.cli.supervisor import Part, Supervisor
 from service.client import Client
@@ -62,7 +62,7 @@ def up(
             others.append(_part("worker", settings, env, "worker", "--token-from-database"))
         if socket is not None:
             others.append(_dashboard_part(settings, env))
-        supervisor = Supervisor(api, others, say=lambda line: print(line, file=sys.stderr))
+        supervisor = Supervisor(api, others, say=complain)
         client = stack.enter_context(Client(url, retry_delays_seconds=()))
         supervisor.run(
             client.is_ready, lambda: _say_ready(url, settings.home, dashboard=not no_dashboard)

@@ -67,11 +67,12 @@ class Up:
 
 
 @contextmanager
-def up(home: Path, *options: str) -> Iterator[Up]:
+def up(home: Path, *options: str, stderr: int | None = None) -> Iterator[Up]:
     env = {name: text for name, text in os.environ.items() if not name.startswith("RIDGELINE_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "service.cli", "up", "--home", str(home), "--port", "0", *options],
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         env={**env, "PYTHONUNBUFFERED": "1"},
         process_group=0,
@@ -139,7 +140,11 @@ def test_no_process_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_parts_that_are_killed_start_again_and_the_study_completes(tmp_path: Path) -> None:
-    with up(tmp_path, "--no-dashboard") as service:
+    """Nor does it end where it cannot tell of them."""
+    with (
+        open("/dev/full", "wb") as full,
+        up(tmp_path, "--no-dashboard", stderr=full.fileno()) as service,
+    ):
         with Client(service.url, retry_delays_seconds=[0.5] * 100) as client:
             client.create_study({**SPEC, "budget": {"trials": 20, "epochs": 20}})
             events = client.events("s")
