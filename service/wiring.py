@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from sqlalchemy.exc import DBAPIError
 
 from service import projection
@@ -17,6 +21,31 @@ def open_store(settings: Settings) -> Store:
     return Store(settings.resolved_database_url, clock=DatabaseClock(), project=projection.project)
 
 
+def check_database(settings: Settings) -> None:
+    """See whether there is a database of this version, and change nothing.
+
+    Raises:
+        InvalidInput: the URL is none that this service can use.
+        Unavailable: the database cannot be reached, or there is none.
+        Conflict: it is of another version.
+    """
+    text = settings.resolved_database_url
+    url = parse_url(text, "RIDGELINE_DATABASE_URL")
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+        raise Unavailable(f"there is no database {url.database}")
+    with _reached():
+        if not migrate.is_current(text):
+            raise Conflict("the database is not of this version: run `ridgeline migrate` first")
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as exc:
+        raise Unavailable(f"the database cannot be used: {exc.orig}") from exc
+
+
 def migrate_database(settings: Settings) -> None:
     """Create or upgrade the schema, ours and Optuna's; safe to call from several processes.
 
@@ -28,8 +57,7 @@ def migrate_database(settings: Settings) -> None:
     url = settings.resolved_database_url
     parse_url(url, "RIDGELINE_DATABASE_URL")
     try:
-        migrate.upgrade(url, prepare=projection.prepare)
-    except DBAPIError as exc:
-        raise Unavailable(f"the database cannot be used: {exc.orig}") from exc
+        with _reached():
+            migrate.upgrade(url, prepare=projection.prepare)
     except RuntimeError as exc:
         raise Conflict(str(exc)) from exc

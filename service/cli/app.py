@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from service.cli import serving, studies, tokens
+from service.cli.doctor import doctor
 from service.cli.help_text import Command
 from service.cli.problems import OneLineErrors
 from service.cli.up import up
@@ -40,6 +41,7 @@ app.command(cls=Command)(up)
 app.command(cls=Command)(serving.serve)
 app.command(cls=Command)(serving.worker)
 app.command(cls=Command)(serving.migrate)
+app.command(cls=Command)(doctor)
 app.add_typer(tokens.app, name="token")
 app.command(cls=Command)(studies.run)
 app.command("studies", cls=Command)(studies.list_studies)

@@ -66,6 +66,23 @@ def open_database(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
+@contextmanager
+def open_current_database(settings: Settings) -> Iterator[Store]:
+    """The database as it stands: nothing is created and nothing brought up to date.
+
+    Raises:
+        ServiceError: what `wiring.check_database` raises.
+    """
+    from service import wiring
+
+    wiring.check_database(settings)
+    store = wiring.open_store(settings)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
 def open_client() -> Client:
     """A client for the service that the environment names.
 

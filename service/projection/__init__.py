@@ -28,8 +28,9 @@ from typing import Any
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, and_, select, update
 
+from service.projection.comparing import differences
 from service.projection.optuna_tables import STUDIES
-from service.projection.study import delete_copy, forget_copy, write_study
+from service.projection.study import delete_copy, delete_rows, forget_copy, write_study
 from service.projection.trials import write_trials
 from service.store.studies import SPEC_TEXT, parsed_spec
 from service.store.tables import studies
@@ -70,18 +71,7 @@ def project(connection: Connection, study_id: int) -> None:
         NameTaken: Optuna's tables have a study of this name that is not a copy of ours.
         SQLAlchemyError: anything the database refuses.
     """
-    study: Any = connection.execute(
-        select(*_COLUMNS, SPEC_TEXT, STUDIES.c.study_id.label("copy_id"))
-        .outerjoin(
-            STUDIES,
-            # SQLite gives the id of a deleted study to the next one.
-            and_(
-                STUDIES.c.study_id == studies.c.optuna_study_id,
-                STUDIES.c.study_name == studies.c.name,
-            ),
-        )
-        .where(studies.c.id == study_id)
-    ).first()
+    study = _with_copy(connection, study_id)
     if study is None:
         delete_copy(connection, study_id)
         return
@@ -99,3 +89,45 @@ def project(connection: Connection, study_id: int) -> None:
         .where(studies.c.id == study_id)
         .values(optuna_study_id=copy_id, projected_revision=study.revision, projection_error=None)
     )
+
+
+def compare(connection: Connection, study_id: int) -> list[str]:
+    """What is not as it should be in the copy of a study, read and compared as a whole.
+
+    Args:
+        connection: of one consistent view of the database.
+    """
+    study = _with_copy(connection, study_id)
+    if study is None:
+        return []
+    if study.projection_error is not None:
+        return [f"all since revision {study.projected_revision} ({study.projection_error})"]
+    if study.copy_id is None:
+        return ["all of it: it was deleted or renamed"]
+    if study.projected_revision != study.revision:
+        return [f"all since revision {study.projected_revision}"]
+    return list(differences(connection, study, parsed_spec(study.spec), study.copy_id))
+
+
+def rebuild(connection: Connection, study_id: int) -> None:
+    """Delete the copy of a study and make it anew; otherwise as `project`."""
+    study = _with_copy(connection, study_id)
+    if study is not None and study.copy_id is not None:
+        delete_rows(connection, study.copy_id)
+    project(connection, study_id)
+
+
+def _with_copy(connection: Connection, study_id: int) -> Any:
+    """Our row of a study with the id of its copy as `copy_id`, None where that is gone."""
+    return connection.execute(
+        select(*_COLUMNS, SPEC_TEXT, STUDIES.c.study_id.label("copy_id"))
+        .outerjoin(
+            STUDIES,
+            # SQLite gives the id of a deleted study to the next one.
+            and_(
+                STUDIES.c.study_id == studies.c.optuna_study_id,
+                STUDIES.c.study_name == studies.c.name,
+            ),
+        )
+        .where(studies.c.id == study_id)
+    ).first()

@@ -23,8 +23,7 @@ def span_to_write(
     above_revision: int,
 ) -> tuple[int, int]:
     """(kept, reached): steps up to `kept` are right as they stand, the last to be is `reached`."""
-    furthest = max((run.last_epoch for run in its_runs), default=0)
-    reached = min((run.last_epoch for run in its_runs if run.state in OPEN_RUN), default=furthest)
+    reached = last_step(its_runs)
     # Reports that came since, and the end of a run whose reports may have gone before it, change
     # the mean from there on.
     changed = [first_new_epochs[run.id] - 1 for run in its_runs if run.id in first_new_epochs]
@@ -34,6 +33,12 @@ def span_to_write(
         if run.state not in OPEN_RUN and run.revision > above_revision
     ]
     return min(trial.last_step, reached, *changed), reached
+
+
+def last_step(its_runs: Sequence[Row[Any]]) -> int:
+    """The last epoch that every run of a trial has passed."""
+    furthest = max((run.last_epoch for run in its_runs), default=0)
+    return min((run.last_epoch for run in its_runs if run.state in OPEN_RUN), default=furthest)
 
 
 def write_steps(
@@ -51,18 +56,24 @@ def write_steps(
             ),
             [{"copy": copy_ids[trial.id], "kept": spans[trial.id][0]} for trial in outdated],
         )
-    rows = []
+    insert_rows(connection, STEPS, list(step_rows(connection, copy_ids, spans, metric)))
+
+
+def step_rows(
+    connection: Connection,
+    copy_ids: Mapping[int, int],
+    spans: Mapping[int, tuple[int, int]],
+    metric: str,
+) -> Iterator[dict[str, Any]]:
+    """The steps after the first number of each span, up to the second."""
     for trial_id, step, of_runs in _reported(connection, spans, metric):
         value, kind = stored_step_value(mean(of_runs))
-        rows.append(
-            {
-                "trial_id": copy_ids[trial_id],
-                "step": step,
-                "intermediate_value": value,
-                "intermediate_value_type": kind,
-            }
-        )
-    insert_rows(connection, STEPS, rows)
+        yield {
+            "trial_id": copy_ids[trial_id],
+            "step": step,
+            "intermediate_value": value,
+            "intermediate_value_type": kind,
+        }
 
 
 def _reported(

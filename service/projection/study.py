@@ -64,6 +64,11 @@ def delete_copy(connection: Connection, study_id: int) -> None:
     ).scalar()
     if copy_id is None:
         return
+    delete_rows(connection, copy_id)
+
+
+def delete_rows(connection: Connection, copy_id: int) -> None:
+    """Delete a study of Optuna's tables with all that belongs to it."""
     trial_ids = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == copy_id)
     for table in (PARAMS, VALUES, STEPS, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, HEARTBEATS):
         connection.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
@@ -84,8 +89,16 @@ def write_study(
         NameTaken: the study is new and its name is not free.
     """
     copy_id: int = _create(connection, spec) if study.copy_id is None else study.copy_id
-    _set_attributes(connection, STUDY_USER_ATTRS, copy_id, _user_attributes(study, spec))
+    attributes = user_attributes(study, spec)
+    _set_attributes(connection, STUDY_USER_ATTRS, copy_id, attributes)
     if study.state_revision > above_revision:
+        # A study that goes on has no reason any more.
+        gone = [key for key, value in attributes.items() if value is None]
+        connection.execute(
+            delete(STUDY_USER_ATTRS).where(
+                STUDY_USER_ATTRS.c.study_id == copy_id, STUDY_USER_ATTRS.c.key.in_(gone)
+            )
+        )
         # Chunks of a longer note before this one would be read as its end.
         connection.execute(
             delete(STUDY_SYSTEM_ATTRS).where(
@@ -93,12 +106,17 @@ def write_study(
                 STUDY_SYSTEM_ATTRS.c.key.startswith(_NOTE_CHUNK, autoescape=True),
             )
         )
-        attributes = {_METRIC_NAMES: [spec.objective.metric], _NOTE_VERSION: study.state_revision}
-        note = "\n".join(_note(spec))
-        for index, start in enumerate(range(0, len(note), _NOTE_CHUNK_CHARACTERS)):
-            attributes[f"{_NOTE_CHUNK}{index}"] = note[start : start + _NOTE_CHUNK_CHARACTERS]
-        _set_attributes(connection, STUDY_SYSTEM_ATTRS, copy_id, attributes)
+        _set_attributes(connection, STUDY_SYSTEM_ATTRS, copy_id, system_attributes(study, spec))
     return copy_id
+
+
+def system_attributes(study: Row[Any], spec: StudySpec) -> dict[str, Any]:
+    """What makes readers name the metric and show the note."""
+    attributes = {_METRIC_NAMES: [spec.objective.metric], _NOTE_VERSION: study.state_revision}
+    note = "\n".join(_note(spec))
+    for index, start in enumerate(range(0, len(note), _NOTE_CHUNK_CHARACTERS)):
+        attributes[f"{_NOTE_CHUNK}{index}"] = note[start : start + _NOTE_CHUNK_CHARACTERS]
+    return attributes
 
 
 def _set_attributes(
@@ -121,14 +139,18 @@ def _create(connection: Connection, spec: StudySpec) -> int:
             f"Optuna's tables have another study named {spec.name}; rename or delete that one, "
             "and the copy of this study is made with its next change"
         ) from exc
-    direction = StudyDirection[spec.objective.direction.upper()]
     connection.execute(
-        insert(DIRECTIONS).values(study_id=copy_id, objective=0, direction=direction)
+        insert(DIRECTIONS).values(study_id=copy_id, objective=0, direction=direction(spec))
     )
     return copy_id
 
 
-def _user_attributes(study: Row[Any], spec: StudySpec) -> dict[str, Any]:
+def direction(spec: StudySpec) -> StudyDirection:
+    return StudyDirection[spec.objective.direction.upper()]
+
+
+def user_attributes(study: Row[Any], spec: StudySpec) -> dict[str, Any]:
+    """How the study stands; None where there is nothing to tell."""
     return {
         "state": study.state,
         "stopping": study.stopping,

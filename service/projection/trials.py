@@ -44,24 +44,25 @@ def write_trials(
 ) -> None:
     """Write every trial that changed past `above_revision`, in the order of their numbers."""
     first_new_epochs = _first_new_epochs(connection, study_id, above_revision)
-    for changed in _changed_trials(connection, study_id, above_revision):
+    for changed in changed_trials(connection, study_id, above_revision):
         new = [trial for trial in changed if trial.optuna_trial_id is None]
         ended = [trial for trial in changed if trial.state not in OPEN_TRIAL]
-        its_runs = _runs(connection, [trial.id for trial in changed])
+        its_runs = runs_of(connection, [trial.id for trial in changed])
         copy_ids = {trial.id: trial.optuna_trial_id for trial in changed}
         copy_ids |= _insert_trials(connection, copy_id, new)
-        _insert_params(connection, copy_ids, new, spec)
+        insert_rows(connection, PARAMS, list(param_rows(copy_ids, new, spec)))
         spans = {
             trial.id: span_to_write(trial, its_runs[trial.id], first_new_epochs, above_revision)
             for trial in changed
         }
         write_steps(connection, copy_ids, changed, spans, spec.objective.metric)
-        _insert_values(connection, copy_ids, ended)
-        _insert_attributes(connection, copy_ids, new, ended, its_runs)
+        insert_rows(connection, VALUES, list(value_rows(copy_ids, ended)))
+        attributes = trial_attribute_rows(copy_ids, new, ended, its_runs)
+        insert_rows(connection, TRIAL_USER_ATTRS, attributes)
         _update_states(connection, changed)
 
 
-def _changed_trials(
+def changed_trials(
     connection: Connection, study_id: int, above_revision: int
 ) -> Iterator[Sequence[Row[Any]]]:
     """Trials to write, in chunks, with the state and the last step that their copies have.
@@ -111,7 +112,7 @@ def _first_new_epochs(
     return {row.run_id: row.first_epoch for row in connection.execute(query)}
 
 
-def _runs(connection: Connection, trial_ids: Sequence[int]) -> RunsByTrial:
+def runs_of(connection: Connection, trial_ids: Sequence[int]) -> RunsByTrial:
     """The runs of each trial, in the order of their replicates, with their last reported epoch."""
     last_epoch = (
         select(func.max(reports.c.epoch)).where(reports.c.run_id == runs.c.id).scalar_subquery()
@@ -134,7 +135,7 @@ def _insert_trials(connection: Connection, copy_id: int, new: Sequence[Row[Any]]
     """Give each new trial its Optuna id, rising with its number; the ids, by ours."""
     if not new:
         return {}
-    rows = [{"study_id": copy_id, "number": trial.number, **_state(trial)} for trial in new]
+    rows = [{"study_id": copy_id, "number": trial.number, **state_of(trial)} for trial in new]
     # Sorting by parameter order, SQLAlchemy would send SQLite one row at a time.
     query = insert(TRIALS).returning(TRIALS.c.number, TRIALS.c.trial_id)
     by_number = {row.number: row.trial_id for row in connection.execute(query, rows)}
@@ -152,65 +153,55 @@ def _insert_trials(connection: Connection, copy_id: int, new: Sequence[Row[Any]]
     return copy_ids
 
 
-def _insert_params(
-    connection: Connection,
-    copy_ids: Mapping[int, int],
-    new: Sequence[Row[Any]],
-    spec: StudySpec,
-) -> None:
+def param_rows(
+    copy_ids: Mapping[int, int], new: Iterable[Row[Any]], spec: StudySpec
+) -> Iterator[dict[str, Any]]:
+    """The parameters, written with a trial's copy."""
     by_name = distributions(spec.space)
     as_json = {name: distribution_to_json(by_name[name]) for name in by_name}
-    rows = [
-        {
-            "trial_id": copy_ids[trial.id],
-            "param_name": name,
-            "param_value": by_name[name].to_internal_repr(value),
-            "distribution_json": as_json[name],
-        }
-        for trial in new
-        for name, value in to_optuna(spec.space, trial.config).items()
-    ]
-    insert_rows(connection, PARAMS, rows)
+    for trial in new:
+        for name, value in to_optuna(spec.space, trial.config).items():
+            yield {
+                "trial_id": copy_ids[trial.id],
+                "param_name": name,
+                "param_value": by_name[name].to_internal_repr(value),
+                "distribution_json": as_json[name],
+            }
 
 
-def _insert_attributes(
-    connection: Connection,
+def trial_attribute_rows(
     copy_ids: Mapping[int, int],
     new: Iterable[Row[Any]],
     ended: Iterable[Row[Any]],
     its_runs: RunsByTrial,
-) -> None:
+) -> list[dict[str, Any]]:
     """Written once: where a trial comes from with its copy, its results at its end."""
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
     for trial in new:
         attributes[copy_ids[trial.id]] |= origin_attributes(trial, its_runs[trial.id])
     for trial in ended:
         attributes[copy_ids[trial.id]] |= result_attributes(trial, its_runs[trial.id])
-    insert_rows(connection, TRIAL_USER_ATTRS, attribute_rows("trial_id", attributes))
+    return attribute_rows("trial_id", attributes)
 
 
-def _insert_values(
-    connection: Connection, copy_ids: Mapping[int, int], ended: Iterable[Row[Any]]
-) -> None:
-    rows = []
+def value_rows(copy_ids: Mapping[int, int], ended: Iterable[Row[Any]]) -> Iterator[dict[str, Any]]:
     for trial in ended:
         if trial.value is not None:
             value, kind = stored_value(trial.value)
             row = {"trial_id": copy_ids[trial.id], "objective": 0}
-            rows.append({**row, "value": value, "value_type": kind})
-    insert_rows(connection, VALUES, rows)
+            yield {**row, "value": value, "value_type": kind}
 
 
 def _update_states(connection: Connection, changed: Sequence[Row[Any]]) -> None:
     rows = [
-        {OLD + "trial_id": trial.optuna_trial_id, **_state(trial)}
+        {OLD + "trial_id": trial.optuna_trial_id, **state_of(trial)}
         for trial in changed
         if trial.optuna_trial_id is not None and trial.copied_state.name != trial.state
     ]
     update_rows(connection, TRIALS, rows)
 
 
-def _state(trial: Row[Any]) -> dict[str, Any]:
+def state_of(trial: Row[Any]) -> dict[str, Any]:
     return {
         "state": OptunaState[trial.state],
         "datetime_start": naive_utc(trial.started_at),

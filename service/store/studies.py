@@ -96,6 +96,10 @@ class Studies:
         )
         return None if row is None else _study(row)
 
+    def ids(self) -> list[int]:
+        """Of all studies, oldest first."""
+        return list(self._connection.execute(select(studies.c.id).order_by(studies.c.id)).scalars())
+
     def lock(self, study_id: int) -> StudyRow:
         """The study, locked against every other transaction until this one ends.
 

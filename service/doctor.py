@@ -1,0 +1,110 @@
+"""The examination of a database: what must hold of it, and what of it does not.
+
+Each study is looked at in one consistent view of the database.  So studies that are busy meanwhile
+give no false alarm, nobody waits, and nothing is locked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from service import projection, tokens
+from service.ends import study_problems, trial_problems
+from service.errors import NotFound
+from service.findings import Check, Finding
+from service.settings import Settings
+from service.store.checks import kept_metrics, study_findings
+from service.store.health import FILE, SCHEMA, database_findings
+from service.store.rows import StudyRow
+from service.store.session import Store, Transaction
+
+Say = Callable[[str], None]
+"""Shows how far the examination is."""
+
+_CHUNK = 1_000
+"""Trials read at once."""
+
+_LEASES_OF_GRACE = 3
+"""After a restart or a change of its clock, the service lets leases begin anew."""
+
+_COPY = Check(
+    "optuna-copy",
+    "its copy in Optuna's tables differs from it in {}",
+    "`ridgeline doctor --repair` makes the copy anew. It is for reading: open it as the README's "
+    "example does, in a way through which nothing can be written.",
+)
+
+
+def examine(store: Store, settings: Settings, say: Say = lambda _: None) -> Iterator[Finding]:
+    """Everything that is wrong with a database, study by study.
+
+    Raises:
+        Unavailable: the database cannot be reached.
+    """
+    say("the database")
+    with store.reading() as tx:
+        findings = list(examine_database(tx))
+        yield from findings
+        if any(finding.check in (FILE, SCHEMA) for finding in findings):
+            return  # nothing else can be read for sure
+        study_ids = tx.studies.ids()
+    for study_id in study_ids:
+        with store.reading() as tx:
+            yield from examine_study(tx, study_id, settings, say)
+
+
+def examine_database(tx: Transaction) -> Iterator[Finding]:
+    """What is wrong but for the studies."""
+    return database_findings(tx.connection, scopes=tokens.SCOPES, now=tx.now)
+
+
+def examine_study(
+    tx: Transaction, study_id: int, settings: Settings, say: Say = lambda _: None
+) -> Iterator[Finding]:
+    """What is wrong with one study, and with its copy in Optuna's tables."""
+    study = tx.studies.get(study_id)
+    if study is None:
+        return  # it was deleted meanwhile
+    say(f"study {study.name}")
+    grace_seconds = _LEASES_OF_GRACE * settings.lease_seconds
+    yield from study_findings(tx.connection, study, grace_seconds=grace_seconds)
+    yield from _end_findings(tx, study, say)
+    say(f"study {study.name}: its copy in Optuna's tables")
+    differences = projection.compare(tx.connection, study_id)
+    if differences:
+        yield _COPY.found(differences, study=study.name)
+
+
+def repair(store: Store) -> list[str]:
+    """Make every copy in Optuna's tables anew that is not as it should be; the studies' names."""
+    with store.reading() as tx:
+        study_ids = tx.studies.ids()
+    repaired = []
+    for study_id in study_ids:
+        with store.reading() as tx:
+            if not projection.compare(tx.connection, study_id):
+                continue
+        with suppress(NotFound), store.transaction() as tx:
+            study = tx.studies.lock(study_id)
+            projection.rebuild(tx.connection, study_id)
+            repaired.append(study.name)
+    return repaired
+
+
+def _end_findings(tx: Transaction, study: StudyRow, say: Say) -> Iterator[Finding]:
+    wrong: dict[Check, list[str]] = defaultdict(list)
+    for check, thing in study_problems(study, num_failed=tx.trials.num_failed(study.id)):
+        wrong[check].append(thing)
+    number = -1
+    while trials := tx.trials.page(study.id, limit=_CHUNK, above_number=number):
+        number = trials[-1].number
+        runs = tx.runs.of_trials([trial.id for trial in trials])
+        kept = kept_metrics(tx.connection, [run.id for of_one in runs.values() for run in of_one])
+        for trial in trials:
+            for check, thing in trial_problems(study.spec, trial, runs[trial.id], kept):
+                wrong[check].append(thing)
+        say(f"study {study.name}: trial {number} of {study.next_number}")
+    for check, things in wrong.items():
+        yield check.found(things, study=study.name)

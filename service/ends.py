@@ -1,0 +1,82 @@
+"""Whether ended trials and runs are what their runs and reports imply; pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from search.spec import StudySpec
+from service.findings import BY_HAND, Check
+from service.ledger import num_planned
+from service.lifecycle import (
+    OPEN_STUDY,
+    OPEN_TRIAL,
+    RunEnd,
+    StudyState,
+    study_end,
+    trial_end,
+)
+from service.store.rows import RunRow, StudyRow, TrialRow
+
+_NUM_RUNS = Check("run-numbers", "trials {} do not have the runs that the spec plans", BY_HAND)
+_ENDS = Check("trial-ends", "trials {} stand otherwise than their runs imply", BY_HAND)
+_VALUES = Check(
+    "run-values", "runs {} have another value than they told of their kept epoch", BY_HAND
+)
+_FINITE = Check("run-values", "runs {} have a value that is no finite number", BY_HAND)
+_BUDGET = Check("budget", "it has more trials than its budget: {}", BY_HAND)
+_STUDY_END = Check("study-state", "its trials say that it should be {}", BY_HAND)
+
+Wrong = Iterator[tuple[Check, str]]
+
+
+def trial_problems(
+    spec: StudySpec,
+    trial: TrialRow,
+    its_runs: Sequence[RunRow],
+    kept: Mapping[int, Mapping[str, float]],
+) -> Wrong:
+    """What is wrong with one trial: the check and the name of what is.
+
+    Args:
+        its_runs: in the order of their replicates.
+        kept: by run, what was reported of the epoch whose weights are kept.
+    """
+    if [run.replicate for run in its_runs] != list(range(spec.replicates)):
+        yield _NUM_RUNS, str(trial.number)
+        return
+    end = trial_end([RunEnd(run.state, run.reason, run.value) for run in its_runs])
+    is_open = trial.state in OPEN_TRIAL
+    if is_open != (end is None) or (
+        end is not None and end != (trial.state, trial.reason, trial.value)
+    ):
+        yield _ENDS, str(trial.number)
+    for run in its_runs:
+        told = kept.get(run.id, {}).get(spec.objective.metric)
+        if run.value is not None and not math.isfinite(run.value):
+            yield _FINITE, f"{trial.number}/{run.replicate}"
+        elif told is not None and run.value != told:
+            yield _VALUES, f"{trial.number}/{run.replicate}"
+
+
+def study_problems(study: StudyRow, *, num_failed: int) -> Wrong:
+    """The same of a study, by its counters.
+
+    Args:
+        num_failed: trials that failed of themselves.
+    """
+    planned = num_planned(study, study.spec)
+    if study.next_number > planned:
+        yield _BUDGET, f"{study.next_number} of {planned}"
+    end = study_end(
+        num_trials_planned=planned,
+        num_created=study.next_number,
+        num_open=study.num_open,
+        num_failed=num_failed,
+        no_more=study.stopping,
+    )
+    if study.state in OPEN_STUDY:
+        if end is not None:
+            yield _STUDY_END, end
+    elif study.state is StudyState.COMPLETED and end is not StudyState.COMPLETED:
+        yield _STUDY_END, end or "open"

@@ -1,0 +1,106 @@
+"""What must hold of the database as a whole: its files, its schema, and rows of no study."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, select, text
+
+from service.findings import Check, Finding
+from service.store.migrate import VERSION_TABLE, is_ours
+from service.store.tables import deleted_studies, idempotency_keys, metadata, studies, tokens
+
+_RESTORE = "Stop the service, keep a copy of the database, and go back to a backup."
+FILE, SCHEMA = "database-file", "schema"
+_FILE = Check(FILE, "SQLite finds it damaged: {}", _RESTORE)
+_FOREIGN_KEYS = Check("foreign-keys", "rows name others that are gone: {}", _RESTORE)
+_SCHEMA = Check(
+    SCHEMA,
+    "its tables are not those of this version: {}",
+    "Make a backup, create an empty database with `ridgeline migrate`, and copy the rows there; "
+    "or go back to a backup.",
+)
+_TOKENS = Check(
+    "tokens",
+    "the tokens {} cannot be used as they are stored",
+    "Revoke them with `ridgeline token revoke ID` and make new ones.",
+)
+_DELETED = Check(
+    "deleted-studies",
+    "the ids {} are those of a study and of one that was deleted",
+    "Workers that come back late and readers of Optuna's tables may take one for the other: "
+    "clone the study and delete it.",
+)
+_KEYS = Check(
+    "idempotency-keys",
+    "{} answers to keys are dated in the future, and so kept for longer than a day",
+    "Nothing, once the database's clock has passed them; look at why it was ahead.",
+)
+_DAY_SECONDS = 24 * 3_600
+
+
+def database_findings(
+    connection: Connection, *, scopes: Sequence[str], now: float
+) -> Iterator[Finding]:
+    """What is wrong with the database itself, before one looks at its studies.
+
+    Args:
+        scopes: that a token may have.
+    """
+    if connection.dialect.name == "sqlite":
+        found = connection.execute(text("PRAGMA integrity_check")).scalars().all()
+        if found != ["ok"]:
+            yield _FILE.found(found)
+            return
+        broken = connection.execute(text("PRAGMA foreign_key_check")).all()
+        if broken:
+            yield _FOREIGN_KEYS.found(f"row {row[1]} of {row[0]}" for row in broken)
+    differences = _schema_differences(connection)
+    if differences:
+        yield _SCHEMA.found(differences)
+        return  # what follows reads these tables
+    unusable = [row.id for row in connection.execute(select(tokens)) if not _is_usable(row, scopes)]
+    if unusable:
+        yield _TOKENS.found(unusable)
+    reused = _reused_ids(connection)
+    if reused:
+        yield _DELETED.found(reused)
+    ahead = select(idempotency_keys.c.key).where(idempotency_keys.c.created_at > now + _DAY_SECONDS)
+    num_ahead = len(connection.execute(ahead).all())
+    if num_ahead:
+        yield _KEYS.found([num_ahead])
+
+
+def _schema_differences(connection: Connection) -> list[str]:
+    context = MigrationContext.configure(
+        connection, opts={"include_name": is_ours, "version_table": VERSION_TABLE}
+    )
+    return [_in_words(difference) for difference in compare_metadata(context, metadata)]
+
+
+def _in_words(difference: Any) -> str:
+    """One of Alembic's differences, which says what it would do to mend it."""
+    if isinstance(difference, list):  # changes of one column
+        difference = difference[0]
+    kind, *parts = difference
+    names = [str(getattr(part, "name", part)) for part in parts if part is not None]
+    return f"{kind.replace('_', ' ')} {' '.join(names[:3])}"
+
+
+def _is_usable(token: Any, scopes: Sequence[str]) -> bool:
+    return (
+        re.fullmatch("[0-9a-f]{16}", token.id) is not None
+        and re.fullmatch("[0-9a-f]{64}", token.secret_sha256) is not None
+        and isinstance(token.scopes, list)
+        and 0 < len(set(token.scopes)) == len(token.scopes)
+        and set(token.scopes) <= set(scopes)
+    )
+
+
+def _reused_ids(connection: Connection) -> list[int]:
+    query = select(studies.c.id).join(deleted_studies, deleted_studies.c.study_id == studies.c.id)
+    return list(connection.execute(query).scalars())

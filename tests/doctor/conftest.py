@@ -1,0 +1,164 @@
+"""Databases in which everything has happened, and what the doctor says of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+
+from service import doctor, extending, projection, studies, trials, workers
+from service.external_protocol import CompleteRequest, ReportRequest, SuggestRequest
+from service.protocol import RunReport
+from service.reporting import complete, report
+from service.resources import ExtendRequest, RetryRequest
+from service.store.engine import open_engine
+from service.store.session import Store, Transaction
+from tests.conftest import ManualClock, PostgresServer
+from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, value_of
+
+NOW = ManualClock(seconds=2_000_000.0)
+
+
+class Ticking(ManualClock):
+    """A second passes with every look at it."""
+
+    def now(self, connection: Connection) -> float:
+        self.advance(1.0)
+        return self.seconds
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def busy_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A database of each kind, on which `happen` was called: not to be changed for good."""
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("busy") / "test.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        url, drop = f"sqlite:///{path}", path.unlink
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        name = server.create(template=request.getfixturevalue("migrated_postgres"))
+        url, drop = server.url(name), partial(server.drop, name)
+    clock = Ticking()
+    store = Store(url, clock=clock, project=projection.project)
+    happen(store, clock)
+    store.close()
+    yield url
+    drop()
+
+
+@pytest.fixture
+def busy(busy_url: str) -> Iterator[Transaction]:
+    """A transaction on it, which is rolled back."""
+    engine = open_engine(make_url(busy_url))
+    with engine.connect() as connection, connection.begin() as began:
+        yield Transaction(connection, NOW)
+        began.rollback()
+    engine.dispose()
+
+
+def examined(tx: Transaction) -> list[tuple[str, str]]:
+    """What the doctor finds, as its checks' names and what is wrong."""
+    found = list(doctor.examine_database(tx))
+    for study_id in tx.studies.ids():
+        found += doctor.examine_study(tx, study_id, SETTINGS)
+    return [(finding.check, finding.wrong) for finding in found]
+
+
+def happen(store: Store, clock: ManualClock) -> None:
+    """Studies are finished, extended, retried, replicated, pruned, cancelled, stopped and deleted,
+    and some go on."""
+    worker = FakeWorker(store, num_slots=3)
+    post(store, spec("done", replicates=2, budget={"trials": 4, "epochs": 3}))
+    train(store, worker)
+    post(store, spec("extended", pruner={"name": "median", "startup": 1}))
+    train(store, worker, outcome="pruned")
+    with store.transaction() as tx:
+        extending.extend(tx, "extended", ExtendRequest(trials=2), max_open=10)
+    train(store, worker)
+    post(store, spec("retried"))
+    train(store, worker, outcome="diverged")
+    with store.transaction() as tx:
+        extending.retry(tx, "retried", RetryRequest(reasons=("diverged",)), max_open=10)
+    train(store, worker)
+    post(store, spec("cancelled", budget={"trials": 20, "epochs": 3}))
+    worker.sync()
+    tell(store, "cancelled", "cancel")
+    worker.sync()
+    post(store, spec("deleted"))
+    train(store, worker)
+    with store.transaction() as tx:
+        studies.delete(tx, "deleted")
+    of_ones_own(store)
+    post(store, spec("stopped", budget={"trials": 20, "epochs": 3}))
+    worker.sync()
+    tell(store, "stopped", "stop")
+    worker.end_all()
+    lost = FakeWorker(store, num_slots=2)
+    post(store, spec("open", replicates=2, budget={"trials": 30, "epochs": 3}))
+    lost.sync()
+    clock.advance(SETTINGS.lease_seconds + 1)
+    workers.expire(store)
+    worker = FakeWorker(store, num_slots=4)
+    worker.sync()
+    first, second, third, fourth = worker.held.values()
+    worker.sync(
+        ended=[ended(first), ended(second, "crashed")],
+        reports=[
+            RunReport(
+                run=order.run,
+                attempt=order.attempt,
+                epoch=epoch,
+                metrics={"validation_accuracy": epoch / 10},
+            )
+            for order in (third, fourth)
+            for epoch in (1, 2)
+        ],
+    )
+
+
+def tell(store: Store, name: str, verb: studies.Verb) -> None:
+    with store.transaction() as tx:
+        studies.apply_verb(tx, name, verb)
+
+
+def train(store: Store, worker: FakeWorker, *, outcome: str = "complete") -> None:
+    """Train all that there is; every run reports the epoch that it keeps."""
+    worker.sync()
+    while worker.held:
+        orders = list(worker.held.values())
+        reports = [
+            RunReport(
+                run=order.run,
+                attempt=order.attempt,
+                epoch=epoch,
+                metrics={"validation_accuracy": value_of(order)},
+            )
+            for order in orders
+            for epoch in (1, 2)
+        ]
+        changes = {"value": 0.25, "rule_version": 1} if outcome == "pruned" else {}
+        worker.sync(reports=reports, ended=[ended(order, outcome, **changes) for order in orders])
+
+
+def of_ones_own(store: Store) -> None:
+    """An external study: one trial complete, one failed, one handed out."""
+    post(store, external("own"))
+    answer = trials.suggest(store, "own", SuggestRequest(count=3, lease_seconds=60))
+    first, second, _ = answer.trials
+    with store.transaction() as tx:
+        for epoch in (2, 1):
+            report(
+                tx,
+                "own",
+                first.number,
+                ReportRequest(attempt=1, epoch=epoch, metrics={"score": epoch / 4}),
+            )
+        complete(tx, "own", first.number, CompleteRequest(attempt=1), max_charges=3)
+        request = CompleteRequest(attempt=1, state="FAIL", error="lost its file")
+        complete(tx, "own", second.number, request, max_charges=3)
