@@ -2,8 +2,9 @@
 
 `project` compares what stands in our tables with what it has copied before (`projected_revision`,
 `optuna_study_id`, `optuna_trial_id`) and writes the difference.  It goes by what is there, never by
-what happened, so calling it again after a failure is the repair.  To build a copy anew, delete the
-study in Optuna (`optuna.delete_study`): the next call finds it gone and starts from nothing.
+what happened, so calling it again after a failure is the repair.  A copy that somebody else has
+written to is told of, and made anew by the next call.  One that was deleted or renamed is made anew
+at once.
 
 What is written, and when (a live Optuna reader reads an open trial again and again, a finished one
 never):
@@ -23,17 +24,21 @@ never):
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, and_, select, update
 
 from service.projection.comparing import differences
+from service.projection.noticing import STUDY_COLUMNS, CopyChanged, check_study
 from service.projection.optuna_tables import STUDIES
 from service.projection.study import delete_copy, delete_rows, forget_copy, write_study
 from service.projection.trials import write_trials
 from service.store.studies import SPEC_TEXT, parsed_spec
 from service.store.tables import studies
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = [column for column in studies.c if column.name != "spec"]
 
@@ -69,24 +74,45 @@ def project(connection: Connection, study_id: int) -> None:
 
     Raises:
         NameTaken: Optuna's tables have a study of this name that is not a copy of ours.
+        CopyChanged: somebody else has written to the copy, and nobody was told so yet.
         SQLAlchemyError: anything the database refuses.
     """
     study = _with_copy(connection, study_id)
     if study is None:
         delete_copy(connection, study_id)
         return
-    projected_revision = study.projected_revision
-    if study.copy_id is None:
-        forget_copy(connection, study_id)
-        projected_revision = 0
-    elif projected_revision == study.revision:
+    if study.copy_id is not None and study.projected_revision == study.revision:
         return
+    try:
+        _write(connection, study)
+    except CopyChanged:
+        if study.projection_error is None:
+            raise
+        log.warning("study %s: its copy in Optuna's tables is made anew", study.name)
+        rebuild(connection, study_id)
+
+
+def rebuild(connection: Connection, study_id: int) -> None:
+    """Delete the copy of a study, whatever is in it, and make it anew; otherwise as `project`."""
+    study = _with_copy(connection, study_id)
+    if study.copy_id is not None:
+        delete_rows(connection, study.copy_id)
+    _write(connection, _with_copy(connection, study_id))
+
+
+def _write(connection: Connection, study: Any) -> None:
     spec = parsed_spec(study.spec)
-    copy_id = write_study(connection, study, spec, above_revision=projected_revision)
-    write_trials(connection, study_id, copy_id, spec, above_revision=projected_revision)
+    above_revision = study.projected_revision
+    if study.copy_id is None:
+        forget_copy(connection, study.id)
+        above_revision = 0
+    else:
+        check_study(study, spec)
+    copy_id = write_study(connection, study, spec, above_revision=above_revision)
+    write_trials(connection, study.id, copy_id, spec, above_revision=above_revision)
     connection.execute(
         update(studies)
-        .where(studies.c.id == study_id)
+        .where(studies.c.id == study.id)
         .values(optuna_study_id=copy_id, projected_revision=study.revision, projection_error=None)
     )
 
@@ -109,18 +135,10 @@ def compare(connection: Connection, study_id: int) -> list[str]:
     return list(differences(connection, study, parsed_spec(study.spec), study.copy_id))
 
 
-def rebuild(connection: Connection, study_id: int) -> None:
-    """Delete the copy of a study and make it anew; otherwise as `project`."""
-    study = _with_copy(connection, study_id)
-    if study is not None and study.copy_id is not None:
-        delete_rows(connection, study.copy_id)
-    project(connection, study_id)
-
-
 def _with_copy(connection: Connection, study_id: int) -> Any:
     """Our row of a study with the id of its copy as `copy_id`, None where that is gone."""
     return connection.execute(
-        select(*_COLUMNS, SPEC_TEXT, STUDIES.c.study_id.label("copy_id"))
+        select(*_COLUMNS, SPEC_TEXT, STUDIES.c.study_id.label("copy_id"), *STUDY_COLUMNS)
         .outerjoin(
             STUDIES,
             # SQLite gives the id of a deleted study to the next one.

@@ -29,7 +29,7 @@ from service.projection.optuna_tables import (
 )
 from service.store.bulk import upsert_rows
 from service.store.ids import next_id
-from service.store.tables import deleted_studies, trials
+from service.store.tables import deleted_studies, studies, trials
 
 # Names and size that optuna 5.0 (study.py) and optuna-dashboard 0.21 (_note.py) read.
 _METRIC_NAMES = "study:metric_names"
@@ -128,7 +128,8 @@ def _set_attributes(
 
 def _create(connection: Connection, spec: StudySpec) -> int:
     values: dict[str, Any] = {"study_name": spec.name}
-    new_id = next_id(connection, STUDIES.c.study_id, deleted_studies.c.optuna_study_id)
+    remembered = (deleted_studies.c.optuna_study_id, studies.c.optuna_study_id)
+    new_id = next_id(connection, STUDIES.c.study_id, *remembered)
     if new_id is not None:
         values["study_id"] = new_id
     query = insert(STUDIES).values(values).returning(STUDIES.c.study_id)

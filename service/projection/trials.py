@@ -14,6 +14,7 @@ from search.optuna_space import distributions, to_optuna
 from search.spec import StudySpec
 from service.lifecycle import OPEN_TRIAL
 from service.projection.attributes import origin_attributes, result_attributes
+from service.projection.noticing import TRIAL_COLUMNS, check_trial
 from service.projection.optuna_tables import (
     PARAMS,
     STEPS,
@@ -42,12 +43,19 @@ RunsByTrial = Mapping[int, Sequence[Row[Any]]]
 def write_trials(
     connection: Connection, study_id: int, copy_id: int, spec: StudySpec, *, above_revision: int
 ) -> None:
-    """Write every trial that changed past `above_revision`, in the order of their numbers."""
+    """Write every trial that changed past `above_revision`, in the order of their numbers.
+
+    Raises:
+        CopyChanged: somebody else has written to the copy of one of them.
+    """
     first_new_epochs = _first_new_epochs(connection, study_id, above_revision)
     for changed in changed_trials(connection, study_id, above_revision):
         new = [trial for trial in changed if trial.optuna_trial_id is None]
         ended = [trial for trial in changed if trial.state not in OPEN_TRIAL]
         its_runs = runs_of(connection, [trial.id for trial in changed])
+        for trial in changed:
+            if trial.optuna_trial_id is not None:
+                check_trial(trial, its_runs[trial.id], spec, copy_id)
         copy_ids = {trial.id: trial.optuna_trial_id for trial in changed}
         copy_ids |= _insert_trials(connection, copy_id, new)
         insert_rows(connection, PARAMS, list(param_rows(copy_ids, new, spec)))
@@ -65,7 +73,7 @@ def write_trials(
 def changed_trials(
     connection: Connection, study_id: int, above_revision: int
 ) -> Iterator[Sequence[Row[Any]]]:
-    """Trials to write, in chunks, with the state and the last step that their copies have.
+    """Trials to write, in chunks, with how their copies stand and the last step of those.
 
     One that was finished at or below `above_revision` has been written as finished.
     """
@@ -89,7 +97,7 @@ def changed_trials(
     query = (
         select(
             trials,
-            TRIALS.c.state.label("copied_state"),
+            *TRIAL_COLUMNS,
             func.coalesce(last_step, 0).label("last_step"),
         )
         .outerjoin(TRIALS, TRIALS.c.trial_id == trials.c.optuna_trial_id)

@@ -9,16 +9,13 @@ from __future__ import annotations
 from sqlalchemy import Column, Connection, func, select
 
 
-def next_id(connection: Connection, used: Column[int], deleted: Column[int]) -> int | None:
+def next_id(connection: Connection, *used: Column[int]) -> int | None:
     """The next id for a table on SQLite; None where the database counts itself.
 
     Args:
-        used: the ids in the table.
-        deleted: those in `rl_deleted_studies` that belong to it.
+        used: the ids in the table, and those that are remembered elsewhere.
     """
     if connection.dialect.name != "sqlite":
         return None
-    highest = [
-        connection.execute(select(func.max(column))).scalar_one() or 0 for column in (used, deleted)
-    ]
+    highest = [connection.execute(select(func.max(one))).scalar_one() or 0 for one in used]
     return max(highest) + 1

@@ -44,7 +44,7 @@ def run(code: str, deployment: Deployment, home: Path) -> str:
 
 def start(code: str, deployment: Deployment, home: Path) -> subprocess.CompletedProcess[str]:
     code = code.replace("http://127.0.0.1:8000", deployment.url)
-    code = code.replace("sqlite:///ridgeline-data", f"sqlite:///{home}")
+    code = code.replace("sqlite:///file:ridgeline-data", f"sqlite:///file:{home}")
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
