@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
+from sqlalchemy.engine import make_url
 
 from service import processes, report
 from service.cli.environment import own_command
@@ -29,6 +30,7 @@ from service.client import Client, ClientError
 from service.lifecycle import StudyState
 from service.resources import Study
 from service.settings import Settings
+from service.store.engine import read_only
 
 START_SECONDS = 120.0
 STOP_SECONDS = 40.0
@@ -102,7 +104,7 @@ def print_best(console: Console, client: Client, study: Study) -> None:
 
 
 def print_next_steps(console: Console, home: Path, name: str) -> None:
-    database_url = Settings(home=home, database_url=None).resolved_database_url
+    url = make_url(Settings(home=home, database_url=None).resolved_database_url)
     lines = [
         "The service has stopped; its history stays. To look at it in the dashboard:",
         f"  {own_command()} up --home {shlex.quote(str(home))}",
@@ -110,7 +112,7 @@ def print_next_steps(console: Console, home: Path, name: str) -> None:
         "To read it in Python:",
         "  import optuna",
         f'  study = optuna.load_study(study_name="{name}",',
-        f'                            storage="{database_url}")',
+        f'                            storage="{read_only(url).render_as_string()}")',
         "  print(study.best_value, study.best_params)",
     ]
     console.print("\n".join(lines), markup=False)

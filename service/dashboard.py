@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
-from urllib.parse import quote
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from alembic.migration import MigrationContext
@@ -31,10 +30,11 @@ from sqlalchemy.exc import DBAPIError
 from service import logs, processes
 from service.cli.environment import load_settings
 from service.cli.problems import Problem
-from service.errors import InvalidInput
+from service.errors import Conflict, InvalidInput
 from service.files import own_folder
 from service.settings import Settings
-from service.store.engine import parse_url
+from service.store import migrate
+from service.store.engine import parse_url, read_only
 
 log = logging.getLogger(__name__)
 
@@ -81,21 +81,6 @@ class _QuietHandler(WSGIRequestHandler):
         log.debug(format, *args)
 
 
-def read_only(url: URL) -> URL:
-    """The same database, in a form through which nothing can be written."""
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "").absolute()
-        # A URI, for `mode=ro`; its characters ?, # and % would end or change the path.
-        return url.set(database=f"file:{quote(str(path))}").update_query_dict(
-            {"mode": "ro", "uri": "true"}
-        )
-    options = " ".join((*url.normalized_query.get("options", ()), _PG_READ_ONLY))
-    return url.update_query_dict({"options": options})
-
-
-_PG_READ_ONLY = "-c default_transaction_read_only=on"
-
-
 def open_storage(url: URL) -> RDBStorage:
     """Optuna's storage on a database that has its tables; neither created nor migrated here."""
     # RDBStorage runs `str.format` over the URL, so braces of a path or password are doubled.
@@ -124,6 +109,16 @@ def wait_for_tables(url: URL, *, seconds: float = WAIT_SECONDS) -> None:
                     f"{problem}; run `ridgeline migrate`"
                 )
             time.sleep(_POLL_SECONDS)
+    finally:
+        engine.dispose()
+
+
+def refuse_newer(url: URL) -> None:
+    """Raises Conflict where the database is that of a newer version of this program."""
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            migrate.known_revision(connection)
     finally:
         engine.dispose()
 
@@ -183,8 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--socket or RIDGELINE_DASHBOARD_SOCKET must say where to listen")
     try:
         wait_for_tables(url)
+        refuse_newer(url)
         serve(url, path)
-    except (NoTables, OSError) as exc:
+    except (NoTables, Conflict, OSError) as exc:
         log.critical("%s", exc)
         return 1
     return 0

@@ -52,7 +52,7 @@ def migrate_database(settings: Settings) -> None:
     Raises:
         InvalidInput: the URL is none that this service can use.
         Unavailable: the database cannot be reached.
-        Conflict: it holds the tables of another version of Optuna.
+        Conflict: it holds the tables of another version of Optuna, or is newer than this program.
     """
     url = settings.resolved_database_url
     parse_url(url, "RIDGELINE_DATABASE_URL")

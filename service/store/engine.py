@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.parse import quote
+
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -18,6 +21,7 @@ BUSY_TIMEOUT_SECONDS = 30
 _MAX_CONNECTIONS = 20
 _MAX_TURN_CONNECTIONS = 10
 _DRIVERS = ("pysqlite", "psycopg")
+_PG_READ_ONLY = "-c default_transaction_read_only=on"
 
 
 def parse_url(text: str, setting: str) -> URL:
@@ -37,6 +41,18 @@ def parse_url(text: str, setting: str) -> URL:
         wanted = "must be like sqlite:///file or postgresql+psycopg://user:password@host/database"
         raise InvalidInput([(setting, wanted)])
     return url
+
+
+def read_only(url: URL) -> URL:
+    """The same database, in a form through which nothing can be written."""
+    if url.get_backend_name() == "sqlite":
+        path = Path(url.database or "").absolute()
+        # A URI, for `mode=ro`; its characters ?, # and % would end or change the path.
+        return url.set(database=f"file:{quote(str(path))}").update_query_dict(
+            {"mode": "ro", "uri": "true"}
+        )
+    options = " ".join((*url.normalized_query.get("options", ()), _PG_READ_ONLY))
+    return url.update_query_dict({"options": options})
 
 
 def open_engine(url: URL) -> Engine:

@@ -7,19 +7,25 @@ another project's revision, so ours keep a version table of their own.
 from __future__ import annotations
 
 import fcntl
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version as metadata_version
 from pathlib import Path
+from urllib.parse import unquote
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, insert, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 
+from service.errors import Conflict, Unavailable
 from service.files import own_folder, without_links
+from service.store.copies import copies, keep_copy
 from service.store.engine import open_engine
+from service.store.tables import upgrades
 
 VERSION_TABLE = "rl_alembic_version"
 _ADVISORY_LOCK = 0x5269_6467_656C_696E  # "Ridgelin": any number that nobody else uses
@@ -33,13 +39,27 @@ def upgrade(url: str, *, prepare: Callable[[str], None], revision: str = "head")
         prepare: creates Optuna's tables where they are missing.
         revision: where to stop; "head" is this version's schema.
 
+    A copy of an SQLite file is kept beside it before its schema is changed: see `copies`.
+
     Raises:
         OSError: the folder of an SQLite file cannot be made, or others may change it.
+        Conflict: the database is that of a newer version.
+        Unavailable: there is no room for the copy, say.
     """
     with _migrating(url) as engine:
+        with engine.begin() as connection:
+            before = known_revision(connection)
+            is_behind = before not in (None, _scripts(connection).get_current_head())
+        if before is not None and is_behind and (path := _path(engine.url)) is not None:
+            try:
+                keep_copy(path, before)
+            except (OSError, sqlite3.Error) as exc:
+                reason = f"cannot keep a copy of {path} before its upgrade: {exc}"
+                raise Unavailable(reason) from exc
         prepare(url)
         with engine.begin() as connection:
             command.upgrade(_config(connection), revision)
+            _note_upgrade(connection)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -53,16 +73,73 @@ def is_current(url: str) -> bool:
     engine = open_engine(make_url(url))
     try:
         with engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-            head = ScriptDirectory.from_config(_config(connection)).get_current_head()
-            return context.get_current_revision() == head
+            return known_revision(connection) == _scripts(connection).get_current_head()
     finally:
         engine.dispose()
+
+
+def known_revision(connection: Connection) -> str | None:
+    """The revision of the schema; None where there is none yet.
+
+    Raises:
+        Conflict: this version does not know it; the text says what to do.
+    """
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    revision = context.get_current_revision()
+    scripts = _scripts(connection)
+    known = {script.revision for script in scripts.walk_revisions()}
+    if revision is None or revision in known:
+        return revision
+    theirs = _upgraded_by(connection, revision)
+    newer = "a newer version" if theirs is None else f"version {theirs} or later"
+    path = _path(connection.engine.url)
+    usable = [] if path is None else [copy for copy in copies(path) if copy.revision in known]
+    go_back = (
+        f", or stop the service, delete {path}-wal, and put {usable[0].path} in the place of {path}"
+        if usable
+        else ""
+    )
+    raise Conflict(
+        f"the database is newer than this program: it has schema {revision}, and ridgeline "
+        f"{metadata_version('ridgeline')} knows schemas up to {scripts.get_current_head()}; "
+        f"install {newer}{go_back}"
+    )
 
 
 def is_ours(name: str | None, type_: str, _parents: object) -> bool:
     """Keeps Optuna's tables out of what Alembic compares."""
     return type_ != "table" or (name is not None and name.startswith("rl_"))
+
+
+def _upgraded_by(connection: Connection, revision: str) -> str | None:
+    """The version of the program that brought the database to a revision, where it has said so."""
+    if not inspect(connection).has_table(upgrades.name):
+        return None
+    query = select(upgrades.c.program).where(upgrades.c.revision == revision)
+    version: str | None = connection.execute(query).scalar()
+    return version
+
+
+def _note_upgrade(connection: Connection) -> None:
+    """Note, for older programs that come by, which version has made the schema."""
+    revision = known_revision(connection)
+    if not inspect(connection).has_table(upgrades.name):
+        return
+    if _upgraded_by(connection, str(revision)) is None:
+        program = metadata_version("ridgeline")
+        connection.execute(insert(upgrades).values(revision=revision, program=program))
+
+
+def _path(url: URL) -> Path | None:
+    """The file of an SQLite database, which its URL may give as a URI."""
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    is_uri = "uri" in url.query
+    return Path(unquote(url.database.removeprefix("file:")) if is_uri else url.database)
+
+
+def _scripts(connection: Connection) -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(connection))
 
 
 def _config(connection: Connection) -> Config:
@@ -77,8 +154,8 @@ def _config(connection: Connection) -> Config:
 def _migrating(url: str) -> Iterator[Engine]:
     """An engine, while no other process migrates the same database."""
     parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
-        own_folder(Path(parsed.database).parent)
+    if (path := _path(parsed)) is not None:
+        own_folder(path.parent)
     engine = open_engine(parsed)
     try:
         with _exclusive(parsed, engine):
@@ -89,9 +166,9 @@ def _migrating(url: str) -> Iterator[Engine]:
 
 @contextmanager
 def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
-    if url.get_backend_name() == "sqlite":
+    if (path := _path(url)) is not None:
         # A transaction would shut Optuna's own connection out, so a file beside the database.
-        with open(f"{url.database}.migrate", "a", opener=without_links) as lock:
+        with open(f"{path}.migrate", "a", opener=without_links) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     else:

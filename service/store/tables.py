@@ -96,6 +96,14 @@ deleted_studies = Table(
 )
 """What is left of deleted studies: the ids that no later one may have."""
 
+upgrades = Table(
+    "rl_upgrades",
+    metadata,
+    Column("revision", String(32), primary_key=True, comment="of the schema"),
+    Column("program", String(64), nullable=False, comment="version that brought it here first"),
+)
+"""For programs that are too old for the schema: which version knows it."""
+
 trials = Table(
     "rl_trials",
     metadata,
@@ -255,6 +263,7 @@ tokens = Table(
     Column("name", String(128), nullable=False),
     Column("secret_sha256", String(64), nullable=False),
     Column("scopes", JSON, nullable=False),
+    Column("note", String(256), comment="what people wrote to tell it from others"),
     Column("created_at", _Time, nullable=False),
     Column("revoked_at", _Time),
 )

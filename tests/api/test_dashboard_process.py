@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from service import dashboard, projection
 from service.store import migrate
+from service.store.engine import read_only
 from tests.api.calling import EXTERNAL, ok
 from tests.api.serving import dashboard_process, through, wait_until_listening
 from tests.listening import doors
@@ -120,7 +121,7 @@ def test_it_gives_up_with_a_message(tmp_path: Path, migrated: bool) -> None:
     if migrated:
         sqlite3.connect(path).close()
     with pytest.raises(dashboard.NoTables, match="ridgeline migrate"):
-        dashboard.wait_for_tables(dashboard.read_only(make_url(f"sqlite:///{path}")), seconds=0)
+        dashboard.wait_for_tables(read_only(make_url(f"sqlite:///{path}")), seconds=0)
     assert path.exists() == migrated
 
 
@@ -128,9 +129,9 @@ def test_paths_with_odd_characters(tmp_path: Path, migrated_sqlite: Path) -> Non
     path = tmp_path / "odd ?#%41{x}&mode=rw" / "x.db"
     path.parent.mkdir()
     shutil.copy(migrated_sqlite, path)
-    read_only = dashboard.read_only(URL.create("sqlite", database=str(path)))
-    dashboard.wait_for_tables(read_only, seconds=0)
-    storage = dashboard.open_storage(read_only)
+    url = read_only(URL.create("sqlite", database=str(path)))
+    dashboard.wait_for_tables(url, seconds=0)
+    storage = dashboard.open_storage(url)
     assert storage.get_all_studies() == []
     with pytest.raises(StorageInternalError):
         storage.create_new_study([StudyDirection.MINIMIZE], "x")
@@ -140,6 +141,6 @@ def test_paths_with_odd_characters(tmp_path: Path, migrated_sqlite: Path) -> Non
 
 def test_sessions_of_postgresql_are_read_only() -> None:
     given = make_url("postgresql+psycopg://u:p@h/d?options=-csearch_path%3Dx")
-    url = dashboard.read_only(given)
+    url = read_only(given)
     assert url.query["options"] == "-csearch_path=x -c default_transaction_read_only=on"
     assert make_url(url.render_as_string(hide_password=False)) == url

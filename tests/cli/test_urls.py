@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 
 from service import dashboard
 from service.settings import Settings
+from service.store.engine import read_only
 from tests.cli.conftest import Ridgeline
 
 NAMES = ("exp?1", "exp?2", "a#b", "a%20b", "a%b", "ü", "two words", "a+b", "{x}", "a&b=c;d", "@:[")
@@ -26,7 +27,7 @@ def test_the_database_lies_in_its_home(name: str, ridgeline: Ridgeline, tmp_path
     url = Settings(_env_file=None, home=home).resolved_database_url
     assert make_url(url).database == str(home / "ridgeline.db")
     assert optuna.get_all_study_summaries(url.replace("{", "{{").replace("}", "}}")) == []
-    dashboard.wait_for_tables(dashboard.read_only(make_url(url)), seconds=0)
+    dashboard.wait_for_tables(read_only(make_url(url)), seconds=0)
 
 
 def test_homes_that_differ_behind_a_question_mark_share_nothing(
