@@ -21,8 +21,13 @@ MAX_INT_32 = 2**31 - 1
 MAX_HELD_RUNS = 10_000
 MAX_REPORTS = 50_000
 MAX_WAIT_SECONDS = 30.0
+MAX_NOTE_CHARACTERS = 256
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
+Note = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_NOTE_CHARACTERS, pattern=r"^[^\x00-\x1f]+$"),
+]
 LongText = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
 DeviceName = Annotated[
     str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")

@@ -10,7 +10,7 @@ from search.fields import Real, Whole
 from search.space import Config
 from search.spec import MAX_SECONDS, MAX_TRIALS, StudyName, StudySpec
 from service.lifecycle import FailReason, RunState, StudyState, TrialState
-from service.protocol import DatasetInfo, DeviceInfo, Label
+from service.protocol import DatasetInfo, DeviceInfo, Label, Note
 
 Timestamp = Annotated[float, Field(description="seconds since 1970-01-01 UTC")]
 
@@ -292,12 +292,14 @@ class TokenRequest(_Resource):
         tuple[Scope, ...],
         Field(min_length=1, max_length=4, description="write includes read, admin all"),
     ]
+    note: Note | None = Field(None, description="tells it from others of the same name")
 
 
 class TokenInfo(_Resource):
     id: str
     name: Label
     scopes: tuple[Scope, ...]
+    note: Note | None
     created_at: Timestamp
     revoked_at: Timestamp | None
 

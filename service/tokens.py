@@ -20,7 +20,9 @@ _NO_SECRET = "0" * 64
 """Compared with where there is no such token, so that both cases take the same time."""
 
 
-def create(tx: Transaction, name: str, scopes: Iterable[str]) -> tuple[TokenInfo, str]:
+def create(
+    tx: Transaction, name: str, scopes: Iterable[str], *, note: str | None = None
+) -> tuple[TokenInfo, str]:
     """A new token and its text, which nobody can read again later.
 
     Raises:
@@ -38,6 +40,7 @@ def create(tx: Transaction, name: str, scopes: Iterable[str]) -> tuple[TokenInfo
         name=name,
         secret_sha256=_digest(secret),
         scopes=[scope for scope in SCOPES if scope in wanted],
+        note=note,
     )
     return _find(tx, token_id), f"rl_{token_id}_{secret}"
 
@@ -95,6 +98,7 @@ def _info(row: Mapping[Any, Any]) -> TokenInfo:
         id=row["id"],
         name=row["name"],
         scopes=tuple(row["scopes"]),
+        note=row["note"],
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
     )

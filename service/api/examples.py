@@ -233,9 +233,14 @@ _SYNCED = SyncResponse(
     ),
 ).model_dump(mode="json")
 
-TOKEN_REQUEST = {"name": "laptop", "scopes": ["write"]}
+TOKEN_REQUEST = {"name": "laptop", "scopes": ["write"], "note": "for the notebooks"}
 _TOKEN = TokenInfo(
-    id="9f86d081884c7d65", name="laptop", scopes=("write",), created_at=_DAY, revoked_at=None
+    id="9f86d081884c7d65",
+    name="laptop",
+    scopes=("write",),
+    note="for the notebooks",
+    created_at=_DAY,
+    revoked_at=None,
 ).model_dump(mode="json")
 
 _TASK = TaskInfo(

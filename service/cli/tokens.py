@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,11 +16,14 @@ from service.cli.help_text import Command
 from service.cli.problems import OneLineErrors, file_problems, input_problems
 from service.errors import Unauthenticated
 from service.files import without_links
+from service.protocol import MAX_NOTE_CHARACTERS
 from service.report import plain_console, printable
 from service.resources import TokenRequest
 
 if TYPE_CHECKING:
     from service.store.session import Store
+
+_OPTIONS = {"name": "NAME", "note": "--note"}
 
 app = typer.Typer(cls=OneLineErrors, help="Make, list and revoke tokens, in the database.")
 
@@ -31,6 +35,10 @@ def create(
         list[str],
         typer.Option(help="What it allows: read, write, worker or admin; may be repeated."),
     ],
+    note: Annotated[
+        str | None,
+        typer.Option(help="What tells it from others in the list.", show_default=False),
+    ] = None,
 ) -> None:
     """Make a token and print it; it cannot be shown again.
 
@@ -38,26 +46,35 @@ def create(
     """
     from service import tokens
 
-    with input_problems(lambda field: "NAME" if field == "name" else "--scope"):
-        request = TokenRequest.model_validate({"name": name, "scopes": scope})
+    with input_problems(lambda field: _OPTIONS.get(field, "--scope")):
+        request = TokenRequest.model_validate({"name": name, "scopes": scope, "note": note})
     with open_database(load_settings()) as store, store.transaction() as tx:
-        _, secret = tokens.create(tx, request.name, request.scopes)
+        _, secret = tokens.create(tx, request.name, request.scopes, note=request.note)
     typer.echo(secret)
 
 
 @app.command("list", cls=Command)
 def list_tokens() -> None:
-    """List the tokens, without their secrets."""
+    """List the tokens, oldest first, without their secrets; times are UTC."""
     from service import tokens
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("id", "name", "scopes", "state"):
+    for column in ("id", "name", "scopes", "created", "state", "note"):
         table.add_column(column)
     with open_database(load_settings()) as store, store.reading() as tx:
         for token in tokens.list_all(tx):
-            state = "valid" if token.revoked_at is None else "revoked"
-            table.add_row(token.id, printable(token.name), " ".join(token.scopes), state)
-    plain_console(soft_wrap=True).print(table)
+            table.add_row(
+                token.id,
+                printable(token.name),
+                " ".join(token.scopes),
+                _day_and_time(token.created_at),
+                "valid"
+                if token.revoked_at is None
+                else f"revoked {_day_and_time(token.revoked_at)}",
+                printable(token.note or ""),
+            )
+    # Wide enough for every row: a cut id could not be copied from here.
+    plain_console(soft_wrap=True, width=1_000).print(table)
 
 
 @app.command(cls=Command)
@@ -72,6 +89,10 @@ def revoke(
     typer.echo(f"{id} is revoked.")
 
 
+def _day_and_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
 def ensure_token_file(store: Store, path: Path, name: str, scopes: Sequence[str]) -> None:
     """Leave a token in a file that its owner and its group may read.
 
@@ -83,7 +104,9 @@ def ensure_token_file(store: Store, path: Path, name: str, scopes: Sequence[str]
         try:
             tokens.authenticate(tx, path.read_text(encoding="ascii").strip())
         except (FileNotFoundError, UnicodeDecodeError, Unauthenticated):
-            _, secret = tokens.create(tx, name, scopes)
+            shown = printable(os.fsencode(path).decode(errors="replace"))
+            note = f"in the file {shown}"
+            _, secret = tokens.create(tx, name, scopes, note=note[:MAX_NOTE_CHARACTERS])
             _write_secret(path, secret)
 
 

@@ -14,13 +14,22 @@ class Tokens:
         self._connection = connection
         self._now = now
 
-    def insert(self, *, id: str, name: str, secret_sha256: str, scopes: Sequence[str]) -> None:
+    def insert(
+        self,
+        *,
+        id: str,
+        name: str,
+        secret_sha256: str,
+        scopes: Sequence[str],
+        note: str | None = None,
+    ) -> None:
         self._connection.execute(
             insert(tokens).values(
                 id=id,
                 name=name,
                 secret_sha256=secret_sha256,
                 scopes=list(scopes),
+                note=note,
                 created_at=self._now(),
             )
         )

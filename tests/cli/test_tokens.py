@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -19,19 +20,21 @@ from tests.cli.conftest import Ridgeline
 
 
 def test_a_token_is_shown_once_and_can_be_revoked(ridgeline: Ridgeline, tmp_path: Path) -> None:
-    made = ridgeline("token", "create", "Ada", "--scope", "read", "--scope", "write")
+    scopes = ("--scope", "read", "--scope", "write")
+    made = ridgeline("token", "create", "Ada", *scopes, "--note", "for the notebooks")
     assert made.exit_code == 0
     secret = made.stdout.strip()
     assert made.stdout == f"{secret}\n"
     token_id = secret.split("_")[1]
     listed = ridgeline("token", "list").stdout
-    assert [line.split() for line in listed.splitlines()] == [
-        ["id", "name", "scopes", "state"],
-        [token_id, "Ada", "read", "write", "valid"],
-    ]
+    head, line = listed.splitlines()
+    assert head.split() == ["id", "name", "scopes", "created", "state", "note"]
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+    pattern = rf"{token_id}  Ada   read write  {time}  valid  for the notebooks"
+    assert re.fullmatch(pattern, line.rstrip())
     assert secret.split("_")[2] not in listed
     assert ridgeline("token", "revoke", token_id).stdout == f"{token_id} is revoked.\n"
-    assert "revoked" in ridgeline("token", "list").stdout
+    assert re.search(f"{time}  revoked {time}  for", ridgeline("token", "list").stdout)
     unknown = ridgeline("token", "revoke", "nobody")
     assert (unknown.exit_code, unknown.stderr) == (1, "ridgeline: there is no token nobody\n")
 
@@ -49,6 +52,8 @@ def test_migrate_leaves_tokens_once(ridgeline: Ridgeline, tmp_path: Path) -> Non
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths.values()} == {0o640}
     store = wiring.open_store(Settings(_env_file=None))
     with store.reading() as tx:
+        notes = [token.note for token in tokens.list_all(tx)]
+        assert notes == [f"in the file {path}" for path in paths.values()]
         for scope, token in texts[0].items():
             assert tokens.authenticate(tx, token.strip()).scopes == (scope,)
     store.close()
@@ -187,3 +192,9 @@ def test_a_reader_that_is_no_url() -> None:
 
 def test_sqlite_needs_no_role() -> None:
     grant_reading(make_url("sqlite:////nowhere/x.db"), "sqlite:////nowhere/x.db")
+
+
+def test_a_note_that_no_line_can_hold(ridgeline: Ridgeline) -> None:
+    result = ridgeline("token", "create", "Ada", "--scope", "read", "--note", "a\nb")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("ridgeline: --note: ")

@@ -11,13 +11,14 @@ from optuna.storages import RDBStorage
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from search.space import Config
 from service import projection, studies, trials
 from service.store.engine import open_engine
 from service.store.session import Store
 from tests.service.factory import FakeWorker, ended, post, spec, study_of
 
 RUNNING, WAITING = 0, 1
-RATE = {"learning_rate": 0.01}
+RATE: Config = {"learning_rate": 0.01}
 
 
 @pytest.fixture

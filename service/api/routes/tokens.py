@@ -40,7 +40,7 @@ def create_token(
     """
     response.headers["Cache-Control"] = "no-store"
     with api.store.transaction() as tx:
-        info, text = tokens.create(tx, body.name, body.scopes)
+        info, text = tokens.create(tx, body.name, body.scopes, note=body.note)
     return TokenCreated(**dict(info), token=text)
 
 
