@@ -65,13 +65,24 @@ class Study(_Resource):
     spec: StudySpec
     num_trials: int = Field(description="trials it will have in the end")
     trials: TrialCounts
+    mean_epoch: float | None = Field(
+        description="the last epoch of the runs in training, on average; those that have not "
+        "reported one are left out"
+    )
     best: BestTrial | None = Field(description="ties go to the smaller number")
     device_seconds: float
     data_fingerprint: str | None
     owner: str | None
     revision: int = Field(description="rises with every change of the study, a trial or a run")
+    optuna_study_id: int | None = Field(
+        description="of its copy in Optuna's tables, null before there is one; "
+        "`/dashboard/studies/{optuna_study_id}` shows it"
+    )
     projection_error: str | None = Field(
         description="set while the copy in Optuna's tables is behind"
+    )
+    deadline_at: Timestamp | None = Field(
+        description="when its budget of time is up: no new trials from then on"
     )
     created_at: Timestamp
     started_at: Timestamp | None
@@ -160,6 +171,9 @@ class Worker(_Resource):
     tasks: tuple[str, ...]
     datasets: tuple[DatasetInfo, ...]
     num_runs: int = Field(description="runs it holds now")
+    runs_by_device: dict[str, int] = Field(
+        description="the same by device; those past the device's `num_slots` wait there"
+    )
     idle_slots: dict[str, int] = Field(
         description="by device: slots of packs in training that no run is in"
     )
@@ -302,6 +316,13 @@ class TokenInfo(_Resource):
     note: Note | None
     created_at: Timestamp
     revoked_at: Timestamp | None
+
+
+class CallerInfo(_Resource):
+    """Who sends the request, and what they may do."""
+
+    token_id: str | None = Field(description="null: no token is needed yet")
+    scopes: tuple[Scope, ...] = Field(description="those implied by others too")
 
 
 class TokenCreated(TokenInfo):

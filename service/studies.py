@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -166,11 +166,14 @@ def list_page(
     *,
     page_size: int,
     cursor: int | None,
-    state: StudyState | None,
+    states: Collection[StudyState] = (),
     archived: bool = False,
 ) -> tuple[list[Study], int | None]:
-    """Studies, newest first, and the cursor of the next page; `archived` ones where asked for."""
-    rows = tx.studies.page(limit=page_size + 1, below_id=cursor, state=state, archived=archived)
+    """Studies in one of `states`, or in any, newest first, and the cursor of the next page.
+
+    Archived ones only where asked for.
+    """
+    rows = tx.studies.page(limit=page_size + 1, below_id=cursor, states=states, archived=archived)
     more = rows[page_size - 1].id if len(rows) > page_size else None
     return [views.study(tx, row) for row in rows[:page_size]], more
 

@@ -10,7 +10,7 @@ from search.tasks.datasets import BUILT_IN
 from service import resources
 from service.errors import InvalidInput, ServiceError
 from service.ledger import num_planned
-from service.lifecycle import SERVABLE_STUDY, StudyState
+from service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState
 from service.protocol import DatasetInfo, DeviceInfo
 from service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
 from service.store.session import Transaction
@@ -44,6 +44,7 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
         spec=spec,
         num_trials=row.next_number if row.finished_at is not None else num_planned(row, spec),
         trials=resources.TrialCounts(**{state.lower(): count for state, count in counts.items()}),
+        mean_epoch=tx.runs.mean_epoch(row.id) if row.state in OPEN_STUDY else None,
         best=None
         if best is None or best.value is None
         else resources.BestTrial(number=best.number, value=best.value, config=best.config),
@@ -51,7 +52,9 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
         data_fingerprint=row.data_fingerprint,
         owner=row.owner,
         revision=row.revision,
+        optuna_study_id=row.optuna_study_id,
         projection_error=row.projection_error,
+        deadline_at=row.deadline_at,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -155,7 +158,7 @@ def _device(stored: Mapping[str, Any]) -> DeviceInfo:
     return DeviceInfo.model_validate({k: v for k, v in stored.items() if k in fields})
 
 
-def worker(row: WorkerRow, num_runs: int) -> resources.Worker:
+def worker(row: WorkerRow, runs_by_device: Mapping[str, int]) -> resources.Worker:
     return resources.Worker(
         id=row.id,
         name=row.name,
@@ -163,7 +166,8 @@ def worker(row: WorkerRow, num_runs: int) -> resources.Worker:
         devices=tuple(_device(device) for device in row.devices),
         tasks=tuple(row.tasks),
         datasets=tuple(DatasetInfo.model_validate(dataset) for dataset in row.datasets),
-        num_runs=num_runs,
+        num_runs=sum(runs_by_device.values()),
+        runs_by_device=dict(runs_by_device),
         idle_slots=row.idle_slots if row.state == "LIVE" else {},
         restarts=row.restarts,
         registered_at=row.registered_at,

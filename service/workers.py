@@ -63,10 +63,13 @@ def register(
     )
 
 
-def list_all(tx: Transaction) -> list[Worker]:
-    """All workers, in the order they came."""
-    num_held = tx.runs.num_held()
-    return [views.worker(row, num_held.get(row.id, 0)) for row in tx.workers.all()]
+def list_all(tx: Transaction, *, seen_within_seconds: float | None = None) -> list[Worker]:
+    """All workers, or those that called lately, in the order they came."""
+    since = None if seen_within_seconds is None else tx.now - seen_within_seconds
+    rows = tx.workers.all(seen_since=since)
+    # The others hold none: their runs were taken back.
+    held = tx.runs.num_held([row.id for row in rows if row.state == "LIVE"])
+    return [views.worker(row, held.get(row.id, {})) for row in rows]
 
 
 @metrics.SYNC_SECONDS.time()

@@ -61,6 +61,7 @@ class _Page(BaseModel):
 
 class StudyPage(_Page):
     studies: list[Study]
+    total_size: int = Field(description="how many there are on all pages")
 
 
 class TrialPage(_Page):

@@ -111,6 +111,7 @@ class StudyRow:
     virtual_seconds: float
     deadline_at: float | None
     data_fingerprint: str | None
+    optuna_study_id: int | None
     projected_revision: int
     projection_error: str | None
     created_at: float

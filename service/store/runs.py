@@ -80,14 +80,28 @@ class Runs:
         )
         return self._all(query)
 
-    def num_held(self) -> dict[str, int]:
-        """How many runs each worker holds."""
+    def num_held(self, worker_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """How many runs each of these workers holds, by device."""
+        found: dict[str, dict[str, int]] = {worker_id: {} for worker_id in worker_ids}
         query = (
-            select(runs.c.worker_id, func.count())
-            .where(runs.c.worker_id.is_not(None), runs.c.state == RunState.RUNNING.value)
-            .group_by(runs.c.worker_id)
+            select(runs.c.worker_id, runs.c.device, func.count())
+            .where(runs.c.worker_id.in_(worker_ids), runs.c.state == RunState.RUNNING.value)
+            .group_by(runs.c.worker_id, runs.c.device)
         )
-        return {row[0]: row[1] for row in self._connection.execute(query)}
+        for worker_id, device, count in self._connection.execute(query):
+            found[worker_id][device] = count
+        return found
+
+    def mean_epoch(self, study_id: int) -> float | None:
+        """The mean of the last epochs of running runs; None where none has reported one."""
+        last_epoch = (
+            select(func.max(reports.c.epoch)).where(reports.c.run_id == runs.c.id).scalar_subquery()
+        )
+        query = select(func.avg(last_epoch)).where(
+            runs.c.study_id == study_id, runs.c.state == RunState.RUNNING.value
+        )
+        mean = self._connection.execute(query).scalar_one()
+        return None if mean is None else float(mean)
 
     def lease_expired(self, now: float) -> list[RunRow]:
         """Runs of external programs that have been silent for longer than their lease."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ SPEC_TEXT = cast(studies.c.spec, Text).label("spec")
 
 _COLUMNS = [
     SPEC_TEXT,
-    *(column for column in studies.c if column.name not in ("spec", "optuna_study_id")),
+    *(column for column in studies.c if column.name != "spec"),
 ]
 
 
@@ -174,18 +174,23 @@ class Studies:
         *,
         limit: int,
         below_id: int | None,
-        state: StudyState | None,
+        states: Collection[StudyState],
         archived: bool = False,
     ) -> list[StudyRow]:
-        """At most `limit` studies, newest first, `archived` ones where asked for."""
+        """At most `limit` studies in one of `states` (none: in any), newest first.
+
+        Archived ones only where asked for.
+        """
         query = select(*_COLUMNS).order_by(studies.c.id.desc()).limit(limit)
+        query = query.where(*_shown(states, archived))
         if below_id is not None:
             query = query.where(studies.c.id < below_id)
-        if state is not None:
-            query = query.where(studies.c.state == state.value)
-        if not archived:
-            query = query.where(studies.c.archived.is_(False))
         return [_study(row) for row in self._connection.execute(query).mappings()]
+
+    def num_in(self, states: Collection[StudyState], *, archived: bool = False) -> int:
+        """How many studies `page` has in all."""
+        query = select(func.count()).select_from(studies).where(*_shown(states, archived))
+        return int(self._connection.execute(query).scalar_one())
 
     def num_open_of(self, owner: str | None) -> int:
         query = select(func.count()).where(
@@ -198,7 +203,7 @@ class Studies:
         """Studies that may hand out runs, highest priority first."""
         query = (
             select(*_COLUMNS)
-            .where(studies.c.state.in_([state.value for state in SERVABLE_STUDY]))
+            .where(_is_in(SERVABLE_STUDY))
             .order_by(studies.c.priority.desc(), studies.c.id)
         )
         return [_study(row) for row in self._connection.execute(query).mappings()]
@@ -288,7 +293,21 @@ def parsed_spec(text: str) -> StudySpec:
 
 
 def _is_open() -> ColumnElement[bool]:
-    return studies.c.state.in_([state.value for state in OPEN_STUDY])
+    return _is_in(OPEN_STUDY)
+
+
+def _shown(
+    states: Collection[StudyState], archived: bool
+) -> Iterator[ColumnElement[bool]]:
+    """What is true of the studies of a list."""
+    if states:
+        yield _is_in(states)
+    if not archived:
+        yield studies.c.archived.is_(False)
+
+
+def _is_in(states: Collection[StudyState]) -> ColumnElement[bool]:
+    return studies.c.state.in_([state.value for state in states])
 
 
 def _study(row: Mapping[Any, Any]) -> StudyRow:

@@ -30,10 +30,12 @@ class Workers:
         )
         return None if row is None else WorkerRow(**row)
 
-    def all(self, *, live_only: bool = False) -> list[WorkerRow]:
+    def all(self, *, live_only: bool = False, seen_since: float | None = None) -> list[WorkerRow]:
         query = select(*_COLUMNS).order_by(workers.c.registered_at, workers.c.id)
         if live_only:
             query = query.where(workers.c.state == "LIVE")
+        if seen_since is not None:
+            query = query.where(workers.c.seen_at >= seen_since)
         return [WorkerRow(**row) for row in self._connection.execute(query).mappings()]
 
     def expired(self, now: float) -> list[str]:

@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+from sqlalchemy.engine import make_url
 
 from service.api.app import create_app
+from service.dashboard import open_storage
 from service.settings import Settings
 from service.store.session import Store
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem
 from tests.api.conftest import ClientOf
+from tests.conftest import ManualClock
 
 
 def test_post_and_get(client: httpx.Client) -> None:
@@ -26,7 +29,8 @@ def test_post_and_get(client: httpx.Client) -> None:
         "run_seconds": None,
         "max_parallel": None,
     }
-    assert ok(client.get("/v1/studies/s")) == created
+    copied = {**created, "optuna_study_id": 1}  # at the end of the transaction
+    assert ok(client.get("/v1/studies/s")) == copied
     assert "worker" in created["reason"]
 
 
@@ -185,3 +189,48 @@ def test_a_study_is_deleted_as_it_was_seen(client: httpx.Client) -> None:
     assert ok(client.post("/v1/studies", json=SPEC), 201)["spec"] == created["spec"]
     ok(client.post("/v1/studies/s:cancel"))
     ok(client.delete("/v1/studies/s", headers={"If-Match": "*"}))
+
+
+def test_lists_of_several_states_say_how_many_there_are(client: httpx.Client) -> None:
+    for name in ("a", "b", "c", "d"):
+        ok(client.post("/v1/studies", json={**EXTERNAL, "name": name}), 201)
+    ok(client.post("/v1/studies/b:pause"))
+    ok(client.post("/v1/studies/c:cancel"))
+
+    def listed(query: str) -> tuple[list[str], int]:
+        page = ok(client.get(f"/v1/studies?{query}"))
+        return [study["name"] for study in page["studies"]], page["total_size"]
+
+    assert listed("page_size=3") == (["d", "c", "b"], 4)
+    assert listed("state=QUEUED&state=PAUSED&page_size=2") == (["d", "b"], 3)
+    assert listed("state=CANCELLED") == (["c"], 1)
+    assert listed("state=FAILED") == ([], 0)
+    assert "state.1" in fields(client.get("/v1/studies?state=QUEUED&state=queued"))
+
+
+def test_progress_within_a_trial_and_the_end_of_its_time_are_told(
+    client: httpx.Client, clock: ManualClock
+) -> None:
+    budget = {"trials": 4, "seconds": 60}
+    created = ok(client.post("/v1/studies", json={**EXTERNAL, "budget": budget}), 201)
+    assert (created["mean_epoch"], created["deadline_at"]) == (None, None)
+    ok(client.post("/v1/studies/x/trials:suggest", json={"count": 3}))
+    for number, epoch in ((0, 1), (0, 3), (1, 2)):
+        report = {"attempt": 1, "epoch": epoch, "metrics": {"error": 0.5}}
+        ok(client.post(f"/v1/studies/x/trials/{number}:report", json=report))
+    study = ok(client.get("/v1/studies/x"))
+    assert study["mean_epoch"] == 2.5
+    assert study["deadline_at"] == clock.seconds + 60
+    ok(client.post("/v1/studies/x/trials/0:complete", json={"attempt": 1}))
+    assert ok(client.get("/v1/studies/x"))["mean_epoch"] == 2
+    assert ok(client.post("/v1/studies/x:cancel"))["mean_epoch"] is None
+
+
+def test_the_id_of_the_copy_is_told(client: httpx.Client, migrated_url: str) -> None:
+    ok(client.post("/v1/studies", json={**EXTERNAL, "name": "other"}), 201)
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    study_id = ok(client.get("/v1/studies/x"))["optuna_study_id"]
+    storage = open_storage(make_url(migrated_url))
+    assert storage.get_study_name_from_id(study_id) == "x"
+    storage.remove_session()
+    storage.engine.dispose()

@@ -14,6 +14,7 @@ from service.settings import Settings
 from service.store.session import Store
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem
 from tests.api.conftest import ClientOf
+from tests.conftest import ManualClock
 
 
 def test_a_worker_from_registration_to_result(client: httpx.Client) -> None:
@@ -170,3 +171,32 @@ def test_a_worker_without_work_is_answered_in_its_interval_at_the_latest(
     client = client_of(app)
     assert ok(client.post(sync_path(client), json=ROOM_FOR_ONE))["start"] == []
     assert not app.state.context.arrivals._listeners
+
+
+def test_runs_are_counted_by_device(client: httpx.Client) -> None:
+    ok(client.post("/v1/studies", json=SPEC), 201)
+    (device,) = examples.REGISTRATION["devices"]
+    devices = [{**device, "name": name} for name in ("cpu:0", "cpu:1", "cpu:2")]
+    registration = {**examples.REGISTRATION, "devices": devices}
+    worker = ok(client.post("/v1/workers", json=registration), 201)["id"]
+    free = {"sync_seq": 1, "free_slots": {"cpu:0": 1, "cpu:1": 2}}
+    ok(client.post(f"/v1/workers/{worker}:sync", json=free))
+    (shown,) = ok(client.get("/v1/workers"))["workers"]
+    assert (shown["num_runs"], shown["runs_by_device"]) == (3, {"cpu:0": 1, "cpu:1": 2})
+
+
+def test_workers_that_called_lately(client: httpx.Client, clock: ManualClock) -> None:
+    for name in ("early", "late"):
+        ok(client.post("/v1/workers", json={**examples.REGISTRATION, "name": name}), 201)
+        clock.advance(60)
+
+    def names(query: str) -> list[str]:
+        return [worker["name"] for worker in ok(client.get(f"/v1/workers{query}"))["workers"]]
+
+    assert names("") == ["early", "late"]
+    assert names("?seen_within_seconds=90") == ["late"]
+    assert names("?seen_within_seconds=0") == []
+    for query in ("-1", "x", "1e99", "NaN"):
+        assert "seen_within_seconds" in fields(
+            client.get(f"/v1/workers?seen_within_seconds={query}")
+        )

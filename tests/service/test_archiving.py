@@ -22,7 +22,7 @@ def tell(store: Store, verb: studies.Verb, name: str = "s") -> None:
 
 def listed(store: Store, *, archived: bool = False) -> list[str]:
     with store.reading() as tx:
-        found, _ = studies.list_page(tx, page_size=9, cursor=None, state=None, archived=archived)
+        found, _ = studies.list_page(tx, page_size=9, cursor=None, archived=archived)
     return [study.name for study in found]
 
 

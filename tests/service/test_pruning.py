@@ -400,7 +400,7 @@ def test_rules_are_those_of_the_history(
 
 def study_count(store: Store) -> int:
     with store.reading() as tx:
-        return len(tx.studies.page(limit=10_000, below_id=None, state=None))
+        return len(tx.studies.page(limit=10_000, below_id=None, states=()))
 
 
 def expected(store: Store, name: str) -> dict[int, float]:

@@ -82,7 +82,7 @@ def test_pages_are_newest_first(store: Store) -> None:
     seen, cursor = [], None
     while True:
         with store.reading() as tx:
-            page, cursor = studies.list_page(tx, page_size=2, cursor=cursor, state=None)
+            page, cursor = studies.list_page(tx, page_size=2, cursor=cursor)
         assert len(page) <= 2
         seen += [study.name for study in page]
         if cursor is None:

@@ -184,15 +184,19 @@ def list_studies(
     api: Api,
     cursor: StudyCursor,
     page_size: PageSize = 100,
-    state: Annotated[StudyState | None, Query(description="only those in this state")] = None,
+    state: Annotated[
+        tuple[StudyState, ...],
+        Query(max_length=len(StudyState), description="only those in this state; may be repeated"),
+    ] = (),
     archived: Annotated[bool, Query(description="those that are archived too")] = False,
 ) -> StudyPage:
     """Studies, newest first."""
     with api.store.reading() as tx:
         found, more = studies.list_page(
-            tx, page_size=page_size, cursor=cursor, state=state, archived=archived
+            tx, page_size=page_size, cursor=cursor, states=state, archived=archived
         )
-    return StudyPage(studies=found, next_page_token=next_page_token(more))
+        total_size = tx.studies.num_in(state, archived=archived)
+    return StudyPage(studies=found, next_page_token=next_page_token(more), total_size=total_size)
 
 
 @router.get(

@@ -1,4 +1,4 @@
-"""Tokens, for admins."""
+"""Tokens: for admins, and what every caller may know of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from starlette.responses import Response
 
 from service import tokens
 from service.api import examples
-from service.api.auth import Admin
+from service.api.auth import Admin, Reader
 from service.api.bodies import Nothing, body_of
 from service.api.context import Api
 from service.api.openapi import problems, takes
 from service.api.pages import TokenPage
 from service.api.routes.params import ID_PATTERN
-from service.resources import TokenCreated, TokenInfo, TokenRequest
+from service.resources import CallerInfo, TokenCreated, TokenInfo, TokenRequest
 
 router = APIRouter(prefix="/v1", tags=["tokens"])
 
@@ -42,6 +42,18 @@ def create_token(
     with api.store.transaction() as tx:
         info, text = tokens.create(tx, body.name, body.scopes, note=body.note)
     return TokenCreated(**dict(info), token=text)
+
+
+@router.get(
+    "/caller",
+    summary="Who am I?",
+    response_model=CallerInfo,
+    responses=problems(),
+)
+def get_caller(caller: Reader) -> CallerInfo:
+    """The token that the request shows, and what it may do."""
+    scopes = tuple(scope for scope in tokens.SCOPES if scope in caller.scopes)
+    return CallerInfo(token_id=caller.token_id, scopes=scopes)
 
 
 @router.get(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from search.spec import MAX_SECONDS
 from service import workers
 from service.api import examples
 from service.api.auth import Reader, WorkerCaller
@@ -26,12 +27,20 @@ router = APIRouter(prefix="/v1", tags=["workers"])
     "/workers",
     summary="List workers",
     response_model=WorkerPage,
-    responses=problems(),
+    responses=problems(422),
 )
-def list_workers(caller: Reader, api: Api) -> WorkerPage:
+def list_workers(
+    caller: Reader,
+    api: Api,
+    seen_within_seconds: Annotated[
+        float | None,
+        Query(ge=0, le=MAX_SECONDS, description="only those that called in the last so many"),
+    ] = None,
+) -> WorkerPage:
     """All workers in the order they came, those lost or gone too."""
     with api.store.reading() as tx:
-        return WorkerPage(workers=workers.list_all(tx), next_page_token=None)
+        found = workers.list_all(tx, seen_within_seconds=seen_within_seconds)
+    return WorkerPage(workers=found, next_page_token=None)
 
 
 @router.post(
