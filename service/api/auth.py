@@ -1,20 +1,25 @@
 """Who may do what: every route takes one of `Reader`, `Writer`, `WorkerCaller`, `Admin`.
 
-A caller shows a token as `Authorization: Bearer rl_…`.  While no token was ever created,
-authentication is off, and the service may listen on loopback only (`check_binding`).
+A caller shows a token as `Authorization: Bearer rl_…`.  A browser cannot be told to: where a page
+demands a `PageReader`, it asks its person for a password, the token, and sends it as HTTP Basic
+with all that the page asks for.  While no token was ever created, authentication is off, and the
+service may listen on loopback only (`check_binding`).
 """
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from fastapi.security import HTTPBearer, SecurityScopes
+from starlette.requests import Request
 
 from service import tokens
 from service.api.context import Api
+from service.api.problems import HttpError
 from service.errors import Forbidden, Unauthenticated
 from service.network import is_loopback
 from service.settings import Settings
@@ -26,6 +31,10 @@ _IMPLIED: dict[str, frozenset[str]] = {
     "worker": frozenset({"worker"}),
     "admin": frozenset(tokens.SCOPES),
 }
+
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_ASK_FOR_PASSWORD = {"WWW-Authenticate": 'Basic realm="Ridgeline", charset="UTF-8"'}
 
 
 class UnsafeBinding(Exception):
@@ -76,15 +85,19 @@ def check_binding(settings: Settings, store: Store) -> None:
             )
 
 
-def token_of(authorization: str) -> str | None:
-    """The token in an Authorization header that a browser may send too: Bearer, or Basic.
+def _token_of(request: Request) -> str | None:
+    """The token in the Authorization header: Bearer, or Basic with the token as the password.
 
-    With Basic the token is the password, and the user's name is not read.
+    A browser sends a password by itself, for other sites' pages too.  They cannot read the answer,
+    and to change something, Basic counts only with the Origin of a page: `Edge` has refused those
+    of other hosts.
     """
-    scheme, _, value = authorization.partition(" ")
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
-    if scheme.lower() == "basic":
+    if scheme.lower() == "basic" and (
+        request.method in SAFE_METHODS or "origin" in request.headers
+    ):
         try:
             return base64.b64decode(value, validate=True).decode().partition(":")[2]
         except ValueError:  # neither base64 nor UTF-8
@@ -104,16 +117,28 @@ _bearer = HTTPBearer(
 
 def _caller(
     scopes: SecurityScopes,
+    request: Request,
     api: Api,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    _documented: Annotated[object, Security(_bearer)],
 ) -> Caller:
-    caller = identify(api.store, None if credentials is None else credentials.credentials)
+    caller = identify(api.store, _token_of(request))
     for scope in scopes.scopes:
         caller.demand(scope)
     return caller
+
+
+def _page_caller(scopes: SecurityScopes, request: Request, api: Api) -> Caller:
+    """The same, but a browser is told to ask its person for the token."""
+    try:
+        return _caller(scopes, request, api, None)
+    except Unauthenticated as exc:
+        detail = f"{exc.detail}; in a browser, reload: the password is the token, any name will do"
+        raise HttpError(HTTPStatus.UNAUTHORIZED, detail, headers=_ASK_FOR_PASSWORD) from exc
 
 
 Reader = Annotated[Caller, Security(_caller, scopes=["read"])]
 Writer = Annotated[Caller, Security(_caller, scopes=["write"])]
 WorkerCaller = Annotated[Caller, Security(_caller, scopes=["worker"])]
 Admin = Annotated[Caller, Security(_caller, scopes=["admin"])]
+PageReader = Security(_page_caller, scopes=["read"])
+"""For `dependencies` of a route that shows people a page, or is asked by one for its parts."""

@@ -2,9 +2,7 @@
 
 The dashboard has no authentication and routes that write, none of them under GET.  It runs as a
 process of its own on a read-only database (`service.dashboard`), behind a Unix socket, and works
-only at the root of a host, which is why our own API lives under /v1.  A browser cannot be told to
-send a Bearer token, so here, and only here, HTTP Basic works too: nothing here writes, so a
-credential that a browser sends by itself does no harm.
+only at the root of a host, which is why our own API lives under /v1.
 """
 
 from __future__ import annotations
@@ -17,17 +15,15 @@ from urllib.parse import urlsplit
 import httpx
 from fastapi import APIRouter
 from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from service.api.auth import identify, token_of
+from service.api.auth import PageReader
 from service.api.context import Context
 from service.api.problems import HttpError, problem_response
-from service.errors import NotFound, Unauthenticated, Unavailable
+from service.errors import NotFound, Unavailable
 
 PATHS = (
-    "/",
     "/dashboard",
     "/dashboard/{rest:path}",
     "/api/{rest:path}",
@@ -59,7 +55,8 @@ Hop-by-hop headers, cookies, CORS and our Authorization are not on the lists.
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Ridgeline", charset="UTF-8"'}
+_REFUSED = ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+_WHY = "the dashboard only reads; studies are changed at /status, by `ridgeline` and over /v1"
 _TIMEOUT = httpx.Timeout(60.0, connect=3.0)
 
 
@@ -71,7 +68,10 @@ class Dashboard:
         self._client: httpx.AsyncClient | None = None
         self.router = APIRouter(include_in_schema=False)
         for path in PATHS:
-            self.router.add_api_route(path, self._pass_through, methods=["GET", "HEAD"])
+            self.router.add_api_route(
+                path, self._pass_through, methods=["GET", "HEAD"], dependencies=[PageReader]
+            )
+            self.router.add_api_route(path, _refuse, methods=_REFUSED, dependencies=[PageReader])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -89,13 +89,6 @@ class Dashboard:
             self._client = None
 
     async def _pass_through(self, request: Request) -> Response:
-        try:
-            caller = await run_in_threadpool(
-                identify, self._api.store, token_of(request.headers.get("authorization", ""))
-            )
-        except Unauthenticated as exc:
-            return problem_response(exc.status, exc.detail, headers=_CHALLENGE)
-        caller.demand("read")
         if self._client is None:
             raise NotFound(
                 "no dashboard runs; `ridgeline up` starts one, or set RIDGELINE_DASHBOARD_SOCKET "
@@ -121,6 +114,13 @@ class Dashboard:
         )
         response.raw_headers = _passed_back(answer.headers.raw)
         return response
+
+
+async def _refuse() -> Response:
+    """Its own page reads `reason`, and shows it."""
+    return problem_response(
+        HTTPStatus.METHOD_NOT_ALLOWED, _WHY, reason=_WHY, headers={"Allow": "GET, HEAD"}
+    )
 
 
 def _upstream_url(base: httpx.URL, request: Request) -> httpx.URL:

@@ -17,14 +17,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs, metrics
+from service.api.auth import SAFE_METHODS
 from service.api.problems import problem_response
 
 log = logging.getLogger(__name__)
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PROBES = frozenset({"/healthz", "/readyz"})
 
-_METHODS = _SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
+_METHODS = SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _IDS = re.compile(
@@ -116,7 +116,7 @@ class Edge:
             )
         origin = headers.get("origin")
         foreign = origin is not None and _host_of(origin) != host.lower()
-        if foreign and scope["method"] not in _SAFE_METHODS:
+        if foreign and scope["method"] not in SAFE_METHODS:
             return problem_response(
                 HTTPStatus.FORBIDDEN, f"pages of {origin!r} may not change anything here"
             )

@@ -63,8 +63,12 @@ def problem_response(
     title: str | None = None,
     errors: Iterable[tuple[str, str]] = (),
     headers: Mapping[str, str] | None = None,
+    **extensions: str,
 ) -> Response:
-    """The answer that tells a problem, and the id of the request, where one has come."""
+    """The answer that tells a problem, and the id of the request, where one has come.
+
+    RFC 9457 allows `extensions`, members beside its own.
+    """
     request_id = logs.current("request")
     body: dict[str, Any] = {
         "type": type_,
@@ -75,6 +79,7 @@ def problem_response(
             {"field": _cut(field), "message": _cut(message)}
             for field, message in list(errors)[:_MAX_ERRORS]
         ],
+        **extensions,
     }
     if request_id is not None:
         body["request_id"] = request_id

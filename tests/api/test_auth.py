@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import httpx
 import pytest
@@ -66,6 +67,34 @@ def test_what_is_no_token(
     new_token(store, "admin")
     headers = {b"Authorization": authorization.encode("latin-1")}
     problem(client_of(app).get("/v1/studies", headers=headers), 401)
+
+
+@sqlite_only
+def test_a_caller_may_ask_what_it_may_do(app: FastAPI, store: Store, client_of: ClientOf) -> None:
+    everything = ["read", "write", "worker", "admin"]
+    assert ok(client_of(app).get("/v1/caller")) == {"token_id": None, "scopes": everything}
+    for scope, scopes in (("read", ["read"]), ("write", ["read", "write"]), ("admin", everything)):
+        token = new_token(store, scope)
+        caller = ok(client_of(app, token).get("/v1/caller"))
+        assert caller == {"token_id": token.split("_")[1], "scopes": scopes}
+
+
+@sqlite_only
+def test_a_password_changes_something_only_from_a_page_of_this_host(
+    app: FastAPI, store: Store, client_of: ClientOf
+) -> None:
+    auth = ("anybody", new_token(store, "write"))
+    client = client_of(app)
+    ok(client.get("/v1/studies", auth=auth))
+    post = partial(client.post, "/v1/studies", json=EXTERNAL, auth=auth)
+    assert "Bearer" in problem(post(), 401)["detail"]
+    for origin in ("http://elsewhere", "null", "", "http://localhost.elsewhere"):
+        problem(post(headers={"Origin": origin}), 403)
+    ok(post(headers={"Origin": "http://localhost"}), 201)
+    problem(client.delete("/v1/studies/x", auth=auth), 401)
+    # A page's script must not make the browser ask for another password.
+    answer = client.get("/v1/studies", auth=("anybody", "guess"))
+    assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 @sqlite_only
