@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import workers
-from service.api import openapi, problems
+from service.api import openapi, problems, status_page
 from service.api.context import Context, LocalDatasets
 from service.api.dashboard import Dashboard
 from service.api.middleware import Edge
@@ -74,6 +74,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     for module in (studies, trials, catalog, worker_routes, tokens, health, metrics, docs):
         app.include_router(module.router)
     app.include_router(dashboard.router)
+    app.include_router(status_page.router(context))
     app.add_middleware(Edge, allowed_hosts=settings.allowed_hosts)
     problems.install(app)
     openapi.install(app)

@@ -59,9 +59,9 @@ def through(socket: Path) -> httpx.Client:
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    """The app on a free port of loopback; its URL."""
-    listening = listen("127.0.0.1", 0)
+def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
+    """The app on a port of loopback, a free one where left out; its URL."""
+    listening = listen("127.0.0.1", port)
     server = uvicorn.Server(
         uvicorn.Config(app, http=Connection, log_level="warning", timeout_graceful_shutdown=1)
     )

@@ -1,0 +1,158 @@
+"""`/status` in a real browser that reaches no other machine, as a person sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from service import tokens
+from service.api import examples
+from service.store.session import Store
+from tests.api.browser import errors, log_in, needs_browser, set_width, shown
+from tests.api.calling import EXTERNAL, SPEC, ok, sqlite_only
+from tests.api.serving import serving
+
+pytestmark = needs_browser
+
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    with serving(app) as url:
+        yield url
+
+
+def suggest(client: httpx.Client, study: str, count: int) -> None:
+    ok(client.post(f"/v1/studies/{study}/trials:suggest", json={"count": count}))
+
+
+def complete(client: httpx.Client, study: str, number: int, value: float) -> None:
+    end = {"attempt": 1, "value": value}
+    ok(client.post(f"/v1/studies/{study}/trials/{number}:complete", json=end))
+
+
+def card(browser: webdriver.Chrome, name: str) -> WebElement:
+    return browser.find_element(By.CSS_SELECTOR, f'.card[data-key="{name}"]')
+
+
+def button(browser: webdriver.Chrome, verb: str, study: str) -> WebElement:
+    return card(browser, study).find_element(By.CSS_SELECTOR, f'button[data-verb="{verb}"]')
+
+
+def test_a_person_watches_studies_and_stops_them(
+    client: httpx.Client, url: str, browser: webdriver.Chrome
+) -> None:
+    objective = {"metric": f"loss/{MARKUP}", "direction": "minimize"}
+    for name in ("running", "paused", "ended"):
+        ok(client.post("/v1/studies", json={**EXTERNAL, "name": name, "objective": objective}), 201)
+    ok(client.post("/v1/studies", json={**SPEC, "name": "queued"}), 201)
+    ok(client.post("/v1/studies/paused:pause"))
+    suggest(client, "ended", 4)
+    for number in range(4):
+        complete(client, "ended", number, 0.25 + number)
+    suggest(client, "running", 3)
+    device = {"name": "cpu:0", "kind": "cpu", "description": MARKUP, "num_slots": 4}
+    registration = {**examples.REGISTRATION, "name": MARKUP, "devices": [device], "tasks": []}
+    ok(client.post("/v1/workers", json=registration), 201)
+
+    browser.get(url)
+    text = shown(browser, "Live.", "0 of 4 trials done, 3 running", "0 of 4 slots busy, 4 idle")
+    assert browser.current_url == f"{url}/status"
+    assert "no connected worker has the task mlp" in card(browser, "queued").text
+    assert "paused; :resume goes on" in card(browser, "paused").text
+    assert f"best loss/{MARKUP} 0.25, trial 0: depth=" in card(browser, "ended").text
+    assert f"{MARKUP} live" in text
+    assert f"cpu:0 ({MARKUP}): 0 of 4" in text
+    assert browser.find_elements(By.TAG_NAME, "img") == []
+
+    for width in (1280, 360):
+        set_width(browser, width)
+        needed = browser.execute_script("return document.documentElement.scrollWidth")
+        assert needed <= width, f"a screen of {width} px scrolls sideways"
+
+    browser.execute_script("window.wasNotReloaded = true")
+    complete(client, "running", 0, 0.5)
+    shown(browser, "1 of 4 trials done, 2 running")
+
+    button(browser, "pause", "running").click()
+    shown(browser, "running PAUSED")
+    button(browser, "resume", "running").send_keys(Keys.ENTER)
+    shown(browser, "running RUNNING")
+    button(browser, "stop", "running").click()
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not ok(client.get("/v1/studies/running"))["stopping"]
+    button(browser, "stop", "running").click()
+    browser.find_element(By.ID, "confirm-yes").click()
+    shown(browser, "running RUNNING, stopping")
+    assert ok(client.get("/v1/studies/running"))["stopping"]
+    button(browser, "cancel", "queued").click()
+    browser.find_element(By.ID, "confirm-yes").click()
+    shown(browser, "queued CANCELLED")
+    assert ok(client.get("/v1/studies/queued"))["state"] == "CANCELLED"
+    assert browser.execute_script("return window.wasNotReloaded")
+    assert errors(browser) == []
+
+
+@sqlite_only
+def test_a_token_that_may_only_read_stops_nothing(
+    client: httpx.Client, store: Store, url: str, browser: webdriver.Chrome
+) -> None:
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    with store.transaction() as tx:
+        _, reader = tokens.create(tx, "reader", ["read"])
+        info, writer = tokens.create(tx, "writer", ["write"])
+    browser.get(f"{url}/status")
+    assert "Ridgeline: status" not in browser.page_source
+    log_in(browser, url, "/status", reader)
+    shown(browser, "x QUEUED", "Your token may only read.")
+    assert not button(browser, "stop", "x").is_enabled()
+    stop: Any = "return fetch('/v1/studies/x:stop', {method: 'POST'}).then((one) => one.status)"
+    assert browser.execute_script(stop) == 403
+    # Its button too, where somebody makes it work.
+    browser.execute_script("arguments[0].disabled = false", button(browser, "pause", "x"))
+    browser.execute_script("arguments[0].click()", button(browser, "pause", "x"))
+    shown(browser, "It could not be done: this token lacks the scope write")
+
+    browser.execute_cdp_cmd("Network.clearBrowserCache", {})
+    log_in(browser, url, "/status", writer)
+    shown(browser, "x QUEUED")
+    assert "may only read" not in browser.find_element(By.TAG_NAME, "body").text
+    button(browser, "pause", "x").click()
+    shown(browser, "x PAUSED")
+
+    with store.transaction() as tx:
+        tokens.revoke(tx, info.id)
+    shown(browser, "this token was revoked. Reload the page to give a token.")
+
+
+@sqlite_only
+def test_it_says_that_the_service_is_away_and_recovers(
+    client: httpx.Client, app: FastAPI, browser: webdriver.Chrome
+) -> None:
+    with serving(app) as url:
+        browser.get(f"{url}/status")
+        shown(browser, "Live.", "No study is running.", "No worker has called in the last hour")
+    shown(browser, "Not up to date: the service does not answer. Trying again …")
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    with serving(app, httpx.URL(url).port or 0):
+        shown(browser, "Live.", "x QUEUED")
+
+
+@sqlite_only
+def test_of_many_studies_it_shows_some(
+    client: httpx.Client, url: str, browser: webdriver.Chrome
+) -> None:
+    for number in range(23):
+        ok(client.post("/v1/studies", json={**EXTERNAL, "name": f"x{number}"}), 201)
+    browser.get(f"{url}/status")
+    shown(browser, "x22 QUEUED", "x3 QUEUED", "… and 3 more")
+    assert "x2 QUEUED" not in browser.find_element(By.TAG_NAME, "body").text
