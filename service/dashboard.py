@@ -30,6 +30,7 @@ from sqlalchemy.exc import DBAPIError
 from service import logs, processes
 from service.cli.environment import load_settings
 from service.cli.problems import Problem
+from service.dashboard_pages import adapted
 from service.errors import Conflict, InvalidInput
 from service.files import own_folder
 from service.settings import Settings
@@ -141,7 +142,7 @@ def serve(url: URL, path: Path) -> None:
         OSError: no socket can be made there, or others may change its folder.
     """
     with _Server(path) as server:
-        server.set_app(wsgi(open_storage(url)))
+        server.set_app(adapted(wsgi(open_storage(url))))
         log.info("dashboard on the socket %s, read-only", path)
         server.serve_forever()
 

@@ -147,6 +147,7 @@ def _say_ready(url: str, home: Path, *, dashboard: bool) -> None:
     prefix = "" if url == DEFAULT_URL else f"RIDGELINE_URL={url} "
     lines = [
         f"Ridgeline runs at {url}",
+        f"  status      {url}/status",
         *([f"  dashboard   {url}/dashboard"] if dashboard else []),
         f"  API         {url}/docs",
         f"  files       {home.absolute()}",

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import httpx
 from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 from service import tokens
 from service.api.app import create_app
 from service.settings import Settings
 from service.store.session import Store
 from tests.api.browser import log_in, needs_browser, shown
-from tests.api.calling import EXTERNAL, ok
+from tests.api.calling import EXTERNAL, ok, sqlite_only
 from tests.api.serving import dashboard_process, serving, through, wait_until_listening
 
 pytestmark = needs_browser
@@ -45,3 +47,77 @@ def test_a_person_sees_the_study_and_its_trials(
             browser.get(f"{url}/dashboard/studies/{study['study_id']}/trials")
             text = shown(browser, "seen-by-a-person", "Trial 0", "Trial 1", "Trial 2", "Complete")
             assert "0.125" in text
+
+
+@sqlite_only
+def test_it_offers_nothing_that_it_would_refuse(
+    client: httpx.Client,
+    store: Store,
+    settings: Settings,
+    migrated_url: str,
+    browser: webdriver.Chrome,
+    socket_path: Path,
+) -> None:
+    ok(client.post("/v1/studies", json=EXTERNAL), 201)
+    ok(client.post("/v1/studies/x/trials:suggest"))
+    study_id = ok(client.get("/v1/studies/x"))["optuna_study_id"]
+    with dashboard_process(migrated_url, socket_path) as process:
+        wait_until_listening(process)
+        app = create_app(settings.model_copy(update={"dashboard_socket": socket_path}), store)
+        with serving(app) as url:
+            study = f"{url}/dashboard/studies/{study_id}"
+            browser.get(f"{url}/status")
+            shown(browser, "x RUNNING")
+            browser.find_element(By.LINK_TEXT, "x").click()
+            shown(browser, "x (id=", "History")
+            assert browser.current_url == study
+            browser.find_element(By.LINK_TEXT, "Status").click()
+            shown(browser, "Live.")
+
+            offered = set()
+            for page, text in (
+                (f"{url}/dashboard", "COMPARE"),
+                (study, "History"),
+                (f"{study}/trials", "Running"),
+                (f"{study}/note", "Minimize"),
+            ):
+                browser.get(page)
+                shown(browser, text)
+                for name, path in WRITERS.items():
+                    found = browser.find_elements(By.XPATH, path)
+                    assert not any(one.is_displayed() for one in found), (page, name)
+                    offered |= {name} if found else set()
+            assert offered == WRITERS.keys(), "the dashboard has changed: look for its buttons anew"
+            browser.get(f"{url}/dashboard")
+            shown(browser, "COMPARE")
+            buttons = [one.accessible_name for one in visible(browser, "button")]
+            assert buttons == ["open drawer", "", "RELOAD"]  # the second one closes the drawer
+
+            # Whoever presses them all the same is told why it is refused.
+            browser.get(f"{study}/note")
+            shown(browser, "Minimize")
+            press(browser, WRITERS["edit a note"])
+            browser.find_element(By.TAG_NAME, "textarea").send_keys("mine")
+            browser.find_element(By.XPATH, "//button[contains(., 'Save')]").click()
+            shown(browser, "Failed: the dashboard only reads; studies are changed at /status")
+            delete = f"return fetch('/api/studies/{study_id}', {{method: 'DELETE'}})"
+            told = browser.execute_script(f"{delete}.then((answer) => answer.json())")
+            assert told["reason"].startswith("the dashboard only reads")
+
+
+WRITERS = {
+    "create": "//button[contains(., 'Create')]",
+    "rename": "//button[@aria-label='rename study']",
+    "delete": "//button[@aria-label='delete study']",
+    "fail a trial": "//button[contains(., 'Fail Trial')]",
+    "edit a note": "//div[contains(@class, 'MuiCardContent-root')]/button",
+}
+"""What the dashboard offers and cannot do, as XPath; each of them is on one of its pages."""
+
+
+def visible(browser: webdriver.Chrome, tag: str) -> list[WebElement]:
+    return [one for one in browser.find_elements(By.TAG_NAME, tag) if one.is_displayed()]
+
+
+def press(browser: webdriver.Chrome, path: str) -> None:
+    browser.execute_script("arguments[0].click()", browser.find_element(By.XPATH, path))
