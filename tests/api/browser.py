@@ -76,7 +76,7 @@ def log_in(browser: webdriver.Chrome, url: str, path: str, token: str) -> None:
     browser.get(url + path)
 
 
-def set_width(browser: webdriver.Chrome, width: int) -> None:
-    """Give the page the width of a screen, in CSS pixels; windows have a least width."""
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+def set_size(browser: webdriver.Chrome, width: int, height: int = 800) -> None:
+    """Give the page the size of a screen, in CSS pixels; windows have a least width."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

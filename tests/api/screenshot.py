@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.api.browser import chromium, set_width, shown
+from tests.api.browser import chromium, set_size, shown
 
 
 def main(url: str, file: Path) -> None:
     with TemporaryDirectory() as profile, chromium(Path(profile)) as browser:
-        set_width(browser, 900)
+        set_size(browser, 900)
         browser.get(f"{url}/status")
         shown(browser, "Live.", "RUNNING", "COMPLETED", "slots busy")
+        set_size(browser, 900, browser.execute_script("return document.body.scrollHeight"))
         browser.save_screenshot(str(file))
 
 

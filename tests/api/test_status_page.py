@@ -13,10 +13,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from service import tokens
+from service import studies, tokens
 from service.api import examples
+from service.errors import Unavailable
 from service.store.session import Store
-from tests.api.browser import errors, log_in, needs_browser, set_width, shown
+from tests.api.browser import errors, log_in, needs_browser, set_size, shown
 from tests.api.calling import EXTERNAL, SPEC, ok, sqlite_only
 from tests.api.serving import serving
 
@@ -29,6 +30,10 @@ MARKUP = "<img src=x onerror=alert(1)>"
 def url(app: FastAPI) -> Iterator[str]:
     with serving(app) as url:
         yield url
+
+
+def port(url: str) -> int:
+    return httpx.URL(url).port or 0
 
 
 def suggest(client: httpx.Client, study: str, count: int) -> None:
@@ -75,7 +80,7 @@ def test_a_person_watches_studies_and_stops_them(
     assert browser.find_elements(By.TAG_NAME, "img") == []
 
     for width in (1280, 360):
-        set_width(browser, width)
+        set_size(browser, width)
         needed = browser.execute_script("return document.documentElement.scrollWidth")
         assert needed <= width, f"a screen of {width} px scrolls sideways"
 
@@ -87,6 +92,8 @@ def test_a_person_watches_studies_and_stops_them(
     shown(browser, "running PAUSED")
     button(browser, "resume", "running").send_keys(Keys.ENTER)
     shown(browser, "running RUNNING")
+    focused = browser.switch_to.active_element
+    assert focused.accessible_name == "Pause running"  # in place of the button that went
     button(browser, "stop", "running").click()
     browser.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert not ok(client.get("/v1/studies/running"))["stopping"]
@@ -136,14 +143,24 @@ def test_a_token_that_may_only_read_stops_nothing(
 
 @sqlite_only
 def test_it_says_that_the_service_is_away_and_recovers(
-    client: httpx.Client, app: FastAPI, browser: webdriver.Chrome
+    client: httpx.Client,
+    app: FastAPI,
+    browser: webdriver.Chrome,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with serving(app) as url:
         browser.get(f"{url}/status")
         shown(browser, "Live.", "No study is running.", "No worker has called in the last hour")
     shown(browser, "Not up to date: the service does not answer. Trying again …")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise Unavailable("the database restarts")
+
+    with monkeypatch.context() as patch, serving(app, port(url)):
+        patch.setattr(studies, "list_page", fail)
+        shown(browser, "Not up to date: the database restarts. Trying again …")
     ok(client.post("/v1/studies", json=EXTERNAL), 201)
-    with serving(app, httpx.URL(url).port or 0):
+    with serving(app, port(url)):
         shown(browser, "Live.", "x QUEUED")
 
 

@@ -116,6 +116,9 @@ def test_a_study_from_start_to_end_and_ctrl_c(tmp_path: Path) -> None:
 
 def test_a_port_and_the_dashboard(tmp_path: Path) -> None:
     with up(tmp_path, "--no-worker") as service:
+        assert service.process.stdout is not None
+        for page in ("status", "dashboard", "docs"):
+            assert service.process.stdout.readline().endswith(f" {service.url}/{page}\n")
         with Client(service.url) as client:
             # The dashboard starts last, and says so through the api.
             while httpx.get(f"{service.url}/dashboard").status_code == 503:

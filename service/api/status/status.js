@@ -1,9 +1,8 @@
 // Asks /v1 every few seconds, shows the answers, and sends what is pressed.
 
-import { fill, showStudy, showWorker, tellRest, write } from "./view.js";
+import { fill, keepFocus, showStudy, showWorker, tellRest, write } from "./view.js";
 
 const SECONDS_BETWEEN = 2;
-const SECONDS_AFTER_ERROR = 5;
 const SECONDS_AT_MOST = 30;
 const SHARE_OF_TIME = 0.05; // that answers to one page may take of the service
 const MAX_WORKERS = 50;
@@ -51,20 +50,27 @@ async function look() {
     call(`/v1/workers?seen_within_seconds=${WORKERS_SEEN_WITHIN_SECONDS}`),
     ...names.map((name) => call(`/v1/studies?${LISTS[name]}`)),
   ]);
-  const mayWrite = caller.body.scopes.includes("write");
-  const { now } = caller;
-  document.getElementById("read-only").hidden = mayWrite;
-  names.forEach((name, index) => {
-    const { studies, total_size: numTotal } = lists[index].body;
-    const list = document.getElementById(name);
-    fill(list, studies, {
-      template: "study",
-      key: (study) => study.name,
-      update: (card, study) => showStudy(card, study, { now, mayWrite }),
-    });
-    tellRest(list, numTotal);
+  keepFocus(() => {
+    const mayWrite = caller.body.scopes.includes("write");
+    document.getElementById("read-only").hidden = mayWrite;
+    names.forEach((name, index) => showStudies(name, lists[index], mayWrite));
+    showWorkers(workers);
   });
-  const found = workers.body.workers.toSorted(
+}
+
+function showStudies(name, { body, now }, mayWrite) {
+  const { studies, total_size: numTotal } = body;
+  const list = document.getElementById(name);
+  fill(list, studies, {
+    template: "study",
+    key: (study) => study.name,
+    update: (card, study) => showStudy(card, study, { now, mayWrite }),
+  });
+  tellRest(list, numTotal);
+}
+
+function showWorkers({ body, now }) {
+  const found = body.workers.toSorted(
     (a, b) => (b.state === "LIVE") - (a.state === "LIVE") || b.seen_at - a.seen_at,
   );
   const list = document.getElementById("workers");
@@ -102,12 +108,12 @@ async function keepLooking() {
   clearTimeout(timer);
   isLooking = true;
   const began = performance.now();
-  let seconds = SECONDS_AFTER_ERROR;
+  let seconds = SECONDS_BETWEEN;
   try {
     await look();
     tellConnection(null);
     const secondsTaken = (performance.now() - began) / 1_000;
-    seconds = Math.min(Math.max(SECONDS_BETWEEN, secondsTaken / SHARE_OF_TIME), SECONDS_AT_MOST);
+    seconds = Math.min(Math.max(seconds, secondsTaken / SHARE_OF_TIME), SECONDS_AT_MOST);
   } catch (error) {
     if (!(error instanceof Problem)) {
       throw error;
@@ -128,16 +134,18 @@ async function press(button) {
   if (verb in CONSEQUENCES && !(await isConfirmed(verb, name))) {
     return;
   }
+  const hadFocus = document.activeElement === button;
   try {
-    await call(`/v1/studies/${encodeURIComponent(name)}:${verb}`, "POST");
+    const { body, now } = await call(`/v1/studies/${encodeURIComponent(name)}:${verb}`, "POST");
     write(card, ".refusal", "");
+    showStudy(card, body, { now, mayWrite: true });
   } catch (error) {
     write(card, ".refusal", `It could not be done: ${error.message}`);
   }
-  await keepLooking();
-  if (button.hidden && card.isConnected) {
+  if (hadFocus && button.hidden) {
     card.querySelector("button:not([hidden])")?.focus();
   }
+  keepLooking();
 }
 
 function isConfirmed(verb, name) {

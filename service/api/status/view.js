@@ -14,9 +14,6 @@ export function fill(list, items, { template, key, update }) {
     if (wanted.has(card.dataset.key)) {
       cards.set(card.dataset.key, card);
     } else {
-      if (card.contains(document.activeElement)) {
-        card.closest("section").querySelector("h2").focus();
-      }
       card.remove();
     }
   }
@@ -27,6 +24,18 @@ export function fill(list, items, { template, key, update }) {
     }
     update(card, item);
   });
+}
+
+/** Make a change; where the card with the focus goes, the focus goes on with its study. */
+export function keepFocus(change) {
+  const card = document.activeElement?.closest(".card");
+  const section = card?.closest("section");
+  change();
+  if (card && !card.isConnected) {
+    const follower = `[data-key="${CSS.escape(card.dataset.key)}"] .buttons:not([hidden])`;
+    const button = document.querySelector(`${follower} > button:enabled:not([hidden])`);
+    (button ?? section.querySelector("h2")).focus();
+  }
 }
 
 /** Say below a list that it is empty, or how many there are beyond what it shows. */
