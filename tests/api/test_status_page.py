@@ -9,15 +9,27 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from selenium import webdriver
+from selenium.common.exceptions import (
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
 
 from service import studies, tokens
 from service.api import examples
 from service.errors import Unavailable
 from service.store.session import Store
-from tests.api.browser import errors, log_in, needs_browser, set_size, shown
+from tests.api.browser import (
+    PATIENCE_SECONDS,
+    errors,
+    log_in,
+    needs_browser,
+    set_size,
+    shown,
+)
 from tests.api.calling import EXTERNAL, SPEC, ok, sqlite_only
 from tests.api.serving import serving
 
@@ -50,7 +62,24 @@ def card(browser: webdriver.Chrome, name: str) -> WebElement:
 
 
 def button(browser: webdriver.Chrome, verb: str, study: str) -> WebElement:
-    return card(browser, study).find_element(By.CSS_SELECTOR, f'button[data-verb="{verb}"]')
+    path = f'.card[data-key="{study}"] button[data-verb="{verb}"]'
+    return browser.find_element(By.CSS_SELECTOR, path)
+
+
+def press(browser: webdriver.Chrome, verb: str, study: str, key: str | None = None) -> None:
+    """Press a button, again where its card goes to another list in that moment."""
+
+    def pressed(browser: webdriver.Chrome) -> bool:
+        one = button(browser, verb, study)
+        if key is None:
+            one.click()
+        else:
+            one.send_keys(key)
+        return True
+
+    gone = [StaleElementReferenceException, ElementNotInteractableException]
+    wait = WebDriverWait(browser, PATIENCE_SECONDS, 0.1, ignored_exceptions=gone)
+    wait.until(pressed, f"{study} cannot be told to {verb}")
 
 
 def test_a_person_watches_studies_and_stops_them(
@@ -88,20 +117,21 @@ def test_a_person_watches_studies_and_stops_them(
     complete(client, "running", 0, 0.5)
     shown(browser, "1 of 4 trials done, 2 running")
 
-    button(browser, "pause", "running").click()
+    press(browser, "pause", "running")
     shown(browser, "running PAUSED")
-    button(browser, "resume", "running").send_keys(Keys.ENTER)
+    press(browser, "resume", "running", Keys.ENTER)
     shown(browser, "running RUNNING")
-    focused = browser.switch_to.active_element
-    assert focused.accessible_name == "Pause running"  # in place of the button that went
-    button(browser, "stop", "running").click()
+    # In place of the button that went, wherever the card is by now.
+    focused = browser.execute_script("return document.activeElement.getAttribute('aria-label')")
+    assert focused == "Pause running"
+    press(browser, "stop", "running")
     browser.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert not ok(client.get("/v1/studies/running"))["stopping"]
-    button(browser, "stop", "running").click()
+    press(browser, "stop", "running")
     browser.find_element(By.ID, "confirm-yes").click()
     shown(browser, "running RUNNING, stopping")
     assert ok(client.get("/v1/studies/running"))["stopping"]
-    button(browser, "cancel", "queued").click()
+    press(browser, "cancel", "queued")
     browser.find_element(By.ID, "confirm-yes").click()
     shown(browser, "queued CANCELLED")
     assert ok(client.get("/v1/studies/queued"))["state"] == "CANCELLED"
@@ -133,7 +163,7 @@ def test_a_token_that_may_only_read_stops_nothing(
     log_in(browser, url, "/status", writer)
     shown(browser, "x QUEUED")
     assert "may only read" not in browser.find_element(By.TAG_NAME, "body").text
-    button(browser, "pause", "x").click()
+    press(browser, "pause", "x")
     shown(browser, "x PAUSED")
 
     with store.transaction() as tx:

@@ -43,13 +43,20 @@ async function call(path, method = "GET") {
   return { body, now: Date.parse(response.headers.get("Date")) / 1_000 };
 }
 
+let numPressed = 0;
+
 async function look() {
+  const numBefore = numPressed;
   const names = Object.keys(LISTS);
   const [caller, workers, ...lists] = await Promise.all([
     call("/v1/caller"),
     call(`/v1/workers?seen_within_seconds=${WORKERS_SEEN_WITHIN_SECONDS}`),
     ...names.map((name) => call(`/v1/studies?${LISTS[name]}`)),
   ]);
+  if (numPressed !== numBefore) {
+    await look(); // some of these answers are older than what a button has done
+    return;
+  }
   keepFocus(() => {
     const mayWrite = caller.body.scopes.includes("write");
     document.getElementById("read-only").hidden = mayWrite;
@@ -137,6 +144,7 @@ async function press(button) {
   const hadFocus = document.activeElement === button;
   try {
     const { body, now } = await call(`/v1/studies/${encodeURIComponent(name)}:${verb}`, "POST");
+    numPressed += 1;
     write(card, ".refusal", "");
     showStudy(card, body, { now, mayWrite: true });
   } catch (error) {
