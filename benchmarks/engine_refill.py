@@ -2,8 +2,9 @@
 
 Of each 27 runs 18 stop at epoch 1, 6 at 3, 2 at 9 and the last at 27, in an order drawn once.
 
-* refill: all runs wait, and a slot that is freed is taken at once;
-* static: K runs start together, and the next K when all of them have ended;
+* refill: all runs wait, and a slot that is freed is taken at once; when none waits any more, the
+  free slots of native steps are not computed;
+* static (as HFTA does): K runs start together, and the next K when all of them have ended;
 * narrowing (as Hydro does): at each rung the survivors of a pack move to the smallest of some fixed
   widths that holds them, through states as a checkpoint keeps them
   (here K, K/3, K/9 and K/27: none fits this halving better);
@@ -72,9 +73,10 @@ def measure_refill(
         {w: open_pack(runs[0], work.shape, data, w, options.cache)[0] for w in widths}
         for _ in range(num_packs)
     ]
+    full = [{width: crew[width]} for crew in crews]
     contenders: dict[str, Callable[[Sequence[RunConfig]], Training]] = {
         "refill": lanes.train,
-        "static": lambda runs: static(lanes, runs, num_slots),
+        "static": lambda runs: side_by_side(full, runs, data, cohort=width),
         "narrowing": lambda runs: side_by_side(crews, runs, data, cohort=width),
         "pooled_narrowing": lambda runs: side_by_side(crews, runs, data, cohort=len(runs)),
     }
@@ -114,19 +116,6 @@ def measure_refill(
     yield row
 
 
-def static(lanes: Packs, runs: Sequence[RunConfig], num_slots: int) -> Training:
-    """A pack after the other: the next runs start when all of the last have ended."""
-    parts = [lanes.train(group) for group in _groups(runs, num_slots)]
-    seconds = sum(part.seconds for part in parts)
-    return Training(
-        num_samples=sum(part.num_samples for part in parts),
-        seconds=seconds,
-        accuracies=tuple(accuracy for part in parts for accuracy in part.accuracies),
-        programs=frozenset().union(*(part.programs for part in parts)),
-        occupancy=sum(part.occupancy * part.seconds for part in parts) / seconds,
-    )
-
-
 def side_by_side(
     crews: Sequence[Mapping[int, Pack]], runs: Sequence[RunConfig], data: DeviceData, *, cohort: int
 ) -> Training:
@@ -152,7 +141,7 @@ def side_by_side(
 def narrowing(
     packs: Mapping[int, Pack], runs: Sequence[RunConfig], data: DeviceData, *, cohort: int
 ) -> Training:
-    """Packs that shrink: `cohort` runs at a time, which meet at each rung.
+    """Packs that shrink to the widths at hand: `cohort` runs at a time, which meet at each rung.
 
     Args:
         packs: idle ones by their width, the widest of which takes the runs at first.

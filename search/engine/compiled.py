@@ -109,11 +109,11 @@ class CompiledProgram:
         run = self._bind(_STEP, inputs)
         return lambda terms, count: run(count)
 
-    def bind_evaluation(self, inputs: Sequence[Mapping[str, Tensor]]) -> Callable[[], None]:
-        """The evaluation of what lies in these tensors, chunk by chunk."""
+    def bind_evaluation(self, inputs: Sequence[Mapping[str, Tensor]]) -> Callable[[int], None]:
+        """The evaluation of what lies in these tensors, chunk by chunk; always of all slots."""
         chunks = [self._bind(_EVALUATION, chunk) for chunk in inputs]
 
-        def evaluate() -> None:
+        def evaluate(num_slots: int) -> None:
             for run in chunks:
                 run(1)
 

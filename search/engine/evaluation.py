@@ -84,6 +84,11 @@ def slots_at_once(shape: ModelShape, num_samples: int, width: int) -> int:
     return min(width, 8) if num_samples * layout.num_matrix_entries < 1e7 else 1
 
 
+def rows_at_once(num_samples: int) -> int:
+    """How many rows of a split a program evaluates in one call, those that only pad it included."""
+    return min(EVALUATION_ROWS, round_up(num_samples))
+
+
 def weight_totals(matrices_EHD: Iterable[Tensor]) -> Tensor:
     """Σw², in float64, and the number of weights below NEAR_ZERO: float64 [E, 2].
 
@@ -143,8 +148,7 @@ class EvaluationMemory:
         )
         self.totals_E2 = torch.zeros(num_slots, 2, dtype=torch.float64, device=x.device)
         self.weights_E2 = torch.zeros_like(self.totals_E2)
-        num_rows = min(EVALUATION_ROWS, round_up(split.num_samples))
-        self._chunks = list(_chunks(x, y, num_rows))
+        self._chunks = list(_chunks(x, y, rows_at_once(split.num_samples)))
 
     def inputs(self) -> list[dict[str, Tensor]]:
         """The inputs of each call, chunk by chunk."""
@@ -158,20 +162,25 @@ class EvaluationMemory:
 
 
 class GroupEvaluation:
-    """Evaluates slots of a pack on the validation data, a fixed number of them at once.
+    """Evaluates slots of a pack on the validation data, a few at once.
 
     Args:
-        bind: gives the evaluation of what lies in the chunks of an `EvaluationMemory`.
+        bind: gives the evaluation of the first slots in the chunks of an `EvaluationMemory`.
+        is_exact: whether a slot's bits do not depend on how many are evaluated at once; where they
+            do, it is always the same number.
     """
 
     def __init__(
         self,
-        bind: Callable[[Sequence[Mapping[str, Tensor]]], Callable[[], None]],
+        bind: Callable[[Sequence[Mapping[str, Tensor]]], Callable[[int], None]],
         memory: PackMemory,
+        *,
+        is_exact: bool,
     ) -> None:
         split, shape = memory.data.validation, memory.layout.shape
         self._source = memory
         self._num_slots = slots_at_once(shape, split.num_samples, len(memory.step_K))
+        self._is_exact = is_exact
         self._memory = EvaluationMemory(shape, split, self._num_slots)
         self._run = bind(self._memory.inputs())
 
@@ -184,7 +193,7 @@ class GroupEvaluation:
             memory.parameters.set_rows(source.parameters, chosen)
             memory.statistics.set_rows(source.statistics, chosen)
             memory.totals_E2.zero_()
-            self._run()
+            self._run(num_chosen if self._is_exact else self._num_slots)
             totals.append(memory.totals_E2[:num_chosen].clone())
             weights.append(memory.weights_E2[:num_chosen].clone())
         return torch.cat(totals), torch.cat(weights)

@@ -138,6 +138,12 @@ class OpenPack:
         self.removed.clear()
         return [event for event in turn.events if event.key not in gone]
 
+    def narrow(self) -> None:
+        """Have the pack compute its runs alone, as none is there to take its free slots."""
+        for old, new in self.pack.narrow().items():
+            self.runs[new] = self.runs.pop(old)
+            self.runs[new][1].slot = new
+
     def free(self, slot: int) -> None:
         """Take the run out of a slot."""
         self.pack.free(slot)
@@ -253,6 +259,10 @@ class Lane:
         self.filling = None
         if self.waiting:
             yield from self._refill(seconds)
+        for open_pack in self.packs:
+            if not self.waiting and open_pack.num_free and not open_pack.has_turn:
+                self.filling = open_pack
+                open_pack.narrow()
         self.filling = None
         self.packs = [p for p in self.packs if p.runs or p.has_turn]
 

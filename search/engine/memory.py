@@ -108,6 +108,26 @@ class PackMemory:
         """Everything that training changes for good."""
         return {"parameters": self.parameters, "statistics": self.statistics, **self.moments}
 
+    def copy_slot(self, slot: int, source: PackMemory, its_slot: int) -> None:
+        """Write all of a slot of this or another pack of the same step into one of this."""
+        for mine, its in zip(self._by_slot(), source._by_slot(), strict=True):
+            mine[slot] = its[its_slot]
+
+    def _by_slot(self) -> list[Tensor]:
+        """All tensors whose first dimension is the slots."""
+        return [
+            *(stretch_KR for stacks in self.state.values() for stretch_KR in stacks.stretches_KR),
+            self.samples_KSB,
+            self.rates_KSC,
+            self.constants_KC,
+            self.dropout_keys_KS,
+            self.dropout_thresholds_K1,
+            self.step_K,
+            self.occupied_K,
+            self.loss_sums_K,
+            self.num_right_K,
+        ]
+
     def inputs(self) -> dict[str, Tensor]:
         """All that a step reads and writes, with the state parameter by parameter."""
         tensors = {

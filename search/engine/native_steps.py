@@ -11,7 +11,7 @@ import ctypes
 import weakref
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_int64, c_void_p, pointer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -210,6 +210,9 @@ class NativeMlp:
         gradients: by the names of the parameters; filled in each step.
     """
 
+    _layers: dict[int, ctypes.Array[_Layer]]
+    """By the number of slots that they are of."""
+
     def __init__(
         self,
         kernels: Kernels,
@@ -223,9 +226,11 @@ class NativeMlp:
         x_ND = inputs["x"]
         num_slots, _, num_rows = inputs["samples"].shape
         batch_KBD = x_ND.new_zeros(num_slots, num_rows, x_ND.shape[1])
-        self._tensors: list[Tensor] = [batch_KBD]  # kept for as long as the kernels write there
+        self._batch_KBD = batch_KBD  # kept for as long as the kernels write there, like those below
         widths, num_layers = spec.shape.widths, len(spec.shape.widths) - 1
-        layers = []
+        self._numbers: list[tuple[int, ...]] = []
+        self._operands: list[list[Tensor]] = []
+        self._layers = {}
         flow_KDB, flow_gradient_KDB = batch_KBD.transpose(1, 2), None
         factors_at = self._parts.dropout_factors_address if spec.drops else 0
         for i in range(num_layers):
@@ -235,7 +240,7 @@ class NativeMlp:
             )
             is_dropped = spec.drops and i < num_layers - 1
             next_KHB = torch.zeros_like(output_KHB) if is_dropped else output_KHB
-            tensors = [
+            operands = [
                 weight,
                 weight.transpose(1, 2),
                 gradients[f"layers.{i}.weight"],
@@ -245,11 +250,9 @@ class NativeMlp:
                 gradient_KHB,
                 *([] if flow_gradient_KDB is None else [flow_gradient_KDB]),
             ]
-            handles = [*handles_of(tensors)]
-            weakref.finalize(self, forget_handles, handles)
-            self._tensors += [*tensors, next_KHB]
-            layers.append(
-                _Layer(
+            self._operands.append(operands)
+            self._numbers.append(
+                (
                     widths[i],
                     widths[i + 1],
                     inputs[f"parameters.{bias}"].stride(0),
@@ -259,16 +262,13 @@ class NativeMlp:
                     next_KHB.data_ptr(),
                     gradient_KHB.data_ptr(),
                     factors_at if is_dropped else 0,
-                    *handles,
-                    *([0] if flow_gradient_KDB is None else []),
                 )
             )
             factors_at += widths[i + 1] * num_rows * x_ND.element_size()
             flow_KDB, flow_gradient_KDB = next_KHB, gradient_KHB
-        self._layers = (_Layer * num_layers)(*layers)
         update, dropout = self._parts.arguments
         self._arguments = _Mlp(
-            self._layers,
+            None,
             num_layers,
             num_rows,
             sum(spec.shape.hidden),
@@ -287,14 +287,27 @@ class NativeMlp:
         self._train = kernels.by_name[f"train_{spec.dtype}"]
         self._is_adam = c_int64(spec.family == "adam")
 
-    def run(self, count: int) -> None:
-        """Take so many steps.
+    def run(self, num_slots: int, count: int) -> None:
+        """Take so many steps of the first slots.
 
         Raises:
             MemoryError: a product failed: nothing else can run out.
         """
+        if num_slots not in self._layers:
+            self._layers[num_slots] = self._bind(num_slots)
+        self._arguments.layers = self._layers[num_slots]
+        for arguments in self._parts.arguments:
+            arguments.num_slots = num_slots
         if self._train(byref(self._arguments), self._is_adam, c_int64(count)):
             raise MemoryError("a product could not allocate what it needs; see the log")
+
+    def _bind(self, num_slots: int) -> ctypes.Array[_Layer]:
+        layers = []
+        for numbers, operands in zip(self._numbers, self._operands, strict=True):
+            handles = [*handles_of([tensor[:num_slots] for tensor in operands])]
+            weakref.finalize(self, forget_handles, handles)
+            layers.append(_Layer(*numbers, *handles))  # the first has no gradient of its input
+        return (_Layer * len(layers))(*layers)
 
 
 class NativeEvaluation:
@@ -304,64 +317,69 @@ class NativeEvaluation:
         chunks: of `EvaluationMemory.inputs`; fills their totals and weights.
     """
 
+    _bound: dict[int, list[_Evaluation]]
+    """A call for each chunk, by the number of slots that they are of."""
+
     def __init__(
         self, kernels: Kernels, shape: ModelShape, chunks: Sequence[Mapping[str, Tensor]]
     ) -> None:
         assert has_native_steps(shape)
-        self._tensors: list[Tensor] = []
-        self._chunks: list[tuple[Any, _Evaluation]] = []
-        outputs: list[Tensor] = []
-        for chunk in chunks:
-            x_BD, num_layers = chunk["x"], len(shape.widths) - 1
-            flow = x_BD.t()[None].expand(len(chunk["totals"]), -1, -1)
-            layers = []
-            for i in range(num_layers):
-                weight, bias = chunk[f"layers.{i}.weight"], chunk[f"layers.{i}.bias"]
-                if len(outputs) == i:  # the same for all chunks, which have as many rows
-                    outputs.append(x_BD.new_empty(len(weight), weight.shape[1], len(x_BD)))
-                handles = [*handles_of([weight, flow, outputs[i]])]
-                weakref.finalize(self, forget_handles, handles)
-                self._tensors += [weight, bias, flow]
-                layers.append(
-                    _EvaluatedLayer(
-                        shape.widths[i],
-                        shape.widths[i + 1],
-                        weight.stride(0),
-                        bias.stride(0),
-                        weight.data_ptr(),
-                        bias.data_ptr(),
-                        outputs[i].data_ptr(),
-                        *handles,
-                    )
-                )
-                flow = outputs[i]
-            array = (_EvaluatedLayer * num_layers)(*layers)
-            arguments = _Evaluation(
-                array,
-                num_layers,
-                len(chunk["totals"]),
-                len(x_BD),
-                int(chunk["num_valid"]),
-                chunk["y"].data_ptr(),
-                chunk["totals"].data_ptr(),
-                0 if self._chunks else chunk["weights"].data_ptr(),
-                ctypes.cast(torch_library().aoti_torch_cpu_bmm_out, c_void_p),
-            )
-            self._tensors += [chunk["y"], chunk["totals"], chunk["weights"]]
-            self._chunks.append((array, arguments))
-        self._tensors += outputs
-        dtype = str(chunks[0]["x"].dtype).removeprefix("torch.")
-        self._evaluate = kernels.by_name[f"evaluate_{dtype}"]
+        self._shape, self._chunks = shape, chunks
+        x_BD, totals_E2 = chunks[0]["x"], chunks[0]["totals"]
+        # The same for all chunks, which have as many rows.
+        self._outputs_EHB = [
+            x_BD.new_empty(len(totals_E2), num_out, len(x_BD)) for num_out in shape.widths[1:]
+        ]
+        self._evaluate = kernels.by_name[f"evaluate_{str(x_BD.dtype).removeprefix('torch.')}"]
+        self._bound = {}
 
-    def run(self) -> None:
-        """Evaluate chunk by chunk.
+    def run(self, num_slots: int) -> None:
+        """Evaluate the first slots, chunk by chunk.
 
         Raises:
             MemoryError: a product failed: nothing else can run out.
         """
-        for _, arguments in self._chunks:
+        if num_slots not in self._bound:
+            self._bound[num_slots] = [
+                self._bind(chunk, num_slots, is_first=i == 0)
+                for i, chunk in enumerate(self._chunks)
+            ]
+        for arguments in self._bound[num_slots]:
             if self._evaluate(byref(arguments)):
                 raise MemoryError("a product could not allocate what it needs; see the log")
+
+    def _bind(self, chunk: Mapping[str, Tensor], num_slots: int, *, is_first: bool) -> _Evaluation:
+        widths, layers = self._shape.widths, []
+        flow = chunk["x"].t()[None].expand(num_slots, -1, -1)
+        for i, output_EHB in enumerate(self._outputs_EHB):
+            weight, bias = chunk[f"layers.{i}.weight"], chunk[f"layers.{i}.bias"]
+            output = output_EHB[:num_slots]
+            handles = [*handles_of([weight[:num_slots], flow, output])]
+            weakref.finalize(self, forget_handles, handles)
+            layers.append(
+                _EvaluatedLayer(
+                    widths[i],
+                    widths[i + 1],
+                    weight.stride(0),
+                    bias.stride(0),
+                    weight.data_ptr(),
+                    bias.data_ptr(),
+                    output.data_ptr(),
+                    *handles,
+                )
+            )
+            flow = output
+        return _Evaluation(
+            (_EvaluatedLayer * len(layers))(*layers),
+            len(layers),
+            num_slots,
+            len(chunk["x"]),
+            int(chunk["num_valid"]),
+            chunk["y"].data_ptr(),
+            chunk["totals"].data_ptr(),
+            chunk["weights"].data_ptr() if is_first else 0,
+            ctypes.cast(torch_library().aoti_torch_cpu_bmm_out, c_void_p),
+        )
 
 
 def _region(region: Region) -> _Region:

@@ -3,7 +3,8 @@
 A slot's result is the same bits whatever its neighbours are, whatever sat in it before, and
 whenever it was loaded.  Loading overwrites everything that a slot has; every operation of a step is
 a slot's own or the same kernel over all slots at aligned strides; a slot without a run is frozen by
-selection.
+selection.  Where a slot's products do not depend on how many slots are multiplied at once, a pack
+that nothing refills computes its runs alone; see `narrow`.
 
 # K slots, P parameters a slot, Q statistics a slot, S steps of an epoch, G slots of a group
 """
@@ -27,13 +28,22 @@ from search.engine.evaluation import (
     GroupEvaluation,
     loss_and_accuracy,
     matrices_of,
+    rows_at_once,
+    slots_at_once,
     weight_totals,
 )
 from search.engine.layout import Stacks
 from search.engine.memory import PackMemory
 from search.engine.native import Kernels
 from search.engine.native_steps import NativeEvaluation, has_native_steps
-from search.engine.products import has_choice, multiplies_with_onednn, products, step_flops
+from search.engine.products import (
+    counts_show_in_evaluation,
+    counts_show_in_steps,
+    has_choice,
+    multiplies_with_onednn,
+    products,
+    step_flops,
+)
 from search.engine.program import Form, ProgramIdentity
 from search.engine.spec import StepSpec
 from search.engine.step import Terms, eager_steps
@@ -129,6 +139,9 @@ class Pack:
         self.with_onednn = (
             multiplies_with_onednn(flops, device, dtype) if has_choice(device, dtype) else None
         )
+        self._occupants: list[_Occupant | None] = [None] * width
+        self._num_computed = width
+        self._can_narrow = False
         self._steps: Callable[[Terms, int], None]
         self._evaluation: GroupEvaluation | None = None
         self._gradients: Stacks | None = None
@@ -138,12 +151,16 @@ class Pack:
             )
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
             if kernels is not None and has_native_steps(spec.shape):
+                self._can_narrow = not self._counts_show()
                 bind = partial(NativeEvaluation, kernels, spec.shape)
-                self._evaluation = GroupEvaluation(lambda chunks: bind(chunks).run, self._memory)
+                self._evaluation = GroupEvaluation(
+                    lambda chunks: bind(chunks).run, self._memory, is_exact=self._can_narrow
+                )
         else:
             self._steps = compiled.bind_step(self._memory.inputs())
-            self._evaluation = GroupEvaluation(compiled.bind_evaluation, self._memory)
-        self._occupants: list[_Occupant | None] = [None] * width
+            self._evaluation = GroupEvaluation(
+                compiled.bind_evaluation, self._memory, is_exact=False
+            )
         self._counters_N = rng.counters(data.train.num_samples, data.device)
 
     @contextmanager
@@ -182,6 +199,7 @@ class Pack:
             ValueError: where the run is not one that this pack's step trains.
         """
         assert self._occupants[slot] is None, f"slot {slot} is taken"
+        self._num_computed = max(self._num_computed, slot + 1)
         spec = StepSpec.of(config, self.spec.shape, self.spec.num_samples, self.spec.dtype)
         for name in ("batch_size", "family", "drops", "clips"):
             mine, its = getattr(self.spec, name), getattr(spec, name)
@@ -200,6 +218,24 @@ class Pack:
         self._occupants[slot] = None
         self._memory.occupied_K[slot] = False
         self._memory.step_K[slot] = 0
+
+    def narrow(self) -> dict[int, int]:
+        """Compute no free slots until the next `load`, where that shows in no bit of a run.
+
+        Runs in the last slots move into free ones before them.
+
+        Returns:
+            the new slots of those that moved, by the old ones.
+        """
+        if not self._can_narrow:
+            return {}
+        taken = [slot for slot, run in enumerate(self._occupants) if run is not None]
+        gaps = [slot for slot in range(len(taken)) if self._occupants[slot] is None]
+        moved = dict(zip(taken[len(taken) - len(gaps) :], gaps, strict=True))
+        for source, target in moved.items():
+            self._take_over(target, self, source)
+        self._num_computed = len(taken)
+        return moved
 
     def tick(self, count: int = 1) -> None:
         """Optimizer steps of every occupied slot; a slot at an epoch's end starts the next first.
@@ -332,6 +368,7 @@ class Pack:
         configs = [run.config for run in self._occupants if run is not None]
         proximal = [config.l1 > 0 and config.l1_update == "proximal" for config in configs]
         return Terms(
+            num_slots=self._num_computed,
             padding=self._memory.has_padding,
             frozen=len(configs) < self.width,
             l1=any(c.l1 > 0 and not p for c, p in zip(configs, proximal, strict=True)),
@@ -373,6 +410,26 @@ class Pack:
         thresholds = [[rng.threshold(config.dropout)] for config in configs]
         memory.dropout_thresholds_K1[group_G] = torch.tensor(thresholds, device=device)
         memory.occupied_K[group_G] = True
+
+    def _take_over(self, slot: int, source: Pack, its_slot: int) -> None:
+        """Move a run here from a slot of this or another pack of the same step, at any tick."""
+        self._occupants[slot] = source._run(its_slot)
+        self._memory.copy_slot(slot, source._memory, its_slot)
+        if self._gradients is not None:
+            self._gradients.clear_rows(torch.tensor([slot], device=self._data.device))
+        source.free(its_slot)
+
+    def _counts_show(self) -> bool:
+        """Whether bits of a slot depend on how many slots are computed at once."""
+        spec, width, num_samples = self.spec, self.width, self._data.validation.num_samples
+        kind = self._data.dtype, self.with_onednn
+        num_evaluated = slots_at_once(spec.shape, num_samples, width)
+        with self._computing():
+            return counts_show_in_steps(
+                spec.shape, spec.num_rows(width), width, *kind
+            ) or counts_show_in_evaluation(
+                spec.shape, rows_at_once(num_samples), num_evaluated, *kind
+            )
 
     def _run(self, slot: int) -> _Occupant:
         run = self._occupants[slot]

@@ -1,4 +1,4 @@
-"""Which library takes the matrix products of a CPU.
+"""Which library takes the matrix products of a CPU, and what their bits depend on.
 
 torch gives those of float32 to MKL, which uses vectors of 256 bits on processors that are not
 Intel's: 205 of the 510 Gflop/s of two Zen 5 cores.  oneDNN, which torch brings along as well, uses
@@ -6,10 +6,17 @@ the 512 that there are, and comes to 450.  torch hands it such a product only wi
 its factors to bfloat16 (`torch.backends.mkldnn.matmul.fp32_precision`).  Without AMX, which these
 processors do not have, oneDNN has no use for that leave and computes in float32; this is not taken
 on trust but tried, once a process.
+
+A pack multiplies the matrices of all its slots in one call.  Where a slot's product is the same
+bits however many slots the call has, a pack may leave out those without a run.  It is so in both
+libraries but for a few small shapes; this is tried as well, for each shape.
+
+# K slots, B rows of a batch, D units in, H units out
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import pairwise
@@ -17,9 +24,11 @@ from threading import Lock
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from search.engine import processor
 from search.engine.config import ModelShape
+from search.engine.spec import round_up
 
 _LEAST_FLOPS = 2e7
 """Of the products of a step, past which oneDNN is faster: calling it costs 12 µs, and MKL 3."""
@@ -99,3 +108,82 @@ def _has_wider_onednn() -> bool:
         return torch.equal(torch.bmm(fine, torch.eye(128).expand(2, -1, -1)), fine)
     finally:
         _matmul.fp32_precision = before
+
+
+@cache
+def counts_show_in_steps(
+    shape: ModelShape, num_rows: int, num_slots: int, dtype: torch.dtype, with_onednn: bool | None
+) -> bool:
+    """Whether bits of a slot's step depend on how many slots of `num_slots` are computed at once.
+
+    Tried on random numbers laid out as those of a native step.  The caller computes on one thread
+    of a CPU, and has chosen the library, which is named here for it to be remembered with.
+    """
+    products = _step_products(shape, num_rows, num_slots, dtype)
+    return any(_counts_show(left, right) for left, right in products)
+
+
+@cache
+def counts_show_in_evaluation(
+    shape: ModelShape, num_rows: int, num_slots: int, dtype: torch.dtype, with_onednn: bool | None
+) -> bool:
+    """As `counts_show_in_steps`, of an evaluation of the same rows by every slot."""
+    products = _evaluation_products(shape, num_rows, num_slots, dtype)
+    return any(_counts_show(left, right) for left, right in products)
+
+
+def _step_products(
+    shape: ModelShape, num_rows: int, num_slots: int, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for i, (num_in, num_out) in enumerate(pairwise(shape.widths)):
+        weight_KHD = _random_stack(num_slots, num_out, num_in, dtype)
+        gradient_KHB = _random_stack(num_slots, num_out, num_rows, dtype)
+        # The first layer's input lies row by row, those of the others unit by unit.
+        if i == 0:
+            flow_KDB = _random_stack(num_slots, num_rows, num_in, dtype).transpose(1, 2)
+        else:
+            flow_KDB = _random_stack(num_slots, num_in, num_rows, dtype)
+            yield weight_KHD.transpose(1, 2), gradient_KHB
+        yield weight_KHD, flow_KDB
+        yield gradient_KHB, flow_KDB.transpose(1, 2)
+
+
+def _evaluation_products(
+    shape: ModelShape, num_rows: int, num_slots: int, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for i, (num_in, num_out) in enumerate(pairwise(shape.widths)):
+        if i == 0:
+            rows_1BD = _random_stack(1, num_rows, num_in, dtype)
+            flow_KDB = rows_1BD.transpose(1, 2).expand(num_slots, -1, -1)
+        else:
+            flow_KDB = _random_stack(num_slots, num_in, num_rows, dtype)
+        yield _random_stack(num_slots, num_out, num_in, dtype), flow_KDB
+
+
+def _counts_show(left_KMN: Tensor, right_KNO: Tensor) -> bool:
+    num_slots = len(left_KMN)
+    counts = {factor * 2**i for factor in (1, 3) for i in range(num_slots.bit_length())}
+    counts |= {num_slots - 1}
+    all_KMO = _product(left_KMN, right_KNO)
+    return not all(
+        torch.equal(_product(left_KMN[:count], right_KNO[:count]), all_KMO[:count])
+        for count in sorted(counts)
+        if 0 < count < num_slots
+    )
+
+
+def _product(left_KMN: Tensor, right_KNO: Tensor) -> Tensor:
+    shape = len(left_KMN), left_KMN.shape[1], right_KNO.shape[2]
+    return torch.bmm(left_KMN, right_KNO, out=_stack(*shape, left_KMN.dtype))
+
+
+def _random_stack(num_slots: int, num_rows: int, num_columns: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return _stack(num_slots, num_rows, num_columns, dtype).normal_(generator=generator)
+
+
+def _stack(num_slots: int, num_rows: int, num_columns: int, dtype: torch.dtype) -> Tensor:
+    """A matrix a slot, each on a 64-byte line, as `layout.Stacks` has them."""
+    size = num_rows * num_columns
+    numbers = torch.empty(num_slots, round_up(size), dtype=dtype)
+    return numbers[:, :size].view(num_slots, num_rows, num_columns)

@@ -29,8 +29,13 @@ from search.engine.spec import StepSpec
 
 @dataclass(frozen=True)
 class Terms:
-    """Which optional terms a step works out."""
+    """Which optional terms a step works out, and of how many slots.
 
+    Attributes:
+        num_slots: of the first so many, by native steps; None of all, as other steps always do.
+    """
+
+    num_slots: int | None = None
     padding: bool = True
     frozen: bool = True
     l1: bool = True
@@ -228,10 +233,10 @@ def eager_steps(
     """
     regions = stretches(memory, gradients)
     inputs, views = memory.inputs(), gradients.views()
+    num_slots, _, num_rows = memory.samples_KSB.shape
     if kernels is not None and has_native_steps(spec.shape):
         native = NativeMlp(kernels, spec, inputs, views, regions)
-        return lambda terms, count: native.run(count)
-    num_slots, _, num_rows = memory.samples_KSB.shape
+        return lambda terms, count: native.run(terms.num_slots or num_slots, count)
     batch_KBD = memory.data.train.x.new_zeros(num_slots, num_rows, spec.shape.num_features)
 
     def rows_of(x_ND: Tensor, samples_KB: Tensor) -> Tensor:

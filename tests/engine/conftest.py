@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from search.engine import lane
+from search.engine import lane, native
+from search.engine.native import Kernels
+from tests.parallel import locked
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -17,6 +20,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def kernels_folder(shared_folder: Path) -> Path:
+    """A folder with the native kernels."""
+    folder = shared_folder / "kernels"
+    folder.mkdir(exist_ok=True)
+    with locked(shared_folder / "kernels.lock"):
+        assert native.kernels(folder) is not None, "the tests need a C++ compiler"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(kernels_folder: Path) -> Kernels:
+    found = native.kernels(kernels_folder)
+    assert found is not None
+    return found
 
 
 @pytest.fixture

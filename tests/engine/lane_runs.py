@@ -16,6 +16,7 @@ from search.engine import (
     RunConfig,
     TrainingRun,
 )
+from search.engine.native import Kernels
 
 WIDTH = 3
 
@@ -31,9 +32,15 @@ def outcomes(events: list[Any]) -> dict[Any, Outcome]:
     return {event.key: event.outcome for event in events if isinstance(event, Over)}
 
 
-def alone(run: RunConfig, shape: ModelShape, data: DeviceData, width: int = WIDTH) -> Outcome:
+def alone(
+    run: RunConfig,
+    shape: ModelShape,
+    data: DeviceData,
+    width: int = WIDTH,
+    kernels: Kernels | None = None,
+) -> Outcome:
     """What a run comes to when the engine is called directly."""
-    training = TrainingRun(run, shape, data, width=width)
+    training = TrainingRun(run, shape, data, width=width, kernels=kernels)
     list(training.epochs())
     return training.outcome()
 

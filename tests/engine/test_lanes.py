@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from search.engine import (
 )
 from search.engine.compiled import Job
 from search.engine.config import OptimizerName
+from search.engine.native import Kernels
 from search.engine.programs import Programs
 from tests.engine.lane_runs import WIDTH, alone, assert_same, drain, outcomes
 from tests.engine.sets import CPU, blobs, config, shape_for, step_spec
@@ -202,22 +204,31 @@ def test_a_shape_that_does_not_fit_the_data_is_refused(data: DeviceData) -> None
 
 DATA = blobs(num_train=40, dtype=torch.float32)
 SHAPE = shape_for(DATA, hidden=(5,))
-ALONE: dict[RunConfig, Outcome] = {}
 
 
 class SlotTable(RuleBasedStateMachine):
     """Runs come, train, are taken out and break packs; against a plain dict of what each is at."""
 
+    width = 2
+    cache: ClassVar[Path | None] = None
+    kernels: ClassVar[Kernels | None] = None
+    alone: ClassVar[dict[RunConfig, Outcome]] = {}
+
     @initialize()
     def start(self) -> None:
-        self.lanes = Lanes(CPU, LaneOptions(width=2))
+        self.lanes = Lanes(CPU, LaneOptions(width=self.width, cache=self.cache))
         self.number = 0
         self.open: dict[int, RunConfig] = {}
         self.training: set[int] = set()
 
     @rule(epochs=st.integers(1, 3), batch_size=st.sampled_from([16, 20]))
     def add(self, epochs: int, batch_size: int) -> None:
-        run = config(seed=self.number % 5, epochs=epochs, batch_size=batch_size)
+        run = config(
+            seed=self.number % 5,
+            epochs=epochs,
+            batch_size=batch_size,
+            dropout=0.3 if batch_size == 20 else 0.0,
+        )
         self.lanes.add(self.number, run, SHAPE, DATA)
         self.open[self.number] = run
         self.number += 1
@@ -242,9 +253,9 @@ class SlotTable(RuleBasedStateMachine):
                 case Over(key=key, outcome=outcome):
                     self.training.remove(key)
                     run = self.open.pop(key)
-                    if run not in ALONE:
-                        ALONE[run] = alone(run, SHAPE, DATA, width=2)
-                    assert_same(outcome, ALONE[run])
+                    if run not in self.alone:
+                        self.alone[run] = alone(run, SHAPE, DATA, self.width, self.kernels)
+                    assert_same(outcome, self.alone[run])
                 case Reported(key=key):
                     assert key in self.training
                 case _:
@@ -271,5 +282,24 @@ class SlotTable(RuleBasedStateMachine):
             assert not self.open, "refill always progresses"
 
 
+class NativeSlotTable(SlotTable):
+    """Runs of native steps, which move to other slots when nothing waits."""
+
+    width = 4
+    alone: ClassVar[dict[RunConfig, Outcome]] = {}
+
+
 SlotTable.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+NativeSlotTable.TestCase.settings = SlotTable.TestCase.settings
 TestSlotTable = SlotTable.TestCase
+
+
+@pytest.fixture
+def native_runs(kernels_folder: Path, kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NativeSlotTable, "cache", kernels_folder)
+    monkeypatch.setattr(NativeSlotTable, "kernels", kernels)
+
+
+@pytest.mark.usefixtures("native_runs")
+class TestNativeSlotTable(NativeSlotTable.TestCase):  # type: ignore[name-defined, misc]
+    pass
