@@ -168,7 +168,7 @@ def narrowing(
                         going_on.append((config, pack.state(slot)))
                     else:
                         accuracies.append(last[slot])
-                        _finish(pack, slot, data)
+                        _finish(pack, slot)
                     pack.free(slot)
                 used += len(riders) * (rung - begin)
                 held += pack.width * (rung - begin)
@@ -198,10 +198,10 @@ def _train_epochs(pack: Pack, num_runs: int, num_epochs: int) -> list[float]:
     return accuracies
 
 
-def _finish(pack: Pack, slot: int, data: DeviceData) -> None:
+def _finish(pack: Pack, slot: int) -> None:
     """What `Lanes` does for the outcome of a run: test its weights, and copy them to the host."""
     weights = pack.weights(slot)
-    pack.evaluate(weights, data.test).tolist()
+    pack.test(weights).tolist()
     pack.named(weights)
 
 

@@ -161,18 +161,22 @@ class EvaluationMemory:
         return [{**chunk, **shared} for chunk in self._chunks]
 
 
+BindEvaluation = Callable[[Sequence[Mapping[str, Tensor]]], Callable[[int], None]]
+"""Gives the evaluation of so many slots, the first ones, in the chunks of an `EvaluationMemory`."""
+
+
 class GroupEvaluation:
     """Evaluates slots of a pack on the validation data, a few at once.
 
     Args:
-        bind: gives the evaluation of the first slots in the chunks of an `EvaluationMemory`.
+        bind: a program.
         is_exact: whether a slot's bits do not depend on how many are evaluated at once; where they
             do, it is always the same number.
     """
 
     def __init__(
         self,
-        bind: Callable[[Sequence[Mapping[str, Tensor]]], Callable[[int], None]],
+        bind: BindEvaluation,
         memory: PackMemory,
         *,
         is_exact: bool,
@@ -197,6 +201,28 @@ class GroupEvaluation:
             totals.append(memory.totals_E2[:num_chosen].clone())
             weights.append(memory.weights_E2[:num_chosen].clone())
         return torch.cat(totals), torch.cat(weights)
+
+
+class RowEvaluation:
+    """Evaluates one slot's weights on a split.
+
+    Args:
+        bind: a program.
+    """
+
+    def __init__(self, bind: BindEvaluation, shape: ModelShape, split: Split) -> None:
+        self._num_samples = split.num_samples
+        self._memory = EvaluationMemory(shape, split, num_slots=1)
+        self._run = bind(self._memory.inputs())
+
+    def __call__(self, parameters_P: Tensor, statistics_Q: Tensor) -> Tensor:
+        """As `loss_and_accuracy`."""
+        memory = self._memory
+        memory.parameters.set_row(0, parameters_P)
+        memory.statistics.set_row(0, statistics_Q)
+        memory.totals_E2.zero_()
+        self._run(1)
+        return memory.totals_E2[0] / self._num_samples
 
 
 def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:

@@ -351,6 +351,6 @@ class Lane:
                 continue
             run = self.waiting.popleft()
             # Named before it is touched: what fails from here on is known to be about it too.
-            open_pack.runs[slot] = run, Progress(run.config, self.data, pack, slot)
+            open_pack.runs[slot] = run, Progress(run.config, pack, slot)
             yield Began(run.key, str(pack.program))
             pack.load(slot, run.config)

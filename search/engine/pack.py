@@ -23,9 +23,11 @@ from search.engine import rng
 from search.engine.coefficients import constants_row, rate_tables
 from search.engine.compiled import CompiledProgram
 from search.engine.config import RunConfig
-from search.engine.data import DeviceData, Split
+from search.engine.data import DeviceData
 from search.engine.evaluation import (
+    BindEvaluation,
     GroupEvaluation,
+    RowEvaluation,
     loss_and_accuracy,
     matrices_of,
     rows_at_once,
@@ -143,7 +145,9 @@ class Pack:
         self._num_computed = width
         self._can_narrow = False
         self._steps: Callable[[Terms, int], None]
+        self._bind_evaluation: BindEvaluation | None = None
         self._evaluation: GroupEvaluation | None = None
+        self._testing: RowEvaluation | None = None
         self._gradients: Stacks | None = None
         if compiled is None:
             self._gradients = Stacks(
@@ -152,14 +156,14 @@ class Pack:
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
             if kernels is not None and has_native_steps(spec.shape):
                 self._can_narrow = not self._counts_show()
-                bind = partial(NativeEvaluation, kernels, spec.shape)
-                self._evaluation = GroupEvaluation(
-                    lambda chunks: bind(chunks).run, self._memory, is_exact=self._can_narrow
-                )
+                native = partial(NativeEvaluation, kernels, spec.shape)
+                self._bind_evaluation = lambda chunks: native(chunks).run
         else:
             self._steps = compiled.bind_step(self._memory.inputs())
+            self._bind_evaluation = compiled.bind_evaluation
+        if self._bind_evaluation is not None:
             self._evaluation = GroupEvaluation(
-                compiled.bind_evaluation, self._memory, is_exact=False
+                self._bind_evaluation, self._memory, is_exact=self._can_narrow
             )
         self._counters_N = rng.counters(data.train.num_samples, data.device)
 
@@ -291,11 +295,16 @@ class Pack:
         metrics: list[list[float]] = torch.cat([train_G2, validation_G2, weights_G2], 1).tolist()
         return metrics
 
-    def evaluate(self, weights: Weights, split: Split) -> Tensor:
-        """Mean loss and accuracy of weights in evaluation mode: float64 [2] on the device."""
-        shape = self.spec.shape
+    def test(self, weights: Weights) -> Tensor:
+        """Mean loss and accuracy of weights on the test data: float64 [2] on the device."""
+        shape, split = self.spec.shape, self._data.test
+        rows = weights.parameters_P, weights.statistics_Q
         with self._computing():
-            return loss_and_accuracy(shape, weights.parameters_P, weights.statistics_Q, split)
+            if self._bind_evaluation is None:
+                return loss_and_accuracy(shape, *rows, split)
+            if self._testing is None:
+                self._testing = RowEvaluation(self._bind_evaluation, shape, split)
+            return self._testing(*rows)
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are now."""
@@ -330,7 +339,8 @@ class Pack:
             return sums_G2 / split.num_samples, weights_G2
         # Slot by slot: how a sum over several rows is split depends on how many they are.
         matrices = matrices_of(self.spec.shape, self._memory.parameters.views())
-        validation = [self.evaluate(self.weights(slot), split) for slot in slots]
+        rows = [(w.parameters_P, w.statistics_Q) for w in map(self.weights, slots)]
+        validation = [loss_and_accuracy(self.spec.shape, *row, split) for row in rows]
         weights = [weight_totals(matrix[slot : slot + 1] for matrix in matrices) for slot in slots]
         return torch.stack(validation), torch.cat(weights)
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from torch import Tensor
 
 from search.engine.config import RunConfig
-from search.engine.data import DeviceData
 from search.engine.pack import METRICS, Pack, Weights
 from search.engine.pruning import PruningRules
 from search.engine.stopping import EarlyStopping
@@ -63,10 +62,10 @@ class Outcome:
 class Progress:
     """Follows one run through the epochs that it spends in one slot of a pack."""
 
-    def __init__(self, config: RunConfig, data: DeviceData, pack: Pack, slot: int) -> None:
+    def __init__(self, config: RunConfig, pack: Pack, slot: int) -> None:
         self.config = config
         self.slot = slot
-        self._data, self._pack = data, pack
+        self._pack = pack
         self._stopping = EarlyStopping(config.patience, config.min_delta, config.direction)
         self.kept: Weights | None = None
         self._kept_metrics: dict[str, float] = {}
@@ -116,7 +115,7 @@ class Progress:
                 weights={},
             )
         kept = self.kept or self._pack.weights(self.slot)
-        test_loss, test_accuracy = self._pack.evaluate(kept, self._data.test).tolist()
+        test_loss, test_accuracy = self._pack.test(kept).tolist()
         test = {"test_loss": test_loss, "test_accuracy": test_accuracy}
         if self._rule_version is not None:
             state: Literal["complete", "pruned", "stopped"] = "pruned"

@@ -64,7 +64,7 @@ class TrainingRun:
         self._pack = Pack(
             spec, data, width=width, threads=threads, compiled=compiled, kernels=kernels
         )
-        self._progress = Progress(config, data, self._pack, _SLOT)
+        self._progress = Progress(config, self._pack, _SLOT)
         if checkpoint is None:
             self._pack.load(_SLOT, config)
         else:

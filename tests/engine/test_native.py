@@ -150,5 +150,7 @@ def test_the_metrics_are_those_of_torch(name: str, kernels: Kernels) -> None:
             pack.load(slot, config)
         pack.tick(1)
         pack.tick(pack.ticks_to_epoch_end)
-        metrics.append(torch.tensor(pack.epoch_metrics(range(WIDTH)), dtype=torch.float64))
+        of_epochs = torch.tensor(pack.epoch_metrics(range(WIDTH)), dtype=torch.float64)
+        of_tests = torch.stack([pack.test(pack.weights(slot)) for slot in range(WIDTH)])
+        metrics.append(torch.cat([of_epochs, of_tests], dim=1))
     torch.testing.assert_close(*metrics, rtol=1e-9, atol=0.0)
