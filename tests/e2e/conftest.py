@@ -1,112 +1,13 @@
-"""The whole service as processes, on every database: api, workers, and the client's view."""
+"""The whole service as processes, on every database."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from service import processes
-from service.client import Client
-from service.lifecycle import StudyState
-from service.resources import Event, Trial
-from tests.e2e.support import free_port
-
-ROOT = Path(__file__).parents[2]
-
-REGISTER_SECONDS = 120.0
-"""A bound on what may go wrong, not a measure: a loaded machine takes long to import torch."""
-
-
-class Deployment:
-    """An api and workers on one database, each a process that can be killed.
-
-    Leases are short, so that a killed worker's runs come back soon.
-    """
-
-    def __init__(self, database_url: str, home: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._home = home
-        self.env = {
-            **os.environ,
-            "RIDGELINE_DATABASE_URL": database_url,
-            "RIDGELINE_HOME": str(home),
-            "RIDGELINE_PORT": str(self.port),
-            "RIDGELINE_URL": self.url,
-            "RIDGELINE_LEASE_SECONDS": "5",
-            "RIDGELINE_SYNC_INTERVAL_SECONDS": "0.2",
-            "RIDGELINE_DEVICE_THREADS": "1",
-            # The same program for every run, so that outcomes can be compared to the bit.
-            "RIDGELINE_PACK_WIDTH": "4",
-            "RIDGELINE_COMPILE": "false",
-        }
-        self._processes: list[subprocess.Popen[bytes]] = []
-        # Patient: the api is killed and started again under its hands.
-        self.client = Client(self.url, retry_delays_seconds=(0.25,) * 120)
-        self.api: subprocess.Popen[bytes]
-
-    def start_api(self, env: Mapping[str, str] | None = None, *args: str) -> None:
-        """Start the api, or what `args` name in its place, and wait until it answers."""
-        command = args or ("-m", "service.cli", "serve")
-        self.api = self._spawn("api", *command, env=env)
-        self.client.workers()
-
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        """Start a worker and wait until the api knows it."""
-        name = f"worker-{len(self._processes)}"
-        process = self._spawn(name, "-m", "service.cli", "worker", "--name", name)
-        deadline = time.monotonic() + REGISTER_SECONDS
-        while not any(worker.name == name for worker in self.client.workers()):
-            assert process.poll() is None, f"the worker ended; see {self._home}/{name}.log"
-            assert time.monotonic() < deadline, "the worker did not register"
-        return process
-
-    def kill(self, process: subprocess.Popen[Any]) -> None:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-    def follow(self, name: str) -> Iterator[Event]:
-        """The events of a study, to its end; survives the api's death."""
-        last = 0
-        while True:
-            for event in self.client.events(name, after=last):
-                last = event.id
-                yield event
-            if self.client.study(name).finished_at is not None:
-                return
-
-    def outcome(self, name: str) -> list[Trial]:
-        """Wait for the study to complete; its trials."""
-        for _ in self.follow(name):
-            pass
-        assert self.client.study(name).state is StudyState.COMPLETED
-        return list(self.client.trials(name))
-
-    def close(self) -> None:
-        self.client.close()
-        for process in reversed(self._processes):
-            processes.terminate(process, grace_seconds=20)
-
-    def _spawn(
-        self, name: str, *args: str, env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
-        log = (self._home / f"{name}.log").open("ab")
-        with log:
-            process = processes.spawn(
-                [sys.executable, *args, "--die-with-parent"],
-                env={**self.env, "PYTHONPATH": str(ROOT), **(env or {})},
-                output=log.fileno(),
-            )
-        self._processes.append(process)
-        return process
+from tests.deployment import Deployment
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from service.resources import Trial
@@ -45,8 +44,3 @@ def results(trials: list[Trial]) -> list[tuple[Any, ...]]:
         )
         for trial in trials
     ]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -6,7 +6,7 @@ import pytest
 
 from service.lifecycle import RunState
 from service.resources import Event
-from tests.e2e.conftest import ROOT, Deployment
+from tests.deployment import ROOT, Deployment
 from tests.e2e.support import results, small
 
 pytestmark = pytest.mark.slow

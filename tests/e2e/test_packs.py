@@ -7,8 +7,8 @@ import pytest
 from search.engine import ProgramIdentity
 from search.spec import parse_spec
 from service.lifecycle import TrialState
+from tests.deployment import Deployment
 from tests.e2e.alone import outcome_alone, trainer
-from tests.e2e.conftest import Deployment
 from tests.e2e.support import small
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.lifecycle import StudyState
-from tests.e2e.conftest import ROOT, Deployment
+from tests.deployment import ROOT, Deployment
 
 pytestmark = pytest.mark.slow
 

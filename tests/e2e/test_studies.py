@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 
 from service.lifecycle import TrialState
 from service.resources import Trial
-from tests.e2e.conftest import Deployment
+from tests.deployment import Deployment
 from tests.e2e.support import grid, results, small
 
 pytestmark = pytest.mark.slow

