@@ -59,11 +59,15 @@ class Deployment:
         self.client = Client(self.url, retry_delays_seconds=(0.25,) * 120)
         self.api: subprocess.Popen[bytes]
 
-    def start_api(self, env: Mapping[str, str] | None = None, *args: str) -> None:
+    def start_api(self, *args: str) -> None:
         """Start the api, or what `args` name in its place, and wait until it answers."""
-        command = args or ("-m", "service.cli", "serve")
-        self.api = self._spawn("api", *command, env=env)
+        self.spawn_api(*args)
         self.client.workers()
+
+    def spawn_api(self, *args: str) -> None:
+        """The same without waiting."""
+        command = args or ("-m", "service.cli", "serve")
+        self.api = self._spawn("api", *command)
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start a worker and wait until the api knows it."""
@@ -113,14 +117,12 @@ class Deployment:
         for process in reversed(self._processes):
             processes.terminate(process, grace_seconds=20)
 
-    def _spawn(
-        self, name: str, *args: str, env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, *args: str) -> subprocess.Popen[bytes]:
         log = (self._home / f"{name}.log").open("ab")
         with log:
             process = processes.spawn(
                 [sys.executable, *args, "--die-with-parent"],
-                env={**self.env, "PYTHONPATH": str(ROOT), **(env or {})},
+                env={**self.env, "PYTHONPATH": str(ROOT)},
                 output=log.fileno(),
             )
         self._processes[process] = name

@@ -10,16 +10,18 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos import kills  # noqa: F401  each module enters its campaigns
+from tests.chaos import hangs, kills, operations, pauses  # noqa: F401  they enter campaigns
 from tests.chaos.campaign import CAMPAIGNS, Campaign, Tally
 from tests.chaos.databases import DATABASES
 from tests.chaos.oracle import Values
-from tests.chaos.rig import running
+from tests.chaos.rig import Rig, Stuck, running
+from tests.chaos.soak import soak
 
 log = logging.getLogger("chaos")
 
@@ -65,11 +67,9 @@ def run_campaign(
     if total.injected >= count:
         return total
     with running(campaign, database, undisturbed) as rig:
-        while total.injected < count:
+        while total.injected < count and not rig.has_failed:
             part_seed = f"{seed} {campaign.name} {database} {len(parts)}"
-            rig.staff()
-            tally = campaign.part(rig, Random(part_seed), count - total.injected)
-            assert tally.injected > 0, "a part that injects nothing would go on for ever"
+            tally = run_part(campaign, rig, Random(part_seed), count - total.injected)
             parts.append(tally)
             total.add(tally)
             results.add(campaign.name, database, part_seed, tally)
@@ -78,24 +78,32 @@ def run_campaign(
                 *(campaign.name, database, total.injected, count),
                 *(total.lost, total.twice, total.wrong_values, total.others),
             )
-            for problem in tally.problems:
-                log.error("%s", problem)
     return total
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--fault", nargs="+", choices=sorted(CAMPAIGNS), default=[*CAMPAIGNS])
-    parser.add_argument("--database", nargs="+", choices=DATABASES, default=DATABASES)
-    parser.add_argument("--count", type=int, help="faults of each; left out: those of the long run")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="file of JSON lines; what it has is not run again")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    log.setLevel(logging.INFO)
+def run_part(campaign: Campaign, rig: Rig, random: Random, count: int) -> Tally:
+    """One part; one that fails is the last in this rig, whose logs stay."""
+    try:
+        rig.staff()
+        tally = campaign.part(rig, random, count)
+        assert tally.injected > 0, "a part that injects nothing would go on for ever"
+    except Stuck as exc:
+        tally = Tally(problems=[str(exc)])
+    if not tally.is_good:
+        rig.has_failed = True
+        for problem in tally.problems:
+            log.error("%s", problem)
+    return tally
+
+
+def run(args: argparse.Namespace) -> Iterator[tuple[str, str, Tally]]:
+    """What the arguments ask for: name, database and sum of each campaign, as it ends."""
+    if args.soak is not None:
+        for kind in args.database:
+            yield "soak", kind, soak(kind, seconds=args.soak, seed=args.seed, out=args.out)
+        return
     results = Results(args.out)
     undisturbed: dict[str, dict[str, Values]] = {kind: {} for kind in DATABASES}
-    all_good = True
     for name in args.fault:
         campaign = CAMPAIGNS[name]
         for kind in (kind for kind in args.database if kind in campaign.databases):
@@ -107,8 +115,31 @@ def main() -> int:
                 results=results,
                 undisturbed=undisturbed[kind],
             )
-            all_good = all_good and tally.is_good
-            print(json.dumps({"fault": name, "database": kind, **tally.summary()}), flush=True)
+            yield name, kind, tally
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--fault", nargs="+", choices=sorted(CAMPAIGNS), default=[*CAMPAIGNS])
+    parser.add_argument("--database", nargs="+", choices=DATABASES, default=DATABASES)
+    parser.add_argument("--count", type=int, help="faults of each; left out: those of the long run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--soak", type=float, metavar="SECONDS", help="mixed faults for so long, in place of these"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file of JSON lines, one for each part; what it has is not run again. "
+        "With --soak: samples of memory and descriptors",
+    )
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    log.setLevel(logging.INFO)
+    all_good = True
+    for name, kind, tally in run(args):
+        all_good = all_good and tally.is_good
+        print(json.dumps({"fault": name, "database": kind, **tally.summary()}), flush=True)
     return 0 if all_good else 1
 
 

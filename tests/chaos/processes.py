@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,16 @@ def descendants(pid: int) -> list[int]:
 def device_processes(worker_pid: int) -> list[int]:
     """The device processes of a worker, which has a resource tracker of Python's beside them."""
     return [pid for pid in children(worker_pid) if "spawn_main" in _command(pid)]
+
+
+def started_at(pid: int) -> float:
+    """When a process began, in seconds since the epoch; infinite for one that is gone."""
+    ticks = _stat(pid)[19:20]
+    if not ticks:
+        return math.inf
+    lines = Path("/proc/stat").read_text().splitlines()
+    (booted_at,) = (float(line.split()[1]) for line in lines if line.startswith("btime "))
+    return booted_at + int(ticks[0]) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int) -> int:

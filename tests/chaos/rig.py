@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import partial
+from datetime import datetime
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 from sqlalchemy import text
 
-from service.resources import Study
 from tests.chaos import oracle
 from tests.chaos.campaign import Campaign, Tally
 from tests.chaos.databases import database
-from tests.chaos.processes import descendants, is_alive
+from tests.chaos.processes import descendants, device_processes, is_alive, started_at
 from tests.deployment import Deployment
 
 PATIENCE_SECONDS = 240.0
@@ -37,6 +38,23 @@ SETTINGS = {
     "RIDGELINE_MAX_CHARGES": "1000",
 }
 
+NUM_EPOCHS = 100
+"""Of a run that trains for some seconds."""
+
+LAG_SECONDS = 1.0
+"""Reports come from a device process that started so long before: it takes longer to be ready, and
+what the one before it has said is told by then."""
+
+_OF_STUDY = " JOIN rl_studies s ON s.id = r.study_id WHERE s.name = :study"
+
+_MOMENTS = {
+    "at_a_start": "SELECT SUM(r.attempt) FROM rl_runs r" + _OF_STUDY,
+    "at_a_report": "SELECT COUNT(*) FROM rl_reports p JOIN rl_runs r ON r.id = p.run_id"
+    + _OF_STUDY,
+    "at_an_end": "SELECT COUNT(r.finished_at) FROM rl_runs r" + _OF_STUDY,
+}
+"""Counts that change at the boundary of a state."""
+
 _T = TypeVar("_T")
 
 log = logging.getLogger("chaos")
@@ -51,6 +69,8 @@ class Rig:
 
     Attributes:
         workers: those that run.
+        has_failed: whether something was lost, twice or wrong in it.
+        num_epochs: of a run that is to train for long enough.
     """
 
     def __init__(
@@ -59,6 +79,7 @@ class Rig:
         database_url: str,
         home: Path,
         undisturbed: dict[str, oracle.Values],
+        num_epochs: int,
     ) -> None:
         settings = {**SETTINGS, **campaign.settings}
         self.url = database_url
@@ -68,6 +89,8 @@ class Rig:
         self.deployment = Deployment(database_url, home, settings)
         self.client = self.deployment.client
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.has_failed = False
+        self.num_epochs = num_epochs
         self._num_workers = campaign.num_workers
         self._undisturbed = undisturbed
         self._num_studies = 0
@@ -78,21 +101,20 @@ class Rig:
         self.deployment.start_api()
         self.staff()
 
-    def staff(self) -> None:
-        """Have as many workers as the campaign wants, all of them registered."""
+    def staff(self, num_workers: int | None = None) -> None:
+        """Have as many workers, or as many as the campaign wants, all of them registered."""
+        wanted = self._num_workers if num_workers is None else num_workers
         self.workers = [worker for worker in self.workers if worker.poll() is None]
-        for worker in [self.hire() for _ in range(self._num_workers - len(self.workers))]:
-            is_registered = partial(self.is_registered, worker)
-            self.wait_for(is_registered, "a worker to register")
+        for _ in range(wanted - len(self.workers)):
+            self.hire()
+        for worker in self.workers:
+            self.wait_for_log(worker, "registered as worker", 0)
 
-    def hire(self) -> subprocess.Popen[bytes]:
-        """Start one more worker, without waiting for it."""
-        worker = self.deployment.spawn_worker()
+    def hire(self, *args: str) -> subprocess.Popen[bytes]:
+        """Start one more worker, or what `args` name in its place, without waiting for it."""
+        worker = self.deployment.spawn_worker(*args)
         self.workers.append(worker)
         return worker
-
-    def is_registered(self, worker: subprocess.Popen[bytes]) -> bool:
-        return "registered as worker" in self.log(worker)
 
     def kill(self, worker: subprocess.Popen[bytes]) -> list[int]:
         """SIGKILL; the processes that it leaves behind, which are to end by themselves."""
@@ -102,8 +124,25 @@ class Rig:
             self.workers.remove(worker)
         return left
 
+    def name(self, worker: subprocess.Popen[bytes]) -> str:
+        return self.deployment.name(worker)
+
     def log(self, worker: subprocess.Popen[bytes]) -> str:
         return self.deployment.log(worker).read_text(errors="replace")
+
+    def wait_for_log(self, worker: subprocess.Popen[bytes], words: str, size: int) -> float:
+        """Wait for words in a worker's log past its first `size` characters; when it wrote them.
+
+        In seconds since the epoch, as the log has them.
+        """
+
+        def line() -> str | None:
+            new = self.log(worker)[size:]
+            before, found, after = new.partition(words)
+            return before.rpartition("\n")[2] if found and "\n" in after else None
+
+        stamp = self.wait_for(line, f"a worker to log: {words}").split(" ")[:2]
+        return datetime.strptime(" ".join(stamp), "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
     # ---- studies
 
@@ -114,11 +153,9 @@ class Rig:
         self.client.create_study({**spec, "name": name})
         return name
 
-    def study(self, name: str) -> Study:
-        return self.client.study(name)
-
     def has_ended(self, name: str) -> bool:
-        return self.study(name).finished_at is not None
+        rows = self.ask("SELECT finished_at FROM rl_studies WHERE name = :name", name=name)
+        return rows[0][0] is not None
 
     def wait_until_quiet(self, name: str) -> None:
         """Wait for the study to end; one that does not is for the oracle to see."""
@@ -140,20 +177,91 @@ class Rig:
         with closing(oracle.reading(self.url)) as connection:
             return oracle.outcomes(connection, name)
 
-    def check(self, name: str, spec: Mapping[str, Any], *, num_trials: int | None = None) -> Tally:
-        """Wait for the study to end; what is lost, twice or wrong in it.
+    def check_undisturbed(self, name: str, spec: Mapping[str, Any]) -> Tally:
+        """Wait for the study to end; what is lost, twice or wrong in it, or not as undisturbed."""
+        return self.check(name, spec["budget"]["trials"], self.undisturbed(spec))
 
-        Args:
-            num_trials: left out, those of the spec, with the values of the undisturbed study.
-        """
+    def check(self, name: str, num_trials: int, values: oracle.Values | None = None) -> Tally:
+        """The same where only some values, or none, are known."""
         self.wait_until_quiet(name)
         return oracle.check(
-            self.url,
-            name,
-            num_trials=spec["budget"]["trials"] if num_trials is None else num_trials,
-            max_charges=self.max_charges,
-            values=self.undisturbed(spec) if num_trials is None else None,
+            self.url, name, num_trials=num_trials, max_charges=self.max_charges, values=values or {}
         )
+
+    # ---- what is going on
+
+    def training(self) -> dict[str, dict[tuple[int, int], int]]:
+        """By name of a worker: the runs that it trains, by id and attempt, and their charges."""
+        found: dict[str, dict[tuple[int, int], int]] = {}
+        for name, run, attempt, charges in self.ask(
+            "SELECT w.name, r.id, r.attempt, r.charges FROM rl_runs r"
+            " JOIN rl_workers w ON w.id = r.worker_id"
+            " WHERE r.state = 'RUNNING' AND r.program IS NOT NULL AND w.state = 'LIVE'"
+        ):
+            found.setdefault(name, {})[run, attempt] = charges
+        return found
+
+    def still_running(self, runs: Iterable[tuple[int, int]]) -> bool:
+        """Whether one of these attempts has not come to an end."""
+        running = {
+            (run, attempt)
+            for run, attempt in self.ask("SELECT id, attempt FROM rl_runs WHERE state = 'RUNNING'")
+        }
+        return not running.isdisjoint(runs)
+
+    def busy_workers(self) -> list[subprocess.Popen[bytes]]:
+        training = self.training()
+        return [worker for worker in self.workers if self.name(worker) in training]
+
+    def num_held(self, worker: subprocess.Popen[bytes]) -> int:
+        """How many runs a worker has been given and not given back."""
+        ((number,),) = self.ask(
+            "SELECT COUNT(*) FROM rl_runs r JOIN rl_workers w ON w.id = r.worker_id"
+            " WHERE r.state = 'RUNNING' AND w.name = :name",
+            name=self.name(worker),
+        )
+        return int(number)
+
+    def wait_until_one_trains(self, study: str, random: Random) -> subprocess.Popen[bytes] | None:
+        """A worker whose device process trains, not one that has just been started anew.
+
+        None where the study is over.
+        """
+
+        def at_work() -> list[subprocess.Popen[bytes]]:
+            reported_at = dict(
+                self.ask(
+                    "SELECT w.name, MAX(p.reported_at) FROM rl_reports p"
+                    " JOIN rl_runs r ON r.id = p.run_id JOIN rl_workers w ON w.id = r.worker_id"
+                    " WHERE r.state = 'RUNNING' AND w.state = 'LIVE' GROUP BY w.name"
+                )
+            )
+            return [
+                worker
+                for worker in self.workers
+                for device in device_processes(worker.pid)
+                if reported_at.get(self.name(worker), 0) > started_at(device) + LAG_SECONDS
+            ]
+
+        def candidates() -> list[subprocess.Popen[bytes] | None]:
+            return [None] if self.has_ended(study) else [*at_work()]
+
+        return random.choice(self.wait_for(candidates, "a worker to train"))
+
+    def wait_for_moment(self, study: str, random: Random) -> str:
+        """Wait for a time at random, or for something to happen in the study; which it was."""
+        moment = random.choice(("any_moment", *_MOMENTS))
+        if moment == "any_moment":
+            time.sleep(random.uniform(0.0, 1.0))
+            return moment
+
+        def count() -> int:
+            ((number,),) = self.ask(_MOMENTS[moment], study=study)
+            return int(number or 0)
+
+        before = count()
+        self.wait_for(lambda: count() != before or self.has_ended(study), moment, every=0.002)
+        return moment
 
     def ask(self, statement: str, **values: Any) -> list[Any]:
         """Rows of the database, read-only."""
@@ -164,7 +272,7 @@ class Rig:
 
     def wait_for(
         self,
-        what: Callable[[], _T],
+        what: Callable[[], _T | None],
         description: str,
         *,
         every: float = POLL_SECONDS,
@@ -195,14 +303,23 @@ class Rig:
 
 
 @contextmanager
-def running(campaign: Campaign, kind: str, undisturbed: dict[str, oracle.Values]) -> Iterator[Rig]:
-    """The service for a campaign, on a fresh database of this kind."""
-    with tempfile.TemporaryDirectory(prefix="rl-chaos-") as folder:
-        home = Path(folder)
-        with database(kind, home) as url:
-            rig = Rig(campaign, url, home, undisturbed)
-            try:
-                rig.start()
-                yield rig
-            finally:
-                rig.deployment.close()
+def running(
+    campaign: Campaign,
+    kind: str,
+    undisturbed: dict[str, oracle.Values],
+    *,
+    num_epochs: int = NUM_EPOCHS,
+) -> Iterator[Rig]:
+    """The service for a campaign, on a fresh database of this kind; its logs stay if it failed."""
+    home = Path(tempfile.mkdtemp(prefix="rl-chaos-"))
+    with database(kind, home) as url:
+        rig = Rig(campaign, url, home, undisturbed, num_epochs)
+        try:
+            rig.start()
+            yield rig
+        finally:
+            rig.deployment.close()
+    if rig.has_failed:
+        log.error("the logs are in %s", home)
+    else:
+        shutil.rmtree(home)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def study(name: str, *, trials: int = 24, epochs: int = 60, **changes: Any) -> dict[str, Any]:
+def study(name: str, *, trials: int = 24, epochs: int = 100, **changes: Any) -> dict[str, Any]:
     """A random search on the digits, trained by one program, so that values can be compared."""
     return {
         "name": name,

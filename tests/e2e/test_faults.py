@@ -47,7 +47,7 @@ def test_an_api_killed_between_commit_and_answer(deployment: Deployment) -> None
 
     deployment.kill(deployment.api)
     for num_syncs in (1, 2, 3, 5):
-        deployment.start_api(None, str(ROOT / "tests/e2e/dying_api.py"), str(num_syncs))
+        deployment.start_api(str(ROOT / "tests/e2e/dying_api.py"), str(num_syncs))
         if num_syncs == 1:
             deployment.client.create_study(small("shaken", "random", budget=many))
         assert deployment.api.wait(timeout=60) == -9

@@ -1,0 +1,53 @@
+"""A worker whose device processes close all their pipes after a while, and live on.
+
+`deaf_worker.py N …`: after the N-th moment of training; what follows are the options of
+`ridgeline worker`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search.events import Event
+from service.worker import agent
+from service.worker.mlp import MlpBackend, MlpTrainer
+from service.worker.training import DeviceSpec
+
+
+class DeafTrainer(MlpTrainer):
+    def __init__(self, device: str, spec: DeviceSpec, num_left: int) -> None:
+        super().__init__(device, spec)
+        self._num_left = num_left
+
+    def advance(self) -> Sequence[Event]:
+        self._num_left -= 1
+        if self._num_left <= 0:
+            # The thread that reads orders would end the process.
+            os._exit = lambda _: threading.Event().wait()  # type: ignore[assignment,return-value]
+            os.write(2, f"deaf from now on: {os.getpid()}\n".encode())
+            os.closerange(0, 1_000)
+            threading.Event().wait()
+        return super().advance()
+
+
+@dataclass(frozen=True)
+class DeafBackend(MlpBackend):
+    num_left: int
+
+    def trainer(self, device: str, spec: DeviceSpec) -> DeafTrainer:
+        return DeafTrainer(device, spec, self.num_left)
+
+
+if __name__ == "__main__":  # device processes import this module too
+    # By the name that device processes know it by.
+    from service import cli
+    from tests.chaos.deaf_worker import DeafBackend as Backend
+
+    num_left = int(sys.argv[1])
+    agent.__dict__["MlpBackend"] = lambda: Backend(num_left)
+    sys.argv[1:] = ["worker", *sys.argv[2:]]
+    cli.main()
