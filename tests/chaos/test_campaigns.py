@@ -1,0 +1,52 @@
+"""A short run of the campaigns: in one service, some on each database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.chaos.__main__ import Results
+from tests.chaos.campaign import CAMPAIGNS, Campaign, Tally, rate_bound
+from tests.chaos.hangs import HANG_SETTINGS
+from tests.chaos.rig import Rig, running
+
+SHORT = {
+    "sqlite": {"kill-worker": 2, "kill-api": 2, "drain-worker": 1, "hang-in-a-pack": 1},
+    "postgresql": {"kill-device": 2, "stall-worker": 1, "operation": 3, "deaf-device": 1},
+}
+"""How many faults of each campaign."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SHORT)
+def test_the_campaigns_in_short(kind: str) -> None:
+    settings = {**HANG_SETTINGS, "RIDGELINE_LEASE_SECONDS": "5", "RIDGELINE_MAX_CHARGES": "1000"}
+    service = Campaign("short", _never, 0, settings, num_workers=2, databases=(kind,))
+    with running(service, kind, {}, num_epochs=40) as rig:
+        for name, count in SHORT[kind].items():
+            rig.staff()
+            tally = CAMPAIGNS[name].part(rig, Random(name), count)
+            assert tally.is_good, (name, tally.problems)
+            assert tally.injected > 0, name
+
+
+def _never(rig: Rig, random: Random, count: int) -> Tally:
+    raise AssertionError("it stands for the campaigns that run in its service")
+
+
+def test_results_of_a_run_that_was_interrupted_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    first = Tally(injected=3, noticed_seconds=[0.5], others={"orphans": 0})
+    Results(path).add("kill-worker", "sqlite", "0 kill-worker sqlite 0", first)
+    results = Results(path)
+    assert results.parts("kill-worker", "sqlite") == [first]
+    assert results.parts("kill-worker", "postgresql") == []
+
+
+def test_what_a_number_of_tries_bounds() -> None:
+    assert rate_bound(0) is None
+    assert rate_bound(200) == 0.015  # (1 - 0.015)²⁰⁰ = 5 %
+    assert Tally(injected=200).summary()["rate_bound"] == 0.015
+    assert Tally(injected=200, lost=1).summary()["rate_bound"] is None
