@@ -60,7 +60,7 @@ def hang_in_packs(rig: Rig, random: Random, count: int) -> Tally:
         hangs = [_stop(rig, worker) for worker in crowds[: count - tally.injected]]
         for hang in hangs:
             _see_through(rig, hang, tally)
-    tally.add(rig.check(name, spec))
+    tally.add(rig.check_undisturbed(name, spec))
     return tally
 
 
@@ -78,9 +78,9 @@ def hang_alone(rig: Rig, random: Random, count: int) -> Tally:
             break
         _see_through(rig, _stop(rig, worker), tally)
     if tally.injected < rig.max_charges:
-        tally.add(rig.check(name, spec))
+        tally.add(rig.check_undisturbed(name, spec))
         return tally
-    tally.add(rig.check(name, spec, num_trials=1))
+    tally.add(rig.check(name, 1))
     state, reason, config, *_ = rig.outcomes(name)[0]
     if (state, reason) != ("FAIL", "timeout") or config != undisturbed[0][2]:
         tally.wrong_values += 1

@@ -38,7 +38,7 @@ def kill_workers(rig: Rig, random: Random, count: int) -> Tally:
         orphans = rig.kill(victim)
         tally.injected += 1
         rig.count_orphans(orphans, tally)
-    tally.add(rig.check(name, spec))
+    tally.add(rig.check_undisturbed(name, spec))
     return tally
 
 
@@ -62,7 +62,7 @@ def kill_device_processes(rig: Rig, random: Random, count: int) -> Tally:
         tally.injected += 1
         noticed_at = rig.wait_for_log(victim, "died with signal 9", log_size)
         tally.noticed_seconds.append(noticed_at - killed_at)
-    tally.add(rig.check(name, spec))
+    tally.add(rig.check_undisturbed(name, spec))
     return tally
 
 
@@ -92,7 +92,7 @@ def kill_apis(rig: Rig, random: Random, count: int) -> Tally:
         rig.deployment.kill(rig.deployment.api)
         tally.injected += 1
         rig.deployment.start_api()
-    tally.add(rig.check(name, spec))
+    tally.add(rig.check_undisturbed(name, spec))
     # The workers outlive the api by far less than a lease.
     ((again,),) = rig.ask(
         "SELECT SUM(r.attempt - 1) FROM rl_runs r JOIN rl_studies s ON s.id = r.study_id"
@@ -120,7 +120,7 @@ def kill_the_whole_service(rig: Rig, random: Random, count: int) -> Tally:
         tally.injected += 1
         rig.count_orphans(orphans, tally)
         rig.deployment.start_api(*UP)
-    tally.add(rig.check(name, spec))
+    tally.add(rig.check_undisturbed(name, spec))
     _end(rig.deployment.api, tally)
     rig.deployment.start_api()
     return tally

@@ -63,12 +63,12 @@ def _operate(
     expect("the state when resumed", call("POST", ":resume")["state"], "RUNNING")
     call("POST", ":extend", {"trials": NUM_MORE})
     num_trials = NUM_TRIALS + NUM_MORE
-    tally.add(rig.check_outcome(name, num_trials, undisturbed))
+    tally.add(rig.check(name, num_trials, undisturbed))
 
     num_failed = sum(state == "FAIL" for state, *_ in rig.outcomes(name).values())
     call("POST", ":retry", {"reasons": ["diverged"]})
     num_trials += num_failed
-    tally.add(rig.check_outcome(name, num_trials, undisturbed))
+    tally.add(rig.check(name, num_trials, undisturbed))
     ((num_retried,),) = rig.ask(
         "SELECT COUNT(DISTINCT t.retry_of) FROM rl_trials t JOIN rl_studies s ON s.id = t.study_id"
         " WHERE s.name = :study",
@@ -80,7 +80,7 @@ def _operate(
     call("POST", ":stop")
     rig.wait_until_quiet(name)
     num_created = len(rig.outcomes(name))
-    tally.add(rig.check_outcome(name, num_created, undisturbed))
+    tally.add(rig.check(name, num_created, undisturbed))
     if num_created >= num_trials + NUM_STOPPED:
         tally.count("stopped_too_late")
 

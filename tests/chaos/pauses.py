@@ -60,7 +60,7 @@ def stall_workers(rig: Rig, random: Random, count: int) -> Tally:
         rig.wait_for_log(victim, "registering again, without the runs held", log_size)
         tally.count("late_statements_refused")
         rig.wait_for_log(victim, "registered as worker", log_size)
-    tally.add(rig.check(name, spec))
+    tally.add(rig.check_undisturbed(name, spec))
     return tally
 
 
@@ -82,7 +82,7 @@ def drain_workers(rig: Rig, random: Random, count: int) -> Tally:
         tally.count("runs_held", rig.num_held(victim))
         tally.injected += 1
         tally.noticed_seconds.append(_end(rig, victim, tally))
-    tally.add(rig.check(name, spec))
+    tally.add(rig.check_undisturbed(name, spec))
     ((charges,),) = rig.ask("SELECT SUM(charges) FROM rl_runs")
     if charges:
         tally.problems.append(f"{name}: {charges} charges, though nothing failed")
@@ -111,7 +111,7 @@ def end_workers_with_deaf_devices(rig: Rig, random: Random, count: int) -> Tally
         tally.noticed_seconds.append(_end(rig, worker, tally))
         rig.count_orphans(left, tally)
     rig.staff(1)
-    tally.add(rig.check(name, spec))
+    tally.add(rig.check_undisturbed(name, spec))
     tally.add(_drain_all(rig))
     return tally
 

@@ -178,21 +178,15 @@ class Rig:
         with closing(oracle.reading(self.url)) as connection:
             return oracle.outcomes(connection, name)
 
-    def check(self, name: str, spec: Mapping[str, Any], *, num_trials: int | None = None) -> Tally:
-        """Wait for the study to end; what is lost, twice or wrong in it.
+    def check_undisturbed(self, name: str, spec: Mapping[str, Any]) -> Tally:
+        """Wait for the study to end; what is lost, twice or wrong in it, or not as undisturbed."""
+        return self.check(name, spec["budget"]["trials"], self.undisturbed(spec))
 
-        Args:
-            num_trials: left out, those of the spec, with the values of the undisturbed study.
-        """
-        if num_trials is not None:
-            return self.check_outcome(name, num_trials, {})
-        return self.check_outcome(name, spec["budget"]["trials"], self.undisturbed(spec))
-
-    def check_outcome(self, name: str, num_trials: int, values: oracle.Values) -> Tally:
-        """The same, with the values of some trials."""
+    def check(self, name: str, num_trials: int, values: oracle.Values | None = None) -> Tally:
+        """The same where only some values, or none, are known."""
         self.wait_until_quiet(name)
         return oracle.check(
-            self.url, name, num_trials=num_trials, max_charges=self.max_charges, values=values
+            self.url, name, num_trials=num_trials, max_charges=self.max_charges, values=values or {}
         )
 
     # ---- what is going on

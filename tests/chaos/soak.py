@@ -171,7 +171,7 @@ class _Soak:
 
     def _result(self) -> Tally:
         for (name,) in self._rig.ask("SELECT name FROM rl_studies"):
-            self._tally.add(self._rig.check_outcome(name, len(self._rig.outcomes(name)), {}))
+            self._tally.add(self._rig.check(name, len(self._rig.outcomes(name))))
         for (process, _), samples in self._samples.items():
             fifth = max(1, len(samples) // 5)
             for index, what in ((1, "resident_bytes"), (2, "num_descriptors")):
