@@ -1,17 +1,19 @@
 # Each target works alone on a fresh clone; `make` or `make help` lists them.
 #
 #   PYTHON=python3.12                                     the interpreter to install with
+#   CHAOS_OUT=chaos-results                               folder in which `make chaos` goes on
 #   TORCH_INDEX=https://download.pytorch.org/whl/cpu      where to get torch, here its CPU-only build;
 #                                                         left out: where pip looks anyway
 PYTHON ?= python3
 TORCH_INDEX ?=
+CHAOS_OUT ?= chaos-results
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint fuzz compose-test clean
+.PHONY: help demo test check lint fuzz chaos compose-test clean
 
 help: ## list the targets
 	@awk -F ":.*## " '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +36,13 @@ lint: $(INSTALLED) ## format, lint, imports and types
 
 fuzz: $(INSTALLED) ## the API against its document: at least FUZZ_CASES=10000 requests a database
 	@FUZZ_CASES=$(or $(FUZZ_CASES),10000) $(BIN)/pytest -q --capture=no tests/fuzz/test_document.py
+
+chaos: $(INSTALLED) ## the long run: hundreds of faults of each kind, on SQLite and PostgreSQL; an hour or two
+	@mkdir -p "$(CHAOS_OUT)"
+	@trap 'kill $$!' INT TERM; \
+	  $(BIN)/python -m tests.chaos --database sqlite --out "$(CHAOS_OUT)/sqlite.jsonl" & \
+	  $(BIN)/python -m tests.chaos --database postgresql --out "$(CHAOS_OUT)/postgresql.jsonl"; \
+	  status=$$?; wait $$! && exit $$status
 
 compose-test: ## the service in containers; needs Docker
 	@$(PYTHON) tests/compose/run

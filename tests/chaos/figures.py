@@ -14,7 +14,7 @@ from tests.chaos.campaign import Tally
 RESULTS = Path(__file__).parent / "results"
 
 HEAD = (
-    "| campaign | database | faults | lost | twice | wrong values | rate below | noticed after, s |",
+    "| campaign | database | faults | lost | twice | wrong | rate below | noticed after, s |",
     "| --- | --- | --: | --: | --: | --: | --: | --: |",
 )
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.__main__ import Results
 from tests.chaos.campaign import CAMPAIGNS, Campaign, Tally, rate_bound
+from tests.chaos.figures import published, table
 from tests.chaos.hangs import HANG_SETTINGS
 from tests.chaos.rig import Rig, running
 
@@ -43,6 +44,15 @@ def test_results_of_a_run_that_was_interrupted_are_kept(tmp_path: Path) -> None:
     results = Results(path)
     assert results.parts("kill-worker", "sqlite") == [first]
     assert results.parts("kill-worker", "postgresql") == []
+
+
+def test_every_campaign_and_its_figures_are_documented() -> None:
+    page = Path("docs/reliability.md").read_text(encoding="utf-8")
+    for name in CAMPAIGNS:
+        assert f"| `{name}` |" in page
+    _, _, rest = page.partition("<!-- python -m tests.chaos.figures -->\n")
+    figures, _, _ = rest.partition("<!-- end -->")
+    assert figures.splitlines() == list(table(published()))
 
 
 def test_what_a_number_of_tries_bounds() -> None:
