@@ -77,7 +77,13 @@ def hang_alone(rig: Rig, random: Random, count: int) -> Tally:
         if worker is None:
             break
         _see_through(rig, _stop(rig, worker), tally)
-    if tally.injected < rig.max_charges:
+    rig.wait_until_quiet(name)
+    ((charges,),) = rig.ask(
+        "SELECT r.charges FROM rl_runs r JOIN rl_studies s ON s.id = r.study_id"
+        " WHERE s.name = :study",
+        study=name,
+    )
+    if charges < rig.max_charges:
         tally.add(rig.check_undisturbed(name, spec))
         return tally
     tally.add(rig.check(name, 1))
@@ -103,6 +109,9 @@ def _see_through(rig: Rig, hang: Hang, tally: Tally) -> None:
     noticed_at = rig.wait_for_log(hang.worker, "it said nothing for too long", hang.log_size)
     tally.injected += 1
     tally.noticed_seconds.append(noticed_at - hang.stopped_at)
+    if "registering again" in rig.log(hang.worker)[hang.log_size :]:
+        tally.count("lost_meanwhile")  # a busy machine has held it up for longer than its lease
+        return
     num_hung = len(hang.runs)
     tally.count("alone" if num_hung == 1 else "in_a_pack" if num_hung else "between_runs")
     # The worker has told it once its runs are somewhere else, or over.

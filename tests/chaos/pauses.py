@@ -34,12 +34,14 @@ def stall_workers(rig: Rig, random: Random, count: int) -> Tally:
             break
         time.sleep(random.uniform(0.0, 0.3))
         log_size = len(rig.log(victim))
-        (row,) = rig.ask(
+        rows = rig.ask(
             "SELECT id, (SELECT COUNT(*) FROM rl_runs r WHERE r.worker_id = w.id"
             " AND r.state = 'RUNNING') FROM rl_workers w WHERE w.name = :name AND w.state = 'LIVE'",
             name=rig.name(victim),
         )
-        worker_id, num_held = row
+        if not rows:
+            continue  # a busy machine has held it up for longer than its lease
+        ((worker_id, num_held),) = rows
         with_devices = random.random() < 0.5
         pids = [victim.pid, *(device_processes(victim.pid) if with_devices else ())]
         for pid in pids:
