@@ -66,6 +66,7 @@ def open_engine(url: URL) -> Engine:
         )
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "commit", _check_begun)
         return engine
     return _postgresql(url, _MAX_CONNECTIONS)
 
@@ -104,3 +105,8 @@ def _begin(connection: Connection) -> None:
     """Writers take the lock at once: a deferred BEGIN that upgrades fails with SQLITE_BUSY."""
     read_only = connection.get_execution_options().get(READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _check_begun(connection: Connection) -> None:
+    """After some errors SQLite has undone the transaction by itself, and a commit does nothing."""
+    assert connection.connection.in_transaction, "what was written has been undone"

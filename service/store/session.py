@@ -228,8 +228,9 @@ class Store:
             if was_stale:
                 tx.count(metrics.PROJECTION_REPAIRS)
         except Exception as exc:
-            if isinstance(exc, DBAPIError) and _is_outage(exc):
-                raise
+            outage = _outage_behind(exc)
+            if outage is not None:
+                raise outage from None
             log.exception("study %s: the copy in Optuna's tables is behind", study_id)
             tx.count(metrics.PROJECTION_FAILURES)
             tx.studies.mark_projection_failed(study_id, f"{type(exc).__name__}: {exc}"[:2_000])
@@ -253,6 +254,18 @@ def _translated() -> Iterator[None]:
         metrics.DATABASE_ERRORS.labels("outage").inc()
         log.warning("database: %s", exc.orig)
         raise Unavailable("the database cannot do this now; try again in a moment") from exc
+
+
+def _outage_behind(exc: BaseException | None) -> DBAPIError | None:
+    """The outage that an error is, or that was being handled when it was raised.
+
+    Of a full disk SQLite undoes the whole transaction, and going back to a savepoint fails.
+    """
+    while exc is not None:
+        if isinstance(exc, DBAPIError) and _is_outage(exc):
+            return exc
+        exc = exc.__context__
+    return None
 
 
 def _is_outage(exc: DBAPIError) -> bool:

@@ -192,6 +192,34 @@ def test_a_full_disk_is_unavailable_and_harms_nothing(tmp_path: Path, clock: Man
     store.close()
 
 
+def test_a_disk_that_is_full_at_any_page_loses_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    """SQLite then ends the whole transaction, also where it writes Optuna's tables."""
+    url = f"sqlite:///{tmp_path}/small.db"
+    migrate.upgrade(url, prepare=projection.prepare)
+    store = Store(url, clock=clock, project=projection.project)
+    post(store, spec(budget={"trials": 1_000}))
+
+    def enqueue(num_more_pages: int) -> None:
+        with store.transaction() as tx:
+            num_pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {num_pages + num_more_pages}")
+            trials.enqueue(tx, "s", [{"learning_rate": 0.01}] * 100)
+
+    for num_more_pages in range(1_000):
+        try:
+            enqueue(num_more_pages)
+        except Unavailable:
+            assert study_of(store).trials.waiting == 0
+        else:
+            break
+    assert num_more_pages > 5
+    assert study_of(store).trials.waiting == 100
+    assert study_of(store).projection_error is None
+    with store.reading() as tx:
+        assert tx.connection.execute(text("SELECT count(*) FROM trials")).scalar_one() == 100
+    store.close()
+
+
 def test_two_starters_migrate_once(database_url: str) -> None:
     in_parallel(3, lambda: migrate.upgrade(database_url, prepare=projection.prepare))
     assert migrate.is_current(database_url)
