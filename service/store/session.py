@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from service import metrics
 from service.clock import Clock
 from service.errors import Unavailable
+from service.store import migrate
 from service.store.census import Census
 from service.store.engine import (
     BUSY_TIMEOUT_SECONDS,
@@ -142,7 +143,7 @@ class Store:
         """
         with (
             self._writing(),
-            _translated(),
+            self._translated(),
             self._engine.connect() as connection,
             connection.begin(),
         ):
@@ -164,7 +165,7 @@ class Store:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with _translated(), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             options = {READ_ONLY: True}
             if connection.dialect.name == "postgresql":
                 connection = connection.execution_options(
@@ -192,7 +193,7 @@ class Store:
                 _waited("study", began)
                 yield
                 return
-            with _translated(), self._turn_engine.begin() as connection:
+            with self._translated(), self._turn_engine.begin() as connection:
                 patience = func.set_config("lock_timeout", f"{BUSY_TIMEOUT_SECONDS}s", True)
                 connection.execute(select(patience))
                 lock = func.pg_advisory_xact_lock(_TURN_LOCKS, func.hashtext(study))
@@ -216,6 +217,33 @@ class Store:
         if self._turn_engine is not None:
             self._turn_engine.dispose()
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeoutError as exc:
+            metrics.DATABASE_ERRORS.labels("pool").inc()
+            raise Unavailable("all connections to the database are in use; try again") from exc
+        except DBAPIError as exc:
+            if _is_outage(exc):
+                metrics.DATABASE_ERRORS.labels("outage").inc()
+                log.warning("database: %s", exc.orig)
+                detail = "the database cannot do this now; try again in a moment"
+            elif self._is_of_another_version():
+                metrics.DATABASE_ERRORS.labels("schema").inc()
+                detail = "the database lacks this version's schema: run `ridgeline migrate`"
+            else:
+                metrics.DATABASE_ERRORS.labels("statement").inc()
+                raise
+            raise Unavailable(detail) from exc
+
+    def _is_of_another_version(self) -> bool:
+        """Whether the database was migrated under this process, where it can be asked."""
+        try:
+            return not migrate.is_current(self.url.render_as_string(hide_password=False))
+        except DBAPIError:
+            return False
+
     def _project_or_mark(self, tx: Transaction, study_id: int) -> None:
         """Bring Optuna's tables up to date; where that fails, mark the study and go on.
 
@@ -238,22 +266,6 @@ class Store:
 
 def _waited(lock: str, began: float) -> None:
     metrics.LOCK_WAIT_SECONDS.labels(lock).observe(monotonic() - began)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except PoolTimeoutError as exc:
-        metrics.DATABASE_ERRORS.labels("pool").inc()
-        raise Unavailable("all connections to the database are in use; try again") from exc
-    except DBAPIError as exc:
-        if not _is_outage(exc):
-            metrics.DATABASE_ERRORS.labels("statement").inc()
-            raise
-        metrics.DATABASE_ERRORS.labels("outage").inc()
-        log.warning("database: %s", exc.orig)
-        raise Unavailable("the database cannot do this now; try again in a moment") from exc
 
 
 def _outage_behind(exc: BaseException | None) -> DBAPIError | None:

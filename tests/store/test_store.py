@@ -220,6 +220,22 @@ def test_a_disk_that_is_full_at_any_page_loses_nothing(tmp_path: Path, clock: Ma
     store.close()
 
 
+def test_another_version_of_the_schema_is_unavailable(
+    database_url: str, clock: ManualClock
+) -> None:
+    """It was migrated while this process runs, to a version that does not know all columns."""
+    migrate.upgrade(database_url, prepare=projection.prepare)
+    store = Store(database_url, clock=clock, project=projection.project)
+    post(store, spec())
+    migrate.downgrade(database_url, "0006")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="ridgeline migrate"):
+            FakeWorker(store).sync()
+    migrate.upgrade(database_url, prepare=projection.prepare)
+    assert len(FakeWorker(store).sync().start) == 1
+    store.close()
+
+
 def test_two_starters_migrate_once(database_url: str) -> None:
     in_parallel(3, lambda: migrate.upgrade(database_url, prepare=projection.prepare))
     assert migrate.is_current(database_url)
