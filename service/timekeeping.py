@@ -42,6 +42,16 @@ class _Look:
             return most
         return 0.0
 
+    def deadlines_until(self, later: _Look) -> dict[int, Deadline]:
+        """Those by a clock that was set between the looks, of studies begun in between too."""
+        longest = later.ended - self.began
+        begun = {
+            study_id: one
+            for study_id, one in later.deadlines.items()
+            if self.now < one.started_at <= self.now + longest
+        }
+        return {**begun, **self.deadlines}
+
 
 class Timekeeper:
     """Keeps leases and deadlines right, as one of any number of api processes.
@@ -63,13 +73,14 @@ class Timekeeper:
         """Leases could not be renewed until now: everybody gets a whole one to call again."""
         self._trusts_leases_from = self._monotonic() + self._lease_seconds
 
-    def keep(self, store: Store) -> bool:
+    def keep(self, store: Store) -> float | None:
         """Set right what has gone wrong since the last call.
 
         Where the clock was set, leases begin anew and deadlines move with it: a study has the
         seconds of its budget, however they are counted.
 
-        Returns whether a lease that has run out is over.
+        Returns the time at which all is right: what had run out by then is over.  None while leases
+        that have run out are not.
 
         Raises:
             Unavailable: the database cannot be reached or is locked.
@@ -78,7 +89,8 @@ class Timekeeper:
         set_by = 0.0 if before is None else before.clock_set_by(look)
         if before is not None and set_by:
             log.warning("the database's clock was set by %+.0f seconds", set_by)
-            moves = {study_id: (one, set_by) for study_id, one in before.deadlines.items()}
+            deadlines = before.deadlines_until(look)
+            moves = {study_id: (one, set_by) for study_id, one in deadlines.items()}
         else:
             # Of studies begun before the clock was set back while nobody looked.
             moves = {
@@ -94,7 +106,7 @@ class Timekeeper:
                     tx.studies.move_deadline(study_id, deadline, seconds)
             look = self._look(store)
         self._before = look
-        return self._monotonic() >= self._trusts_leases_from
+        return look.now if self._monotonic() >= self._trusts_leases_from else None
 
     def _look(self, store: Store) -> _Look:
         began = self._monotonic()

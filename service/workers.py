@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,23 +121,28 @@ def sync(store: Store, worker_id: str, request: SyncRequest, *, settings: Settin
         )
 
 
-def expire(store: Store) -> int:
+def expire(store: Store, *, by: float = math.inf) -> int:
     """Take back the runs of workers and programs that fell silent; end what ran out of time.
 
-    What another process began to cancel, and did not live to, is cancelled.
+    What another process began to cancel, and did not live to, is cancelled.  Any number of api
+    processes may call it at once.
 
-    Returns how many runs were taken back.  Any number of api processes may call it at once.
+    Args:
+        by: the latest time to go by, should the clock be set just now.
+
+    Returns how many runs were taken back.
     """
     with store.reading() as tx:
-        lost = tx.workers.expired(tx.now)
-        overdue = tx.studies.overdue(tx.now)
-        silent = tx.runs.lease_expired(tx.now)
+        now = min(by, tx.now)
+        lost = tx.workers.expired(now)
+        overdue = tx.studies.overdue(now)
+        silent = tx.runs.lease_expired(now)
     num_taken = 0
     for worker_id in lost:
         with store.transaction() as tx:
             worker = tx.workers.lock(worker_id)
             assert worker is not None, "workers are never deleted"
-            if worker.state == "LIVE" and worker.lease_expires_at < tx.now:
+            if worker.state == "LIVE" and worker.lease_expires_at < min(by, tx.now):
                 num_runs = _give_up(tx, worker_id, "LOST")
                 log.warning("worker %s (%s) is lost with %d runs", worker_id, worker.name, num_runs)
                 num_taken += num_runs

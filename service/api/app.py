@@ -97,8 +97,9 @@ def maintain(
     is_failing = False
     while not stopping.wait(MAINTENANCE_SECONDS):
         try:
-            if timekeeper.keep(store):
-                workers.expire(store)
+            now = timekeeper.keep(store)
+            if now is not None:
+                workers.expire(store, by=now)
             is_failing = False
         except Exception:
             if not is_failing:

@@ -42,7 +42,7 @@ def test_while_it_runs_leases_expire(
     done = threading.Event()
     calls: list[Store] = []
 
-    def expire(of: Store) -> int:
+    def expire(of: Store, *, by: float) -> int:
         calls.append(of)
         if len(calls) == 1:
             raise RuntimeError("the database restarts, say")
@@ -71,7 +71,7 @@ def test_nobody_loses_a_lease_that_could_not_be_renewed(
     began = clock.seconds
     expired_at: list[float] = []
 
-    def expire(_store: Store) -> int:
+    def expire(_store: Store, *, by: float) -> int:
         expired_at.append(clock.seconds - began)
         if len(expired_at) == 3:
             raise Unavailable("the database restarts")

@@ -38,9 +38,14 @@ class Time:
             self.seconds += 1
             self._clock.advance(1)
             for keeper in self.keepers:
-                if keeper.keep(self._store):
-                    num_taken += workers.expire(self._store)
+                num_taken += self.maintain(keeper)
         return num_taken
+
+    def maintain(self, keeper: Timekeeper, *, clock_set_by: float = 0.0) -> int:
+        """What `app.maintain` does each time; the clock may be set in the middle of it."""
+        now = keeper.keep(self._store)
+        self.set_clock(clock_set_by)
+        return 0 if now is None else workers.expire(self._store, by=now)
 
 
 @pytest.fixture
@@ -113,6 +118,33 @@ def test_a_study_has_the_seconds_of_its_budget(
     assert not study_of(store).stopping
     time.passes(15)
     assert study_of(store).stopping
+
+
+@pytest.mark.parametrize("by", [-HOUR, HOUR])
+def test_a_study_begun_just_before_the_clock_is_set(store: Store, time: Time, by: float) -> None:
+    time.passes(LEASE + 5)
+    post(store, external(budget={"trials": 4, "seconds": 100}))
+    time.seconds += 0.5
+    time.set_clock(0.5)
+    trials.suggest(store, "s", SuggestRequest())
+    time.set_clock(by)
+    time.passes(95)
+    assert not study_of(store).stopping
+    time.passes(10)
+    assert study_of(store).stopping
+
+
+@pytest.mark.parametrize("by", [-HOUR, HOUR])
+def test_the_clock_is_set_while_maintenance_is_at_work(store: Store, time: Time, by: float) -> None:
+    time.passes(LEASE + 5)
+    post(store, spec(budget={"trials": 6, "seconds": 100}))
+    worker = FakeWorker(store, num_slots=2)
+    worker.sync()
+    time.passes(5)
+    assert time.maintain(time.keepers[0], clock_set_by=by) == 0
+    assert time.passes(LEASE - 10) == 0
+    worker.sync(free_slots={})
+    assert not study_of(store).stopping
 
 
 def test_a_study_begun_by_a_clock_set_back_before_the_api_started(store: Store, time: Time) -> None:
