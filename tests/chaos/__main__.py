@@ -17,7 +17,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos import hangs, kills, operations, pauses  # noqa: F401  they enter campaigns
+from tests.chaos import (  # noqa: F401  they enter campaigns
+    clocks,
+    hangs,
+    kills,
+    liars,
+    migrations,
+    operations,
+    outages,
+    pauses,
+    races,
+    verbs,
+)
 from tests.chaos.campaign import CAMPAIGNS, Campaign, Tally
 from tests.chaos.databases import DATABASES
 from tests.chaos.oracle import Values

@@ -89,6 +89,7 @@ class Campaign:
         settings: of the service, as environment variables.
         num_workers: that run when a part begins, and again when it has ended.
         databases: that it makes sense on.
+        small_disk: whether the database lies on a disk of its own, which `Rig.disk` can fill.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Campaign:
     settings: Mapping[str, str]
     num_workers: int
     databases: tuple[str, ...]
+    small_disk: bool = False
 
 
 CAMPAIGNS: dict[str, Campaign] = {}
@@ -109,13 +111,14 @@ def campaign(
     settings: Mapping[str, str] | None = None,
     num_workers: int = 2,
     databases: Iterable[str] = ("sqlite", "postgresql"),
+    small_disk: bool = False,
 ) -> Callable[[Callable[[Rig, Random, int], Tally]], Callable[[Rig, Random, int], Tally]]:
     """Enter a function among the campaigns; `tests.chaos.__main__` imports its module."""
 
     def enter(part: Callable[[Rig, Random, int], Tally]) -> Callable[[Rig, Random, int], Tally]:
         assert name not in CAMPAIGNS
         CAMPAIGNS[name] = Campaign(
-            name, part, target, settings or {}, num_workers, tuple(databases)
+            name, part, target, settings or {}, num_workers, tuple(databases), small_disk
         )
         return part
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy.engine import make_url
+
 from service import projection
 from service.store import migrate
 from tests.postgres import PostgresServer, postgres_data
@@ -24,9 +26,14 @@ def database(kind: str, folder: Path) -> Iterator[str]:
         migrate.upgrade(url, prepare=projection.prepare)
         yield url
         return
-    with postgres_data() as data:
+    with postgres_data(parent=folder) as data:
         server = PostgresServer(data)
         url = server.url(server.create())
         migrate.upgrade(url, prepare=projection.prepare)
         yield url
         server.close()
+
+
+def postgres_server(url: str) -> PostgresServer:
+    """The server of a database that `database` has made."""
+    return PostgresServer(Path(str(make_url(url).query["host"])))

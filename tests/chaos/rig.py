@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -22,6 +22,7 @@ from sqlalchemy import text
 from tests.chaos import oracle
 from tests.chaos.campaign import Campaign, Tally
 from tests.chaos.databases import database
+from tests.chaos.disk import Disk, small_disk
 from tests.chaos.processes import descendants, device_processes, is_alive, started_at
 from tests.deployment import Deployment
 
@@ -69,6 +70,9 @@ class Rig:
     """The service of one campaign on one database.
 
     Attributes:
+        home: of the logs.
+        settings: of the service, as environment variables.
+        disk: that the database lies on, where the campaign asks for one.
         workers: those that run.
         has_failed: whether something was lost, twice or wrong in it.
         num_epochs: of a run that is to train for long enough.
@@ -81,9 +85,13 @@ class Rig:
         home: Path,
         undisturbed: dict[str, oracle.Values],
         num_epochs: int,
+        disk: Disk | None,
     ) -> None:
         settings = {**SETTINGS, **campaign.settings}
         self.url = database_url
+        self.home = home
+        self.settings = settings
+        self.disk = disk
         self.max_charges = int(settings["RIDGELINE_MAX_CHARGES"])
         self.hang_seconds = float(settings.get("RIDGELINE_HANG_SECONDS", "300"))
         self.lease_seconds = float(settings["RIDGELINE_LEASE_SECONDS"])
@@ -313,13 +321,13 @@ def running(
 ) -> Iterator[Rig]:
     """The service for a campaign, on a fresh database of this kind; its logs stay if it failed."""
     home = Path(tempfile.mkdtemp(prefix="rl-chaos-"))
-    with database(kind, home) as url:
-        rig = Rig(campaign, url, home, undisturbed, num_epochs)
-        try:
-            rig.start()
-            yield rig
-        finally:
-            rig.deployment.close()
+    with ExitStack() as stack:
+        disk = stack.enter_context(small_disk(home)) if campaign.small_disk else None
+        url = stack.enter_context(database(kind, home if disk is None else disk.folder))
+        rig = Rig(campaign, url, home, undisturbed, num_epochs, disk)
+        stack.callback(rig.deployment.close)
+        rig.start()
+        yield rig
     if rig.has_failed:
         log.error("the logs are in %s", home)
     else:
