@@ -19,7 +19,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from service import metrics
 from service.clock import Clock
 from service.errors import Unavailable
-from service.store import migrate
 from service.store.census import Census
 from service.store.engine import (
     BUSY_TIMEOUT_SECONDS,
@@ -38,6 +37,9 @@ from service.store.turns import Turns
 from service.store.workers import Workers
 
 log = logging.getLogger(__name__)
+
+_UNDEFINED = ("42P01", "42703")
+"""PostgreSQL's codes of a table and of a column that there is not."""
 
 _TURN_LOCKS = 0x524C
 """The first key of our advisory locks with two keys."""
@@ -143,7 +145,7 @@ class Store:
         """
         with (
             self._writing(),
-            self._translated(),
+            _translated(),
             self._engine.connect() as connection,
             connection.begin(),
         ):
@@ -165,7 +167,7 @@ class Store:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with self._translated(), self._engine.connect() as connection:
+        with _translated(), self._engine.connect() as connection:
             options = {READ_ONLY: True}
             if connection.dialect.name == "postgresql":
                 connection = connection.execution_options(
@@ -193,7 +195,7 @@ class Store:
                 _waited("study", began)
                 yield
                 return
-            with self._translated(), self._turn_engine.begin() as connection:
+            with _translated(), self._turn_engine.begin() as connection:
                 patience = func.set_config("lock_timeout", f"{BUSY_TIMEOUT_SECONDS}s", True)
                 connection.execute(select(patience))
                 lock = func.pg_advisory_xact_lock(_TURN_LOCKS, func.hashtext(study))
@@ -216,33 +218,6 @@ class Store:
         self._engine.dispose()
         if self._turn_engine is not None:
             self._turn_engine.dispose()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except PoolTimeoutError as exc:
-            metrics.DATABASE_ERRORS.labels("pool").inc()
-            raise Unavailable("all connections to the database are in use; try again") from exc
-        except DBAPIError as exc:
-            if _is_outage(exc):
-                metrics.DATABASE_ERRORS.labels("outage").inc()
-                log.warning("database: %s", exc.orig)
-                detail = "the database cannot do this now; try again in a moment"
-            elif self._is_of_another_version():
-                metrics.DATABASE_ERRORS.labels("schema").inc()
-                detail = "the database lacks this version's schema: run `ridgeline migrate`"
-            else:
-                metrics.DATABASE_ERRORS.labels("statement").inc()
-                raise
-            raise Unavailable(detail) from exc
-
-    def _is_of_another_version(self) -> bool:
-        """Whether the database was migrated under this process, where it can be asked."""
-        try:
-            return not migrate.is_current(self.url.render_as_string(hide_password=False))
-        except DBAPIError:
-            return False
 
     def _project_or_mark(self, tx: Transaction, study_id: int) -> None:
         """Bring Optuna's tables up to date; where that fails, mark the study and go on.
@@ -268,6 +243,27 @@ def _waited(lock: str, began: float) -> None:
     metrics.LOCK_WAIT_SECONDS.labels(lock).observe(monotonic() - began)
 
 
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeoutError as exc:
+        metrics.DATABASE_ERRORS.labels("pool").inc()
+        raise Unavailable("all connections to the database are in use; try again") from exc
+    except DBAPIError as exc:
+        if _is_outage(exc):
+            kind, detail = "outage", "the database cannot do this now; try again in a moment"
+        elif _lacks_schema(exc):
+            kind = "schema"
+            detail = "the database lacks this version's schema: run `ridgeline migrate`"
+        else:
+            metrics.DATABASE_ERRORS.labels("statement").inc()
+            raise
+        metrics.DATABASE_ERRORS.labels(kind).inc()
+        log.warning("database: %s", exc.orig)
+        raise Unavailable(detail) from exc
+
+
 def _outage_behind(exc: BaseException | None) -> DBAPIError | None:
     """The outage that an error is, or that was being handled when it was raised.
 
@@ -287,3 +283,13 @@ def _is_outage(exc: DBAPIError) -> bool:
         statement_is_wrong = getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
         return isinstance(exc, OperationalError) and not statement_is_wrong
     return exc.connection_invalidated or isinstance(exc, OperationalError | InterfaceError)
+
+
+def _lacks_schema(exc: DBAPIError) -> bool:
+    """Whether there is no such table or column: the schema was changed under this process."""
+    if isinstance(exc.orig, sqlite3.Error):
+        return any(
+            words in str(exc.orig)
+            for words in ("no such table", "no such column", "has no column named")
+        )
+    return getattr(exc.orig, "sqlstate", None) in _UNDEFINED
