@@ -13,15 +13,15 @@ import httpx
 
 from tests.chaos.rig import PATIENCE_SECONDS
 
-DIGITS = {
-    "name": "digits",
+DATASET = {
+    "name": "by-hand",
     "fingerprint": "ab" * 32,
     "num_rows": 1797,
     "num_features": 64,
     "num_classes": 10,
     "has_test_part": False,
 }
-"""As no honest worker has them: its studies and theirs do not mix."""
+"""That no other worker has: the runs of its studies are for these."""
 
 NOT_NOW = 503
 
@@ -45,7 +45,7 @@ class HandWorker:
             "name": "by hand",
             "devices": [device],
             "tasks": ["mlp"],
-            "datasets": [DIGITS if dataset is None else dataset],
+            "datasets": [DATASET if dataset is None else dataset],
         }
         answer = http.post("/v1/workers", json=body)
         answer.raise_for_status()

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from tests.chaos import oracle
-from tests.chaos.by_hand import Callers, HandWorker, connect
+from tests.chaos.by_hand import DATASET, Callers, HandWorker, connect
 from tests.chaos.campaign import Tally, campaign
 from tests.chaos.kills import DYING_API
 from tests.chaos.program import SPEC
@@ -41,17 +41,18 @@ def second_api(rig: Rig, *, start: bool = True) -> Iterator[Deployment]:
         other.close()
 
 
-@campaign("races", target=1_000, num_workers=0)
+@campaign("races", target=1_000, num_workers=0, settings={"RIDGELINE_LEASE_SECONDS": "600"})
 def race(rig: Rig, random: Random, count: int) -> Tally:
     """Two to four writers end one trial: a program's, or a worker's run that others claim too."""
     tally = Tally()
     with ExitStack() as stack:
         other = stack.enter_context(second_api(rig))
         callers = Callers(stack, [rig.deployment.url, other.url], _MAX_WRITERS)
-        external = rig.post(SPEC)
-        trained = rig.post(study("races", trials=_RACES_A_PART, epochs=1))
         owner = HandWorker(callers.https[0])
         rivals = [HandWorker(http) for http in callers.https]
+        external = rig.post(SPEC)
+        task = {"name": "mlp", "dataset": DATASET["name"]}
+        trained = rig.post(study("races", trials=_RACES_A_PART, epochs=1, task=task))
         values: dict[str, dict[int, float]] = {external: {}, trained: {}}
         for index in range(min(count, _RACES_A_PART)):
             if index % 2:
