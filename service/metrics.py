@@ -47,7 +47,7 @@ SYNC_SECONDS = _histogram(
 )
 LOCK_WAIT_SECONDS = _histogram(
     "lock_wait_seconds",
-    "Time for which a lock was waited for: a study's turn, SQLite's writer, PostgreSQL's row",
+    "Time for which a lock was waited for",
     _WAIT_BUCKETS,
     "lock",
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from service import dispatch, metrics, outcomes, pruning, studies, views
+from service import dispatch, logs, metrics, outcomes, pruning, studies, views
 from service.errors import Conflict, InvalidInput, NotFound
 from service.ledger import MAX_NEWS, Ledger, in_parts
 from service.lifecycle import OPEN_RUN, OPEN_STUDY, FailReason, RunState
@@ -144,7 +144,8 @@ def expire(store: Store, *, by: float = math.inf) -> int:
             assert worker is not None, "workers are never deleted"
             if worker.state == "LIVE" and worker.lease_expires_at < min(by, tx.now):
                 num_runs = _give_up(tx, worker_id, "LOST")
-                log.warning("worker %s (%s) is lost with %d runs", worker_id, worker.name, num_runs)
+                with logs.about(worker=worker_id):
+                    log.warning("the worker %s is lost with %d runs", worker.name, num_runs)
                 num_taken += num_runs
                 tx.count(metrics.LEASES_EXPIRED.labels("worker"))
     for study_id, of_study in _by_study(silent).items():

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from service import metrics
 from service.store.session import Audience
 
 _Answer = TypeVar("_Answer")
@@ -95,7 +96,9 @@ class Arrivals:
             yield
             return
         lock = self._asking.setdefault(audience, asyncio.Lock())
+        began = monotonic()
         async with lock:
+            metrics.LOCK_WAIT_SECONDS.labels("queue").observe(monotonic() - began)
             yield
 
     def _is_asking(self, listener: Listener) -> bool:

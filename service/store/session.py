@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from service import metrics
+from service import logs, metrics
 from service.clock import Clock
 from service.errors import Unavailable
 from service.store.census import Census
@@ -224,17 +224,18 @@ class Store:
 
         The copy follows from `projected_revision` alone, so the next change repairs it.
         """
-        was_stale = tx.studies.lock(study_id).projection_error is not None
+        study = tx.studies.lock(study_id)
         try:
             with tx.connection.begin_nested():
                 self._project(tx.connection, study_id)
-            if was_stale:
+            if study.projection_error is not None:
                 tx.count(metrics.PROJECTION_REPAIRS)
         except Exception as exc:
             outage = _outage_behind(exc)
             if outage is not None:
                 raise outage from None
-            log.exception("study %s: the copy in Optuna's tables is behind", study_id)
+            with logs.about(study=study.name):
+                log.exception("the copy in Optuna's tables is behind")
             tx.count(metrics.PROJECTION_FAILURES)
             tx.studies.mark_projection_failed(study_id, f"{type(exc).__name__}: {exc}"[:2_000])
 

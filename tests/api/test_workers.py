@@ -33,13 +33,19 @@ def test_a_worker_from_registration_to_result(client: httpx.Client) -> None:
         "kept_epoch": 1,
         "metrics": {"validation_accuracy": 0.9},
     }
-    statement = {"sync_seq": 2, "ended": [end], "idle_slots": {"cpu:0": 7}}
+    statement = {
+        "sync_seq": 2,
+        "ended": [end],
+        "idle_slots": {"cpu:0": 7},
+        "restarts": {"cpu:0": 2},
+    }
     answer = ok(client.post(sync, json=statement))
     assert answer == {"start": [], "stop": [], "refused": [], "rules": []}
     assert ok(client.get("/v1/studies/s/best"))["value"] == 0.9
     (worker,) = ok(client.get("/v1/workers"))["workers"]
     assert (worker["id"], worker["state"], worker["num_runs"]) == (registered["id"], "LIVE", 0)
     assert worker["idle_slots"] == {"cpu:0": 7}
+    assert worker["restarts"] == {"cpu:0": 2}
     (dataset,) = ok(client.get("/v1/datasets"))["datasets"]
     assert (dataset["name"], dataset["num_workers"]) == ("digits", 1)
 
@@ -93,6 +99,8 @@ def test_what_a_worker_may_not_say(client: httpx.Client) -> None:
     assert "free_slots.cuda:9" in named
     named = fields(client.post(sync, json={"sync_seq": 1, "idle_slots": {"cuda:9": 1}}))
     assert "idle_slots.cuda:9" in named
+    named = fields(client.post(sync, json={"sync_seq": 1, "restarts": {"cuda:9": 1}}))
+    assert "restarts.cuda:9" in named
     named = fields(client.post(sync, json={"sync_seq": 0, "held": [{"run": 1}]}))
     assert named.keys() == {"sync_seq", "held.0.attempt", "held.0.device"}
     end = {"run": 1, "attempt": 1, "outcome": "pruned", "rule_version": 0}

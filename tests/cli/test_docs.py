@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer.main
+import yaml
 
 from service.cli import app
 from service.cli.environment import VARIABLES
 from service.settings import Settings
+from service.worker.agent import run_worker
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -68,6 +71,26 @@ def test_documented_defaults_are_the_defaults() -> None:
         elif isinstance(default, float):
             default = f"{default:g}"
         assert documented[name.upper()] == f"`{default}`"
+
+
+def test_compose_passes_on_what_its_services_read() -> None:
+    services = yaml.safe_load((DOCS.parent / "docker-compose.yml").read_text())["services"]
+    of_worker = {f"RIDGELINE_{name.upper()}" for name in inspect.signature(run_worker).parameters}
+    of_settings = {f"RIDGELINE_{name.upper()}" for name in Settings.model_fields}
+    for name in ("worker", "worker-gpu"):
+        assert of_worker & of_settings <= services[name]["environment"].keys()
+    passed_on = {
+        variable
+        for service in services.values()
+        for variable, value in service["environment"].items()
+        if value is None
+    }
+    text = (DOCS / "deployment.md").read_text(encoding="utf-8")
+    section = text.partition("### What can be set")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| (`RIDGELINE_.*?) \|", section, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(RIDGELINE_\w+)`", row)}
+    fixed = {"RIDGELINE_PORT", "RIDGELINE_ALLOWED_HOSTS"}  # these are part of other values
+    assert passed_on == documented & of_settings - fixed
 
 
 def test_every_variable_that_is_read_is_known() -> None:

@@ -34,6 +34,14 @@ def test_idle_slots_are_stated_until_the_process_is_gone(desk: Desk) -> None:
     assert desk.holdings.statement().idle_slots == {"cpu:0": 0}
 
 
+def test_restarts_of_a_device_are_stated(desk: Desk) -> None:
+    assert desk.holdings.statement().restarts == {"cpu:0": 0}
+    for number in (1, 2):
+        desk.hear(SEGFAULT)
+        desk.answer()
+        assert desk.holdings.statement().restarts == {"cpu:0": number}
+
+
 def test_a_run_from_order_to_end(desk: Desk) -> None:
     first = desk.holdings.statement()
     assert (first.sync_seq, first.held, first.free_slots) == (1, (), {"cpu:0": 3})
