@@ -10,7 +10,7 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -104,6 +104,7 @@ class DataRoot:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._read: dict[str, tuple[_Stamp, DatasetCard | str]] = {}
+        self._trouble: str | None = None
 
     def look(self) -> Folders:
         """The folders as they are now, sorted by name.
@@ -113,7 +114,7 @@ class DataRoot:
         """
         before, self._read = self._read, {}
         found = Folders()
-        for folder in _folders(self._path):
+        for folder in self._folders():
             stamp, known = _stamp(folder), before.get(folder.name)
             if known is None or known[0] != stamp:
                 known = stamp, self._card_or_reason(folder)
@@ -122,6 +123,19 @@ class DataRoot:
                 found.left_out[_printable(folder.name)] = known[1]
             else:
                 found.cards.append(known[1])
+        return found
+
+    def _folders(self) -> list[Path]:
+        if self._path is None:
+            return []
+        found, trouble = [], None
+        try:
+            found = sorted(path for path in self._path.iterdir() if _may_hold_data(path))
+        except OSError as exc:
+            trouble = str(exc)
+        if trouble is not None and trouble != self._trouble:
+            _log.warning("the data root cannot be read: %s", trouble)
+        self._trouble = trouble
         return found
 
     def _card_or_reason(self, folder: Path) -> DatasetCard | str:
@@ -177,17 +191,8 @@ def load(name: str, data_root: Path | None) -> Dataset:
     return _dataset(name, *files)
 
 
-def _folders(data_root: Path | None) -> Iterator[Path]:
-    if data_root is None:
-        return
-    try:
-        entries = sorted(data_root.iterdir())
-    except OSError as exc:
-        _log.warning("the data root cannot be read: %s", exc)
-        return
-    for entry in entries:
-        if entry.is_dir() and not entry.name.startswith("."):
-            yield entry
+def _may_hold_data(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_dir()
 
 
 def _printable(text: str) -> str:
