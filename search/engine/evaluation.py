@@ -165,64 +165,71 @@ BindEvaluation = Callable[[Sequence[Mapping[str, Tensor]]], Callable[[int], None
 """Gives the evaluation of so many slots, the first ones, in the chunks of an `EvaluationMemory`."""
 
 
-class GroupEvaluation:
-    """Evaluates slots of a pack on the validation data, a few at once.
+_Bound = tuple[EvaluationMemory, Callable[[int], None]]
+
+
+class PackEvaluation:
+    """Evaluates slots of a pack on the validation data, and weights on the test data.
 
     Args:
-        bind: a program.
-        is_exact: whether a slot's bits do not depend on how many are evaluated at once; where they
-            do, it is always the same number.
+        bind: a program; None takes torch's operations.
+        is_exact: whether a slot's bits do not depend on how many the program evaluates at once;
+            where they do, it is always the same number.
     """
 
-    def __init__(
-        self,
-        bind: BindEvaluation,
-        memory: PackMemory,
-        *,
-        is_exact: bool,
-    ) -> None:
-        split, shape = memory.data.validation, memory.layout.shape
-        self._source = memory
-        self._num_slots = slots_at_once(shape, split.num_samples, len(memory.step_K))
-        self._is_exact = is_exact
-        self._memory = EvaluationMemory(shape, split, self._num_slots)
-        self._run = bind(self._memory.inputs())
+    def __init__(self, bind: BindEvaluation | None, memory: PackMemory, *, is_exact: bool) -> None:
+        self._source, self._bind, self._is_exact = memory, bind, is_exact
+        self._shape = memory.layout.shape
+        split = memory.data.validation
+        self._num_slots = slots_at_once(self._shape, split.num_samples, len(memory.step_K))
+        self._validation = None if bind is None else self._bound(bind, split, self._num_slots)
+        self._test: _Bound | None = None
+        """None until it is asked for, by the first run that ends."""
 
-    def __call__(self, group_G: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses and right guesses, and `weight_totals`, each float64 [G, 2]."""
-        memory, source = self._memory, self._source
+    def validate(self, slots: Sequence[int], group_G: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss and accuracy, and `weight_totals`, each float64 [G, 2].
+
+        Args:
+            group_G: the slots, on the device.
+        """
+        source, split = self._source, self._source.data.validation
         totals, weights = [], []
+        if self._validation is None:
+            # Slot by slot: how a sum over several rows is split depends on how many they are.
+            matrices = matrices_of(self._shape, source.parameters.views())
+            for slot in slots:
+                row, statistics = source.parameters.row(slot), source.statistics.row(slot)
+                totals.append(loss_and_accuracy(self._shape, row, statistics, split))
+                weights.append(weight_totals(matrix[slot : slot + 1] for matrix in matrices))
+            return torch.stack(totals), torch.cat(weights)
+        memory, run = self._validation
         for chosen in torch.split(group_G, self._num_slots):
             num_chosen = len(chosen)
             memory.parameters.set_rows(source.parameters, chosen)
             memory.statistics.set_rows(source.statistics, chosen)
             memory.totals_E2.zero_()
-            self._run(num_chosen if self._is_exact else self._num_slots)
+            run(num_chosen if self._is_exact else self._num_slots)
             totals.append(memory.totals_E2[:num_chosen].clone())
             weights.append(memory.weights_E2[:num_chosen].clone())
-        return torch.cat(totals), torch.cat(weights)
+        return torch.cat(totals) / split.num_samples, torch.cat(weights)
 
-
-class RowEvaluation:
-    """Evaluates one slot's weights on a split.
-
-    Args:
-        bind: a program.
-    """
-
-    def __init__(self, bind: BindEvaluation, shape: ModelShape, split: Split) -> None:
-        self._num_samples = split.num_samples
-        self._memory = EvaluationMemory(shape, split, num_slots=1)
-        self._run = bind(self._memory.inputs())
-
-    def __call__(self, parameters_P: Tensor, statistics_Q: Tensor) -> Tensor:
-        """As `loss_and_accuracy`."""
-        memory = self._memory
+    def test(self, parameters_P: Tensor, statistics_Q: Tensor) -> Tensor:
+        """Mean loss and accuracy of weights, float64 [2]."""
+        split = self._source.data.test
+        if self._bind is None:
+            return loss_and_accuracy(self._shape, parameters_P, statistics_Q, split)
+        if self._test is None:
+            self._test = self._bound(self._bind, split, num_slots=1)
+        memory, run = self._test
         memory.parameters.set_row(0, parameters_P)
         memory.statistics.set_row(0, statistics_Q)
         memory.totals_E2.zero_()
-        self._run(1)
-        return memory.totals_E2[0] / self._num_samples
+        run(1)
+        return memory.totals_E2[0] / split.num_samples
+
+    def _bound(self, bind: BindEvaluation, split: Split, num_slots: int) -> _Bound:
+        memory = EvaluationMemory(self._shape, split, num_slots)
+        return memory, bind(memory.inputs())
 
 
 def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:

@@ -26,18 +26,15 @@ from search.engine.config import RunConfig
 from search.engine.data import DeviceData
 from search.engine.evaluation import (
     BindEvaluation,
-    GroupEvaluation,
-    RowEvaluation,
-    loss_and_accuracy,
-    matrices_of,
+    PackEvaluation,
     rows_at_once,
     slots_at_once,
-    weight_totals,
 )
 from search.engine.layout import Stacks
 from search.engine.memory import PackMemory
 from search.engine.native import Kernels
-from search.engine.native_steps import NativeEvaluation, has_native_steps
+from search.engine.native_evaluation import NativeEvaluation
+from search.engine.native_steps import has_native_steps
 from search.engine.products import (
     counts_show_in_evaluation,
     counts_show_in_steps,
@@ -145,9 +142,7 @@ class Pack:
         self._num_computed = width
         self._can_narrow = False
         self._steps: Callable[[Terms, int], None]
-        self._bind_evaluation: BindEvaluation | None = None
-        self._evaluation: GroupEvaluation | None = None
-        self._testing: RowEvaluation | None = None
+        evaluation: BindEvaluation | None = None
         self._gradients: Stacks | None = None
         if compiled is None:
             self._gradients = Stacks(
@@ -156,15 +151,11 @@ class Pack:
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
             if kernels is not None and has_native_steps(spec.shape):
                 self._can_narrow = not self._counts_show()
-                native = partial(NativeEvaluation, kernels, spec.shape)
-                self._bind_evaluation = lambda chunks: native(chunks).run
+                evaluation = partial(NativeEvaluation.bind, kernels, spec.shape)
         else:
             self._steps = compiled.bind_step(self._memory.inputs())
-            self._bind_evaluation = compiled.bind_evaluation
-        if self._bind_evaluation is not None:
-            self._evaluation = GroupEvaluation(
-                self._bind_evaluation, self._memory, is_exact=self._can_narrow
-            )
+            evaluation = compiled.bind_evaluation
+        self._evaluation = PackEvaluation(evaluation, self._memory, is_exact=self._can_narrow)
         self._counters_N = rng.counters(data.train.num_samples, data.device)
 
     @contextmanager
@@ -288,7 +279,7 @@ class Pack:
             [memory.loss_sums_K[group_G], memory.num_right_K[group_G].double()], dim=1
         ).div_(num_samples)
         with self._computing():
-            validation_G2, weights_G2 = self._evaluate_group(group_G, slots)
+            validation_G2, weights_G2 = self._evaluation.validate(slots, group_G)
         squares_G, near_zero_G = weights_G2.unbind(dim=1)
         shares_G = near_zero_G / memory.layout.num_matrix_entries
         weights_G2 = torch.stack([squares_G.sqrt(), shares_G], dim=1)
@@ -297,14 +288,8 @@ class Pack:
 
     def test(self, weights: Weights) -> Tensor:
         """Mean loss and accuracy of weights on the test data: float64 [2] on the device."""
-        shape, split = self.spec.shape, self._data.test
-        rows = weights.parameters_P, weights.statistics_Q
         with self._computing():
-            if self._bind_evaluation is None:
-                return loss_and_accuracy(shape, *rows, split)
-            if self._testing is None:
-                self._testing = RowEvaluation(self._bind_evaluation, shape, split)
-            return self._testing(*rows)
+            return self._evaluation.test(weights.parameters_P, weights.statistics_Q)
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are now."""
@@ -330,19 +315,6 @@ class Pack:
     def state_sizes(self) -> dict[str, int]:
         """The length of each tensor of a `SlotState`."""
         return {name: stacks.row_size for name, stacks in self._memory.state.items()}
-
-    def _evaluate_group(self, group_G: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean loss and accuracy on the validation data, and `weight_totals`, each [G, 2]."""
-        split = self._data.validation
-        if self._evaluation is not None:
-            sums_G2, weights_G2 = self._evaluation(group_G)
-            return sums_G2 / split.num_samples, weights_G2
-        # Slot by slot: how a sum over several rows is split depends on how many they are.
-        matrices = matrices_of(self.spec.shape, self._memory.parameters.views())
-        rows = [(w.parameters_P, w.statistics_Q) for w in map(self.weights, slots)]
-        validation = [loss_and_accuracy(self.spec.shape, *row, split) for row in rows]
-        weights = [weight_totals(matrix[slot : slot + 1] for matrix in matrices) for slot in slots]
-        return torch.stack(validation), torch.cat(weights)
 
     def _prepare_epochs(self, slots: Sequence[int]) -> None:
         """Draw the order of the samples, and work out keys and coefficients, for an epoch each.

@@ -10,7 +10,8 @@ import torch
 
 from search.engine import LaneOptions, Lanes, ModelShape, products
 from search.engine.native import Kernels
-from search.engine.native_steps import NativeEvaluation, NativeMlp
+from search.engine.native_evaluation import NativeEvaluation
+from search.engine.native_steps import NativeMlp
 from search.engine.pack import Pack
 from tests.engine.lane_runs import alone, assert_same, drain, outcomes
 from tests.engine.program_checks import ADAM, SGD, SMALL, SMALL64, Case, assert_same_bits
