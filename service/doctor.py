@@ -6,19 +6,25 @@ give no false alarm, nobody waits, and nothing is locked.
 
 from __future__ import annotations
 
+import glob
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 from service import projection, tokens
 from service.ends import study_problems, trial_problems
 from service.errors import NotFound
+from service.files import check_file, check_folder
 from service.findings import Check, Finding
 from service.settings import Settings
 from service.store.checks import kept_metrics, study_findings
+from service.store.engine import sqlite_file
 from service.store.health import FILE, SCHEMA, database_findings
 from service.store.rows import StudyRow
 from service.store.session import Store, Transaction
+from service.worker.cache import default_folder
 
 Say = Callable[[str], None]
 """Shows how far the examination is."""
@@ -29,6 +35,12 @@ _CHUNK = 1_000
 _LEASES_OF_GRACE = 3
 """After a restart or a change of its clock, the service lets leases begin anew."""
 
+_FOLDERS = Check(
+    "folders",
+    "{}",
+    "Run this as the user who runs the service. `chown` gives a file or folder to them, `chmod "
+    "go-w` keeps others from changing it, and `chmod o-r` from reading it; see docs/settings.md.",
+)
 _COPY = Check(
     "optuna-copy",
     "its copy in Optuna's tables differs from it in {}",
@@ -37,12 +49,15 @@ _COPY = Check(
 )
 
 
-def examine(store: Store, settings: Settings, say: Say = lambda _: None) -> Iterator[Finding]:
-    """Everything that is wrong with a database, study by study.
+def examine(
+    store: Store, settings: Settings, token_dir: Path | None = None, say: Say = lambda _: None
+) -> Iterator[Finding]:
+    """Everything that is wrong with the folders here and with a database, study by study.
 
     Raises:
         Unavailable: the database cannot be reached.
     """
+    yield from examine_folders(settings, sqlite_file(store.url), token_dir)
     say("the database")
     with store.reading() as tx:
         findings = list(examine_database(tx))
@@ -53,6 +68,40 @@ def examine(store: Store, settings: Settings, say: Say = lambda _: None) -> Iter
     for study_id in study_ids:
         with store.reading() as tx:
             yield from examine_study(tx, study_id, settings, say)
+
+
+def examine_folders(
+    settings: Settings, database: Path | None, token_dir: Path | None
+) -> Iterator[Finding]:
+    """Whether others may change what the service stores, runs and listens on here.
+
+    Args:
+        database: the file of an SQLite database.
+        token_dir: where `migrate` leaves tokens.
+    """
+    folders = [settings.home, settings.cache_dir]
+    with suppress(RuntimeError):  # a user without a home has no cache
+        folders.append(default_folder())
+    files = [(settings.home / "worker.token", True)]
+    if database is not None:
+        folders.append(database.parent)
+        files += [(path, False) for path in database.parent.glob(f"{glob.escape(database.name)}*")]
+    if settings.dashboard_socket is not None:
+        folders.append(settings.dashboard_socket.parent)
+        files.append((settings.dashboard_socket, True))
+    if token_dir is not None:
+        files += [(token_dir / f"{scope}.token", True) for scope in ("admin", "worker")]
+    looks: list[Callable[[], None]] = [
+        partial(check_folder, folder) for folder in dict.fromkeys(folders) if folder is not None
+    ]
+    looks += [partial(check_file, path, is_secret=is_secret) for path, is_secret in files]
+    for look in looks:
+        try:
+            look()
+        except FileNotFoundError:
+            pass  # it was not needed yet
+        except OSError as exc:
+            yield _FOLDERS.found([exc])
 
 
 def examine_database(tx: Transaction) -> Iterator[Finding]:

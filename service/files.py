@@ -22,12 +22,28 @@ def own_folder(folder: Path) -> None:
         PermissionError: another user may change the folder; the text says which one and why.
         OSError: it cannot be made.
     """
-    folder = folder.absolute()
     target = Path(os.path.realpath(folder))
     for path in (*reversed(target.parents), target):
         if not os.path.lexists(path):
             with suppress(FileExistsError):  # another process of ours was faster
                 path.mkdir(mode=0o700)
+        _check(path)
+    check_folder(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """See that a folder is there and that no other user may change it, as `own_folder` has it.
+
+    Root is no exception: where root uses a folder of another user, that user has root read, write
+    and run what they put there.
+
+    Raises:
+        PermissionError: another user may change it; the text says which folder and why.
+        OSError: it is none, or not there.
+    """
+    folder = folder.absolute()
+    target = Path(os.path.realpath(folder))
+    for path in (*reversed(target.parents), target):
         _check(path)
     for path in (*reversed(folder.parents), folder):  # the links are among these
         _check(path)
@@ -38,6 +54,21 @@ def own_folder(folder: Path) -> None:
         raise PermissionError(f"{folder} belongs to another user")
     if _others_may_write(status):
         raise PermissionError(f"others may write to {folder}")
+
+
+def check_file(path: Path, *, is_secret: bool) -> None:
+    """See that a file belongs to this user or to root, and that no other user may change it.
+
+    Args:
+        is_secret: whether only the owner and the group may read it.
+
+    Raises:
+        PermissionError: the text says what is wrong.
+        OSError: it is not there.
+    """
+    _check(path)
+    if is_secret and path.lstat().st_mode & stat.S_IROTH:
+        raise PermissionError(f"others may read {path}")
 
 
 def without_links(path: str, flags: int) -> int:

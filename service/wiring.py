@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
@@ -12,7 +11,7 @@ from service import projection
 from service.errors import Conflict, Unavailable
 from service.settings import Settings
 from service.store import migrate
-from service.store.engine import parse_url
+from service.store.engine import parse_url, sqlite_file
 from service.store.session import DatabaseClock, Store
 
 
@@ -31,8 +30,8 @@ def check_database(settings: Settings) -> None:
     """
     text = settings.resolved_database_url
     url = parse_url(text, "RIDGELINE_DATABASE_URL")
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
-        raise Unavailable(f"there is no database {url.database}")
+    if (path := sqlite_file(url)) is not None and not path.exists():
+        raise Unavailable(f"there is no database {path}")
     with _reached():
         if not migrate.is_current(text):
             raise Conflict("the database is not of this version: run `ridgeline migrate` first")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +19,7 @@ def doctor(
         typer.Option("--repair", help="Make the copies in Optuna's tables anew that are wrong."),
     ] = False,
 ) -> None:
-    """Check the database that `serve` would use, and the folders around it; change nothing.
+    """Check the database that `serve` would use, and who may change its folders.
 
     It may run while the service does. The exit status is 0 where all is well, and 1 where
     something is wrong.
@@ -25,13 +27,19 @@ def doctor(
     from service import doctor
 
     settings = load_settings()
+    token_dir = os.environ.get("RIDGELINE_TOKEN_DIR")
     num_found = 0
     console = Console(stderr=True)
     with open_current_database(settings) as store, console.status("") as status:
         if repair:
             for name in doctor.repair(store):
                 typer.echo(f"study {name}: its copy in Optuna's tables was made anew.")
-        for finding in doctor.examine(store, settings, lambda what: status.update(printable(what))):
+        for finding in doctor.examine(
+            store,
+            settings,
+            Path(token_dir) if token_dir else None,
+            lambda what: status.update(printable(what)),
+        ):
             num_found += 1
             typer.echo(f"{finding.check}: {printable(finding.wrong)}.\n  {finding.todo}")
     if num_found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -41,6 +41,14 @@ def parse_url(text: str, setting: str) -> URL:
         wanted = "must be like sqlite:///file or postgresql+psycopg://user:password@host/database"
         raise InvalidInput([(setting, wanted)])
     return url
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The file of an SQLite database, which its URL may give as a URI."""
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    is_uri = "uri" in url.query
+    return Path(unquote(url.database.removeprefix("file:")) if is_uri else url.database)
 
 
 def read_only(url: URL) -> URL:

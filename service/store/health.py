@@ -9,6 +9,7 @@ from typing import Any
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select, text
+from sqlalchemy.exc import DatabaseError
 
 from service.findings import Check, Finding
 from service.store.migrate import VERSION_TABLE, is_ours
@@ -52,9 +53,9 @@ def database_findings(
         scopes: that a token may have.
     """
     if connection.dialect.name == "sqlite":
-        found = connection.execute(text("PRAGMA integrity_check")).scalars().all()
-        if found != ["ok"]:
-            yield _FILE.found(found)
+        damage = _damage(connection)
+        if damage:
+            yield _FILE.found(damage)
             return
         broken = connection.execute(text("PRAGMA foreign_key_check")).all()
         if broken:
@@ -73,6 +74,15 @@ def database_findings(
     num_ahead = len(connection.execute(ahead).all())
     if num_ahead:
         yield _KEYS.found([num_ahead])
+
+
+def _damage(connection: Connection) -> Sequence[str]:
+    """What SQLite finds wrong with its file; it may be so much that it gives up."""
+    try:
+        found = connection.execute(text("PRAGMA integrity_check")).scalars().all()
+    except DatabaseError as exc:
+        return [str(exc.orig)]
+    return [] if found == ["ok"] else found
 
 
 def _schema_differences(connection: Connection) -> list[str]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as metadata_version
 from pathlib import Path
-from urllib.parse import unquote
 
 from alembic import command
 from alembic.config import Config
@@ -24,7 +23,7 @@ from sqlalchemy.engine import URL, make_url
 from service.errors import Conflict, Unavailable
 from service.files import own_folder, without_links
 from service.store.copies import copies, keep_copy
-from service.store.engine import open_engine
+from service.store.engine import open_engine, sqlite_file
 from service.store.tables import upgrades
 
 VERSION_TABLE = "rl_alembic_version"
@@ -50,7 +49,7 @@ def upgrade(url: str, *, prepare: Callable[[str], None], revision: str = "head")
         with engine.begin() as connection:
             before = known_revision(connection)
             is_behind = before not in (None, _scripts(connection).get_current_head())
-        if before is not None and is_behind and (path := _path(engine.url)) is not None:
+        if before is not None and is_behind and (path := sqlite_file(engine.url)) is not None:
             try:
                 keep_copy(path, before)
             except (OSError, sqlite3.Error) as exc:
@@ -92,7 +91,7 @@ def known_revision(connection: Connection) -> str | None:
         return revision
     theirs = _upgraded_by(connection, revision)
     newer = "a newer version" if theirs is None else f"version {theirs} or later"
-    path = _path(connection.engine.url)
+    path = sqlite_file(connection.engine.url)
     usable = [] if path is None else [copy for copy in copies(path) if copy.revision in known]
     go_back = (
         f", or stop the service, delete {path}-wal, and put {usable[0].path} in the place of {path}"
@@ -130,14 +129,6 @@ def _note_upgrade(connection: Connection) -> None:
         connection.execute(insert(upgrades).values(revision=revision, program=program))
 
 
-def _path(url: URL) -> Path | None:
-    """The file of an SQLite database, which its URL may give as a URI."""
-    if url.get_backend_name() != "sqlite" or not url.database:
-        return None
-    is_uri = "uri" in url.query
-    return Path(unquote(url.database.removeprefix("file:")) if is_uri else url.database)
-
-
 def _scripts(connection: Connection) -> ScriptDirectory:
     return ScriptDirectory.from_config(_config(connection))
 
@@ -154,7 +145,7 @@ def _config(connection: Connection) -> Config:
 def _migrating(url: str) -> Iterator[Engine]:
     """An engine, while no other process migrates the same database."""
     parsed = make_url(url)
-    if (path := _path(parsed)) is not None:
+    if (path := sqlite_file(parsed)) is not None:
         own_folder(path.parent)
     engine = open_engine(parsed)
     try:
@@ -166,7 +157,7 @@ def _migrating(url: str) -> Iterator[Engine]:
 
 @contextmanager
 def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
-    if (path := _path(url)) is not None:
+    if (path := sqlite_file(url)) is not None:
         # A transaction would shut Optuna's own connection out, so a file beside the database.
         with open(f"{path}.migrate", "a", opener=without_links) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

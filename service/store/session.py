@@ -175,8 +175,9 @@ class Store:
                 )
             else:
                 connection = connection.execution_options(**options)
-            with connection.begin():
+            with connection.begin() as began:
                 yield Transaction(connection, self._clock)
+                began.rollback()  # SQLite refuses to commit where its file is damaged
 
     @contextmanager
     def turn(self, study: str) -> Iterator[None]:

@@ -25,11 +25,20 @@ def cache_folder(configured: Path | None) -> Path | None:
     if configured is not None:
         return _usable(configured.absolute())
     try:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return _usable(Path(caches, "ridgeline").absolute())
+        return _usable(default_folder())
     except (OSError, RuntimeError) as exc:  # a user without a home, or who may not write there
         _log.info("no cache, so nothing is compiled: %s", exc)
         return None
+
+
+def default_folder() -> Path:
+    """The folder among the user's caches.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches, "ridgeline").absolute()
 
 
 def _usable(folder: Path) -> Path:

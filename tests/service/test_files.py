@@ -51,7 +51,7 @@ def test_a_home_and_what_lies_there_are_for_this_user_alone(tmp_path: Path) -> N
         os.umask(before)
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o702, 0o1777, 0o770])
+@pytest.mark.parametrize("mode", [0o777, 0o702, 0o1777, 0o770, 0o2777])
 def test_a_folder_that_others_may_write_to_is_refused(
     tmp_path: Path, mode: int, foreign_group: None
 ) -> None:

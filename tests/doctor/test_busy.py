@@ -1,0 +1,25 @@
+"""The doctor looks at a database while the service changes it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from service import doctor
+from service.store.session import Store
+from tests.doctor.conftest import train
+from tests.service.factory import SETTINGS, FakeWorker, post, spec
+
+
+def test_what_changes_meanwhile_gives_no_alarm(store: Store) -> None:
+    budget = {"trials": 40, "epochs": 3}
+    for name in ("first", "second"):
+        post(store, spec(name, replicates=2, budget=budget))
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(train, store, FakeWorker(store, num_slots=4)) for _ in range(2)]
+        num_looks = 0
+        while num_looks < 3 or not all(one.done() for one in both):
+            found = [one for one in doctor.examine(store, SETTINGS) if one.check != "folders"]
+            assert found == []
+            num_looks += 1
+        for one in both:
+            one.result()
