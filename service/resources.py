@@ -79,7 +79,7 @@ class Study(_Resource):
         "`/dashboard/studies/{optuna_study_id}` shows it"
     )
     projection_error: str | None = Field(
-        description="set while the copy in Optuna's tables is behind"
+        description="set while the copy in Optuna's tables is behind: what is wrong and what to do"
     )
     deadline_at: Timestamp | None = Field(
         description="when its budget of time is up: no new trials from then on"

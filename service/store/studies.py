@@ -296,9 +296,7 @@ def _is_open() -> ColumnElement[bool]:
     return _is_in(OPEN_STUDY)
 
 
-def _shown(
-    states: Collection[StudyState], archived: bool
-) -> Iterator[ColumnElement[bool]]:
+def _shown(states: Collection[StudyState], archived: bool) -> Iterator[ColumnElement[bool]]:
     """What is true of the studies of a list."""
     if states:
         yield _is_in(states)
