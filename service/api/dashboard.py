@@ -118,8 +118,12 @@ class Dashboard:
 
 async def _refuse() -> Response:
     """Its own page reads `reason`, and shows it."""
+    allowed = "GET, HEAD"
     return problem_response(
-        HTTPStatus.METHOD_NOT_ALLOWED, _WHY, reason=_WHY, headers={"Allow": "GET, HEAD"}
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        f"{_WHY}; possible here: {allowed}",
+        reason=_WHY,
+        headers={"Allow": allowed},
     )
 
 
