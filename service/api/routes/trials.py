@@ -93,9 +93,7 @@ def enqueue_trials(
     def page(new: list[Trial]) -> TrialPage:
         return TrialPage(trials=new, next_page_token=None)
 
-    answer = once.perform_action(caller, enqueue)
-    api.arrivals.tell()  # there are runs to start now
-    return answer
+    return once.perform_action(caller, enqueue)
 
 
 @router.post(
