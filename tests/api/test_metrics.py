@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event, text
 
@@ -19,9 +18,7 @@ from service.errors import StaleAttempt, Unavailable
 from service.external_protocol import CompleteRequest, SuggestRequest
 from service.store.session import Store
 from service.trials import suggest
-from tests.api.calling import EXTERNAL, ok, problem, sqlite_only
-from tests.api.conftest import ClientOf
-from tests.api.test_auth import HELD, new_token
+from tests.api.calling import EXTERNAL, ok, sqlite_only
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec
 
@@ -234,15 +231,6 @@ def test_requests_by_the_template_of_their_path(client: httpx.Client) -> None:
         client.post("/v1/studies/canary:cancel")
         client.get("/healthz")
     assert "canary" not in client.get("/metrics").text
-
-
-@sqlite_only
-def test_a_scrape_asks_for_a_token(app: FastAPI, store: Store, client_of: ClientOf) -> None:
-    callers = {scope: client_of(app, new_token(store, scope)) for scope in HELD}
-    problem(client_of(app).get("/metrics"), 401)
-    for scope, caller in callers.items():
-        expected = 200 if "read" in HELD[scope] else 403
-        assert caller.get("/metrics").status_code == expected, scope
 
 
 @sqlite_only

@@ -17,7 +17,8 @@ from service.reporting import complete, report
 from service.resources import ExtendRequest, RetryRequest
 from service.store.engine import open_engine
 from service.store.session import Store, Transaction
-from tests.conftest import ManualClock, PostgresServer
+from tests.conftest import ManualClock
+from tests.postgres import PostgresServer
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, value_of
 
 NOW = ManualClock(seconds=2_000_000.0)

@@ -16,7 +16,7 @@ from service.client import ApiError, Client
 from service.lifecycle import FailReason, StudyState, TrialState
 from service.resources import Study
 from tests.api.calling import EXTERNAL
-from tests.e2e.conftest import ROOT, Deployment
+from tests.deployment import ROOT, Deployment
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ class Shaken:
         self._start()
 
     def _start(self) -> None:
-        self._deployment.start_api(None, str(ROOT / "tests/e2e/dying_writes.py"), str(self._armed))
+        self._deployment.start_api(str(ROOT / "tests/e2e/dying_writes.py"), str(self._armed))
 
     def do(self, operation: Callable[[Client], _T]) -> _T:
         """The answer to one call of the client, which repeats its request until there is one."""

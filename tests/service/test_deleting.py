@@ -196,7 +196,8 @@ def deleted_meanwhile(store: Store, moment: int) -> Iterator[Meanwhile]:
 
 def num_held(store: Store) -> int:
     with store.reading() as tx:
-        return sum(tx.runs.num_held().values())
+        worker_ids = [worker.id for worker in tx.workers.all()]
+        return sum(sum(held.values()) for held in tx.runs.num_held(worker_ids).values())
 
 
 def _say(store: Store, worker: FakeWorker) -> None:
