@@ -83,7 +83,7 @@ def drain_workers(rig: Rig, random: Random, count: int) -> Tally:
         rig.workers.remove(victim)
         tally.count("runs_held", rig.num_held(victim))
         tally.injected += 1
-        tally.noticed_seconds.append(_end(rig, victim, tally))
+        tally.noticed_seconds.append(end_worker(rig, victim, tally))
     tally.add(rig.check_undisturbed(name, spec))
     ((charges,),) = rig.ask("SELECT SUM(charges) FROM rl_runs")
     if charges:
@@ -110,7 +110,7 @@ def end_workers_with_deaf_devices(rig: Rig, random: Random, count: int) -> Tally
         time.sleep(random.uniform(0.0, 8.0))  # the agent replaces it meanwhile, or has not yet
         rig.workers.remove(worker)
         left = [device, *descendants(worker.pid)]
-        tally.noticed_seconds.append(_end(rig, worker, tally))
+        tally.noticed_seconds.append(end_worker(rig, worker, tally))
         rig.count_orphans(left, tally)
     rig.staff(1)
     tally.add(rig.check_undisturbed(name, spec))
@@ -127,11 +127,11 @@ def _deaf_device(rig: Rig, worker: subprocess.Popen[bytes]) -> int | None:
 def _drain_all(rig: Rig) -> Tally:
     tally = Tally()
     while rig.workers:
-        _end(rig, rig.workers.pop(), tally)
+        end_worker(rig, rig.workers.pop(), tally)
     return tally
 
 
-def _end(rig: Rig, worker: subprocess.Popen[bytes], tally: Tally) -> float:
+def end_worker(rig: Rig, worker: subprocess.Popen[bytes], tally: Tally) -> float:
     """Tell a worker to end; how many seconds it took."""
     began_at = time.monotonic()
     worker.terminate()
