@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.chaos import (  # noqa: F401  they enter campaigns
     clocks,
+    creates,
     hangs,
     kills,
     liars,
