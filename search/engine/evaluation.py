@@ -173,12 +173,15 @@ class PackEvaluation:
 
     Args:
         bind: a program; None takes torch's operations.
-        is_exact: whether a slot's bits do not depend on how many the program evaluates at once;
-            where they do, it is always the same number.
+
+    Attributes:
+        is_exact: whether a slot's bits are known not to depend on how many the program evaluates at
+            once; otherwise it is always the same number.
     """
 
-    def __init__(self, bind: BindEvaluation | None, memory: PackMemory, *, is_exact: bool) -> None:
-        self._source, self._bind, self._is_exact = memory, bind, is_exact
+    def __init__(self, bind: BindEvaluation | None, memory: PackMemory) -> None:
+        self.is_exact = False
+        self._source, self._bind = memory, bind
         self._shape = memory.layout.shape
         split = memory.data.validation
         self._num_slots = slots_at_once(self._shape, split.num_samples, len(memory.step_K))
@@ -208,7 +211,7 @@ class PackEvaluation:
             memory.parameters.set_rows(source.parameters, chosen)
             memory.statistics.set_rows(source.statistics, chosen)
             memory.totals_E2.zero_()
-            run(num_chosen if self._is_exact else self._num_slots)
+            run(num_chosen if self.is_exact else self._num_slots)
             totals.append(memory.totals_E2[:num_chosen].clone())
             weights.append(memory.weights_E2[:num_chosen].clone())
         return torch.cat(totals) / split.num_samples, torch.cat(weights)

@@ -140,7 +140,9 @@ class Pack:
         )
         self._occupants: list[_Occupant | None] = [None] * width
         self._num_computed = width
-        self._can_narrow = False
+        self._can_narrow: bool | None = None
+        """None until the first tick tries it."""
+        self._is_native = kernels is not None and has_native_steps(spec.shape)
         self._steps: Callable[[Terms, int], None]
         evaluation: BindEvaluation | None = None
         self._gradients: Stacks | None = None
@@ -149,13 +151,12 @@ class Pack:
                 self._memory.layout, width, device=data.device, dtype=data.dtype
             )
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
-            if kernels is not None and has_native_steps(spec.shape):
-                self._can_narrow = not self._counts_show()
+            if kernels is not None and self._is_native:
                 evaluation = partial(NativeEvaluation.bind, kernels, spec.shape)
         else:
             self._steps = compiled.bind_step(self._memory.inputs())
             evaluation = compiled.bind_evaluation
-        self._evaluation = PackEvaluation(evaluation, self._memory, is_exact=self._can_narrow)
+        self._evaluation = PackEvaluation(evaluation, self._memory)
         self._counters_N = rng.counters(data.train.num_samples, data.device)
 
     @contextmanager
@@ -217,19 +218,21 @@ class Pack:
     def narrow(self) -> dict[int, int]:
         """Compute no free slots until the next `load`, where that shows in no bit of a run.
 
-        Runs in the last slots move into free ones before them.
+        Runs in the last slots move into free ones before them.  Does nothing before the first tick.
 
         Returns:
             the new slots of those that moved, by the old ones.
         """
-        if not self._can_narrow:
-            return {}
         taken = [slot for slot, run in enumerate(self._occupants) if run is not None]
+        if not self._can_narrow or not taken:
+            return {}
         gaps = [slot for slot in range(len(taken)) if self._occupants[slot] is None]
         moved = dict(zip(taken[len(taken) - len(gaps) :], gaps, strict=True))
         for source, target in moved.items():
             self._take_over(target, self, source)
-        self._num_computed = len(taken)
+        # oneDNN compiles a kernel for each number of slots, in half a millisecond.
+        num_computed = 2 ** (len(taken) - 1).bit_length() if self.with_onednn else len(taken)
+        self._num_computed = min(num_computed, self.width)
         return moved
 
     def tick(self, count: int = 1) -> None:
@@ -245,6 +248,9 @@ class Pack:
             return
         self._write_starts()
         with self._computing():
+            if self._can_narrow is None:
+                self._can_narrow = self._is_native and not self._counts_show()
+                self._evaluation.is_exact = self._can_narrow
             self._prepare_epochs(
                 [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
             )
@@ -406,12 +412,9 @@ class Pack:
         spec, width, num_samples = self.spec, self.width, self._data.validation.num_samples
         kind = self._data.dtype, self.with_onednn
         num_evaluated = slots_at_once(spec.shape, num_samples, width)
-        with self._computing():
-            return counts_show_in_steps(
-                spec.shape, spec.num_rows(width), width, *kind
-            ) or counts_show_in_evaluation(
-                spec.shape, rows_at_once(num_samples), num_evaluated, *kind
-            )
+        return counts_show_in_steps(
+            spec.shape, spec.num_rows(width), width, *kind
+        ) or counts_show_in_evaluation(spec.shape, rows_at_once(num_samples), num_evaluated, *kind)
 
     def _run(self, slot: int) -> _Occupant:
         run = self._occupants[slot]

@@ -50,6 +50,11 @@ def pack_of(case: Case, kernels: Kernels) -> Pack:
     return Pack(case.spec, case.data, width=WIDTH, kernels=kernels)
 
 
+def rounded(num_runs: int, with_onednn: bool | None) -> int:
+    """Of slots to compute: of each number that oneDNN multiplies it makes a kernel first."""
+    return 2 ** (num_runs - 1).bit_length() if with_onednn else num_runs
+
+
 def results(pack: Pack, runs: dict[int, int], epochs: int = EPOCHS) -> dict[int, Result]:
     """What runs come to, by number; `runs` gives them by slot.  All are at the same step."""
     while pack.epochs_done(next(iter(runs))) < epochs:
@@ -76,8 +81,12 @@ def test_the_number_of_slots_that_are_computed_changes_no_bit(case: Case, kernel
         pack = pack_of(case, kernels)
         for slot in range(num_runs):
             pack.load(slot, case.configs[slot])
+        pack.tick(1)
         assert pack.narrow() == {}
-        assert pack._num_computed in (num_runs, WIDTH)
+        if pack._can_narrow:
+            assert pack._num_computed == min(WIDTH, rounded(num_runs, pack.with_onednn))
+        else:
+            assert pack._num_computed == WIDTH
         for run, result in results(pack, {slot: slot for slot in range(num_runs)}).items():
             assert_same_bits(result, expected[run])
 
@@ -101,7 +110,7 @@ def test_runs_move_in_the_middle_of_an_epoch_and_nothing_shows(
         pytest.skip("this library's products depend on how many there are")
     assert moved == {4: 0, 5: 2}
     at = {0: 4, 1: 1, 2: 5}
-    assert pack._num_computed == 3
+    assert pack._num_computed == rounded(3, pack.with_onednn)
     pack.tick(1)
     # A run that comes later has a slot again, and the last to move is the newcomer.
     pack.load(3, replace(case.configs[3], seed=99))
@@ -127,7 +136,7 @@ def test_pairs_of_products_that_depend_on_their_number_are_found(
 
     def depending(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
         bmm(left, right, out=out)
-        return out.mul_(1.5) if len(left) == 3 and out.shape[1:] == (33, rows) else out
+        return out.mul_(1.5) if len(left) == 4 and out.shape[1:] == (33, rows) else out
 
     monkeypatch.setattr(torch, "bmm", depending)
     rows = 32
@@ -145,6 +154,7 @@ def test_a_pack_whose_bits_would_show_it_computes_all_of_its_slots(
     computed = record_slots(monkeypatch)
     pack = pack_of(CASES["adam"], kernels)
     pack.load(2, CASES["adam"].configs[2])
+    pack.tick(1)
     assert pack.narrow() == {}
     results(pack, {2: 2}, epochs=1)
     num_steps = pack.steps_per_epoch
@@ -154,6 +164,7 @@ def test_a_pack_whose_bits_would_show_it_computes_all_of_its_slots(
 def test_other_packs_are_left_as_they_are() -> None:
     pack = Pack(CASES["adam"].spec, CASES["adam"].data, width=WIDTH)
     pack.load(2, CASES["adam"].configs[2])
+    pack.tick(1)
     assert pack.narrow() == {}
     assert pack.epochs_done(2) == 0
 
@@ -194,3 +205,25 @@ def test_the_last_runs_of_a_lane_are_computed_alone(
     assert sum(computed["evaluations"]) == num_epochs + len(runs)  # and tests of what is kept
     for number, run in runs.items():
         assert_same(ended[number], alone(run, shape, data, 4, kernels))
+
+
+def test_packs_are_opened_and_narrowed_while_others_multiply_by_the_other_library(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a pack's bits depend on is tried in its turn, not beside those of others."""
+    case = CASES["even"]
+    monkeypatch.setattr(products, "_has_wider_onednn", lambda: True)
+    monkeypatch.setattr(products, "_LEAST_FLOPS", 1e30)
+    pack = pack_of(case, kernels)
+    for slot in (1, 3):
+        pack.load(slot, case.configs[slot])
+    pack.tick(1)
+    monkeypatch.setattr(products, "_LEAST_FLOPS", 0)
+    other = pack_of(case, kernels)
+    assert (pack.with_onednn, other.with_onednn) == (False, True)
+    with pack._computing():
+        third = pack_of(case, kernels)
+        third.load(1, case.configs[1])
+        assert third.narrow() == {}
+    with other._computing():
+        assert pack.narrow() in ({}, {3: 0})
