@@ -65,3 +65,15 @@ PROJECTION_FAILURES = _counter(
 PROJECTION_REPAIRS = _counter(
     "projection_repairs_total", "Times that a copy that was behind was brought up to date"
 )
+
+# A series that appears with its first event looks to Prometheus as if nothing had happened.
+for _counted, _values in (
+    (LEASES_EXPIRED, ("worker", "program")),
+    (
+        REFUSED_WRITES,
+        ("stale_attempt", "run_ended", "study_ended", "unknown_run", "worker_given_up"),
+    ),
+    (DATABASE_ERRORS, ("outage", "pool", "turn", "statement")),
+):
+    for _value in _values:
+        _counted.labels(_value)

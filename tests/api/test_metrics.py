@@ -282,6 +282,12 @@ def test_every_metric_is_documented(client: httpx.Client, store: Store) -> None:
     documented = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     known = families(client)
     assert documented.keys() == known.keys()
+    text = DOCS.read_text()
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        values = {value for sample in family.samples for value in sample.labels.values()}
+        if family.name.startswith(("ridgeline_refused", "ridgeline_database", "ridgeline_leases")):
+            assert values
+            assert all(f"`{value}`" in text for value in values), family.name
     for name, (kind, labels) in known.items():
         assert documented[name][0] == kind, name
         assert labels <= documented[name][1], name
