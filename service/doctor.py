@@ -13,11 +13,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from service import projection, tokens
 from service.ends import study_problems, trial_problems
 from service.errors import NotFound
 from service.files import check_file, check_folder
-from service.findings import Check, Finding
+from service.findings import BY_HAND, Check, Finding
 from service.settings import Settings
 from service.store.checks import kept_metrics, study_findings
 from service.store.engine import sqlite_file
@@ -41,6 +43,7 @@ _FOLDERS = Check(
     "Run this as the user who runs the service. `chown` gives a file or folder to them, `chmod "
     "go-w` keeps others from changing it, and `chmod o-r` from reading it; see docs/settings.md.",
 )
+_SPEC = Check("spec", "the specs of the studies with the ids {} cannot be read", BY_HAND)
 _COPY = Check(
     "optuna-copy",
     "its copy in Optuna's tables differs from it in {}",
@@ -113,7 +116,11 @@ def examine_study(
     tx: Transaction, study_id: int, settings: Settings, say: Say = lambda _: None
 ) -> Iterator[Finding]:
     """What is wrong with one study, and with its copy in Optuna's tables."""
-    study = tx.studies.get(study_id)
+    try:
+        study = tx.studies.get(study_id)
+    except ValidationError:
+        yield _SPEC.found([study_id])
+        return  # nothing of it can be understood
     if study is None:
         return  # it was deleted meanwhile
     say(f"study {study.name}")
@@ -132,9 +139,11 @@ def repair(store: Store) -> list[str]:
         study_ids = tx.studies.ids()
     repaired = []
     for study_id in study_ids:
-        with store.reading() as tx:
-            if not projection.compare(tx.connection, study_id):
-                continue
+        is_wrong = False  # also where its spec cannot be read
+        with store.reading() as tx, suppress(ValidationError):
+            is_wrong = bool(projection.compare(tx.connection, study_id))
+        if not is_wrong:
+            continue
         with suppress(NotFound), store.transaction() as tx:
             study = tx.studies.lock(study_id)
             projection.rebuild(tx.connection, study_id)

@@ -181,6 +181,10 @@ BROKEN = {
         [f"UPDATE rl_studies SET state = 'RUNNING' WHERE id = {DONE}"],
         ("study-state", "study done: its trials say that it should be COMPLETED"),
     ),
+    "a spec that nobody can read": (
+        [f"UPDATE rl_studies SET spec = '{{}}' WHERE id = {DONE}"],
+        ("spec", "the specs of the studies with the ids 1 cannot be read"),
+    ),
     "a study that ended early": (
         [f"UPDATE rl_studies SET state = 'COMPLETED' WHERE id = {OPEN}"],
         ("study-state", "study open: its trials say that it should be open"),

@@ -20,7 +20,7 @@ from service.store.tables import metadata
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, study_of
 
-KEPT = {"rl_deleted_studies", "rl_workers"}
+KEPT = {"rl_deleted_studies", "rl_workers", "rl_upgrades"}
 
 
 def delete(store: Store, name: str = "s") -> None:
