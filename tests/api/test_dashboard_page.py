@@ -76,9 +76,9 @@ def test_it_offers_nothing_that_it_would_refuse(
 
             offered = set()
             for page, text in (
-                (f"{url}/dashboard", "COMPARE"),
+                (f"{url}/dashboard", f"{study_id}. x"),
                 (study, "History"),
-                (f"{study}/trials", "Running"),
+                (f"{study}/trials", "Trial 0 (trial_id="),
                 (f"{study}/note", "Minimize"),
             ):
                 browser.get(page)
@@ -89,7 +89,7 @@ def test_it_offers_nothing_that_it_would_refuse(
                     offered |= {name} if found else set()
             assert offered == WRITERS.keys(), "the dashboard has changed: look for its buttons anew"
             browser.get(f"{url}/dashboard")
-            shown(browser, "COMPARE")
+            shown(browser, f"{study_id}. x")
             buttons = [one.accessible_name for one in visible(browser, "button")]
             assert buttons == ["open drawer", "", "RELOAD"]  # the second one closes the drawer
 
