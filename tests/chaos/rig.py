@@ -93,8 +93,6 @@ class Rig:
         self.settings = settings
         self.disk = disk
         self.max_charges = int(settings["RIDGELINE_MAX_CHARGES"])
-        self.hang_seconds = float(settings.get("RIDGELINE_HANG_SECONDS", "300"))
-        self.lease_seconds = float(settings["RIDGELINE_LEASE_SECONDS"])
         self.deployment = Deployment(database_url, home, settings)
         self.client = self.deployment.client
         self.workers: list[subprocess.Popen[bytes]] = []

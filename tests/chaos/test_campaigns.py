@@ -10,7 +10,6 @@ import pytest
 from tests.chaos.__main__ import Results
 from tests.chaos.campaign import CAMPAIGNS, Campaign, Tally, rate_bound
 from tests.chaos.figures import published, table
-from tests.chaos.hangs import HANG_SETTINGS
 from tests.chaos.rig import Rig, running
 
 SHORT = {
@@ -19,13 +18,15 @@ SHORT = {
 }
 """How many faults of each campaign."""
 
+# Only where a process is to hang: on a busy machine others are silent for as long, too.
+SETTINGS = {"sqlite": {"RIDGELINE_HANG_SECONDS": "5"}, "postgresql": {}}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SHORT)
 def test_the_campaigns_in_short(kind: str) -> None:
-    settings = {**HANG_SETTINGS, "RIDGELINE_LEASE_SECONDS": "5", "RIDGELINE_MAX_CHARGES": "1000"}
-    service = Campaign("short", _never, 0, settings, num_workers=2, databases=(kind,))
-    with running(service, kind, {}, num_epochs=40) as rig:
+    service = Campaign("short", _never, 0, SETTINGS[kind], num_workers=2, databases=(kind,))
+    with running(service, kind, {}, num_epochs=30) as rig:
         for name, count in SHORT[kind].items():
             rig.staff()
             tally = CAMPAIGNS[name].part(rig, Random(name), count)
