@@ -122,7 +122,7 @@ def test_the_api_keeps_to_its_document(migrated_url: str, tmp_path: Path) -> Non
             url,
             tmp_path,
             *phases,
-            *("--max-examples", str(max(8, CASES // 20))),
+            *("--max-examples", str(max(8, CASES // 36))),
             RIDGELINE_FUZZ_TOKEN=token,
             RIDGELINE_FUZZ_REVOCABLE=revocable.id,
             RIDGELINE_FUZZ_WORKER=worker,
