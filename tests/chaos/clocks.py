@@ -29,24 +29,24 @@ def set_clocks(rig: Rig, random: Random, count: int) -> Tally:
     rig.undisturbed(spec)
     name = rig.post(spec)
     program = Program(rig)
-    killed: set[str] = set()
     while tally.injected < min(count, _SHIFTS_A_PART) and not rig.has_ended(name):
         time.sleep(random.uniform(0.0, 2.0))
         hours += random.choice((-1, 1))
         _set(offset, hours)
         tally.injected += 1
         if random.random() < 0.5:
-            killed.add(_kill_worker(rig, tally))
+            _kill_worker(rig, tally)
     tally.add(program.finish())
     tally.add(rig.check_undisturbed(name, spec))
+    living = {rig.name(worker) for worker in rig.workers}
     for worker in rig.client.workers():
-        if worker.state == "LOST" and worker.name not in killed:
+        if worker.state == "LOST" and worker.name in living:
             tally.problems.append(f"{worker.name} lost its lease and lived")
     return tally
 
 
-def _kill_worker(rig: Rig, tally: Tally) -> str:
-    """Kill a worker and hire another; the name of the one that was lost."""
+def _kill_worker(rig: Rig, tally: Tally) -> None:
+    """Kill a worker, wait until it is missed, and hire another."""
     victim = rig.workers[0]
     name = rig.name(victim)
     rig.kill(victim)
@@ -54,7 +54,6 @@ def _kill_worker(rig: Rig, tally: Tally) -> str:
     rig.wait_for(lambda: _state(rig, name) == "LOST", f"{name} to be lost")
     tally.noticed_seconds.append(time.monotonic() - killed_at)
     rig.staff()
-    return name
 
 
 def _set(offset: Path, hours: int) -> None:
