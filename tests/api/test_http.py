@@ -175,7 +175,8 @@ def test_head_is_get_without_its_body(client: httpx.Client, app: FastAPI) -> Non
         got = call(client, f"GET {path}", study="x")
         assert head.status_code == got.status_code, path
         assert head.headers.keys() == got.headers.keys(), path
-        assert head.headers["content-length"] == got.headers["content-length"], path
+        if path != "/metrics":  # whose numbers the first request changes
+            assert head.headers["content-length"] == got.headers["content-length"], path
 
 
 def test_there_is_no_such_verb(client: httpx.Client) -> None:

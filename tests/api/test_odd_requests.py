@@ -45,7 +45,7 @@ REQUESTS: list[tuple[str, bytes, int]] = [
     ("its host counts", get("http://127.0.0.1/v1/studies", FOREIGN), 200),
     ("its foreign host counts", get("http://evil.example/v1/studies"), 421),
     ("absolute target without a host", get("http:///v1/studies"), 421),
-    ("absolute target without a path", get("http://localhost"), 404),
+    ("absolute target without a path", get("http://localhost"), 302),
     ("another scheme", get("ftp://localhost/v1/studies"), 404),
     ("target *", get("*"), 404),
     ("OPTIONS *", method("OPTIONS", "*"), 404),

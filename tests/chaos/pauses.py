@@ -19,6 +19,8 @@ EXIT_SECONDS = 30.0
 """Within which a worker that is told to end has ended."""
 
 DEAF_WORKER = "tests.chaos.deaf_worker"
+MAX_MOMENTS = 20
+"""A study has about as many, for each run ends one."""
 
 
 @campaign("stall-worker", target=100, num_workers=3)
@@ -101,11 +103,14 @@ def end_workers_with_deaf_devices(rig: Rig, random: Random, count: int) -> Tally
     tally.add(_drain_all(rig))
     name = rig.post(spec)
     while tally.injected < min(count, PER_PART):
-        worker = rig.hire("-m", DEAF_WORKER, str(random.randint(1, 200)))
-        device = rig.wait_for(
-            lambda worker=worker: _deaf_device(rig, worker),  # type: ignore[misc]
+        worker = rig.hire("-m", DEAF_WORKER, str(random.randint(1, MAX_MOMENTS)))
+        rig.wait_for(
+            lambda worker=worker: _deaf_device(rig, worker) or rig.has_ended(name),  # type: ignore[misc]
             "a device process to close its pipes",
         )
+        device = _deaf_device(rig, worker)
+        if device is None:
+            break
         tally.injected += 1
         time.sleep(random.uniform(0.0, 8.0))  # the agent replaces it meanwhile, or has not yet
         rig.workers.remove(worker)

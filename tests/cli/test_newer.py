@@ -38,11 +38,9 @@ def test_every_command_says_in_one_line_that_the_database_is_newer(
     )
 
 
-def test_the_dashboard_says_so_too(
-    ridgeline: Ridgeline, newer: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_dashboard_says_so_too(newer: Path, caplog: pytest.LogCaptureFixture) -> None:
     url = f"sqlite:///{newer}"
     assert dashboard.main(["--database-url", url, "--socket", str(newer.parent / "socket")]) == 1
-    told = capsys.readouterr().err
-    assert "service.dashboard: the database is newer than this program" in told
-    assert f"{newer}.0009.copy in the place of {newer}" in told
+    (told,) = caplog.messages
+    assert told.startswith("the database is newer than this program")
+    assert told.endswith(f"{newer}.0009.copy in the place of {newer}")

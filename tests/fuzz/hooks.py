@@ -20,7 +20,8 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
         return {name: map_body(context, value) for name, value in body.items()}
     if isinstance(body, list):
         return [map_body(context, value) for value in body]
-    if type(body) is int and MAX_INT < abs(body) < 1e300:
+    # 2**53 + 1 would be rounded to 2**53, which is allowed.
+    if type(body) is int and MAX_INT + 1 < abs(body) < 1e300:
         return float(body)
     return body
 
