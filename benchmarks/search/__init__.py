@@ -1,0 +1,1 @@
+"""How well samplers search, on tables of real training runs, which cost nothing to ask."""

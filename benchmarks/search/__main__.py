@@ -1,0 +1,94 @@
+"""Measure how well samplers search the tables, one trial at a time and in batches.
+
+    python -m benchmarks.search --out benchmarks/results/search.jsonl
+
+A study asks for a batch of configurations, is told what came of all of them, and asks again.  What
+a trial comes to is the mean over the table's seeds, or with `--noisy` that of one seed.  Prints a
+row of JSON for each sampler, batch size and number of trials, over all tables:
+
+* `regret`: (best found - best there is) / (median - best there is) of the mean over the seeds,
+  where the best found is the trial that looked best; the mean over objectives and studies;
+* `regret_interval`: 90 %, by resampling studies within objectives;
+* `by_table`: the mean regret of each objective.
+
+`optuna` is Optuna's `TPESampler()` as it comes, on an Optuna study of the same axes, asked and told
+as a script would; `random` draws cells with replacement, as the service does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.rows import Row, count, header, tell, write
+from benchmarks.search.data import READERS
+from benchmarks.search.studies import METRICS, SAMPLERS, Study, Values, regrets
+
+_NUM_RESAMPLED = 2_000
+
+
+def main() -> None:
+    arguments = _arguments()
+    write(header("search", torch.device("cpu")), arguments.out)
+    studies = [
+        Study(sampler, batch, max(arguments.trials), table, metric, seed, arguments.noisy)
+        for sampler, batch, table, metric, seed in product(
+            arguments.samplers, arguments.batch, arguments.tables, METRICS, range(arguments.seeds)
+        )
+    ]
+    # By sampler, batch and number of trials, then by objective.
+    found: dict[tuple[str, int, int], dict[str, list[float]]] = {}
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        for done, values in enumerate(pool.imap(regrets, studies)):
+            study = studies[done]
+            for trials in arguments.trials:
+                rows = found.setdefault((study.sampler, study.batch, trials), {})
+                rows.setdefault(f"{study.table}/{study.metric}", []).append(values[trials - 1])
+            if done % 100 == 99:
+                tell(f"{done + 1} of {len(studies)} studies")
+    for (sampler, batch, trials), rows in found.items():
+        row = {"sampler": sampler, "batch": batch, "trials": trials, "noisy": arguments.noisy}
+        write(row | _figures(rows), arguments.out)
+
+
+def _figures(rows: dict[str, list[float]]) -> Row:
+    by_table: dict[str, Values] = {name: np.array(values) for name, values in rows.items()}
+    generator = np.random.default_rng(1)
+    resampled = np.zeros(_NUM_RESAMPLED)
+    for values in by_table.values():
+        picks = generator.integers(0, len(values), (_NUM_RESAMPLED, len(values)))
+        resampled += values[picks].mean(axis=1) / len(by_table)
+    low, high = np.quantile(resampled, [0.05, 0.95])
+    return {
+        "studies": sum(len(values) for values in by_table.values()),
+        "regret": round(float(np.mean([values.mean() for values in by_table.values()])), 4),
+        "regret_interval": [round(float(low), 4), round(float(high), 4)],
+        "by_table": {name: round(float(values.mean()), 4) for name, values in by_table.items()},
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--samplers", nargs="*", choices=SAMPLERS, default=[*SAMPLERS])
+    add("--tables", nargs="*", choices=READERS, default=[*READERS])
+    add("--batch", nargs="*", type=count, default=[1, 8, 32], help="trials asked for at once")
+    add("--trials", nargs="*", type=count, default=[50, 100, 200])
+    add("--seeds", type=count, default=10, help="studies of each objective; default 10")
+    add("--noisy", action="store_true", help="a trial has one seed")
+    add("--processes", type=count, default=2)
+    add("--out", type=Path, help="a file to append the rows to")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
