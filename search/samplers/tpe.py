@@ -5,8 +5,8 @@ number) is asked once.  Ranges are searched as the unit interval, where an exact
 place below the smallest value; finite ordered ranges (batch sizes, steps) by index, so that only
 their own values are proposed and neighbours help each other.
 
-Each parameter is sampled on its own (`multivariate=False`); the measurement that decided it is in
-docs/decisions/0007-how-tpe-sees-a-space.md.
+All parameters are sampled together (`multivariate`, Optuna's default for one objective); the
+measurement that decided it is in docs/decisions/0019-tpe-samples-all-parameters-together.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TpeSampler(Sampler):
     as poor ones (the constant liar), so that parallel suggestions keep apart.
     """
 
-    identity = f"tpe/1+optuna-{optuna.__version__}"
+    identity = f"tpe/2+optuna-{optuna.__version__}"
 
     def _suggestions(
         self,
@@ -91,6 +91,14 @@ class _Past(optuna.storages.InMemoryStorage):
         super().__init__()
         self._space = space
         self._axes = {name: _axis(parameter) for name, parameter in space.items()}
+        # In Optuna's own order, by which it draws.
+        axes = sorted(self._axes.items())
+        self._searched = {name: axis for name, axis in axes if not axis.single()}
+        self._fixed = {
+            name: axis.low if isinstance(axis, IntDistribution) else 0
+            for name, axis in axes
+            if axis.single()
+        }
         self._direction = StudyDirection[direction.upper()]
         self._past: list[FrozenTrial] = []
 
@@ -104,20 +112,22 @@ class _Past(optuna.storages.InMemoryStorage):
         """What TPE proposes for trial `number`."""
         sampler = optuna.samplers.TPESampler(
             n_startup_trials=_NUM_STARTUP_TRIALS,
-            multivariate=False,
+            multivariate=True,
             constant_liar=True,
             seed=seed % 2**32,  # NumPy's RandomState takes no more
         )
         study = optuna.Study("", self, sampler)
         asked = self._trial(number, TrialState.RUNNING, {}, math.nan)
-        config: Config = {}
-        for name, parameter in self._space.items():
-            param = sampler.sample_independent(study, asked, name, self._axes[name])
-            config[name] = _from_axis(parameter, param)
-        return config
+        params = self._fixed | sampler.sample_relative(study, asked, self._searched)
+        return {
+            name: _from_axis(parameter, params[name]) for name, parameter in self._space.items()
+        }
 
     def get_study_id_from_name(self, study_name: str) -> int:
         return 0
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
+        """What the sampler proposes for a trial is for other processes, of which there are none."""
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         return [self._direction]

@@ -73,7 +73,7 @@ def _suggest(
 
 def test_identities_name_what_was_run() -> None:
     identities = [sampler_for(name).identity for name in NAMES]
-    assert identities == ["grid/1", "random/1", "tpe/1+optuna-5.0.0"]
+    assert identities == ["grid/1", "random/1", "tpe/2+optuna-5.0.0"]
     assert max(map(len, identities)) <= 32
 
 

@@ -201,7 +201,7 @@ def test_it_is_optunas_tpe(direction: Direction) -> None:
             state = {"value": value}
         study.add_trial(create_trial(params=suggestion.config, distributions=axes, **state))
     study.sampler = optuna.samplers.TPESampler(
-        seed=derive(6, "tpe", 30) % 2**32, multivariate=False, constant_liar=True
+        seed=derive(6, "tpe", 30) % 2**32, multivariate=True, constant_liar=True
     )
     assert _next(history, 6, direction) == study.ask(axes).params
 
