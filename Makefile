@@ -32,7 +32,7 @@ lint: $(INSTALLED) ## format, lint, imports and types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports --no-logo >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/mypy --no-error-summary tests examples
+	@$(BIN)/mypy --no-error-summary tests examples benchmarks
 
 fuzz: $(INSTALLED) ## the API against its document: at least FUZZ_CASES=10000 requests a database
 	@FUZZ_CASES=$(or $(FUZZ_CASES),10000) $(BIN)/pytest -q --capture=no tests/fuzz/test_document.py

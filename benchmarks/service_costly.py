@@ -176,7 +176,7 @@ def _attack(api: ApiProcess, sends: list[Send]) -> Row:
 
 def _probe(api: ApiProcess, done: threading.Event, send: Send) -> list[float]:
     """Make one call after the other, with a short pause; the seconds of each."""
-    taken = []
+    taken: list[float] = []
     with _client(api) as client:
         while not done.wait(0.02) or not taken:
             began = time.perf_counter()

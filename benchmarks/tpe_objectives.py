@@ -73,7 +73,7 @@ def forest_objectives(num_configs: int, seed: int) -> list[Objective]:
 
 def train(configs: list[Config]) -> tuple[Point, Point]:
     """Validation errors and losses [n] after FOREST_EPOCHS epochs, by the engine."""
-    trainer = Trainer(None, "cpu:0", 1, LaneOptions(compile=False))
+    trainer = Trainer(None, "cpu:0", LaneOptions(compile=False))
     task = MlpSettings.model_validate(DIGITS.task)
     for number, config in enumerate(configs):
         full = {**MlpDefaults().model_dump(), "epochs": FOREST_EPOCHS, **config}
