@@ -30,8 +30,10 @@ def database(kind: str, folder: Path) -> Iterator[str]:
         server = PostgresServer(data)
         url = server.url(server.create())
         migrate.upgrade(url, prepare=projection.prepare)
-        yield url
-        server.close()
+        try:
+            yield url
+        finally:
+            server.close()
 
 
 def postgres_server(url: str) -> PostgresServer:

@@ -28,11 +28,9 @@ def kill_workers(rig: Rig, random: Random, count: int) -> Tally:
     rig.undisturbed(spec)
     name = rig.post(spec)
     while tally.injected < min(count, PER_PART):
-        rig.wait_for(lambda: rig.training() or rig.has_ended(name), "a worker to train")
-        if rig.has_ended(name):
+        victim = rig.wait_for_a_worker(name, random, tally)
+        if victim is None:
             break
-        tally.count(rig.wait_for_moment(name, random))
-        victim = random.choice(rig.busy_workers() or rig.workers)
         tally.count("runs_held", rig.num_held(victim))
         rig.hire()
         orphans = rig.kill(victim)

@@ -255,6 +255,16 @@ class Rig:
 
         return random.choice(self.wait_for(candidates, "a worker to train"))
 
+    def wait_for_a_worker(
+        self, study: str, random: Random, tally: Tally
+    ) -> subprocess.Popen[bytes] | None:
+        """A worker, one with runs if there is one, at a moment; None where the study is over."""
+        self.wait_for(lambda: self.training() or self.has_ended(study), "a worker to train")
+        if self.has_ended(study):
+            return None
+        tally.count(self.wait_for_moment(study, random))
+        return random.choice(self.busy_workers() or self.workers)
+
     def wait_for_moment(self, study: str, random: Random) -> str:
         """Wait for a time at random, or for something to happen in the study; which it was."""
         moment = random.choice(("any_moment", *_MOMENTS))
