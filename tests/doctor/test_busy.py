@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from service import doctor
+import pytest
+
+from service import doctor, studies, trials
+from service.external_protocol import SuggestRequest
 from service.store.session import Store
 from tests.doctor.conftest import train
-from tests.service.factory import SETTINGS, FakeWorker, post, spec
+from tests.service.factory import SETTINGS, FakeWorker, external, post, spec
 
 
 def test_what_changes_meanwhile_gives_no_alarm(store: Store) -> None:
@@ -23,3 +26,17 @@ def test_what_changes_meanwhile_gives_no_alarm(store: Store) -> None:
             num_looks += 1
         for one in both:
             one.result()
+
+
+def test_a_study_that_is_being_wound_up_gives_no_alarm(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one transaction leaves open of a large study, the next ones cancel."""
+    monkeypatch.setattr("service.ledger.MAX_CANCELLED", 5)
+    post(store, external("large", budget={"trials": 12}))
+    with store.transaction() as tx:
+        trials.enqueue(tx, "large", [{"x": number / 100} for number in range(12)])
+    trials.suggest(store, "large", SuggestRequest(count=8))
+    with store.transaction() as tx:
+        assert studies.apply_verb(tx, "large", "cancel").trials.running > 0
+    assert [one for one in doctor.examine(store, SETTINGS) if one.check != "folders"] == []
