@@ -130,8 +130,8 @@ def startable(tx: Transaction, study: StudyRow, *, limit: int, reserve: int) -> 
     """Waiting runs that may start now, in start order; at most `limit`.
 
     Those of new trials only while `max_parallel`, less `reserve`, has room for them, and never once
-    the study is to stop.  There may be
-    more once these have started; the list is empty only if no run may start.
+    the study is to stop.  There may be more once these have started; the list is empty only if no
+    run may start.
     """
     waiting = tx.runs.waiting(study.id, limit=limit)
     if not waiting:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from service.lifecycle import RunState, StudyState
+from service.resources import WorkerState
 from service.store.census import OpenStudies
 from service.store.rows import WorkerRow
 from service.store.session import Store
@@ -19,8 +21,6 @@ from service.waiting import Reason, reason_of
 
 Samples = dict[tuple[str, ...], float]
 """Numbers by the values of the labels."""
-
-WORKER_STATES = ("LIVE", "LOST", "GONE")
 
 
 class Gauges:
@@ -36,7 +36,7 @@ class Gauges:
             open_studies = tx.census.open_studies()
             workers_by_state = tx.census.workers()
             live = tx.workers.all(live_only=True)
-            held = tx.census.held_runs()
+            held = tx.runs.num_held([worker.id for worker in live])
         yield _gauge(
             "studies",
             "Studies by state",
@@ -60,7 +60,7 @@ class Gauges:
         yield _gauge(
             "workers",
             "Workers by state",
-            {(state,): workers_by_state.get(state, 0) for state in WORKER_STATES},
+            {(state,): workers_by_state.get(state, 0) for state in get_args(WorkerState)},
             "state",
         )
         yield from _devices(live, held)
@@ -87,15 +87,13 @@ def _queue(studies: Iterable[OpenStudies], live: list[WorkerRow]) -> Iterator[Me
     )
 
 
-def _devices(
-    live: Iterable[WorkerRow], held: Mapping[tuple[str, str | None], int]
-) -> Iterator[Metric]:
+def _devices(live: Iterable[WorkerRow], held: Mapping[str, Mapping[str, int]]) -> Iterator[Metric]:
     slots: Counter[tuple[str, ...]] = Counter()
     restarts: Counter[tuple[str, ...]] = Counter()
     for worker in live:  # two may have one name
         for device in worker.devices:
             name, kind = device["name"], device["kind"]
-            num_busy = min(held.get((worker.id, name), 0), device["num_slots"])
+            num_busy = min(held[worker.id].get(name, 0), device["num_slots"])
             slots[worker.name, name, kind, "busy"] += num_busy
             slots[worker.name, name, kind, "idle"] += device["num_slots"] - num_busy
             restarts[worker.name, name, kind] += worker.restarts.get(name, 0)

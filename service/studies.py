@@ -249,11 +249,9 @@ def wind_up_all(store: Store) -> None:
     for study_id in study_ids:
         is_done = False
         while not is_done:
-            try:
-                with store.transaction() as tx:
-                    is_done = Ledger(tx, study_id).wind_up()
-            except NotFound:
-                is_done = True  # deleted meanwhile
+            with store.transaction() as tx:
+                ledger = Ledger.of_found(tx, study_id)
+                is_done = ledger is None or ledger.wind_up()
 
 
 def delete(tx: Transaction, name: str) -> Study:

@@ -93,13 +93,3 @@ class Census:
         """How many workers there are by state."""
         query = select(workers.c.state, func.count()).group_by(workers.c.state)
         return {row[0]: row[1] for row in self._connection.execute(query)}
-
-    def held_runs(self) -> dict[tuple[str, str | None], int]:
-        """How many runs live workers hold, by worker and device."""
-        live = select(workers.c.id).where(workers.c.state == "LIVE")
-        query = (
-            select(runs.c.worker_id, runs.c.device, func.count())
-            .where(runs.c.worker_id.in_(live), runs.c.state == RunState.RUNNING.value)
-            .group_by(runs.c.worker_id, runs.c.device)
-        )
-        return {(row[0], row[1]): row[2] for row in self._connection.execute(query)}
