@@ -69,7 +69,7 @@ class Dashboard:
         self.router = APIRouter(include_in_schema=False)
         for path in PATHS:
             self.router.add_api_route(
-                path, self._pass_through, methods=["GET", "HEAD"], dependencies=[PageReader]
+                path, self._pass_through, methods=["GET"], dependencies=[PageReader]
             )
             self.router.add_api_route(path, _refuse, methods=_REFUSED, dependencies=[PageReader])
 

@@ -60,4 +60,4 @@ def _add(router: APIRouter, path: str, answer: Callable[[], Response]) -> None:
     async def endpoint() -> Response:
         return answer()
 
-    router.add_api_route(path, endpoint, methods=["GET", "HEAD"])
+    router.add_api_route(path, endpoint, methods=["GET"])

@@ -53,10 +53,9 @@ def sqlite_file(url: URL) -> Path | None:
 
 def read_only(url: URL) -> URL:
     """The same database, in a form through which nothing can be written."""
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "").absolute()
+    if (path := sqlite_file(url)) is not None:
         # A URI, for `mode=ro`; its characters ?, # and % would end or change the path.
-        return url.set(database=f"file:{quote(str(path))}").update_query_dict(
+        return url.set(database=f"file:{quote(str(path.absolute()))}").update_query_dict(
             {"mode": "ro", "uri": "true"}
         )
     options = " ".join((*url.normalized_query.get("options", ()), _PG_READ_ONLY))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
+
+from service.store.engine import sqlite_file
 
 MIN_FREE_BYTES = 32 * 2**20
 """Less room than this beside an SQLite file: its log of a few large calls would not fit."""
@@ -23,7 +24,8 @@ def why_not_writable(connection: Connection, url: URL) -> str | None:
         if in_recovery:
             return "the server is a read-only replica, or recovers"
         return "the server's transactions are read-only" if is_read_only else None
-    file = Path(url.database or "").absolute()
+    file = sqlite_file(url)
+    assert file is not None, "the service keeps nothing in memory"
     if not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
         return "the database's file or folder cannot be written to"
     free, needed = (

@@ -38,6 +38,8 @@ from service.store.workers import Workers
 
 log = logging.getLogger(__name__)
 
+LACKS_SCHEMA = "the database lacks this version's schema: run `ridgeline migrate`"
+
 _UNDEFINED = ("42P01", "42703")
 """PostgreSQL's codes of a table and of a column that there is not."""
 
@@ -256,8 +258,7 @@ def _translated() -> Iterator[None]:
         if _is_outage(exc):
             kind, detail = "outage", "the database cannot do this now; try again in a moment"
         elif _lacks_schema(exc):
-            kind = "schema"
-            detail = "the database lacks this version's schema: run `ridgeline migrate`"
+            kind, detail = "schema", LACKS_SCHEMA
         else:
             metrics.DATABASE_ERRORS.labels("statement").inc()
             raise
