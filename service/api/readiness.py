@@ -9,13 +9,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.errors import Unavailable
+from service.errors import Conflict, Unavailable
 from service.settings import Settings
 from service.store import migrate
 from service.store.room import why_not_writable
-from service.store.session import Store
+from service.store.session import LACKS_SCHEMA, Store
 
 _CONNECT_SECONDS = 1.0
+_IS_NEWER = "the database is newer than this program: install the version that made it so"
 
 Name = Literal["database", "schema", "storage", "projection", "dashboard"]
 
@@ -59,10 +60,13 @@ class Readiness:
         yield _check("storage", "failed", obstacle)
         if not self._schema_is_current:
             url = self._store.url.render_as_string(hide_password=False)
-            self._schema_is_current = migrate.is_current(url)
+            try:
+                self._schema_is_current = migrate.is_current(url)
+            except Conflict:  # whose text names files, which anybody would read here
+                yield Check(name="schema", status="failed", detail=_IS_NEWER)
+                return
         if not self._schema_is_current:
-            detail = "the database lacks this version's schema: run `ridgeline migrate`"
-            yield Check(name="schema", status="failed", detail=detail)
+            yield Check(name="schema", status="failed", detail=LACKS_SCHEMA)
             return
         yield Check(name="schema", status="ok", detail="")
         with self._store.reading() as tx:

@@ -119,3 +119,10 @@ def test_whether_the_process_is_up_is_not_asked_of_the_database(
     assert asked == []
     ok(client.get("/readyz"))
     assert asked
+
+
+def test_a_database_of_a_newer_version(client: httpx.Client, store: Store) -> None:
+    with store.transaction() as tx:
+        tx.connection.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num = '9999'"))
+    assert list(failed(client)) == ["schema"]
+    assert "newer than this program" in failed(client)["schema"]
