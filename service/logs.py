@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from io import TextIOBase
 from typing import Literal, get_args
 
+from service.texts import printable
+
 LogFormat = Literal["text", "json"]
 LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
 
@@ -84,12 +86,12 @@ class TextLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         bound = {**(_of_process if self._names_process else {}), **_ids.get()}
-        ids = " ".join(f"{name}={_on_one_line(value)}" for name, value in bound.items())
+        ids = " ".join(f"{name}={printable(str(value))}" for name, value in bound.items())
         return super().formatMessage(record) + (f" [{ids}]" if ids else "")
 
     def format(self, record: logging.LogRecord) -> str:
         if record.levelno == logging.CRITICAL:
-            return f"ridgeline: {_on_one_line(redacted(record.getMessage()))}"
+            return f"ridgeline: {printable(redacted(record.getMessage()))}"
         return redacted(super().format(record))
 
 
@@ -122,8 +124,3 @@ class LoggedLines(TextIOBase):
         for line in filter(str.strip, lines):
             self._log.error("%s", line)
         return len(text)
-
-
-def _on_one_line(value: object) -> str:
-    """A text without characters that a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())

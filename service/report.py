@@ -16,6 +16,7 @@ from rich.text import Text
 from search.ranges import Value
 from service.lifecycle import StudyState
 from service.resources import Study, Trial
+from service.texts import printable
 
 _PACE_WINDOW_SECONDS = 30.0
 
@@ -27,11 +28,6 @@ _STATE_STYLES = {
     StudyState.FAILED: "red",
     StudyState.CANCELLED: "red",
 }
-
-
-def printable(text: str) -> str:
-    """`text` on one line, without characters that a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def plain_console(**options: Any) -> Console:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from service.cli.environment import load_settings, open_current_database
-from service.report import printable
+from service.texts import printable
 
 
 def doctor(

@@ -17,7 +17,7 @@ from search.problems import validation_problems
 from service.cli.help_text import without_types_of_flags
 from service.client import ApiError, ClientError
 from service.errors import InvalidInput, ServiceError
-from service.report import printable
+from service.texts import printable
 
 
 class Problem(Exception):

@@ -19,6 +19,7 @@ from service.cli.study_file import parse_changes, parse_config, post_study
 from service.client import Client
 from service.lifecycle import OPEN_STUDY, FailReason, StudyState, TrialState
 from service.resources import Study
+from service.texts import printable
 
 NUM_BEST_SHOWN = 10
 
@@ -162,7 +163,7 @@ def enqueue(
     """Try a configuration next, before the sampler is asked for whole ones."""
     with open_client() as client:
         (trial,) = client.enqueue(name, [parse_config(values or [])])
-    typer.echo(f"trial {trial.number} of {name}: {report.printable(report.config_text(trial))}")
+    typer.echo(f"trial {trial.number} of {name}: {printable(report.config_text(trial))}")
 
 
 def clone(
@@ -250,7 +251,7 @@ def _follow(client: Client, name: str) -> None:
 def _print_study(client: Client, study: Study) -> None:
     console = _console()
     for line in report.study_lines(study):
-        typer.echo(report.printable(line))
+        typer.echo(printable(line))
     if study.trials.complete:
         trials = client.trials(study.name, state=TrialState.COMPLETE)
         best = report.best_trials(study, trials, limit=NUM_BEST_SHOWN)
@@ -258,7 +259,7 @@ def _print_study(client: Client, study: Study) -> None:
     if study.trials.fail:
         failed = next(client.trials(study.name, state=TrialState.FAIL))
         error = next((run.error for run in failed.runs if run.error), "")
-        told = f": {report.printable(error)}" if error else ""
+        told = f": {printable(error)}" if error else ""
         typer.echo(f"trial {failed.number} was the first to fail, {failed.reason}{told}")
 
 

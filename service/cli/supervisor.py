@@ -13,7 +13,7 @@ from pathlib import Path
 from service import processes
 from service.cli.problems import Problem
 from service.files import without_links
-from service.report import printable
+from service.texts import printable
 
 POLL_SECONDS = 0.1
 STABLE_SECONDS = 60.0

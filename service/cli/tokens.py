@@ -17,8 +17,9 @@ from service.cli.problems import OneLineErrors, file_problems, input_problems
 from service.errors import Unauthenticated
 from service.files import without_links
 from service.protocol import MAX_NOTE_CHARACTERS
-from service.report import plain_console, printable
+from service.report import plain_console
 from service.resources import TokenRequest
+from service.texts import printable
 
 if TYPE_CHECKING:
     from service.store.session import Store
