@@ -44,23 +44,20 @@ class Hang:
 @campaign("hang-in-a-pack", target=20, num_workers=3, settings=HANG_SETTINGS)
 def hang_in_packs(rig: Rig, random: Random, count: int) -> Tally:
     """Device processes hang with many runs, several at a time; nobody is charged."""
-    tally = Tally()
-    spec = study("hang-in-a-pack", epochs=rig.num_epochs)
-    rig.undisturbed(spec)
-    name = rig.post(spec)
-    while tally.injected < min(count, PACK_HANGS_PER_PART):
-        if rig.wait_until_one_trains(name, random) is None:
-            break
-        time.sleep(random.uniform(0.0, 0.5))
-        crowds = [
-            worker
-            for worker in rig.workers
-            if len(rig.training().get(rig.name(worker), ())) > 1 and device_processes(worker.pid)
-        ]
-        hangs = [_stop(rig, worker) for worker in crowds[: count - tally.injected]]
-        for hang in hangs:
-            _see_through(rig, hang, tally)
-    tally.add(rig.check_undisturbed(name, spec))
+    with rig.disturbed("hang-in-a-pack") as (name, tally):
+        while tally.injected < min(count, PACK_HANGS_PER_PART):
+            if rig.wait_until_one_trains(name, random) is None:
+                break
+            time.sleep(random.uniform(0.0, 0.5))
+            crowds = [
+                worker
+                for worker in rig.workers
+                if len(rig.training().get(rig.name(worker), ())) > 1
+                and device_processes(worker.pid)
+            ]
+            hangs = [_stop(rig, worker) for worker in crowds[: count - tally.injected]]
+            for hang in hangs:
+                _see_through(rig, hang, tally)
     return tally
 
 

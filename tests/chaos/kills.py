@@ -23,74 +23,62 @@ UP = ("-m", "service.cli", "up")
 @campaign("kill-worker", target=200, num_workers=3)
 def kill_workers(rig: Rig, random: Random, count: int) -> Tally:
     """Workers die at random moments and at the boundaries between states; others go on."""
-    tally = Tally()
-    spec = study("kill-worker", epochs=rig.num_epochs)
-    rig.undisturbed(spec)
-    name = rig.post(spec)
-    while tally.injected < min(count, PER_PART):
-        victim = rig.wait_for_a_worker(name, random, tally)
-        if victim is None:
-            break
-        tally.count("runs_held", rig.num_held(victim))
-        rig.hire()
-        orphans = rig.kill(victim)
-        tally.injected += 1
-        rig.count_orphans(orphans, tally)
-    tally.add(rig.check_undisturbed(name, spec))
+    with rig.disturbed("kill-worker") as (name, tally):
+        while tally.injected < min(count, PER_PART):
+            victim = rig.wait_for_a_worker(name, random, tally)
+            if victim is None:
+                break
+            tally.count("runs_held", rig.num_held(victim))
+            rig.hire()
+            orphans = rig.kill(victim)
+            tally.injected += 1
+            rig.count_orphans(orphans, tally)
     return tally
 
 
 @campaign("kill-device", target=200, num_workers=3)
 def kill_device_processes(rig: Rig, random: Random, count: int) -> Tally:
     """Device processes die while they train; their workers notice and start others."""
-    tally = Tally()
-    spec = study("kill-device", epochs=rig.num_epochs)
-    rig.undisturbed(spec)
-    name = rig.post(spec)
-    while tally.injected < min(count, PER_PART):
-        victim = rig.wait_until_one_trains(name, random)
-        if victim is None:
-            break
-        time.sleep(random.uniform(0.0, 0.3))
-        (device,) = device_processes(victim.pid)
-        log_size = len(rig.log(victim))
-        tally.count("runs_in_training", len(rig.training().get(rig.name(victim), ())))
-        killed_at = time.time()
-        os.kill(device, signal.SIGKILL)
-        tally.injected += 1
-        noticed_at = rig.wait_for_log(victim, "died with signal 9", log_size)
-        tally.noticed_seconds.append(noticed_at - killed_at)
-    tally.add(rig.check_undisturbed(name, spec))
+    with rig.disturbed("kill-device") as (name, tally):
+        while tally.injected < min(count, PER_PART):
+            victim = rig.wait_until_one_trains(name, random)
+            if victim is None:
+                break
+            time.sleep(random.uniform(0.0, 0.3))
+            (device,) = device_processes(victim.pid)
+            log_size = len(rig.log(victim))
+            tally.count("runs_in_training", len(rig.training().get(rig.name(victim), ())))
+            killed_at = time.time()
+            os.kill(device, signal.SIGKILL)
+            tally.injected += 1
+            noticed_at = rig.wait_for_log(victim, "died with signal 9", log_size)
+            tally.noticed_seconds.append(noticed_at - killed_at)
     return tally
 
 
 @campaign("kill-api", target=200, settings={"RIDGELINE_LEASE_SECONDS": "15"})
 def kill_apis(rig: Rig, random: Random, count: int) -> Tally:
     """The api dies at random moments, within requests, and at commits: before and after them."""
-    tally = Tally()
-    spec = study("kill-api", epochs=rig.num_epochs)
-    rig.undisturbed(spec)
-    name = rig.post(spec)
-    while tally.injected < min(count, PER_PART) and not rig.has_ended(name):
-        point = random.choice(("any", "boundary", "before", "after"))
-        if point in ("before", "after"):
+    with rig.disturbed("kill-api") as (name, tally):
+        while tally.injected < min(count, PER_PART) and not rig.has_ended(name):
+            point = random.choice(("any", "boundary", "before", "after"))
+            if point in ("before", "after"):
+                rig.deployment.kill(rig.deployment.api)
+                num_commits = str(random.randint(1, 8))
+                rig.deployment.spawn_api("-m", DYING_API, "transaction", point, num_commits)
+                rig.wait_for(
+                    lambda: rig.deployment.api.poll() is not None or rig.has_ended(name),
+                    "the api to die at a commit",
+                )
+                tally.count(f"{point}_a_commit")
+            elif point == "boundary":
+                tally.count(rig.wait_for_moment(name, random))
+            else:
+                tally.count("any_moment")
+                time.sleep(random.uniform(0.0, 1.0))
             rig.deployment.kill(rig.deployment.api)
-            num_commits = str(random.randint(1, 8))
-            rig.deployment.spawn_api("-m", DYING_API, "transaction", point, num_commits)
-            rig.wait_for(
-                lambda: rig.deployment.api.poll() is not None or rig.has_ended(name),
-                "the api to die at a commit",
-            )
-            tally.count(f"{point}_a_commit")
-        elif point == "boundary":
-            tally.count(rig.wait_for_moment(name, random))
-        else:
-            tally.count("any_moment")
-            time.sleep(random.uniform(0.0, 1.0))
-        rig.deployment.kill(rig.deployment.api)
-        tally.injected += 1
-        rig.deployment.start_api()
-    tally.add(rig.check_undisturbed(name, spec))
+            tally.injected += 1
+            rig.deployment.start_api()
     # The workers outlive the api by far less than a lease.
     ((again,),) = rig.ask(
         "SELECT SUM(r.attempt - 1) FROM rl_runs r JOIN rl_studies s ON s.id = r.study_id"

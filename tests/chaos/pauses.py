@@ -26,65 +26,58 @@ MAX_MOMENTS = 20
 @campaign("stall-worker", target=100, num_workers=3)
 def stall_workers(rig: Rig, random: Random, count: int) -> Tally:
     """A worker is cut off past its lease and comes back: what it has to tell is refused."""
-    tally = Tally()
-    spec = study("stall-worker", epochs=rig.num_epochs)
-    rig.undisturbed(spec)
-    name = rig.post(spec)
-    while tally.injected < min(count, PER_PART):
-        victim = rig.wait_until_one_trains(name, random)
-        if victim is None:
-            break
-        time.sleep(random.uniform(0.0, 0.3))
-        log_size = len(rig.log(victim))
-        rows = rig.ask(
-            "SELECT id, (SELECT COUNT(*) FROM rl_runs r WHERE r.worker_id = w.id"
-            " AND r.state = 'RUNNING') FROM rl_workers w WHERE w.name = :name AND w.state = 'LIVE'",
-            name=rig.name(victim),
-        )
-        if not rows:
-            continue  # a busy machine has held it up for longer than its lease
-        ((worker_id, num_held),) = rows
-        with_devices = random.random() < 0.5
-        pids = [victim.pid, *(device_processes(victim.pid) if with_devices else ())]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        stopped_at = time.monotonic()
-        rig.wait_for(
-            lambda worker_id=worker_id: rig.ask(  # type: ignore[misc]
-                "SELECT 1 FROM rl_workers WHERE id = :id AND state = 'LOST'", id=worker_id
-            ),
-            "the api to give the worker up",
-        )
-        tally.noticed_seconds.append(time.monotonic() - stopped_at)
-        tally.injected += 1
-        tally.count("runs_held", num_held)
-        time.sleep(random.uniform(0.0, 1.0))
-        for pid in reversed(pids):
-            os.kill(pid, signal.SIGCONT)
-        rig.wait_for_log(victim, "registering again, without the runs held", log_size)
-        tally.count("late_statements_refused")
-        rig.wait_for_log(victim, "registered as worker", log_size)
-    tally.add(rig.check_undisturbed(name, spec))
+    with rig.disturbed("stall-worker") as (name, tally):
+        while tally.injected < min(count, PER_PART):
+            victim = rig.wait_until_one_trains(name, random)
+            if victim is None:
+                break
+            time.sleep(random.uniform(0.0, 0.3))
+            log_size = len(rig.log(victim))
+            rows = rig.ask(
+                "SELECT id, (SELECT COUNT(*) FROM rl_runs r WHERE r.worker_id = w.id"
+                " AND r.state = 'RUNNING')"
+                " FROM rl_workers w WHERE w.name = :name AND w.state = 'LIVE'",
+                name=rig.name(victim),
+            )
+            if not rows:
+                continue  # a busy machine has held it up for longer than its lease
+            ((worker_id, num_held),) = rows
+            with_devices = random.random() < 0.5
+            pids = [victim.pid, *(device_processes(victim.pid) if with_devices else ())]
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            stopped_at = time.monotonic()
+            rig.wait_for(
+                lambda worker_id=worker_id: rig.ask(  # type: ignore[misc]
+                    "SELECT 1 FROM rl_workers WHERE id = :id AND state = 'LOST'", id=worker_id
+                ),
+                "the api to give the worker up",
+            )
+            tally.noticed_seconds.append(time.monotonic() - stopped_at)
+            tally.injected += 1
+            tally.count("runs_held", num_held)
+            time.sleep(random.uniform(0.0, 1.0))
+            for pid in reversed(pids):
+                os.kill(pid, signal.SIGCONT)
+            rig.wait_for_log(victim, "registering again, without the runs held", log_size)
+            tally.count("late_statements_refused")
+            rig.wait_for_log(victim, "registered as worker", log_size)
     return tally
 
 
 @campaign("drain-worker", target=50, num_workers=3)
 def drain_workers(rig: Rig, random: Random, count: int) -> Tally:
     """Workers get a SIGTERM at random moments: they give their runs back, and nobody pays."""
-    tally = Tally()
-    spec = study("drain-worker", epochs=rig.num_epochs)
-    rig.undisturbed(spec)
-    name = rig.post(spec)
-    while tally.injected < min(count, PER_PART):
-        victim = rig.wait_for_a_worker(name, random, tally)
-        if victim is None:
-            break
-        rig.hire()
-        rig.workers.remove(victim)
-        tally.count("runs_held", rig.num_held(victim))
-        tally.injected += 1
-        tally.noticed_seconds.append(end_worker(rig, victim, tally))
-    tally.add(rig.check_undisturbed(name, spec))
+    with rig.disturbed("drain-worker") as (name, tally):
+        while tally.injected < min(count, PER_PART):
+            victim = rig.wait_for_a_worker(name, random, tally)
+            if victim is None:
+                break
+            rig.hire()
+            rig.workers.remove(victim)
+            tally.count("runs_held", rig.num_held(victim))
+            tally.injected += 1
+            tally.noticed_seconds.append(end_worker(rig, victim, tally))
     ((charges,),) = rig.ask("SELECT SUM(charges) FROM rl_runs")
     if charges:
         tally.problems.append(f"{name}: {charges} charges, though nothing failed")

@@ -24,6 +24,7 @@ from tests.chaos.campaign import Campaign, Tally
 from tests.chaos.databases import database
 from tests.chaos.disk import Disk, small_disk
 from tests.chaos.processes import descendants, device_processes, is_alive, started_at
+from tests.chaos.studies import study
 from tests.deployment import Deployment
 
 PATIENCE_SECONDS = 600.0
@@ -179,6 +180,18 @@ class Rig:
             self.wait_for(lambda: self.has_ended(name), "the undisturbed study to end", every=0.1)
             self._undisturbed[key] = self.outcomes(name)
         return self._undisturbed[key]
+
+    @contextmanager
+    def disturbed(self, kind: str) -> Iterator[tuple[str, Tally]]:
+        """A study that faults are injected into within the block, and their tally.
+
+        After the block the study is to end as if nothing had happened.
+        """
+        spec = study(kind, epochs=self.num_epochs)
+        self.undisturbed(spec)
+        name, tally = self.post(spec), Tally()
+        yield name, tally
+        tally.add(self.check_undisturbed(name, spec))
 
     def outcomes(self, name: str) -> oracle.Values:
         with closing(oracle.reading(self.url)) as connection:
