@@ -10,7 +10,7 @@ from random import Random
 
 from tests.chaos.campaign import Tally, campaign
 from tests.chaos.processes import descendants, device_processes
-from tests.chaos.rig import Rig
+from tests.chaos.rig import REGISTERED, Rig
 from tests.chaos.studies import study
 
 PER_PART = 10
@@ -61,7 +61,7 @@ def stall_workers(rig: Rig, random: Random, count: int) -> Tally:
                 os.kill(pid, signal.SIGCONT)
             rig.wait_for_log(victim, "registering again, without the runs held", log_size)
             tally.count("late_statements_refused")
-            rig.wait_for_log(victim, "registered as worker", log_size)
+            rig.wait_for_log(victim, REGISTERED, log_size)
     return tally
 
 

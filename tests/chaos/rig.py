@@ -48,6 +48,9 @@ LAG_SECONDS = 1.0
 """Reports come from a device process that started so long before: it takes longer to be ready, and
 what the one before it has said is told by then."""
 
+REGISTERED = "registered as worker"
+"""What a worker logs when its devices are ready and the api knows it."""
+
 _OF_STUDY = " JOIN rl_studies s ON s.id = r.study_id WHERE s.name = :study"
 
 _MOMENTS = {
@@ -116,7 +119,7 @@ class Rig:
         for _ in range(wanted - len(self.workers)):
             self.hire()
         for worker in self.workers:
-            self.wait_for_log(worker, "registered as worker", 0)
+            self.wait_for_log(worker, REGISTERED, 0)
 
     def hire(self, *args: str) -> subprocess.Popen[bytes]:
         """Start one more worker, or what `args` name in its place, without waiting for it."""
@@ -131,6 +134,9 @@ class Rig:
         if worker in self.workers:
             self.workers.remove(worker)
         return left
+
+    def has_registered(self, worker: subprocess.Popen[bytes]) -> bool:
+        return REGISTERED in self.log(worker)
 
     def name(self, worker: subprocess.Popen[bytes]) -> str:
         return self.deployment.name(worker)

@@ -131,7 +131,15 @@ class _Soak:
             self._rig.deployment.start_api()
             self._count("kill-api")
             return
-        victims = [w for w in self._rig.workers if w is not self._spared]
+        # One that still starts ends by a SIGTERM like any program, and gives up when its device
+        # process has died three times: neither says anything of its runs, for it has none.
+        victims = [
+            worker
+            for worker in self._rig.workers
+            if worker is not self._spared and self._rig.has_registered(worker)
+        ]
+        if not victims:
+            return
         worker = self._random.choice(victims)
         fault = self._random.choice(("kill-worker", "drain-worker", "kill-device", "stop-device"))
         if fault in ("kill-worker", "drain-worker"):
