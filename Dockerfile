@@ -16,7 +16,10 @@ RUN python <<END >/requirements.txt
 import tomllib
 with open("/pyproject.toml", "rb") as file:
     parts = tomllib.load(file)
-print(*parts["build-system"]["requires"], *parts["project"]["dependencies"], sep="\n")
+project = parts["project"]
+extras = project["optional-dependencies"]
+needed = [*project["dependencies"], *extras["server"], *extras["worker"]]
+print(*parts["build-system"]["requires"], *needed, sep="\n")
 END
 
 FROM python:${PYTHON_VERSION}-slim

@@ -48,7 +48,7 @@ compose-test: ## the service in containers; needs Docker
 	@$(PYTHON) tests/compose/run
 
 clean: ## remove .venv, caches and demo-data (never ridgeline-data)
-	@rm -rf $(VENV) build dist *.egg-info demo-data .coverage .coverage.* .hypothesis \
+	@rm -rf $(VENV) build dist src/*.egg-info demo-data .coverage .coverage.* .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -14,12 +14,12 @@ from benchmarks.end_to_end_scripts import Contender, Job
 from benchmarks.end_to_end_service import StudySeen, environment, running_service
 from benchmarks.rows import tell
 from benchmarks.studies import StudyWork
-from search.samplers.random import draws
-from search.space import Config, Space
-from search.tasks.datasets import load
-from search.tasks.settings import Split
-from search.tasks.splits import split_rows
-from service import processes
+from ridgeline.search.samplers.random import draws
+from ridgeline.search.space import Config, Space
+from ridgeline.search.tasks.datasets import load
+from ridgeline.search.tasks.settings import Split
+from ridgeline.search.tasks.splits import split_rows
+from ridgeline.service import processes
 
 STATES = ("cold", "warm")
 

@@ -10,7 +10,7 @@ from benchmarks.end_to_end_contenders import Result, Rounds
 from benchmarks.end_to_end_service import StudySeen
 from benchmarks.rows import Ratio, Row
 from benchmarks.studies import StudyWork
-from search.space import Config
+from ridgeline.search.space import Config
 
 
 def study_rows(work: StudyWork, sampler: str, num_samples: int, rounds: Rounds) -> Iterator[Row]:

@@ -33,16 +33,16 @@ from benchmarks.end_to_end_service import wait_for_compilations
 from benchmarks.engine_data import NUM_CLASSES, Part, Work
 from benchmarks.engine_loops import train_resident, train_with_loader
 from benchmarks.studies import StudyWork
-from search.engine import DeviceData, LaneOptions, ModelShape, RunConfig
-from search.events import Began
-from search.space import Config
-from search.spec import Objective, Penalty
-from search.tasks.datasets import load
-from search.tasks.settings import MlpDefaults, MlpSettings, Split
-from search.tasks.splits import prepare
-from search.tasks.training import RunInput, Trainer
-from service import processes
-from service.worker.agent import device_specs
+from ridgeline.search.engine import DeviceData, LaneOptions, ModelShape, RunConfig
+from ridgeline.search.events import Began
+from ridgeline.search.space import Config
+from ridgeline.search.spec import Objective, Penalty
+from ridgeline.search.tasks.datasets import load
+from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split
+from ridgeline.search.tasks.splits import prepare
+from ridgeline.search.tasks.training import RunInput, Trainer
+from ridgeline.service import processes
+from ridgeline.service.worker.agent import device_specs
 
 _MAX_PASSES = 3
 """Of the engine over its configurations, until nothing is compiled meanwhile."""

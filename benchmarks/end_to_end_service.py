@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import tell
-from search.space import Config
-from service import processes
-from service.cli.sockets import free_port
-from service.client import Client
-from service.lifecycle import StudyState
-from service.resources import Study, Trial
+from ridgeline.search.space import Config
+from ridgeline.service import processes
+from ridgeline.service.cli.sockets import free_port
+from ridgeline.service.client import Client
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.resources import Study, Trial
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 40.0
@@ -117,7 +117,7 @@ def running_service(folder: Path, cache: Path, data_root: Path) -> Iterator[Serv
         cache: the folder of its compiled programs.
     """
     home, url = folder / "home", f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-P", "-m", "service.cli", "up", "--die-with-parent"]
+    command = [sys.executable, "-P", "-m", "ridgeline.service.cli", "up", "--die-with-parent"]
     command += ["--home", str(home), "--port", str(port), "--data-root", str(data_root)]
     with (folder / "up.log").open("wb") as output:
         up = processes.spawn(command, env=environment(cache=cache), output=output)
@@ -157,7 +157,7 @@ def _num_compiling(home: Path) -> int:
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
-                found += b"search.engine.compiling" in (entry / "cmdline").read_bytes()
+                found += b"ridgeline.search.engine.compiling" in (entry / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return found

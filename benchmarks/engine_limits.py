@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.engine_data import Work
 from benchmarks.engine_loops import synchronise
-from search.engine.products import products
+from ridgeline.search.engine.products import products
 
 _ITEM = 4  # bytes of a float32
 _REPEATS = 5

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from benchmarks.engine_data import Work
-from search.engine import DeviceData, ModelShape, RunConfig
+from ridgeline.search.engine import DeviceData, ModelShape, RunConfig
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The engine as a contender.  All that the benchmark asks of `search.engine` past data stands here.
+"""The engine as a contender: all that the benchmark asks of `search.engine` past data stands here.
 
 # K slots
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.engine_loops import Training, synchronise
-from search.engine import (
+from ridgeline.search.engine import (
     Began,
     DeviceData,
     LaneOptions,
@@ -25,12 +25,12 @@ from search.engine import (
     RunConfig,
     TrainingRun,
 )
-from search.engine.admission import compiled_width
-from search.engine.compiled import Compilation, CompiledProgram, Job
-from search.engine.native import kernels
-from search.engine.native_steps import has_native_steps
-from search.engine.pack import METRICS
-from search.engine.spec import StepSpec
+from ridgeline.search.engine.admission import compiled_width
+from ridgeline.search.engine.compiled import Compilation, CompiledProgram, Job
+from ridgeline.search.engine.native import kernels
+from ridgeline.search.engine.native_steps import has_native_steps
+from ridgeline.search.engine.pack import METRICS
+from ridgeline.search.engine.spec import StepSpec
 
 ACCURACY = METRICS.index("validation_accuracy")
 

@@ -29,8 +29,8 @@ from benchmarks.engine_loops import Training, synchronise
 from benchmarks.engine_packs import ACCURACY, Packs, num_threads, open_pack
 from benchmarks.engine_throughput import Options
 from benchmarks.rows import Ratio, Row
-from search.engine import DeviceData, Pack, RunConfig
-from search.engine.pack import SlotState
+from ridgeline.search.engine import DeviceData, Pack, RunConfig
+from ridgeline.search.engine.pack import SlotState
 
 RUNGS = (1, 3, 9, 27)
 _ETA = 3

@@ -18,7 +18,7 @@ from benchmarks.engine_limits import BYTES_COUNTED, FLOPS_COUNTED, Cost, Device
 from benchmarks.engine_loops import Training, train_resident, train_with_loader
 from benchmarks.engine_packs import Packs, Solo
 from benchmarks.rows import Ratio, Row
-from search.engine import RunConfig
+from ridgeline.search.engine import RunConfig
 
 Contender = Callable[[Sequence[RunConfig]], Training]
 

@@ -14,7 +14,7 @@ import json
 import secrets
 from typing import Any
 
-from service.client import Client
+from ridgeline.service.client import Client
 
 TARGET = 0.975
 

@@ -31,7 +31,7 @@ import torch
 from benchmarks.rows import Row, count, header, tell, write
 from benchmarks.service_api import ApiProcess, serving
 from benchmarks.service_worker import FakeWorker, Worked
-from service.client import Client
+from ridgeline.service.client import Client
 
 DATABASES = ("sqlite", "postgresql")
 SAMPLERS = ("random", "tpe")

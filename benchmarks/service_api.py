@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from service.cli.sockets import free_port
-from service.client import Client
+from ridgeline.service.cli.sockets import free_port
+from ridgeline.service.client import Client
 
 _START_SECONDS = 60.0
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -67,7 +67,7 @@ def _api(database_url: str, home: str) -> Iterator[ApiProcess]:
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RIDGELINE_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", str(port)],
+        [sys.executable, "-m", "ridgeline.service.cli", "serve", "--port", str(port)],
         env={**environment, "RIDGELINE_DATABASE_URL": database_url, "RIDGELINE_HOME": home},
         stderr=subprocess.DEVNULL,
     )

@@ -33,7 +33,7 @@ import torch
 
 from benchmarks.rows import Row, header, tell, write
 from benchmarks.service_api import ApiProcess, serving
-from service.api.bodies import MAX_VALUES, MAX_VALUES_IN_BULK
+from ridgeline.service.api.bodies import MAX_VALUES, MAX_VALUES_IN_BULK
 
 DATABASES = ("sqlite", "postgresql")
 BODY_BYTES = 16_000_000

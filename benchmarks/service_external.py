@@ -37,9 +37,9 @@ import torch
 from sqlalchemy.engine import URL
 
 from benchmarks.rows import header, tell, write
-from service.cli.sockets import free_port
-from service.client import Client
-from service.external import ExternalStudy, ExternalTrial
+from ridgeline.service.cli.sockets import free_port
+from ridgeline.service.client import Client
+from ridgeline.service.external import ExternalStudy, ExternalTrial
 
 NUM_PARAMETERS = 4
 NUM_EPOCHS = 10
@@ -189,7 +189,7 @@ def serving(home: Path) -> Iterator[Client]:
     port = free_port()
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RIDGELINE_")}
     environment = {**ours, "RIDGELINE_HOME": str(home), "RIDGELINE_PORT": str(port)}
-    command = [sys.executable, "-m", "service.cli"]
+    command = [sys.executable, "-m", "ridgeline.service.cli"]
     subprocess.run([*command, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
     server = subprocess.Popen([*command, "serve"], env=environment, stderr=subprocess.DEVNULL)
     try:

@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.rows import Row, count, header, tell, write
 from benchmarks.service_api import serving_all
-from service.client import Client
+from ridgeline.service.client import Client
 
 NUM_APIS = {"sqlite": 1, "postgresql": 2}
 SAMPLERS = ("random", "tpe")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from service.client import Client
-from service.protocol import (
+from ridgeline.service.client import Client
+from ridgeline.service.protocol import (
     DatasetInfo,
     DeviceInfo,
     RunEnded,

@@ -17,14 +17,14 @@ import numpy.typing as npt
 from sklearn.ensemble import RandomForestRegressor
 
 from benchmarks.studies import DIGITS
-from search.engine import LaneOptions
-from search.events import Over
-from search.samplers.random import draws
-from search.space import Config, Space
-from search.spec import Objective as Metric
-from search.spec import Penalty
-from search.tasks.settings import MlpDefaults, MlpSettings
-from search.tasks.training import RunInput, Trainer
+from ridgeline.search.engine import LaneOptions
+from ridgeline.search.events import Over
+from ridgeline.search.samplers.random import draws
+from ridgeline.search.space import Config, Space
+from ridgeline.search.spec import Objective as Metric
+from ridgeline.search.spec import Penalty
+from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings
+from ridgeline.search.tasks.training import RunInput, Trainer
 
 FOREST_EPOCHS = 5
 _NUM_TREES = 50

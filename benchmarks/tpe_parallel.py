@@ -31,9 +31,9 @@ import torch
 
 from benchmarks.rows import Row, count, header, tell, write
 from benchmarks.tpe_objectives import Objective, analytic_objectives, forest_objectives
-from search.history import History, TrialStatus
-from search.samplers.random import draws
-from search.samplers.tpe import TpeSampler
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.samplers.random import draws
+from ridgeline.search.samplers.tpe import TpeSampler
 
 PARALLEL = (1, 2, 5, 10, 16, 20, 32, 50)
 TRIALS = (20, 40, 100, 200)

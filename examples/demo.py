@@ -21,16 +21,16 @@ from pathlib import Path
 from rich.console import Console
 from sqlalchemy.engine import make_url
 
-from service import processes, report
-from service.cli.environment import own_command
-from service.cli.follow import follow
-from service.cli.sockets import free_port
-from service.cli.study_file import load_study
-from service.client import Client, ClientError
-from service.lifecycle import StudyState
-from service.resources import Study
-from service.settings import Settings
-from service.store.engine import read_only
+from ridgeline import Client, ClientError
+from ridgeline.service import processes, report
+from ridgeline.service.cli.environment import own_command
+from ridgeline.service.cli.follow import follow
+from ridgeline.service.cli.sockets import free_port
+from ridgeline.service.cli.study_file import load_study
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.resources import Study
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.engine import read_only
 
 START_SECONDS = 120.0
 STOP_SECONDS = 40.0
@@ -62,7 +62,7 @@ def running_service(home: Path) -> Iterator[Client]:
     """`ridgeline up` on a free port, for the time of the block."""
     log = home / "up.log"
     url = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-P", "-m", "service.cli", "up", "--die-with-parent"]
+    command = [sys.executable, "-P", "-m", "ridgeline.service.cli", "up", "--die-with-parent"]
     # Whatever the surroundings say of databases and tokens is not meant for the demo.
     env = {name: text for name, text in os.environ.items() if not name.startswith("RIDGELINE_")}
     with log.open("wb") as output:

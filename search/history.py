@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search.ranges import Value
-from search.space import Config, Space
+from ridgeline.search.ranges import Value
+from ridgeline.search.space import Config, Space
 
 # n trials, d parameters of the space, in its order
 

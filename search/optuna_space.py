@@ -16,8 +16,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter, Value
-from search.space import Config, Parameter, Space
+from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter, Value
+from ridgeline.search.space import Config, Parameter, Space
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search.fields import Whole
-from search.tasks.settings import MAX_EPOCHS
+from ridgeline.search.fields import Whole
+from ridgeline.search.tasks.settings import MAX_EPOCHS
 
 if TYPE_CHECKING:  # the samplers bring Optuna along
-    from search.samplers.base import Direction
+    from ridgeline.search.samplers.base import Direction
 
 MAX_STARTUP = 100_000
 MAX_ETA = 1_000

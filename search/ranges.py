@@ -2,7 +2,7 @@
 
 Every parameter maps the half-open unit interval onto its range (`decode`) and back (`encode`), so
 that a sampler only ever has to produce points of the unit cube.  Every parameter also has a column
-form, one float per value, in which `search.history` stores it without loss.
+form, one float per value, in which `ridgeline.search.history` stores it without loss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from search.fields import Flag, Real, Whole
+from ridgeline.search.fields import Flag, Real, Whole
 
 Value = bool | int | float | str
 """What a parameter takes: one JSON scalar."""

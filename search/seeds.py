@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-_SEPARATOR = "\x1f"  # never part of a name; see `search.fields`
+_SEPARATOR = "\x1f"  # never part of a name; see `ridgeline.search.fields`
 
 
 def derive(*parts: int | str) -> int:

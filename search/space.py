@@ -17,8 +17,8 @@ from pydantic import (
     field_validator,
 )
 
-from search.fields import Flag, ParameterName, Real, Text, Whole
-from search.ranges import FloatParameter, IntParameter, Range, Value
+from ridgeline.search.fields import Flag, ParameterName, Real, Text, Whole
+from ridgeline.search.ranges import FloatParameter, IntParameter, Range, Value
 
 Config = dict[str, Value]
 """One configuration: a value for every parameter of a space."""

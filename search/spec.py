@@ -17,12 +17,12 @@ from pydantic import (
     ValidationError,
 )
 
-from search.fields import Flag, MetricName, Real, Whole
-from search.problems import validation_problems
-from search.pruners import MedianPruner, Pruner
-from search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
-from search.space import Config, Space
-from search.tasks.settings import MAX_EPOCHS, MAX_SEED, MlpSettings, TaskSettings
+from ridgeline.search.fields import Flag, MetricName, Real, Whole
+from ridgeline.search.problems import validation_problems
+from ridgeline.search.pruners import MedianPruner, Pruner
+from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
+from ridgeline.search.space import Config, Space
+from ridgeline.search.tasks.settings import MAX_EPOCHS, MAX_SEED, MlpSettings, TaskSettings
 
 MAX_TRIALS = 100_000
 MAX_REPLICATES = 100

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from search.problems import validation_problems
-from service.connection import ApiError
+from ridgeline.search.problems import validation_problems
+from ridgeline.service.connection import ApiError
 
 MAX_DEPTH = 64
 """Arrays and objects nested in one another, here and in the service; a study needs 5."""

@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from search.tasks.datasets import DatasetCard
-from search.tasks.settings import ExternalSettings, MlpSettings
-from service.resources import Dataset, ParameterInfo, TaskInfo
-from service.store.session import Transaction
+from ridgeline.search.tasks.datasets import DatasetCard
+from ridgeline.search.tasks.settings import ExternalSettings, MlpSettings
+from ridgeline.service.resources import Dataset, ParameterInfo, TaskInfo
+from ridgeline.service.store.session import Transaction
 
 
 def tasks(tx: Transaction) -> list[TaskInfo]:

@@ -1,6 +1,6 @@
 """The typed client: one method per call of the API, for people's programs, the CLI and workers.
 
-Errors are `ApiError` and `Unreachable`, both `ClientError`; see `service.connection`.
+Errors are `ApiError` and `Unreachable`, both `ClientError`; see `ridgeline.service.connection`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from search.space import Config
-from search.spec import StudySpec
-from service.bodies import message, plain
-from service.connection import (
+from ridgeline.search.space import Config
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.bodies import message, plain
+from ridgeline.service.connection import (
     RETRY_DELAYS_SECONDS,
     ApiError,
     ClientError,
@@ -29,8 +29,8 @@ from service.connection import (
     listed,
     parsed,
 )
-from service.external import ExternalStudy
-from service.external_protocol import (
+from ridgeline.service.external import ExternalStudy
+from ridgeline.service.external_protocol import (
     CompleteRequest,
     ReportedTrial,
     ReportOutcome,
@@ -40,9 +40,14 @@ from service.external_protocol import (
     TrialReport,
     TrialReports,
 )
-from service.lifecycle import FailReason, StudyState, TrialState
-from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
-from service.resources import (
+from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
+from ridgeline.service.protocol import (
+    SyncRequest,
+    SyncResponse,
+    WorkerRegistered,
+    WorkerRegistration,
+)
+from ridgeline.service.resources import (
     Dataset,
     EnqueueRequest,
     Event,

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from service.network import proxy_for, tls_context
+from ridgeline.service.network import proxy_for, tls_context
 
 RETRY_DELAYS_SECONDS = (0.1, 0.4, 1.5)
 """Waits before repeating a call whose connection failed; long enough for an api to restart."""
@@ -58,7 +58,7 @@ class Unreachable(ClientError):
 
 
 class Connection:
-    """The way to one service; `service.client.Client` explains the arguments.
+    """The way to one service; `ridgeline.service.client.Client` explains the arguments.
 
     Raises:
         ValueError: the URL or the token cannot be one.
@@ -86,7 +86,7 @@ class Connection:
             transport=transport,
             proxy=None if self._proxy is None else self._proxy.proxy,
             verify=tls_context() if self.url.startswith("https:") else True,
-            trust_env=False,  # `service.network` reads the environment
+            trust_env=False,  # `ridgeline.service.network` reads the environment
         )
 
     def close(self) -> None:

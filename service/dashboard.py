@@ -1,8 +1,8 @@
 """optuna-dashboard in a process of its own, on a database that it cannot write to.
 
-`python -m service.dashboard --socket PATH` serves it on a Unix socket, through which the api passes
-it on (`service.api.dashboard`).  The dashboard has no authentication: on a port, every user of the
-machine could read it, and so could a page in a browser whose name now resolves to this machine.
+`python -m ridgeline.service.dashboard --socket PATH` serves it on a Unix socket, through which the
+api passes it on (`api.dashboard`).  The dashboard has no authentication: on a port, every user of
+the machine could read it, and so could a page in a browser whose name now resolves to this machine.
 The socket is open to its own user alone.  The dashboard also has routes that write, so it gets
 SQLite opened read-only or PostgreSQL sessions that are read-only, whatever the role may do.
 """
@@ -27,15 +27,15 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from service import logs, processes
-from service.cli.environment import load_settings
-from service.cli.problems import Problem
-from service.dashboard_pages import adapted
-from service.errors import Conflict, InvalidInput
-from service.files import own_folder
-from service.settings import Settings
-from service.store import migrate
-from service.store.engine import parse_url, read_only
+from ridgeline.service import logs, processes
+from ridgeline.service.cli.environment import load_settings
+from ridgeline.service.cli.problems import Problem
+from ridgeline.service.dashboard_pages import adapted
+from ridgeline.service.errors import Conflict, InvalidInput
+from ridgeline.service.files import own_folder
+from ridgeline.service.settings import Settings
+from ridgeline.service.store import migrate
+from ridgeline.service.store.engine import parse_url, read_only
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,9 @@ def _database_url(given: str | None, settings: Settings) -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The process; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m service.dashboard", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m ridgeline.service.dashboard", description=__doc__
+    )
     parser.add_argument("--database-url", help="left out: as RIDGELINE_* settings say")
     parser.add_argument("--socket", type=Path, help="left out: as RIDGELINE_DASHBOARD_SOCKET says")
     parser.add_argument(

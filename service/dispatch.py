@@ -7,14 +7,14 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heapreplace
 from typing import Any
 
-from search.spec import StudySpec
-from service import sampling, views
-from service.ledger import Ledger, num_planned
-from service.lifecycle import SERVABLE_STUDY, TrialState
-from service.protocol import RunOrder
-from service.store.rows import RunOfTrial, StudyRow, WorkerRow
-from service.store.session import Store, Transaction
-from service.waiting import fingerprint_at
+from ridgeline.search.spec import StudySpec
+from ridgeline.service import sampling, views
+from ridgeline.service.ledger import Ledger, num_planned
+from ridgeline.service.lifecycle import SERVABLE_STUDY, TrialState
+from ridgeline.service.protocol import RunOrder
+from ridgeline.service.store.rows import RunOfTrial, StudyRow, WorkerRow
+from ridgeline.service.store.session import Store, Transaction
+from ridgeline.service.waiting import fingerprint_at
 
 _FIRST_GUESS_SECONDS = 1.0
 """What a run is taken to cost before one of its study has ended."""

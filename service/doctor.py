@@ -15,18 +15,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service import projection, tokens
-from service.ends import study_problems, trial_problems
-from service.errors import NotFound
-from service.files import check_file, check_folder
-from service.findings import BY_HAND, Check, Finding
-from service.settings import Settings
-from service.store.checks import kept_metrics, study_findings
-from service.store.engine import sqlite_file
-from service.store.health import FILE, SCHEMA, database_findings
-from service.store.rows import StudyRow
-from service.store.session import Store, Transaction
-from service.worker.cache import default_folder
+from ridgeline.service import projection, tokens
+from ridgeline.service.ends import study_problems, trial_problems
+from ridgeline.service.errors import NotFound
+from ridgeline.service.files import check_file, check_folder
+from ridgeline.service.findings import BY_HAND, Check, Finding
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.checks import kept_metrics, study_findings
+from ridgeline.service.store.engine import sqlite_file
+from ridgeline.service.store.health import FILE, SCHEMA, database_findings
+from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.session import Store, Transaction
+from ridgeline.service.worker.cache import default_folder
 
 Say = Callable[[str], None]
 """Shows how far the examination is."""

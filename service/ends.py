@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from search.spec import StudySpec
-from service.findings import BY_HAND, Check
-from service.ledger import num_planned
-from service.lifecycle import (
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.findings import BY_HAND, Check
+from ridgeline.service.ledger import num_planned
+from ridgeline.service.lifecycle import (
     OPEN_STUDY,
     OPEN_TRIAL,
     RunEnd,
@@ -16,7 +16,7 @@ from service.lifecycle import (
     study_end,
     trial_end,
 )
-from service.store.rows import RunRow, StudyRow, TrialRow
+from ridgeline.service.store.rows import RunRow, StudyRow, TrialRow
 
 _NUM_RUNS = Check("run-numbers", "trials {} do not have the runs that the spec plans", BY_HAND)
 _ENDS = Check("trial-ends", "trials {} stand otherwise than their runs imply", BY_HAND)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from search.space import Config
-from service import sampling, studies, trials
-from service.ledger import Ledger
-from service.resources import Trial
-from service.store.session import Store, Transaction
+from ridgeline.search.space import Config
+from ridgeline.service import sampling, studies, trials
+from ridgeline.service.ledger import Ledger
+from ridgeline.service.resources import Trial
+from ridgeline.service.store.session import Store, Transaction
 
 Remember = Callable[[Transaction, list[Trial]], None]
 """Stores an answer in the transaction that makes it true."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from search.samplers.base import Suggestion
-from search.spec import MAX_TRIALS, InvalidSpec, StudySpec, parse_spec
-from service import studies, views
-from service.errors import Conflict, InvalidInput
-from service.ledger import Ledger, num_planned
-from service.lifecycle import OPEN_STUDY, StudyState
-from service.resources import ExtendRequest, RetryRequest, Study
-from service.store.rows import StudyRow
-from service.store.session import Transaction
+from ridgeline.search.samplers.base import Suggestion
+from ridgeline.search.spec import MAX_TRIALS, InvalidSpec, StudySpec, parse_spec
+from ridgeline.service import studies, views
+from ridgeline.service.errors import Conflict, InvalidInput
+from ridgeline.service.ledger import Ledger, num_planned
+from ridgeline.service.lifecycle import OPEN_STUDY, StudyState
+from ridgeline.service.resources import ExtendRequest, RetryRequest, Study
+from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.session import Transaction
 
 
 def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int) -> Study:

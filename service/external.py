@@ -23,21 +23,21 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from service.bodies import message
-from service.connection import ApiError, ClientError, Unreachable
-from service.external_protocol import (
+from ridgeline.service.bodies import message
+from ridgeline.service.connection import ApiError, ClientError, Unreachable
+from ridgeline.service.external_protocol import (
     MAX_TRIALS_A_CALL,
     EpochReport,
     SuggestedTrial,
     TrialEnd,
 )
-from service.gathering import Call, Gathered, api_error, refusal
-from service.lifecycle import OPEN_STUDY, FailReason
-from service.repeating import Repeater
-from service.resources import Problem
+from ridgeline.service.gathering import Call, Gathered, api_error, refusal
+from ridgeline.service.lifecycle import OPEN_STUDY, FailReason
+from ridgeline.service.repeating import Repeater
+from ridgeline.service.resources import Problem
 
 if TYPE_CHECKING:
-    from service.client import Client
+    from ridgeline.service.client import Client
 
 GATHER_SECONDS = 1.0
 """How long reports are gathered: calls are few, and people see a curve grow."""

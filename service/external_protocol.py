@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from search.fields import Real, Whole
-from search.space import Config
-from service.lifecycle import FailReason, StudyState, TrialState
-from service.protocol import (
+from ridgeline.search.fields import Real, Whole
+from ridgeline.search.space import Config
+from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
+from ridgeline.service.protocol import (
     MAX_INT_32,
     MAX_REPORTS,
     MAX_WAIT_SECONDS,
@@ -23,7 +23,7 @@ from service.protocol import (
     LongText,
     Metrics,
 )
-from service.resources import Problem, Trial
+from ridgeline.service.resources import Problem, Trial
 
 MAX_TRIALS_A_CALL = 1_000
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from service.connection import ApiError
-from service.external_protocol import EpochReport, TrialEnd, TrialReport
-from service.resources import FieldError, Problem
+from ridgeline.service.connection import ApiError
+from ridgeline.service.external_protocol import EpochReport, TrialEnd, TrialReport
+from ridgeline.service.resources import FieldError, Problem
 
 if TYPE_CHECKING:
-    from service.external import ExternalTrial
+    from ridgeline.service.external import ExternalTrial
 
 
 @dataclass

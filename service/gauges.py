@@ -1,6 +1,6 @@
 """What stands in the database now, as metrics: the queue, workers and their slots.
 
-Each scrape reads one snapshot with a few queries (`service.store.census`).  So it is right
+Each scrape reads one snapshot with a few queries (`store.census`).  So it is right
 whichever of several api processes answers, and all tell the same: take one, do not add them up.
 """
 
@@ -12,12 +12,12 @@ from typing import get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from service.lifecycle import RunState, StudyState
-from service.resources import WorkerState
-from service.store.census import OpenStudies
-from service.store.rows import WorkerRow
-from service.store.session import Store
-from service.waiting import Reason, reason_of
+from ridgeline.service.lifecycle import RunState, StudyState
+from ridgeline.service.resources import WorkerState
+from ridgeline.service.store.census import OpenStudies
+from ridgeline.service.store.rows import WorkerRow
+from ridgeline.service.store.session import Store
+from ridgeline.service.waiting import Reason, reason_of
 
 Samples = dict[tuple[str, ...], float]
 """Numbers by the values of the labels."""

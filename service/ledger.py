@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol, TypeVar
 
-from search.samplers.base import Suggestion
-from search.seeds import derive
-from search.spec import StudySpec
-from service import metrics
-from service.errors import NotFound, StaleAttempt
-from service.lifecycle import (
+from ridgeline.search.samplers.base import Suggestion
+from ridgeline.search.seeds import derive
+from ridgeline.search.spec import StudySpec
+from ridgeline.service import metrics
+from ridgeline.service.errors import NotFound, StaleAttempt
+from ridgeline.service.lifecycle import (
     OPEN_STUDY,
     OPEN_TRIAL,
     SERVABLE_STUDY,
@@ -27,9 +27,9 @@ from service.lifecycle import (
     study_end,
     trial_end,
 )
-from service.outcomes import CANCELLED, News, by_trial, run_after
-from service.store.rows import RunOfTrial, RunRow, StudyRow
-from service.store.session import Transaction
+from ridgeline.service.outcomes import CANCELLED, News, by_trial, run_after
+from ridgeline.service.store.rows import RunOfTrial, RunRow, StudyRow
+from ridgeline.service.store.session import Transaction
 
 MAX_NEWS = 3_000
 """Runs and epochs of which one transaction takes news: in a large call others write in between."""

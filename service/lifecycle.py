@@ -7,7 +7,7 @@
     run:    WAITING → RUNNING → COMPLETE | PRUNED | FAIL(reason)
                          └─ worker lost or gone → WAITING
 
-Pure functions; `service.store` performs each transition as one guarded UPDATE.
+Pure functions; `ridgeline.service.store` performs each transition as one guarded UPDATE.
 """
 
 from __future__ import annotations

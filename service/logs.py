@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from io import TextIOBase
 from typing import Literal, get_args
 
-from service.texts import printable
+from ridgeline.service.texts import printable
 
 LogFormat = Literal["text", "json"]
 LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
@@ -72,7 +72,7 @@ def redacted(text: str) -> str:
 
 
 class TextLines(logging.Formatter):
-    """For people: `2026-01-02 03:04:05,678 WARNING service.workers: it is lost [worker=9f86]`.
+    """For people: `2026-01-02 03:04:05,678 ERROR ridgeline.service.workers: it is lost [worker=9]`.
 
     What is CRITICAL says why the process ends, and is told like any other error of a command.
 

@@ -2,7 +2,7 @@
 
 docs/metrics.md lists every metric with its labels.  No label holds what a person has named, so that
 their number stays small.  What stands in the database is not counted here but read at each scrape:
-see `service.gauges`.
+see `ridgeline.service.gauges`.
 """
 
 from __future__ import annotations

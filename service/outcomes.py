@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.lifecycle import FailReason, RunState
-from service.store.rows import RunRow
+from ridgeline.service.lifecycle import FailReason, RunState
+from ridgeline.service.store.rows import RunRow
 
 
 @dataclass(frozen=True)

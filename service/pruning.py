@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from search.pruners import is_worse
-from service import studies
-from service.protocol import StudyRules
-from service.store.rows import StudyRow
-from service.store.session import Store, Transaction
+from ridgeline.search.pruners import is_worse
+from ridgeline.service import studies
+from ridgeline.service.protocol import StudyRules
+from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.session import Store, Transaction
 
 
 def rules_of(store: Store, tx: Transaction, study: StudyRow) -> StudyRules | None:

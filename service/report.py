@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.ranges import Value
-from service.lifecycle import StudyState
-from service.resources import Study, Trial
-from service.texts import printable
+from ridgeline.search.ranges import Value
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.resources import Study, Trial
+from ridgeline.service.texts import printable
 
 _PACE_WINDOW_SECONDS = 30.0
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from service import metrics, outcomes, pruning, studies, views
-from service.errors import Conflict, InvalidInput, NotFound, ServiceError, StaleAttempt
-from service.external_protocol import (
+from ridgeline.service import metrics, outcomes, pruning, studies, views
+from ridgeline.service.errors import Conflict, InvalidInput, NotFound, ServiceError, StaleAttempt
+from ridgeline.service.external_protocol import (
     CompleteRequest,
     EpochReport,
     ReportedTrial,
@@ -22,13 +22,13 @@ from service.external_protocol import (
     TrialReport,
     TrialReports,
 )
-from service.ledger import MAX_NEWS, Ledger, in_parts
-from service.lifecycle import OPEN_STUDY, FailReason, RunState
-from service.outcomes import News, Outcome
-from service.protocol import MAX_REPORTS, StudyRules
-from service.resources import Trial
-from service.store.rows import RunRow, TrialRow
-from service.store.session import Store, Transaction
+from ridgeline.service.ledger import MAX_NEWS, Ledger, in_parts
+from ridgeline.service.lifecycle import OPEN_STUDY, FailReason, RunState
+from ridgeline.service.outcomes import News, Outcome
+from ridgeline.service.protocol import MAX_REPORTS, StudyRules
+from ridgeline.service.resources import Trial
+from ridgeline.service.store.rows import RunRow, TrialRow
+from ridgeline.service.store.session import Store, Transaction
 
 _RETRIED = (FailReason.CRASHED, FailReason.OUT_OF_MEMORY, FailReason.TIMEOUT)
 

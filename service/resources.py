@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search.fields import Real, Whole
-from search.space import Config
-from search.spec import MAX_SECONDS, MAX_TRIALS, StudyName, StudySpec
-from service.lifecycle import FailReason, RunState, StudyState, TrialState
-from service.protocol import DatasetInfo, DeviceInfo, Label, Note
+from ridgeline.search.fields import Real, Whole
+from ridgeline.search.space import Config
+from ridgeline.search.spec import MAX_SECONDS, MAX_TRIALS, StudyName, StudySpec
+from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
+from ridgeline.service.protocol import DatasetInfo, DeviceInfo, Label, Note
 
 Timestamp = Annotated[float, Field(description="seconds since 1970-01-01 UTC")]
 

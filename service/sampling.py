@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from search.history import History, TrialStatus
-from search.samplers import sampler_for
-from search.samplers.base import Given, Suggestion
-from search.space import Config
-from search.spec import StudySpec
-from service.errors import NotFound
-from service.ledger import Ledger, num_planned
-from service.store.histories import put
-from service.store.rows import StudyRow
-from service.store.session import Store, Transaction
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.samplers import sampler_for
+from ridgeline.search.samplers.base import Given, Suggestion
+from ridgeline.search.space import Config
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.errors import NotFound
+from ridgeline.service.ledger import Ledger, num_planned
+from ridgeline.service.store.histories import put
+from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.session import Store, Transaction
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
-from search.spec import StudySpec, parse_spec
-from search.tasks.datasets import BUILT_IN, DatasetCard
-from search.tasks.splits import rows_needed
-from service import catalog, views
-from service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
-from service.ledger import Ledger
-from service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
-from service.resources import Event, Study, Trial
-from service.store.rows import StudyRow, TrialRow
-from service.store.session import Store, Transaction
+from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.search.tasks.datasets import BUILT_IN, DatasetCard
+from ridgeline.search.tasks.splits import rows_needed
+from ridgeline.service import catalog, views
+from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
+from ridgeline.service.ledger import Ledger
+from ridgeline.service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
+from ridgeline.service.resources import Event, Study, Trial
+from ridgeline.service.store.rows import StudyRow, TrialRow
+from ridgeline.service.store.session import Store, Transaction
 
 Verb = Literal["pause", "resume", "stop", "cancel", "archive", "unarchive"]
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from service.store.session import Store
-from service.store.studies import Deadline
+from ridgeline.service.store.session import Store
+from ridgeline.service.store.studies import Deadline
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from service.errors import InvalidInput, NotFound, Unauthenticated
-from service.resources import Scope, TokenInfo
-from service.store.session import Transaction
+from ridgeline.service.errors import InvalidInput, NotFound, Unauthenticated
+from ridgeline.service.resources import Scope, TokenInfo
+from ridgeline.service.store.session import Transaction
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from search.samplers.base import Suggestion
-from search.space import Config
-from search.spec import MAX_TRIALS
-from service import dispatch, sampling, studies, views
-from service.errors import Conflict, InvalidInput, NotFound
-from service.external_protocol import (
+from ridgeline.search.samplers.base import Suggestion
+from ridgeline.search.space import Config
+from ridgeline.search.spec import MAX_TRIALS
+from ridgeline.service import dispatch, sampling, studies, views
+from ridgeline.service.errors import Conflict, InvalidInput, NotFound
+from ridgeline.service.external_protocol import (
     SuggestedTrial,
     SuggestRequest,
     SuggestResponse,
 )
-from service.ledger import Ledger, num_planned
-from service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState, TrialState
-from service.resources import EpochMetrics, Trial, TrialWithHistory
-from service.sampling import Proposal
-from service.store.rows import RunOfTrial, StudyRow, TrialRow
-from service.store.session import Store, Transaction
+from ridgeline.service.ledger import Ledger, num_planned
+from ridgeline.service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState, TrialState
+from ridgeline.service.resources import EpochMetrics, Trial, TrialWithHistory
+from ridgeline.service.sampling import Proposal
+from ridgeline.service.store.rows import RunOfTrial, StudyRow, TrialRow
+from ridgeline.service.store.session import Store, Transaction
 
 Remember = Callable[[Transaction, SuggestResponse], None]
 """Stores an answer in the transaction that makes it true."""

@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from search.tasks.datasets import BUILT_IN
-from service import resources
-from service.errors import InvalidInput, ServiceError
-from service.ledger import num_planned
-from service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState
-from service.protocol import DatasetInfo, DeviceInfo
-from service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
-from service.store.session import Transaction
-from service.waiting import Reason, has_data, reason_of
+from ridgeline.search.tasks.datasets import BUILT_IN
+from ridgeline.service import resources
+from ridgeline.service.errors import InvalidInput, ServiceError
+from ridgeline.service.ledger import num_planned
+from ridgeline.service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState
+from ridgeline.service.protocol import DatasetInfo, DeviceInfo
+from ridgeline.service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
+from ridgeline.service.store.session import Transaction
+from ridgeline.service.waiting import Reason, has_data, reason_of
 
 
 def problem(error: ServiceError) -> resources.Problem:

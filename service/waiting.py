@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-from service.lifecycle import StudyState
-from service.store.rows import WorkerRow
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.store.rows import WorkerRow
 
 EXTERNAL = "external"
 

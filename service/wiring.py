@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError
 
-from service import projection
-from service.errors import Conflict, Unavailable
-from service.settings import Settings
-from service.store import migrate
-from service.store.engine import parse_url, sqlite_file
-from service.store.session import DatabaseClock, Store
+from ridgeline.service import projection
+from ridgeline.service.errors import Conflict, Unavailable
+from ridgeline.service.settings import Settings
+from ridgeline.service.store import migrate
+from ridgeline.service.store.engine import parse_url, sqlite_file
+from ridgeline.service.store.session import DatabaseClock, Store
 
 
 def open_store(settings: Settings) -> Store:

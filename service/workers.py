@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from service import dispatch, logs, metrics, outcomes, pruning, studies, views
-from service.errors import Conflict, InvalidInput, NotFound
-from service.ledger import MAX_NEWS, Ledger, in_parts
-from service.lifecycle import OPEN_RUN, OPEN_STUDY, FailReason, RunState
-from service.outcomes import News, Outcome
-from service.protocol import (
+from ridgeline.service import dispatch, logs, metrics, outcomes, pruning, studies, views
+from ridgeline.service.errors import Conflict, InvalidInput, NotFound
+from ridgeline.service.ledger import MAX_NEWS, Ledger, in_parts
+from ridgeline.service.lifecycle import OPEN_RUN, OPEN_STUDY, FailReason, RunState
+from ridgeline.service.outcomes import News, Outcome
+from ridgeline.service.protocol import (
     MAX_HELD_RUNS,
     Refusal,
     RunEnded,
@@ -26,10 +26,10 @@ from service.protocol import (
     WorkerRegistered,
     WorkerRegistration,
 )
-from service.resources import Worker
-from service.settings import Settings
-from service.store.rows import RunRow, WorkerRow
-from service.store.session import Store, Transaction
+from ridgeline.service.resources import Worker
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.rows import RunRow, WorkerRow
+from ridgeline.service.store.session import Store, Transaction
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from service import projection
-from service.store import migrate
-from service.store.session import Store
+from ridgeline.service import projection
+from ridgeline.service.store import migrate
+from ridgeline.service.store.session import Store
 from tests.postgres import FLUSHES, PostgresServer, postgres_data
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from service import processes
-from service.client import Client
-from service.lifecycle import StudyState
-from service.resources import Event, Trial
+from ridgeline.service import processes
+from ridgeline.service.client import Client
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.resources import Event, Trial
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +66,7 @@ class Deployment:
 
     def spawn_api(self, *args: str) -> None:
         """The same without waiting."""
-        command = args or ("-m", "service.cli", "serve")
+        command = args or ("-m", "ridgeline.service.cli", "serve")
         self.api = self._spawn("api", *command)
 
     def start_worker(self) -> subprocess.Popen[bytes]:
@@ -81,7 +81,7 @@ class Deployment:
     def spawn_worker(self, *args: str) -> subprocess.Popen[bytes]:
         """Start a worker, or what `args` name in its place."""
         name = f"worker-{len(self._processes)}"
-        command = args or ("-m", "service.cli", "worker")
+        command = args or ("-m", "ridgeline.service.cli", "worker")
         return self._spawn(name, *command, "--name", name)
 
     def name(self, process: subprocess.Popen[bytes]) -> str:

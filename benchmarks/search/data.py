@@ -20,8 +20,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from search.engine import DeviceData
-from search.tasks.idx import read_idx
+from ridgeline.search.engine import DeviceData
+from ridgeline.search.tasks.idx import read_idx
 
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 

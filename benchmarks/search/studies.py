@@ -15,11 +15,11 @@ import numpy.typing as npt
 import optuna
 
 from benchmarks.search.tables import AXES, NUM_SEEDS, NUMBER_OF, SPACE, Table
-from search.history import History, TrialStatus
-from search.samplers.base import Sampler
-from search.samplers.random import RandomSampler
-from search.samplers.tpe import TpeSampler
-from search.space import Config
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.samplers.base import Sampler
+from ridgeline.search.samplers.random import RandomSampler
+from ridgeline.search.samplers.tpe import TpeSampler
+from ridgeline.search.space import Config
 
 METRICS = ("error", "loss")
 _LOSSES = 1e-4, 10.0

@@ -23,8 +23,8 @@ import torch
 
 from benchmarks.rows import tell
 from benchmarks.search.data import READERS, load
-from search.engine import Began, LaneOptions, Lanes, ModelShape, Over, Reported, RunConfig
-from search.space import Config, Space
+from ridgeline.search.engine import Began, LaneOptions, Lanes, ModelShape, Over, Reported, RunConfig
+from ridgeline.search.space import Config, Space
 
 FOLDER = Path(__file__).parent / "tables"
 

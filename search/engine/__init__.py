@@ -4,18 +4,18 @@ Imports torch and numpy alone.  A worker needs `Lanes`, and for it `RunConfig`, 
 `DeviceData`; `TrainingRun` is one run by itself.
 """
 
-from search.engine.checkpoint import CheckpointError
-from search.engine.config import ModelShape, RunConfig
-from search.engine.data import DeviceData
-from search.engine.evaluation import NEAR_ZERO
-from search.engine.lane import LaneOptions
-from search.engine.lanes import Lanes
-from search.engine.pack import Pack
-from search.engine.program import ProgramIdentity
-from search.engine.progress import EpochReport, Outcome
-from search.engine.pruning import PruningRules
-from search.engine.run import TrainingRun
-from search.events import Began, Event, Failed, HandedBack, Over, Reported
+from ridgeline.search.engine.checkpoint import CheckpointError
+from ridgeline.search.engine.config import ModelShape, RunConfig
+from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.evaluation import NEAR_ZERO
+from ridgeline.search.engine.lane import LaneOptions
+from ridgeline.search.engine.lanes import Lanes
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.program import ProgramIdentity
+from ridgeline.search.engine.progress import EpochReport, Outcome
+from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.engine.run import TrainingRun
+from ridgeline.search.events import Began, Event, Failed, HandedBack, Over, Reported
 
 __all__ = [
     "NEAR_ZERO",

@@ -20,17 +20,17 @@ from pathlib import Path
 
 import torch
 
-from search.engine import native
-from search.engine.compiled import Compilation, CompiledProgram, Job, digest
-from search.engine.config import RunConfig
-from search.engine.data import DeviceData
-from search.engine.memory import bytes_per_slot
-from search.engine.native import SCRATCH_PREFIX
-from search.engine.pack import Pack
-from search.engine.products import multiplies_with_onednn, step_flops
-from search.engine.program import Form
-from search.engine.spec import StepSpec
-from search.scratch import scratch_folder
+from ridgeline.search.engine import native
+from ridgeline.search.engine.compiled import Compilation, CompiledProgram, Job, digest
+from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.memory import bytes_per_slot
+from ridgeline.search.engine.native import SCRATCH_PREFIX
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.products import multiplies_with_onednn, step_flops
+from ridgeline.search.engine.program import Form
+from ridgeline.search.engine.spec import StepSpec
+from ridgeline.search.scratch import scratch_folder
 
 _log = logging.getLogger(__name__)
 

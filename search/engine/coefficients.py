@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from search.engine.config import RunConfig
-from search.engine.memory import Constant, Rate
-from search.engine.optim import adam_coefficients
-from search.engine.penalty import lambda_scale
-from search.engine.rates import learning_rates
-from search.engine.spec import StepSpec
+from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.memory import Constant, Rate
+from ridgeline.search.engine.optim import adam_coefficients
+from ridgeline.search.engine.penalty import lambda_scale
+from ridgeline.search.engine.rates import learning_rates
+from ridgeline.search.engine.spec import StepSpec
 
 
 def constants_row(config: RunConfig, num_samples: int) -> list[float]:

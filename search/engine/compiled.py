@@ -31,15 +31,15 @@ import torch.fx.experimental._config as export_config
 from torch import Tensor
 from torch.export import Dim
 
-from search.engine import processor
-from search.engine.config import ModelShape
-from search.engine.data import DeviceData, Split
-from search.engine.evaluation import EvaluationMemory, TracedEvaluation
-from search.engine.memory import PackMemory
-from search.engine.native import SCRATCH_PREFIX, Kernels, Model
-from search.engine.spec import Family, StepSpec
-from search.engine.step import Terms, TracedStep
-from search.scratch import ScratchFolder
+from ridgeline.search.engine import processor
+from ridgeline.search.engine.config import ModelShape
+from ridgeline.search.engine.data import DeviceData, Split
+from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation
+from ridgeline.search.engine.memory import PackMemory
+from ridgeline.search.engine.native import SCRATCH_PREFIX, Kernels, Model
+from ridgeline.search.engine.spec import Family, StepSpec
+from ridgeline.search.engine.step import Terms, TracedStep
+from ridgeline.search.scratch import ScratchFolder
 
 INDUCTOR_CACHE = "inductor"
 """The folder, among the programs, of what the compiler can use again."""
@@ -253,7 +253,7 @@ class Compilation:
         self._scratch = ScratchFolder(SCRATCH_PREFIX, folder.parent)
         scratch = str(self._scratch.path)
         self._log = Path(scratch, "log")
-        command = [sys.executable, "-m", "search.engine.compiling"]
+        command = [sys.executable, "-m", "ridgeline.search.engine.compiling"]
         # The compiler's own cache, of compiled headers above all, halves the time of the next
         # program; elsewhere others might write to it.
         places = {
@@ -270,7 +270,7 @@ class Compilation:
                     stdout=subprocess.DEVNULL,
                     stderr=log,
                     process_group=0,
-                    cwd=Path(__file__).parents[2],  # where this very engine is found
+                    cwd=Path(__file__).parents[3],  # where this very engine is found
                     env=os.environ | places,
                 )
         except OSError:

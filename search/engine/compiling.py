@@ -1,6 +1,7 @@
-"""The process that compiles one program: `python -m search.engine.compiling JOB FOLDER SCRATCH`.
+"""The process that compiles one program.
 
-It computes on cores that would be idle otherwise, or with `--hurry` beside the runs that train.
+`python -m ridgeline.search.engine.compiling JOB FOLDER SCRATCH` computes on cores that would be
+idle otherwise, or with `--hurry` beside the runs that train.
 
 It ends with the process that started it, whose end of the pipe to its standard input then closes,
 and takes the folder SCRATCH with it.
@@ -34,7 +35,7 @@ def main(job: str, folder: str, scratch: str, hurry: str = "") -> int:
         with suppress(OSError):  # not allowed in some containers
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
-    from search.engine.compiled import Job
+    from ridgeline.search.engine.compiled import Job
 
     try:
         Job.from_json(job).compile(Path(folder), Path(scratch))

@@ -65,8 +65,8 @@ class RunConfig:
 
     `schedule` and `warmup`, a share of all steps, shape the learning rate over the steps of all
     `epochs`; `learning_rate` is its highest value.  `one_cycle` rises by itself and does not read
-    `warmup`.  `search.engine.rates` has the formulas.  Decoupled decay and the proximal update of
-    l1 go by the rate of the step.
+    `warmup`.  The formulas stand in `rates`.  Decoupled decay and the proximal update of l1 go by
+    the rate of the step.
 
     `clip_norm`, where above 0, bounds the L2 norm over all parameters of the gradient of the
     objective (the loss and what l1 and l2 add): g ← g·min(1, clip_norm/(‖g‖ + 1e-6)), as

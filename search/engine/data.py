@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from search.engine.config import ModelShape
+from ridgeline.search.engine.config import ModelShape
 
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 

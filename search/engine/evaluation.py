@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from search.engine.config import ModelShape
-from search.engine.data import Split
-from search.engine.layers import NORM_EPSILON
-from search.engine.layout import Stacks, layouts
-from search.engine.memory import PackMemory
-from search.engine.spec import round_up
+from ridgeline.search.engine.config import ModelShape
+from ridgeline.search.engine.data import Split
+from ridgeline.search.engine.layers import NORM_EPSILON
+from ridgeline.search.engine.layout import Stacks, layouts
+from ridgeline.search.engine.memory import PackMemory
+from ridgeline.search.engine.spec import round_up
 
 NEAR_ZERO = 1e-3
 """A weight of a smaller magnitude counts as near zero."""

@@ -8,20 +8,20 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from search.engine.admission import Widths, compiled_width, prior_width
-from search.engine.compiled import CompiledProgram, Job
-from search.engine.config import RunConfig
-from search.engine.data import DeviceData
-from search.engine.native import Kernels
-from search.engine.native_steps import has_native_steps
-from search.engine.pack import Pack
-from search.engine.products import step_flops
-from search.engine.programs import Programs
-from search.engine.progress import Progress
-from search.engine.pruning import PruningRules
-from search.engine.spec import StepSpec
-from search.engine.threads import threads_for_step
-from search.events import Began, Event, Over, Reported
+from ridgeline.search.engine.admission import Widths, compiled_width, prior_width
+from ridgeline.search.engine.compiled import CompiledProgram, Job
+from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.native_steps import has_native_steps
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.products import step_flops
+from ridgeline.search.engine.programs import Programs
+from ridgeline.search.engine.progress import Progress
+from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.engine.spec import StepSpec
+from ridgeline.search.engine.threads import threads_for_step
+from ridgeline.search.events import Began, Event, Over, Reported
 
 _SAVED_PER_TICK, _SAVED_SHARE = 1e-4, 0.1
 """What a compiled step saves: the calls of its operations, and passes over memory.  As measured

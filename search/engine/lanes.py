@@ -15,17 +15,17 @@ from functools import partial
 
 import torch
 
-from search.engine.admission import MAX_WIDTH, Widths, free_bytes, is_out_of_memory
-from search.engine.compiled import Job
-from search.engine.config import ModelShape, RunConfig
-from search.engine.data import DeviceData
-from search.engine.lane import Lane, LaneOptions, OpenPack, Turn, Waiting, savable_seconds
-from search.engine.memory import bytes_per_slot
-from search.engine.programs import Programs
-from search.engine.pruning import PruningRules
-from search.engine.spec import StepSpec
-from search.engine.threads import Crew
-from search.events import Event, Failed, HandedBack
+from ridgeline.search.engine.admission import MAX_WIDTH, Widths, free_bytes, is_out_of_memory
+from ridgeline.search.engine.compiled import Job
+from ridgeline.search.engine.config import ModelShape, RunConfig
+from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.lane import Lane, LaneOptions, OpenPack, Turn, Waiting, savable_seconds
+from ridgeline.search.engine.memory import bytes_per_slot
+from ridgeline.search.engine.programs import Programs
+from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.engine.spec import StepSpec
+from ridgeline.search.engine.threads import Crew
+from ridgeline.search.events import Event, Failed, HandedBack
 
 COMPILE_SECONDS = 20.0
 """Of a core, what compiling a program takes: worth it where runs save as much by it."""

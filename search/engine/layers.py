@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from search.engine.config import ModelShape
-from search.engine.spec import ALIGNMENT, round_up
+from ridgeline.search.engine.config import ModelShape
+from ridgeline.search.engine.spec import ALIGNMENT, round_up
 
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1

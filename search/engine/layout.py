@@ -18,9 +18,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from search.engine import rng
-from search.engine.config import ModelShape
-from search.engine.spec import round_up
+from ridgeline.search.engine import rng
+from ridgeline.search.engine.config import ModelShape
+from ridgeline.search.engine.spec import round_up
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from search.engine import rng
-from search.engine.data import DeviceData
-from search.engine.layout import Stacks, layouts
-from search.engine.spec import StepSpec
+from ridgeline.search.engine import rng
+from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.layout import Stacks, layouts
+from ridgeline.search.engine.spec import StepSpec
 
 MOMENTS = {"sgd": ("momentum",), "adam": ("first_moment", "second_moment")}
 """The state of each family's update, by name; all zero for a fresh run."""

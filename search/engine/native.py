@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from search.engine import processor, rng
-from search.engine.evaluation import NEAR_ZERO
-from search.engine.memory import Constant, Rate
-from search.engine.optim import ADAM_BETAS, CLIP_EPSILON
-from search.scratch import scratch_folder
+from ridgeline.search.engine import processor, rng
+from ridgeline.search.engine.evaluation import NEAR_ZERO
+from ridgeline.search.engine.memory import Constant, Rate
+from ridgeline.search.engine.optim import ADAM_BETAS, CLIP_EPSILON
+from ridgeline.search.scratch import scratch_folder
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 

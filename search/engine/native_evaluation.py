@@ -14,9 +14,9 @@ from ctypes import POINTER, Structure, byref, c_int64, c_void_p
 
 from torch import Tensor
 
-from search.engine.config import ModelShape
-from search.engine.native import Kernels, forget_handles, handles_of, torch_library
-from search.engine.native_steps import has_native_steps
+from ridgeline.search.engine.config import ModelShape
+from ridgeline.search.engine.native import Kernels, forget_handles, handles_of, torch_library
+from ridgeline.search.engine.native_steps import has_native_steps
 
 
 class _EvaluatedLayer(Structure):

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from search.engine.config import ModelShape
-from search.engine.native import Kernels, forget_handles, handles_of, torch_library
-from search.engine.spec import StepSpec
+from ridgeline.search.engine.config import ModelShape
+from ridgeline.search.engine.native import Kernels, forget_handles, handles_of, torch_library
+from ridgeline.search.engine.spec import StepSpec
 
 if TYPE_CHECKING:
-    from search.engine.step import Region
+    from ridgeline.search.engine.step import Region
 
 
 class _Region(Structure):

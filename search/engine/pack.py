@@ -19,23 +19,23 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from search.engine import rng
-from search.engine.coefficients import constants_row, rate_tables
-from search.engine.compiled import CompiledProgram
-from search.engine.config import RunConfig
-from search.engine.data import DeviceData
-from search.engine.evaluation import (
+from ridgeline.search.engine import rng
+from ridgeline.search.engine.coefficients import constants_row, rate_tables
+from ridgeline.search.engine.compiled import CompiledProgram
+from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.evaluation import (
     BindEvaluation,
     PackEvaluation,
     rows_at_once,
     slots_at_once,
 )
-from search.engine.layout import Stacks
-from search.engine.memory import PackMemory
-from search.engine.native import Kernels
-from search.engine.native_evaluation import NativeEvaluation
-from search.engine.native_steps import has_native_steps
-from search.engine.products import (
+from ridgeline.search.engine.layout import Stacks
+from ridgeline.search.engine.memory import PackMemory
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.native_evaluation import NativeEvaluation
+from ridgeline.search.engine.native_steps import has_native_steps
+from ridgeline.search.engine.products import (
     counts_show_in_evaluation,
     counts_show_in_steps,
     has_choice,
@@ -43,10 +43,10 @@ from search.engine.products import (
     products,
     step_flops,
 )
-from search.engine.program import Form, ProgramIdentity
-from search.engine.spec import StepSpec
-from search.engine.step import Terms, eager_steps
-from search.engine.threads import computing
+from ridgeline.search.engine.program import Form, ProgramIdentity
+from ridgeline.search.engine.spec import StepSpec
+from ridgeline.search.engine.step import Terms, eager_steps
+from ridgeline.search.engine.threads import computing
 
 
 @dataclass

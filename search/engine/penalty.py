@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from search.engine.config import RunConfig
+from ridgeline.search.engine.config import RunConfig
 
 
 def lambda_scale(config: RunConfig, num_train_samples: int) -> float:

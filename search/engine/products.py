@@ -26,9 +26,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from search.engine import processor
-from search.engine.config import ModelShape
-from search.engine.spec import round_up
+from ridgeline.search.engine import processor
+from ridgeline.search.engine.config import ModelShape
+from ridgeline.search.engine.spec import round_up
 
 _LEAST_FLOPS = 2e7
 """Of the products of a step, past which oneDNN is faster: calling it costs 12 µs, and MKL 3."""

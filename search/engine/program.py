@@ -7,8 +7,8 @@ from typing import Literal, cast, get_args
 
 import torch
 
-from search.engine import processor
-from search.engine.threads import can_flush_denormals
+from ridgeline.search.engine import processor
+from ridgeline.search.engine.threads import can_flush_denormals
 
 Form = Literal["eager", "native", "compiled"]
 """Of torch's operations alone; of those and the kernels of `native`; of one compiled library."""

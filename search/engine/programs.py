@@ -8,9 +8,9 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from search.engine import native
-from search.engine.compiled import Compilation, CompiledProgram, Job
-from search.scratch import sweep
+from ridgeline.search.engine import native
+from ridgeline.search.engine.compiled import Compilation, CompiledProgram, Job
+from ridgeline.search.scratch import sweep
 
 _log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from search.engine.config import RunConfig
-from search.engine.pack import METRICS, Pack, Weights
-from search.engine.pruning import PruningRules
-from search.engine.stopping import EarlyStopping
+from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.pack import METRICS, Pack, Weights
+from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.engine.stopping import EarlyStopping
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search.engine.config import Direction
+from ridgeline.search.engine.config import Direction
 
 
 @dataclass(frozen=True)

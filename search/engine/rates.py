@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from search.engine.config import RunConfig, ScheduleName
+from ridgeline.search.engine.config import RunConfig, ScheduleName
 
 _STEP_FACTORS = np.array([1.0, 0.1, 0.01])
 

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from search.engine.compiled import CompiledProgram
-from search.engine.config import ModelShape, RunConfig
-from search.engine.data import DeviceData
-from search.engine.native import Kernels
-from search.engine.pack import Pack, SlotState, Weights
-from search.engine.program import ProgramIdentity
-from search.engine.progress import EpochReport, Outcome, Progress
-from search.engine.spec import StepSpec
+from ridgeline.search.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ridgeline.search.engine.compiled import CompiledProgram
+from ridgeline.search.engine.config import ModelShape, RunConfig
+from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.pack import Pack, SlotState, Weights
+from ridgeline.search.engine.program import ProgramIdentity
+from ridgeline.search.engine.progress import EpochReport, Outcome, Progress
+from ridgeline.search.engine.spec import StepSpec
 
 _SLOT = 0
 _KEPT = "kept_"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from search.engine.config import ModelShape, RunConfig
+from ridgeline.search.engine.config import ModelShape, RunConfig
 
 Family = Literal["sgd", "adam"]
 

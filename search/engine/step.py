@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from search.engine import rng
-from search.engine.layers import Rows, StackedMlp
-from search.engine.layout import Stacks
-from search.engine.memory import MOMENTS, Constant, PackMemory, Rate
-from search.engine.native import Kernels
-from search.engine.native_steps import NativeMlp, NativeStep, has_native_steps
-from search.engine.optim import adam, clip_factors, sgd
-from search.engine.penalty import add_gradients, soft_threshold
-from search.engine.spec import StepSpec
+from ridgeline.search.engine import rng
+from ridgeline.search.engine.layers import Rows, StackedMlp
+from ridgeline.search.engine.layout import Stacks
+from ridgeline.search.engine.memory import MOMENTS, Constant, PackMemory, Rate
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.native_steps import NativeMlp, NativeStep, has_native_steps
+from ridgeline.search.engine.optim import adam, clip_factors, sgd
+from ridgeline.search.engine.penalty import add_gradients, soft_threshold
+from ridgeline.search.engine.spec import StepSpec
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from search.engine.config import Direction
+from ridgeline.search.engine.config import Direction
 
 
 class EarlyStopping:

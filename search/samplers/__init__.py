@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from search.samplers.base import Sampler
-from search.samplers.grid import GridSampler
-from search.samplers.random import RandomSampler
-from search.samplers.tpe import TpeSampler
+from ridgeline.search.samplers.base import Sampler
+from ridgeline.search.samplers.grid import GridSampler
+from ridgeline.search.samplers.random import RandomSampler
+from ridgeline.search.samplers.tpe import TpeSampler
 
 
 def sampler_for(name: Literal["grid", "random", "tpe"]) -> Sampler:

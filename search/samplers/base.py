@@ -9,8 +9,8 @@ from itertools import islice
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
-from search.history import History
-from search.space import Config, Space
+from ridgeline.search.history import History
+from ridgeline.search.space import Config, Space
 
 Direction = Literal["maximize", "minimize"]
 

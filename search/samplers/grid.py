@@ -7,10 +7,10 @@ from itertools import count
 
 import numpy as np
 
-from search.history import History
-from search.samplers.base import Direction, Given, Sampler, Suggestion
-from search.seeds import derive
-from search.space import Space
+from ridgeline.search.history import History
+from ridgeline.search.samplers.base import Direction, Given, Sampler, Suggestion
+from ridgeline.search.seeds import derive
+from ridgeline.search.space import Space
 
 
 class GridSampler(Sampler):

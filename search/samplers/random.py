@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 
-from search.history import History
-from search.samplers.base import NOTHING_GIVEN, Direction, Given, Sampler, Suggestion, completed
-from search.seeds import derive
-from search.space import Space
+from ridgeline.search.history import History
+from ridgeline.search.samplers.base import (
+    NOTHING_GIVEN,
+    Direction,
+    Given,
+    Sampler,
+    Suggestion,
+    completed,
+)
+from ridgeline.search.seeds import derive
+from ridgeline.search.space import Space
 
 
 class RandomSampler(Sampler):

@@ -26,12 +26,12 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.history import History, TrialStatus
-from search.ranges import FloatParameter, IntParameter, Value
-from search.samplers.base import Direction, Given, Sampler, Suggestion, completed
-from search.samplers.random import draws
-from search.seeds import derive
-from search.space import Config, Parameter, Space
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.ranges import FloatParameter, IntParameter, Value
+from ridgeline.search.samplers.base import Direction, Given, Sampler, Suggestion, completed
+from ridgeline.search.samplers.random import draws
+from ridgeline.search.seeds import derive
+from ridgeline.search.space import Config, Parameter, Space
 
 _NUM_STARTUP_TRIALS = 10
 

@@ -1,7 +1,7 @@
 """What a task is: a named training procedure, installed on workers, never sent over HTTP.
 
 This module and the settings of tasks import neither torch nor scikit-learn, so that the api can
-validate and describe studies without them; `search.tasks.training` imports torch when it trains.
+validate and describe studies without them; `training` imports torch when it trains.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from search.ranges import FloatParameter, number_text
-from search.space import Parameter, ValuesParameter
+from ridgeline.search.ranges import FloatParameter, number_text
+from ridgeline.search.space import Parameter, ValuesParameter
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from search.events import NeverTrains
-from search.tasks.idx import IdxError, read_folder
-from search.tasks.settings import DatasetName
+from ridgeline.search.events import NeverTrains
+from ridgeline.search.tasks.idx import IdxError, read_folder
+from ridgeline.search.tasks.settings import DatasetName
 
 _log = logging.getLogger(__name__)
 _dataset_name = TypeAdapter[str](DatasetName)

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from search.fields import Flag, Real, Whole
-from search.tasks.base import Domain
+from ridgeline.search.fields import Flag, Real, Whole
+from ridgeline.search.tasks.base import Domain
 
 DatasetName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from search.seeds import derive
-from search.tasks.datasets import Array, Dataset, DatasetCard, UnfitDataset
-from search.tasks.settings import Split
+from ridgeline.search.seeds import derive
+from ridgeline.search.tasks.datasets import Array, Dataset, DatasetCard, UnfitDataset
+from ridgeline.search.tasks.settings import Split
 
 Rows = npt.NDArray[np.int64]
 Part = tuple[npt.NDArray[np.float32], Rows]

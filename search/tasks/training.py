@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.space import Config
-from search.spec import EarlyStopping, Objective, Penalty
-from search.tasks.datasets import DatasetError, load
-from search.tasks.settings import MlpSettings, Split
-from search.tasks.splits import prepare
+from ridgeline.search.space import Config
+from ridgeline.search.spec import EarlyStopping, Objective, Penalty
+from ridgeline.search.tasks.datasets import DatasetError, load
+from ridgeline.search.tasks.settings import MlpSettings, Split
+from ridgeline.search.tasks.splits import prepare
 
 if TYPE_CHECKING:
     import torch
 
-    from search import engine
+    from ridgeline.search import engine
 
 _MAX_PREPARED = 4
 """Data sets kept on the device, the most recently used; more studies than this rarely alternate."""
@@ -73,7 +73,7 @@ class Trainer:
     ) -> None:
         import torch
 
-        from search.engine import Lanes
+        from ridgeline.search.engine import Lanes
 
         self._data_root = data_root
         self._device = _device(device_name)
@@ -128,7 +128,7 @@ class Trainer:
         self, run: RunInput
     ) -> tuple[engine.RunConfig, engine.ModelShape, engine.DeviceData]:
         """A run as the engine takes it; raises what `add` does."""
-        from search import engine
+        from ridgeline.search import engine
 
         with _memory_errors():
             data = self._data(run)
@@ -170,7 +170,7 @@ class Trainer:
         return prepared.data
 
     def _load(self, name: str, split: Split, wanted: str | None) -> _Prepared:
-        from search.engine import DeviceData
+        from ridgeline.search.engine import DeviceData
 
         dataset = load(name, self._data_root)
         if wanted not in (None, dataset.fingerprint):
@@ -190,7 +190,7 @@ class Trainer:
 
 
 def _run_config(run: RunInput) -> engine.RunConfig:
-    from search.engine import RunConfig
+    from ridgeline.search.engine import RunConfig
 
     # The engine has defaults of its own, which must not stand in for the task's.
     differing = sorted(set(run.config) ^ set(MlpSettings.parameters))
@@ -222,7 +222,7 @@ def _device(name: str) -> torch.device:
 @contextmanager
 def _memory_errors() -> Iterator[None]:
     """Turn torch's ways to say that memory has run out into Python's one."""
-    from search.engine.admission import is_out_of_memory
+    from ridgeline.search.engine.admission import is_out_of_memory
 
     try:
         yield

@@ -10,17 +10,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service import workers
-from service.api import openapi, problems, status_page
-from service.api.context import Context, LocalDatasets
-from service.api.dashboard import Dashboard
-from service.api.middleware import Edge
-from service.api.readiness import Readiness
-from service.api.routes import catalog, docs, health, metrics, studies, tokens, trials
-from service.api.routes import workers as worker_routes
-from service.settings import Settings
-from service.store.session import Store
-from service.timekeeping import Timekeeper
+from ridgeline.service import workers
+from ridgeline.service.api import openapi, problems, status_page
+from ridgeline.service.api.context import Context, LocalDatasets
+from ridgeline.service.api.dashboard import Dashboard
+from ridgeline.service.api.middleware import Edge
+from ridgeline.service.api.readiness import Readiness
+from ridgeline.service.api.routes import catalog, docs, health, metrics, studies, tokens, trials
+from ridgeline.service.api.routes import workers as worker_routes
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
+from ridgeline.service.timekeeping import Timekeeper
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from weakref import WeakValueDictionary
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from service import metrics
-from service.store.session import Audience
+from ridgeline.service import metrics
+from ridgeline.service.store.session import Audience
 
 _Answer = TypeVar("_Answer")
 

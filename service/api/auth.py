@@ -17,13 +17,13 @@ from fastapi import Security
 from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.requests import Request
 
-from service import tokens
-from service.api.context import Api
-from service.api.problems import HttpError
-from service.errors import Forbidden, Unauthenticated
-from service.network import is_loopback
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service import tokens
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.problems import HttpError
+from ridgeline.service.errors import Forbidden, Unauthenticated
+from ridgeline.service.network import is_loopback
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 
 _IMPLIED: dict[str, frozenset[str]] = {
     "read": frozenset({"read"}),

@@ -20,11 +20,11 @@ from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
-from search.problems import validation_problems
-from service.api import strict_json
-from service.api.context import Api
-from service.api.problems import HttpError
-from service.errors import InvalidInput
+from ridgeline.search.problems import validation_problems
+from ridgeline.service.api import strict_json
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.problems import HttpError
+from ridgeline.service.errors import InvalidInput
 
 MAX_VALUES = 100_000
 MAX_VALUES_IN_BULK = 1_000_000

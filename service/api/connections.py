@@ -1,7 +1,7 @@
 """The api's connections: uvicorn's, but none is kept for a request that does not arrive.
 
 uvicorn closes connections that are idle after an answer.  It would wait without end for the first
-request, and for the rest of a head that has begun; for bodies see `service.api.bodies`.
+request, and for the rest of a head that has begun; for bodies see `ridgeline.service.api.bodies`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service.api.problems import problem_response
+from ridgeline.service.api.problems import problem_response
 
 HEAD_SECONDS = 10.0
 """In which the request line and the headers of a request must arrive."""

@@ -13,12 +13,12 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from search.tasks.datasets import DataRoot, Folders
-from service.api.arrivals import Arrivals
-from service.api.readiness import Readiness
-from service.errors import RequestInFlight
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.search.tasks.datasets import DataRoot, Folders
+from ridgeline.service.api.arrivals import Arrivals
+from ridgeline.service.api.readiness import Readiness
+from ridgeline.service.errors import RequestInFlight
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 
 
 class LocalDatasets:
@@ -60,7 +60,7 @@ class InFlight:
 
 
 class LargeBodies:
-    """The turns of requests with a large body, see `service.api.bodies`.
+    """The turns of requests with a large body, see `ridgeline.service.api.bodies`.
 
     Attributes:
         arriving: for those whose body arrives, waits or is in work; few, since each is in memory.

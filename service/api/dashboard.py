@@ -18,10 +18,10 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from service.api.auth import PageReader
-from service.api.context import Context
-from service.api.problems import HttpError, problem_response
-from service.errors import NotFound, Unavailable
+from ridgeline.service.api.auth import PageReader
+from ridgeline.service.api.context import Context
+from ridgeline.service.api.problems import HttpError, problem_response
+from ridgeline.service.errors import NotFound, Unavailable
 
 PATHS = (
     "/dashboard",
@@ -92,7 +92,7 @@ class Dashboard:
         if self._client is None:
             raise NotFound(
                 "no dashboard runs; `ridgeline up` starts one, or set RIDGELINE_DASHBOARD_SOCKET "
-                "and start `python -m service.dashboard`"
+                "and start `python -m ridgeline.service.dashboard`"
             )
         upstream = self._client.build_request(
             request.method,

@@ -15,11 +15,11 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from service import studies, tokens
-from service.api.auth import Caller
-from service.api.context import Context
-from service.errors import NotFound, Unauthenticated, Unavailable
-from service.resources import Event
+from ridgeline.service import studies, tokens
+from ridgeline.service.api.auth import Caller
+from ridgeline.service.api.context import Context
+from ridgeline.service.errors import NotFound, Unauthenticated, Unavailable
+from ridgeline.service.resources import Event
 
 POLL_SECONDS = 0.5
 HEARTBEAT_POLLS = 30

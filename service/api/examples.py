@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from search.spec import parse_spec
-from service.api import external_examples
-from service.lifecycle import FailReason, RunState, StudyState, TrialState
-from service.protocol import (
+from ridgeline.search.spec import parse_spec
+from ridgeline.service.api import external_examples
+from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
+from ridgeline.service.protocol import (
     DatasetInfo,
     DeviceInfo,
     RunEnded,
@@ -21,7 +21,7 @@ from service.protocol import (
     WorkerRegistered,
     WorkerRegistration,
 )
-from service.resources import (
+from ridgeline.service.resources import (
     BestTrial,
     Dataset,
     EnqueueRequest,

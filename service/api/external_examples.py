@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.external_protocol import (
+from ridgeline.service.external_protocol import (
     CompleteRequest,
     EpochReport,
     ReportOutcome,
@@ -15,8 +15,8 @@ from service.external_protocol import (
     TrialReport,
     TrialReports,
 )
-from service.lifecycle import StudyState, TrialState
-from service.resources import Problem
+from ridgeline.service.lifecycle import StudyState, TrialState
+from ridgeline.service.resources import Problem
 
 SUGGEST = SuggestRequest(count=2, lease_seconds=600).model_dump(mode="json")
 SUGGEST_WAITING = SuggestRequest(client_id="node-3", wait_seconds=20, lease_seconds=60).model_dump(

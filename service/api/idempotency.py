@@ -21,11 +21,11 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.auth import Caller
-from service.api.bodies import JsonBody
-from service.api.context import Api, Context
-from service.errors import InvalidInput, ServiceError
-from service.store.session import Transaction
+from ridgeline.service.api.auth import Caller
+from ridgeline.service.api.bodies import JsonBody
+from ridgeline.service.api.context import Api, Context
+from ridgeline.service.errors import InvalidInput, ServiceError
+from ridgeline.service.store.session import Transaction
 
 Remember = Callable[[Transaction, BaseModel], None]
 """Stores an answer in the transaction that makes it true."""

@@ -16,9 +16,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs, metrics
-from service.api.auth import SAFE_METHODS
-from service.api.problems import problem_response
+from ridgeline.service import logs, metrics
+from ridgeline.service.api.auth import SAFE_METHODS
+from ridgeline.service.api.problems import problem_response
 
 log = logging.getLogger(__name__)
 

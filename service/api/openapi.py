@@ -1,6 +1,6 @@
 """The OpenAPI document: what FastAPI cannot derive from the routes' signatures.
 
-Bodies are read by `service.api.bodies`, so their models are named here; every route says which
+Bodies are read by `bodies`, so their models are named here; every route says which
 problems it answers with.
 """
 
@@ -13,13 +13,18 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from search.spec import StudySpec
-from service.api import examples
-from service.api.bodies import Nothing
-from service.api.problems import MEDIA_TYPE
-from service.external_protocol import CompleteRequest, ReportRequest, SuggestRequest, TrialReports
-from service.protocol import SyncRequest, WorkerRegistration
-from service.resources import (
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.api import examples
+from ridgeline.service.api.bodies import Nothing
+from ridgeline.service.api.problems import MEDIA_TYPE
+from ridgeline.service.external_protocol import (
+    CompleteRequest,
+    ReportRequest,
+    SuggestRequest,
+    TrialReports,
+)
+from ridgeline.service.protocol import SyncRequest, WorkerRegistration
+from ridgeline.service.resources import (
     CloneRequest,
     EnqueueRequest,
     ExtendRequest,

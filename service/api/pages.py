@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from search.fields import MAX_INT
-from service.errors import InvalidInput
-from service.protocol import MAX_INT_32
-from service.resources import Dataset, LeftOut, Study, TaskInfo, TokenInfo, Trial, Worker
+from ridgeline.search.fields import MAX_INT
+from ridgeline.service.errors import InvalidInput
+from ridgeline.service.protocol import MAX_INT_32
+from ridgeline.service.resources import Dataset, LeftOut, Study, TaskInfo, TokenInfo, Trial, Worker
 
 PageSize = Annotated[int, Query(ge=1, le=1_000, description="how many at most")]
 

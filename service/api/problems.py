@@ -1,7 +1,7 @@
 """Errors as RFC 9457 problem+json, all of them.
 
 A problem's `type` is `about:blank` where the HTTP status says it all, and `urn:ridgeline:<error>`
-for an error of `service.errors`.
+for an error of `ridgeline.service.errors`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from search.problems import error_problems
-from search.spec import InvalidSpec
-from service import logs, views
-from service.errors import (
+from ridgeline.search.problems import error_problems
+from ridgeline.search.spec import InvalidSpec
+from ridgeline.service import logs, views
+from ridgeline.service.errors import (
     InvalidInput,
     RequestInFlight,
     ServiceError,
@@ -148,7 +148,7 @@ async def _on_framework_error(request: Request, exc: Exception) -> Response:
 def _methods_at(app: FastAPI, path: str) -> set[str]:
     """The methods of all routes of a path; the framework's Allow has those of the first one.
 
-    `service.api.middleware` answers HEAD wherever there is GET.
+    `ridgeline.service.api.middleware` answers HEAD wherever there is GET.
     """
     methods: set[str] = set()
     for route in iter_route_contexts(app.routes):

@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.errors import Conflict, Unavailable
-from service.settings import Settings
-from service.store import migrate
-from service.store.room import why_not_writable
-from service.store.session import LACKS_SCHEMA, Store
+from ridgeline.service.errors import Conflict, Unavailable
+from ridgeline.service.settings import Settings
+from ridgeline.service.store import migrate
+from ridgeline.service.store.room import why_not_writable
+from ridgeline.service.store.session import LACKS_SCHEMA, Store
 
 _CONNECT_SECONDS = 1.0
 _IS_NEWER = "the database is newer than this program: install the version that made it so"

@@ -14,8 +14,8 @@ from importlib import resources
 from fastapi import APIRouter
 from starlette.responses import RedirectResponse, Response
 
-from service.api.auth import PageReader
-from service.api.context import Context
+from ridgeline.service.api.auth import PageReader
+from ridgeline.service.api.context import Context
 
 _MEDIA_TYPES = {
     "status.html": "text/html; charset=utf-8",
@@ -47,7 +47,11 @@ def router(api: Context) -> APIRouter:
     """The page, its parts, and the way there from `/`."""
     router = APIRouter(include_in_schema=False, dependencies=[PageReader])
     for name, media_type in _MEDIA_TYPES.items():
-        text = resources.files("service.api").joinpath("status", name).read_text(encoding="utf-8")
+        text = (
+            resources.files("ridgeline.service.api")
+            .joinpath("status", name)
+            .read_text(encoding="utf-8")
+        )
         if name == "status.html" and api.settings.dashboard_socket is not None:
             text = text.replace("<html ", "<html data-dashboard ")
         path = "/status" if name == "status.html" else f"/status/{name}"

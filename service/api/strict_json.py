@@ -14,9 +14,9 @@ import sys
 from collections import Counter
 from typing import Any
 
-from search.fields import MAX_INT
-from service.bodies import MAX_DEPTH
-from service.errors import InvalidInput
+from ridgeline.search.fields import MAX_INT
+from ridgeline.service.bodies import MAX_DEPTH
+from ridgeline.service.errors import InvalidInput
 
 MAX_NAMES = 10_000
 """Names in one object; the largest of ours has a worker's pruning rules, by study."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.cli.app import app
+from ridgeline.service.cli.app import app
 
 __all__ = ["app", "main"]
 

@@ -1,5 +1,5 @@
-"""`python -m service.cli`, the same as the command `ridgeline`."""
+"""`python -m ridgeline.service.cli`, the same as the command `ridgeline`."""
 
-from service.cli import main
+from ridgeline.service.cli import main
 
 main()

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from service.cli import serving, studies, tokens
-from service.cli.doctor import doctor
-from service.cli.help_text import Command
-from service.cli.problems import OneLineErrors
-from service.cli.up import up
+from ridgeline.service.cli import serving, studies, tokens
+from ridgeline.service.cli.doctor import doctor
+from ridgeline.service.cli.help_text import Command
+from ridgeline.service.cli.problems import OneLineErrors
+from ridgeline.service.cli.up import up
 
 app = typer.Typer(
     cls=OneLineErrors,

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from service.cli.environment import load_settings, open_current_database
-from service.texts import printable
+from ridgeline.service.cli.environment import load_settings, open_current_database
+from ridgeline.service.texts import printable
 
 
 def doctor(
@@ -24,7 +24,7 @@ def doctor(
     It may run while the service does. The exit status is 0 where all is well, and 1 where
     something is wrong.
     """
-    from service import doctor
+    from ridgeline.service import doctor
 
     settings = load_settings()
     token_dir = os.environ.get("RIDGELINE_TOKEN_DIR")

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.cli.problems import Problem, file_problems, input_problems
-from service.client import Client
-from service.connection import host_of
-from service.network import InvalidEnvironment
-from service.settings import Settings
+from ridgeline.service.cli.problems import Problem, file_problems, input_problems
+from ridgeline.service.client import Client
+from ridgeline.service.connection import host_of
+from ridgeline.service.network import InvalidEnvironment
+from ridgeline.service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.store.session import Store
+    from ridgeline.service.store.session import Store
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -54,7 +54,7 @@ def open_database(settings: Settings) -> Iterator[Store]:
         Problem: the folder of an embedded database cannot be used.
         ServiceError: what `wiring.migrate_database` raises.
     """
-    from service import wiring
+    from ridgeline.service import wiring
 
     named = "of RIDGELINE_DATABASE_URL" if settings.database_url else f"in {settings.home}"
     with file_problems(f"open the database {named}"):
@@ -73,7 +73,7 @@ def open_current_database(settings: Settings) -> Iterator[Store]:
     Raises:
         ServiceError: what `wiring.check_database` raises.
     """
-    from service import wiring
+    from ridgeline.service import wiring
 
     wiring.check_database(settings)
     store = wiring.open_store(settings)

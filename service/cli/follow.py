@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.live import Live
 
-from service import report
-from service.client import Client, Unreachable
-from service.lifecycle import OPEN_STUDY
-from service.resources import Study
+from ridgeline.service import report
+from ridgeline.service.client import Client, Unreachable
+from ridgeline.service.lifecycle import OPEN_STUDY
+from ridgeline.service.resources import Study
 
 POLL_SECONDS = 0.5
 PLAIN_LINE_SECONDS = 5.0

@@ -7,17 +7,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from http import HTTPStatus
+from importlib.util import find_spec
 from typing import Any, TextIO, cast
 
 import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from search.problems import validation_problems
-from service.cli.help_text import without_types_of_flags
-from service.client import ApiError, ClientError
-from service.errors import InvalidInput, ServiceError
-from service.texts import printable
+from ridgeline.search.problems import validation_problems
+from ridgeline.service.cli.help_text import without_types_of_flags
+from ridgeline.service.client import ApiError, ClientError
+from ridgeline.service.errors import InvalidInput, ServiceError
+from ridgeline.service.texts import printable
 
 
 class Problem(Exception):
@@ -53,9 +54,25 @@ class OneLineErrors(TyperGroup):
             token = "; RIDGELINE_TOKEN or RIDGELINE_TOKEN_FILE gives the token" if refused else ""
             complain(f"{exc}{token}")
             status = 2 if isinstance(exc, InvalidInput) else 1
+        except ModuleNotFoundError as exc:
+            if exc.name is None or exc.name.startswith("ridgeline"):
+                raise
+            part = "worker" if exc.name == "torch" else "server"
+            complain(f'{exc.name} is not installed; pip install "ridgeline[{part}]" brings it')
+            status = 2
         except typer.Abort:
             status = 1
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def needs_torch() -> None:
+    """Check that torch is installed, without the seconds that importing it takes.
+
+    Raises:
+        ModuleNotFoundError: it is not.
+    """
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError(name="torch")
 
 
 @contextmanager

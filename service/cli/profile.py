@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from search.spec import Objective, Penalty
-from search.tasks.settings import MlpDefaults, MlpSettings
-from service.report import plain_console
-from service.settings import Settings
-from service.worker.mlp import MlpBackend
+from ridgeline.search.spec import Objective, Penalty
+from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings
+from ridgeline.service.report import plain_console
+from ridgeline.service.settings import Settings
+from ridgeline.service.worker.mlp import MlpBackend
 
 if TYPE_CHECKING:
-    from search.engine.admission import Measurement
-    from search.engine.program import Form
+    from ridgeline.search.engine.admission import Measurement
+    from ridgeline.search.engine.program import Form
 
 BATCH_SIZES = (16, 256)
 MAX_WIDTH = 64
@@ -30,10 +30,10 @@ def print_profile(device: str | None, settings: Settings) -> None:
     Raises:
         ValueError: there is no such device here.
     """
-    from search.engine import LaneOptions
-    from search.engine.admission import WIDTHS, best_width, measure
-    from search.engine.spec import StepSpec
-    from search.tasks.training import RunInput, Trainer
+    from ridgeline.search.engine import LaneOptions
+    from ridgeline.search.engine.admission import WIDTHS, best_width, measure
+    from ridgeline.search.engine.spec import StepSpec
+    from ridgeline.search.tasks.training import RunInput, Trainer
 
     name = device or MlpBackend().devices()[0]
     trainer = Trainer(settings.data_root, name, LaneOptions(compile=False))

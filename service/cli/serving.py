@@ -13,20 +13,20 @@ from typing import Annotated
 
 import typer
 
-from service import logs, processes
-from service.cli.environment import (
+from ridgeline.service import logs, processes
+from ridgeline.service.cli.environment import (
     load_settings,
     open_database,
     read_token,
     service_url,
 )
-from service.cli.options import DataRootOption, DieWithParentOption, PortOption
-from service.cli.problems import Problem, file_problems
-from service.cli.sockets import listen
-from service.cli.tokens import ensure_token_file
-from service.client import ApiError, Client, Unreachable
-from service.files import own_folder
-from service.settings import MAX_PACK_WIDTH, Settings
+from ridgeline.service.cli.options import DataRootOption, DieWithParentOption, PortOption
+from ridgeline.service.cli.problems import Problem, file_problems, needs_torch
+from ridgeline.service.cli.sockets import listen
+from ridgeline.service.cli.tokens import ensure_token_file
+from ridgeline.service.client import ApiError, Client, Unreachable
+from ridgeline.service.files import own_folder
+from ridgeline.service.settings import MAX_PACK_WIDTH, Settings
 
 _GRACEFUL_SHUTDOWN_SECONDS = 5
 
@@ -48,9 +48,9 @@ def serve(
     settings = load_settings(host=host, port=port)
     import uvicorn
 
-    from service.api.app import create_app
-    from service.api.auth import UnsafeBinding, check_binding
-    from service.api.connections import Connection
+    from ridgeline.service.api.app import create_app
+    from ridgeline.service.api.auth import UnsafeBinding, check_binding
+    from ridgeline.service.api.connections import Connection
 
     logs.set_up(settings.log_format)
     with ExitStack() as stack:
@@ -132,8 +132,9 @@ def worker(
     settings = load_settings(
         data_root=data_root, pack_width=width, compile=False if no_compile else None
     )
+    needs_torch()
     if profile:
-        from service.cli.profile import print_profile
+        from ridgeline.service.cli.profile import print_profile
 
         try:
             print_profile(device[0] if device else None, settings)
@@ -141,7 +142,7 @@ def worker(
             raise Problem(str(exc)) from exc
         return
     token = read_token() or (_own_token(settings) if token_from_database else None)
-    from service.worker.agent import run_worker
+    from ridgeline.service.worker.agent import run_worker
 
     logs.set_up(settings.log_format)
     status = run_worker(
@@ -174,7 +175,7 @@ def migrate() -> None:
             for scope in ("admin", "worker"):
                 ensure_token_file(store, Path(token_dir, f"{scope}.token"), scope, [scope])
         if settings.dashboard_database_url is not None:
-            from service.store.roles import grant_reading
+            from ridgeline.service.store.roles import grant_reading
 
             grant_reading(store.url, settings.dashboard_database_url)
     typer.echo("The database is ready.")

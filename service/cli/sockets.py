@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from service.cli.problems import file_problems
+from ridgeline.service.cli.problems import file_problems
 
 _BACKLOG = 2_048
 

@@ -10,16 +10,16 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from search.spec import StudyName
-from service import report
-from service.cli.environment import open_client
-from service.cli.follow import follow as follow_studies
-from service.cli.problems import Problem, file_problems, input_problems
-from service.cli.study_file import parse_changes, parse_config, post_study
-from service.client import Client
-from service.lifecycle import OPEN_STUDY, FailReason, StudyState, TrialState
-from service.resources import Study
-from service.texts import printable
+from ridgeline.search.spec import StudyName
+from ridgeline.service import report
+from ridgeline.service.cli.environment import open_client
+from ridgeline.service.cli.follow import follow as follow_studies
+from ridgeline.service.cli.problems import Problem, file_problems, input_problems
+from ridgeline.service.cli.study_file import parse_changes, parse_config, post_study
+from ridgeline.service.client import Client
+from ridgeline.service.lifecycle import OPEN_STUDY, FailReason, StudyState, TrialState
+from ridgeline.service.resources import Study
+from ridgeline.service.texts import printable
 
 NUM_BEST_SHOWN = 10
 

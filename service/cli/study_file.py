@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from search.space import Config
-from search.spec import InvalidSpec, StudyName, StudySpec, parse_spec
-from service.cli.problems import Problem, file_problems, input_problems
-from service.client import ApiError, Client
-from service.resources import Study
+from ridgeline.search.space import Config
+from ridgeline.search.spec import InvalidSpec, StudyName, StudySpec, parse_spec
+from ridgeline.service.cli.problems import Problem, file_problems, input_problems
+from ridgeline.service.client import ApiError, Client
+from ridgeline.service.resources import Study
 
 MAX_FILE_BYTES = 2**20
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service import processes
-from service.cli.problems import Problem
-from service.files import without_links
-from service.texts import printable
+from ridgeline.service import processes
+from ridgeline.service.cli.problems import Problem
+from ridgeline.service.files import without_links
+from ridgeline.service.texts import printable
 
 POLL_SECONDS = 0.1
 STABLE_SECONDS = 60.0

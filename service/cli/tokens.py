@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from service.cli.environment import load_settings, open_database
-from service.cli.help_text import Command
-from service.cli.problems import OneLineErrors, file_problems, input_problems
-from service.errors import Unauthenticated
-from service.files import without_links
-from service.protocol import MAX_NOTE_CHARACTERS
-from service.report import plain_console
-from service.resources import TokenRequest
-from service.texts import printable
+from ridgeline.service.cli.environment import load_settings, open_database
+from ridgeline.service.cli.help_text import Command
+from ridgeline.service.cli.problems import OneLineErrors, file_problems, input_problems
+from ridgeline.service.errors import Unauthenticated
+from ridgeline.service.files import without_links
+from ridgeline.service.protocol import MAX_NOTE_CHARACTERS
+from ridgeline.service.report import plain_console
+from ridgeline.service.resources import TokenRequest
+from ridgeline.service.texts import printable
 
 if TYPE_CHECKING:
-    from service.store.session import Store
+    from ridgeline.service.store.session import Store
 
 _OPTIONS = {"name": "NAME", "note": "--note"}
 
@@ -45,7 +45,7 @@ def create(
 
     From the first token on, the service answers nobody without one.
     """
-    from service import tokens
+    from ridgeline.service import tokens
 
     with input_problems(lambda field: _OPTIONS.get(field, "--scope")):
         request = TokenRequest.model_validate({"name": name, "scopes": scope, "note": note})
@@ -57,7 +57,7 @@ def create(
 @app.command("list", cls=Command)
 def list_tokens() -> None:
     """List the tokens, oldest first, without their secrets; times are UTC."""
-    from service import tokens
+    from ridgeline.service import tokens
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("id", "name", "scopes", "created", "state", "note"):
@@ -83,7 +83,7 @@ def revoke(
     id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `list` shows it.")],
 ) -> None:
     """Revoke a token; it is refused from now on."""
-    from service import tokens
+    from ridgeline.service import tokens
 
     with open_database(load_settings()) as store, store.transaction() as tx:
         tokens.revoke(tx, id)
@@ -99,7 +99,7 @@ def ensure_token_file(store: Store, path: Path, name: str, scopes: Sequence[str]
 
     A file whose token the database knows is left alone, so this may be repeated.
     """
-    from service import tokens
+    from ridgeline.service import tokens
 
     with file_problems(f"write {path}"), store.transaction() as tx:
         try:

@@ -13,15 +13,15 @@ from typing import Annotated
 
 import typer
 
-from service import processes
-from service.cli.environment import DEFAULT_URL, load_settings, own_command
-from service.cli.options import DataRootOption, DieWithParentOption, PortOption
-from service.cli.problems import Problem, complain, file_problems
-from service.cli.sockets import listen
-from service.cli.supervisor import Part, Supervisor
-from service.client import Client
-from service.files import own_folder, without_links
-from service.settings import Settings
+from ridgeline.service import processes
+from ridgeline.service.cli.environment import DEFAULT_URL, load_settings, own_command
+from ridgeline.service.cli.options import DataRootOption, DieWithParentOption, PortOption
+from ridgeline.service.cli.problems import Problem, complain, file_problems, needs_torch
+from ridgeline.service.cli.sockets import listen
+from ridgeline.service.cli.supervisor import Part, Supervisor
+from ridgeline.service.client import Client
+from ridgeline.service.files import own_folder, without_links
+from ridgeline.service.settings import Settings
 
 DIE_GRACE_SECONDS = 30.0
 """Time to end in order, where the parent that started this is gone: see `Supervisor`."""
@@ -48,6 +48,8 @@ def up(
     if die_with_parent:
         processes.watch_parent(grace_seconds=DIE_GRACE_SECONDS)
     settings = load_settings(port=port, home=home, data_root=data_root, host="127.0.0.1")
+    if not no_worker:
+        needs_torch()
     with ExitStack() as stack:
         stack.enter_context(sole_user(settings.home))
         listener = stack.enter_context(listen(settings.host, settings.port))
@@ -134,12 +136,12 @@ def _part_environment(settings: Settings, url: str, socket: Path | None) -> dict
 def _part(
     name: str, settings: Settings, env: dict[str, str], *args: str, fds: Sequence[int] = ()
 ) -> Part:
-    command = [sys.executable, "-P", "-m", "service.cli", *args, "--die-with-parent"]
+    command = [sys.executable, "-P", "-m", "ridgeline.service.cli", *args, "--die-with-parent"]
     return Part(name, command, env, settings.home / "logs" / f"{name}.log", fds, bool(fds))
 
 
 def _dashboard_part(settings: Settings, env: dict[str, str]) -> Part:
-    command = [sys.executable, "-P", "-m", "service.dashboard", "--die-with-parent"]
+    command = [sys.executable, "-P", "-m", "ridgeline.service.dashboard", "--die-with-parent"]
     return Part("dashboard", command, env, settings.home / "logs" / "dashboard.log")
 
 

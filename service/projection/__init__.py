@@ -30,13 +30,13 @@ from typing import Any
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, and_, select, update
 
-from service.projection.comparing import differences
-from service.projection.noticing import STUDY_COLUMNS, CopyChanged, check_study
-from service.projection.optuna_tables import STUDIES
-from service.projection.study import delete_copy, delete_rows, forget_copy, write_study
-from service.projection.trials import write_trials
-from service.store.studies import SPEC_TEXT, parsed_spec
-from service.store.tables import studies
+from ridgeline.service.projection.comparing import differences
+from ridgeline.service.projection.noticing import STUDY_COLUMNS, CopyChanged, check_study
+from ridgeline.service.projection.optuna_tables import STUDIES
+from ridgeline.service.projection.study import delete_copy, delete_rows, forget_copy, write_study
+from ridgeline.service.projection.trials import write_trials
+from ridgeline.service.store.studies import SPEC_TEXT, parsed_spec
+from ridgeline.service.store.tables import studies
 
 log = logging.getLogger(__name__)
 

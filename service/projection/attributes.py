@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from service.lifecycle import RunState
+from ridgeline.service.lifecycle import RunState
 
 _MAX_ERROR_CHARACTERS = 1_000
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, exists, select
 
-from search.spec import StudySpec
-from service.lifecycle import OPEN_TRIAL
-from service.projection.optuna_tables import (
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.lifecycle import OPEN_TRIAL
+from ridgeline.service.projection.optuna_tables import (
     DIRECTIONS,
     PARAMS,
     STEPS,
@@ -21,9 +21,9 @@ from service.projection.optuna_tables import (
     VALUES,
     attribute_rows,
 )
-from service.projection.steps import last_step, step_rows
-from service.projection.study import direction, system_attributes, user_attributes
-from service.projection.trials import (
+from ridgeline.service.projection.steps import last_step, step_rows
+from ridgeline.service.projection.study import direction, system_attributes, user_attributes
+from ridgeline.service.projection.trials import (
     changed_trials,
     param_rows,
     runs_of,
@@ -31,8 +31,8 @@ from service.projection.trials import (
     trial_attribute_rows,
     value_rows,
 )
-from service.store.bulk import one_of
-from service.store.tables import trials
+from ridgeline.service.store.bulk import one_of
+from ridgeline.service.store.tables import trials
 
 _KEYS = {
     DIRECTIONS: ("objective",),

@@ -13,10 +13,10 @@ from typing import Any
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy import Row, Table, func, select
 
-from search.optuna_space import to_optuna
-from search.spec import StudySpec
-from service.projection.attributes import origin_attributes
-from service.projection.optuna_tables import (
+from ridgeline.search.optuna_space import to_optuna
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.projection.attributes import origin_attributes
+from ridgeline.service.projection.optuna_tables import (
     DIRECTIONS,
     PARAMS,
     STUDIES,
@@ -25,8 +25,8 @@ from service.projection.optuna_tables import (
     VALUES,
     naive_utc,
 )
-from service.projection.study import direction
-from service.store.tables import studies, trials
+from ridgeline.service.projection.study import direction
+from ridgeline.service.store.tables import studies, trials
 
 
 class CopyChanged(Exception):

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, delete, select
 
-from service.lifecycle import OPEN_RUN
-from service.projection.attributes import mean
-from service.projection.optuna_tables import STEPS, stored_step_value
-from service.store.bulk import insert_rows, numbers_parameters, numbers_table
-from service.store.tables import reports, runs
+from ridgeline.service.lifecycle import OPEN_RUN
+from ridgeline.service.projection.attributes import mean
+from ridgeline.service.projection.optuna_tables import STEPS, stored_step_value
+from ridgeline.service.store.bulk import insert_rows, numbers_parameters, numbers_table
+from ridgeline.service.store.tables import reports, runs
 
 
 def span_to_write(

@@ -10,10 +10,10 @@ from optuna.study import StudyDirection
 from sqlalchemy import Connection, Row, Table, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from search.ranges import FloatParameter, IntParameter, number_text
-from search.space import ValuesParameter
-from search.spec import StudySpec
-from service.projection.optuna_tables import (
+from ridgeline.search.ranges import FloatParameter, IntParameter, number_text
+from ridgeline.search.space import ValuesParameter
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.projection.optuna_tables import (
     DIRECTIONS,
     HEARTBEATS,
     PARAMS,
@@ -27,9 +27,9 @@ from service.projection.optuna_tables import (
     VALUES,
     attribute_rows,
 )
-from service.store.bulk import upsert_rows
-from service.store.ids import next_id
-from service.store.tables import deleted_studies, studies, trials
+from ridgeline.service.store.bulk import upsert_rows
+from ridgeline.service.store.ids import next_id
+from ridgeline.service.store.tables import deleted_studies, studies, trials
 
 # Names and size that optuna 5.0 (study.py) and optuna-dashboard 0.21 (_note.py) read.
 _METRIC_NAMES = "study:metric_names"

@@ -10,12 +10,12 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy import Connection, Row, func, insert, or_, select
 
-from search.optuna_space import distributions, to_optuna
-from search.spec import StudySpec
-from service.lifecycle import OPEN_TRIAL
-from service.projection.attributes import origin_attributes, result_attributes
-from service.projection.noticing import TRIAL_COLUMNS, check_trial
-from service.projection.optuna_tables import (
+from ridgeline.search.optuna_space import distributions, to_optuna
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.lifecycle import OPEN_TRIAL
+from ridgeline.service.projection.attributes import origin_attributes, result_attributes
+from ridgeline.service.projection.noticing import TRIAL_COLUMNS, check_trial
+from ridgeline.service.projection.optuna_tables import (
     PARAMS,
     STEPS,
     TRIAL_USER_ATTRS,
@@ -25,9 +25,9 @@ from service.projection.optuna_tables import (
     naive_utc,
     stored_value,
 )
-from service.projection.steps import span_to_write, write_steps
-from service.store.bulk import OLD, insert_rows, one_of, update_rows
-from service.store.tables import reports, runs, trials
+from ridgeline.service.projection.steps import span_to_write, write_steps
+from ridgeline.service.store.bulk import OLD, insert_rows, one_of, update_rows
+from ridgeline.service.store.tables import reports, runs, trials
 
 CHUNK = 500
 """Trials written at once: bounds memory and the number of values in one statement."""

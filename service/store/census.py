@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from service.lifecycle import OPEN_STUDY, RunState, StudyState
-from service.store.tables import runs, studies, workers
+from ridgeline.service.lifecycle import OPEN_STUDY, RunState, StudyState
+from ridgeline.service.store.tables import runs, studies, workers
 
 
 class StudiesInState(NamedTuple):

@@ -26,8 +26,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from service.findings import BY_HAND, Check, Finding
-from service.lifecycle import (
+from ridgeline.service.findings import BY_HAND, Check, Finding
+from ridgeline.service.lifecycle import (
     OPEN_RUN,
     OPEN_STUDY,
     OPEN_TRIAL,
@@ -35,9 +35,9 @@ from service.lifecycle import (
     RunState,
     TrialState,
 )
-from service.store.bulk import one_of
-from service.store.rows import StudyRow
-from service.store.tables import reports, runs, studies, trials, workers
+from ridgeline.service.store.bulk import one_of
+from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.tables import reports, runs, studies, trials, workers
 
 _STUDY: ColumnElement[int] = bindparam("study", type_=BigInteger)
 _GRACE: ColumnElement[float] = bindparam("grace", type_=Float(53))

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from service.files import without_links
+from ridgeline.service.files import without_links
 
 NUM_KEPT = 3
 """Older copies are deleted when another one is made."""

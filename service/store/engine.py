@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from service.errors import InvalidInput
+from ridgeline.service.errors import InvalidInput
 
 READ_ONLY = "rl_read_only"
 """Execution option of connections that will not write."""

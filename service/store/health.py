@@ -11,9 +11,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DatabaseError
 
-from service.findings import Check, Finding
-from service.store.migrate import VERSION_TABLE, is_ours
-from service.store.tables import deleted_studies, idempotency_keys, metadata, studies, tokens
+from ridgeline.service.findings import Check, Finding
+from ridgeline.service.store.migrate import VERSION_TABLE, is_ours
+from ridgeline.service.store.tables import (
+    deleted_studies,
+    idempotency_keys,
+    metadata,
+    studies,
+    tokens,
+)
 
 _RESTORE = "Stop the service, keep a copy of the database, and go back to a backup."
 FILE, SCHEMA = "database-file", "schema"

@@ -6,13 +6,13 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from search.history import History, TrialStatus
-from search.spec import StudySpec
-from service.lifecycle import OPEN_TRIAL
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.lifecycle import OPEN_TRIAL
 
 if TYPE_CHECKING:
-    from service.store.rows import StudyRow, TrialRow
-    from service.store.trials import Trials
+    from ridgeline.service.store.rows import StudyRow, TrialRow
+    from ridgeline.service.store.trials import Trials
 
 _MAX_STUDIES = 64
 

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from service.errors import RequestInFlight
-from service.store.tables import idempotency_keys
+from ridgeline.service.errors import RequestInFlight
+from ridgeline.service.store.tables import idempotency_keys
 
 KEEP_SECONDS = 24 * 3_600
 """A key is remembered for a day: longer than any client goes on repeating a request."""

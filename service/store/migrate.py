@@ -20,11 +20,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, insert, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 
-from service.errors import Conflict, Unavailable
-from service.files import own_folder, without_links
-from service.store.copies import copies, keep_copy
-from service.store.engine import open_engine, sqlite_file
-from service.store.tables import upgrades
+from ridgeline.service.errors import Conflict, Unavailable
+from ridgeline.service.files import own_folder, without_links
+from ridgeline.service.store.copies import copies, keep_copy
+from ridgeline.service.store.engine import open_engine, sqlite_file
+from ridgeline.service.store.tables import upgrades
 
 VERSION_TABLE = "rl_alembic_version"
 _ADVISORY_LOCK = 0x5269_6467_656C_696E  # "Ridgelin": any number that nobody else uses

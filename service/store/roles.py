@@ -7,8 +7,8 @@ from psycopg import sql
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from service.errors import InvalidInput
-from service.store.engine import open_engine, parse_url
+from ridgeline.service.errors import InvalidInput
+from ridgeline.service.store.engine import open_engine, parse_url
 
 _SETTING = "RIDGELINE_DASHBOARD_DATABASE_URL"
 _ADVISORY_LOCK = 0x5269_6467_526F_6C65  # "RidgRole": any number that nobody else uses

@@ -8,7 +8,7 @@ import shutil
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 
-from service.store.engine import sqlite_file
+from ridgeline.service.store.engine import sqlite_file
 
 MIN_FREE_BYTES = 32 * 2**20
 """Less room than this beside an SQLite file: its log of a few large calls would not fit."""

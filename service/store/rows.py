@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from search.space import Config
-from search.spec import StudySpec
-from service.lifecycle import FailReason, RunState, StudyState, TrialState
+from ridgeline.search.space import Config
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
 
 
 class TrialRow(NamedTuple):

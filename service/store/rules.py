@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from search.pruners import Curve, Pruner, standings
-from search.spec import StudySpec
-from service.lifecycle import RunState
+from ridgeline.search.pruners import Curve, Pruner, standings
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.lifecycle import RunState
 
 if TYPE_CHECKING:
-    from service.store.rows import RunRow, StudyRow
-    from service.store.runs import Runs
+    from ridgeline.service.store.rows import RunRow, StudyRow
+    from ridgeline.service.store.runs import Runs
 
 _MAX_STUDIES = 64
 

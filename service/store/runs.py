@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, select, update
 
-from service.lifecycle import OPEN_RUN, FailReason, RunState, TrialState
-from service.store.bulk import OLD, insert_rows, one_of, update_rows
-from service.store.ids import next_id
-from service.store.rows import RunOfTrial, RunRow
-from service.store.tables import deleted_studies, reports, runs, trials
+from ridgeline.service.lifecycle import OPEN_RUN, FailReason, RunState, TrialState
+from ridgeline.service.store.bulk import OLD, insert_rows, one_of, update_rows
+from ridgeline.service.store.ids import next_id
+from ridgeline.service.store.rows import RunOfTrial, RunRow
+from ridgeline.service.store.tables import deleted_studies, reports, runs, trials
 
 _COLUMNS = [runs.c[name] for name in RunRow._fields]
 

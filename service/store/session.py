@@ -16,25 +16,25 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from service import logs, metrics
-from service.clock import Clock
-from service.errors import Unavailable
-from service.store.census import Census
-from service.store.engine import (
+from ridgeline.service import logs, metrics
+from ridgeline.service.clock import Clock
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.store.census import Census
+from ridgeline.service.store.engine import (
     BUSY_TIMEOUT_SECONDS,
     READ_ONLY,
     open_engine,
     open_turn_engine,
 )
-from service.store.histories import Histories
-from service.store.idempotency import IdempotencyKeys
-from service.store.rules import RulesBook
-from service.store.runs import Runs
-from service.store.studies import Studies
-from service.store.tokens import Tokens
-from service.store.trials import Trials
-from service.store.turns import Turns
-from service.store.workers import Workers
+from ridgeline.service.store.histories import Histories
+from ridgeline.service.store.idempotency import IdempotencyKeys
+from ridgeline.service.store.rules import RulesBook
+from ridgeline.service.store.runs import Runs
+from ridgeline.service.store.studies import Studies
+from ridgeline.service.store.tokens import Tokens
+from ridgeline.service.store.trials import Trials
+from ridgeline.service.store.turns import Turns
+from ridgeline.service.store.workers import Workers
 
 log = logging.getLogger(__name__)
 

@@ -23,13 +23,27 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from search.spec import StudySpec
-from service import metrics
-from service.errors import Conflict, NotFound
-from service.lifecycle import OPEN_RUN, OPEN_STUDY, SERVABLE_STUDY, RunState, StudyState, TrialState
-from service.store.ids import next_id
-from service.store.rows import StudyRow
-from service.store.tables import artifacts, deleted_studies, reports, runs, studies, trials
+from ridgeline.search.spec import StudySpec
+from ridgeline.service import metrics
+from ridgeline.service.errors import Conflict, NotFound
+from ridgeline.service.lifecycle import (
+    OPEN_RUN,
+    OPEN_STUDY,
+    SERVABLE_STUDY,
+    RunState,
+    StudyState,
+    TrialState,
+)
+from ridgeline.service.store.ids import next_id
+from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.tables import (
+    artifacts,
+    deleted_studies,
+    reports,
+    runs,
+    studies,
+    trials,
+)
 
 SPEC_TEXT = cast(studies.c.spec, Text).label("spec")
 """The spec as it is stored, for `parsed_spec`."""

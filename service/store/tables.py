@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-from service.lifecycle import FailReason, RunState, StudyState, TrialState
+from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
 
 metadata = MetaData(
     naming_convention={

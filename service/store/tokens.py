@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
-from service.store.tables import tokens
+from ridgeline.service.store.tables import tokens
 
 
 class Tokens:

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from service.lifecycle import OPEN_TRIAL, FailReason, TrialState
-from service.store.bulk import OLD, insert_rows, one_of, update_rows
-from service.store.rows import TrialRow
-from service.store.tables import trials
+from ridgeline.service.lifecycle import OPEN_TRIAL, FailReason, TrialState
+from ridgeline.service.store.bulk import OLD, insert_rows, one_of, update_rows
+from ridgeline.service.store.rows import TrialRow
+from ridgeline.service.store.tables import trials
 
 _COLUMNS = [trials.c[name] for name in TrialRow._fields]
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
-from service import metrics
-from service.errors import Unavailable
+from ridgeline.service import metrics
+from ridgeline.service.errors import Unavailable
 
 
 class Turns:

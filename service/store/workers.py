@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from service.store.rows import WorkerRow
-from service.store.tables import workers
+from ridgeline.service.store.rows import WorkerRow
+from ridgeline.service.store.tables import workers
 
 _COLUMNS = [column for column in workers.c if column.name != "owner"]
 

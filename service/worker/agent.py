@@ -22,20 +22,20 @@ from pathlib import Path
 from queue import SimpleQueue
 from random import Random
 
-from search.scratch import sweep
-from service.client import Client
-from service.logs import LogFormat
-from service.protocol import DatasetInfo
-from service.worker.api import Api, CallFailed, HttpApi
-from service.worker.cache import cache_folder
-from service.worker.child import SCRATCH_PREFIX
-from service.worker.folders import WatchedFolders
-from service.worker.holdings import Holdings
-from service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
-from service.worker.mlp import MlpBackend
-from service.worker.process import DeviceProcess
-from service.worker.session import Answer, Call, Register, Session
-from service.worker.training import Backend, DeviceSpec
+from ridgeline.search.scratch import sweep
+from ridgeline.service.client import Client
+from ridgeline.service.logs import LogFormat
+from ridgeline.service.protocol import DatasetInfo
+from ridgeline.service.worker.api import Api, CallFailed, HttpApi
+from ridgeline.service.worker.cache import cache_folder
+from ridgeline.service.worker.child import SCRATCH_PREFIX
+from ridgeline.service.worker.folders import WatchedFolders
+from ridgeline.service.worker.holdings import Holdings
+from ridgeline.service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
+from ridgeline.service.worker.mlp import MlpBackend
+from ridgeline.service.worker.process import DeviceProcess
+from ridgeline.service.worker.session import Answer, Call, Register, Session
+from ridgeline.service.worker.training import Backend, DeviceSpec
 
 HANG_UP_SECONDS = 2.0
 """How long device processes have to end when the worker leaves; then they are killed."""

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from service.client import ApiError, Client, Unreachable
-from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
+from ridgeline.service.client import ApiError, Client, Unreachable
+from ridgeline.service.protocol import (
+    SyncRequest,
+    SyncResponse,
+    WorkerRegistered,
+    WorkerRegistration,
+)
 
 
 class CallFailed(Exception):

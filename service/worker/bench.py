@@ -11,10 +11,19 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from search.events import Began, Event, Failed, HandedBack, NeverTrains, Outcome, Over, Reported
-from service import logs
-from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
-from service.worker.messages import (
+from ridgeline.search.events import (
+    Began,
+    Event,
+    Failed,
+    HandedBack,
+    NeverTrains,
+    Outcome,
+    Over,
+    Reported,
+)
+from ridgeline.service import logs
+from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, StudyRules
+from ridgeline.service.worker.messages import (
     FromDevice,
     Idle,
     Key,
@@ -26,8 +35,8 @@ from service.worker.messages import (
     ToDevice,
     key_of,
 )
-from service.worker.shares import Shares
-from service.worker.training import Trainer
+from ridgeline.service.worker.shares import Shares
+from ridgeline.service.worker.training import Trainer
 
 LOG_LINES = 100
 MAX_ERROR = 2_000

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from service.files import own_folder
+from ridgeline.service.files import own_folder
 
 _log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from multiprocessing import resource_tracker
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from search.scratch import ScratchFolder
-from service.worker.device import main
-from service.worker.messages import FromDevice, ToDevice
-from service.worker.training import Backend, DeviceSpec
+from ridgeline.search.scratch import ScratchFolder
+from ridgeline.service.worker.device import main
+from ridgeline.service.worker.messages import FromDevice, ToDevice
+from ridgeline.service.worker.training import Backend, DeviceSpec
 
 SCRATCH_PREFIX = "ridgeline-device-"
 """Of the folders for the temporary files of device processes."""

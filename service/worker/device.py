@@ -18,13 +18,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from service import logs
-from service.processes import signal_at_parents_death
-from service.protocol import DeviceInfo
-from service.worker.bench import Bench, LogTail, error_text
-from service.worker.messages import CannotStart, FromDevice, Hello, Survey, ToDevice
-from service.worker.pulse import Pulse
-from service.worker.training import Backend, DeviceSpec, Trainer
+from ridgeline.service import logs
+from ridgeline.service.processes import signal_at_parents_death
+from ridgeline.service.protocol import DeviceInfo
+from ridgeline.service.worker.bench import Bench, LogTail, error_text
+from ridgeline.service.worker.messages import CannotStart, FromDevice, Hello, Survey, ToDevice
+from ridgeline.service.worker.pulse import Pulse
+from ridgeline.service.worker.training import Backend, DeviceSpec, Trainer
 
 CPU_NICENESS = 10
 """Training takes every core; the api, which may run beside it, needs little but at once."""
@@ -111,7 +111,9 @@ def _set_up_logging(spec: DeviceSpec) -> LogTail:
     # Of libraries only what is wrong; of the engine also what takes long.
     logs.set_up(
         spec.log_format,
-        keep=lambda record: record.levelno >= logging.WARNING or record.name.startswith("search."),
+        keep=lambda record: (
+            record.levelno >= logging.WARNING or record.name.startswith("ridgeline.search.")
+        ),
     )
     tail = LogTail()
     logging.getLogger().addHandler(tail)

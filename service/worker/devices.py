@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.protocol import DeviceInfo, RunOrder, StudyRules
-from service.worker.limits import Limits
-from service.worker.messages import Beat, Key, key_of
-from service.worker.shares import Shares
+from ridgeline.service.protocol import DeviceInfo, RunOrder, StudyRules
+from ridgeline.service.worker.limits import Limits
+from ridgeline.service.worker.messages import Beat, Key, key_of
+from ridgeline.service.worker.shares import Shares
 
 STOP_GRACE_SECONDS = 30.0
 """How long a device may go on with a run that it was told to stop, before it is started anew."""

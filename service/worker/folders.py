@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from search.tasks.datasets import DataRoot
-from service.protocol import DatasetInfo
-from service.repeating import Repeater
+from ridgeline.search.tasks.datasets import DataRoot
+from ridgeline.service.protocol import DatasetInfo
+from ridgeline.service.repeating import Repeater
 
 LOOK_SECONDS = 10.0
 

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from service import logs
-from service.protocol import (
+from ridgeline.service import logs
+from ridgeline.service.protocol import (
     DeviceInfo,
     RunEnded,
     RunHeld,
@@ -22,9 +22,9 @@ from service.protocol import (
     SyncRequest,
     SyncResponse,
 )
-from service.worker.devices import Device, Port, num_places
-from service.worker.limits import Limits
-from service.worker.messages import (
+from ridgeline.service.worker.devices import Device, Port, num_places
+from ridgeline.service.worker.limits import Limits
+from ridgeline.service.worker.messages import (
     Beat,
     CannotStart,
     DeviceEvent,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection
 
-from service.worker.messages import Key
+from ridgeline.service.worker.messages import Key
 
 MAX_REMEMBERED = 10_000
 """Runs; past it the oldest are forgotten, and if guilty are found once more."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.protocol import (
+from ridgeline.service.protocol import (
     DatasetInfo,
     DeviceInfo,
     RunEnded,

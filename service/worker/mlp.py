@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
-from search.events import Event
-from service.protocol import DatasetInfo, RunOrder, StudyRules
-from service.worker.messages import Key, key_of
-from service.worker.training import DeviceSpec, Trainer
+from ridgeline.search.events import Event
+from ridgeline.service.protocol import DatasetInfo, RunOrder, StudyRules
+from ridgeline.service.worker.messages import Key, key_of
+from ridgeline.service.worker.training import DeviceSpec, Trainer
 
 if TYPE_CHECKING:
-    from search.tasks.training import RunInput
+    from ridgeline.search.tasks.training import RunInput
 
 
 class MlpBackend:
@@ -26,7 +26,7 @@ class MlpBackend:
         return ("cpu:0",)
 
     def datasets(self) -> tuple[DatasetInfo, ...]:
-        from search.tasks.datasets import built_in_cards
+        from ridgeline.search.tasks.datasets import built_in_cards
 
         return tuple(DatasetInfo(**asdict(card)) for card in built_in_cards())
 
@@ -38,8 +38,8 @@ class MlpTrainer:
     """The trainer of the task mlp, told what to do by orders."""
 
     def __init__(self, device: str, spec: DeviceSpec) -> None:
-        from search.engine import LaneOptions
-        from search.tasks.training import Trainer
+        from ridgeline.search.engine import LaneOptions
+        from ridgeline.search.tasks.training import Trainer
 
         options = LaneOptions(
             width=spec.width, compile=spec.compile, cache=spec.cache, threads=spec.threads
@@ -70,7 +70,7 @@ class MlpTrainer:
         return self._trainer.remove(key)
 
     def set_rules(self, rules: StudyRules) -> None:
-        from search.engine import PruningRules
+        from ridgeline.search.engine import PruningRules
 
         self._trainer.set_rules(
             rules.study,
@@ -86,9 +86,9 @@ class MlpTrainer:
 
 
 def _run_input(order: RunOrder) -> RunInput:
-    from search.spec import EarlyStopping, Objective, Penalty
-    from search.tasks.settings import MlpSettings
-    from search.tasks.training import RunInput
+    from ridgeline.search.spec import EarlyStopping, Objective, Penalty
+    from ridgeline.search.tasks.settings import MlpSettings
+    from ridgeline.search.tasks.training import RunInput
 
     stopping = order.early_stopping
     return RunInput(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
 
-from service.protocol import RunOrder, StudyRules
-from service.worker.backoff import backoff_seconds
-from service.worker.child import Child
-from service.worker.devices import SLOW_SECONDS
-from service.worker.messages import (
+from ridgeline.service.protocol import RunOrder, StudyRules
+from ridgeline.service.worker.backoff import backoff_seconds
+from ridgeline.service.worker.child import Child
+from ridgeline.service.worker.devices import SLOW_SECONDS
+from ridgeline.service.worker.messages import (
     BEAT_SECONDS,
     DeviceEvent,
     Died,
@@ -21,7 +21,7 @@ from service.worker.messages import (
     Stop,
     ToDevice,
 )
-from service.worker.training import Backend, DeviceSpec
+from ridgeline.service.worker.training import Backend, DeviceSpec
 
 RESTART_CAP_SECONDS = 30.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from service.repeating import Repeater
-from service.worker.messages import BEAT_SECONDS, Beat, FromDevice, Key
+from ridgeline.service.repeating import Repeater
+from ridgeline.service.worker.messages import BEAT_SECONDS, Beat, FromDevice, Key
 
 
 class Pulse:

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from service import logs
-from service.protocol import (
+from ridgeline.service import logs
+from ridgeline.service.protocol import (
     DatasetInfo,
     SyncRequest,
     SyncResponse,
     WorkerRegistered,
     WorkerRegistration,
 )
-from service.worker.api import CallFailed
-from service.worker.backoff import backoff_seconds
-from service.worker.holdings import Holdings
+from ridgeline.service.worker.api import CallFailed
+from ridgeline.service.worker.backoff import backoff_seconds
+from ridgeline.service.worker.holdings import Holdings
 
 RETRY_CAP_SECONDS = 5.0
 """Well below the lease, so that an api that comes back finds its workers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from service.worker.messages import Key
+from ridgeline.service.worker.messages import Key
 
 
 class Shares:

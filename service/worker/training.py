@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from search.events import Event
-from service.logs import LogFormat
-from service.protocol import DatasetInfo, RunOrder, StudyRules
-from service.worker.messages import Key
+from ridgeline.search.events import Event
+from ridgeline.service.logs import LogFormat
+from ridgeline.service.protocol import DatasetInfo, RunOrder, StudyRules
+from ridgeline.service.worker.messages import Key
 
 
 @dataclass(frozen=True)

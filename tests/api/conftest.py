@@ -13,9 +13,9 @@ import pytest
 from fastapi import FastAPI
 from selenium import webdriver
 
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.browser import chromium
 from tests.api.calling import AsgiTransport
 

@@ -13,14 +13,14 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.api.connections import Connection
-from service.cli.sockets import listen
+from ridgeline.service.api.connections import Connection
+from ridgeline.service.cli.sockets import listen
 
 
 @contextmanager
 def dashboard_process(database_url: str, socket: Path) -> Iterator[subprocess.Popen[str]]:
-    """`python -m service.dashboard`; `wait_until_listening` returns when it can be called."""
-    command = [sys.executable, "-m", "service.dashboard", "--die-with-parent"]
+    """The process of the dashboard; `wait_until_listening` returns when it can be called."""
+    command = [sys.executable, "-m", "ridgeline.service.dashboard", "--die-with-parent"]
     process = subprocess.Popen(
         [*command, "--socket", str(socket), "--database-url", database_url],
         stdin=subprocess.PIPE,

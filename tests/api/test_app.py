@@ -11,12 +11,12 @@ from pathlib import Path
 import anyio.from_thread
 import pytest
 
-from service import workers
-from service.api import app as app_module
-from service.api.app import create_app, maintain
-from service.errors import Unavailable
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service import workers
+from ridgeline.service.api import app as app_module
+from ridgeline.service.api.app import create_app, maintain
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import SPEC, fields, ok, sqlite_only
 from tests.api.conftest import ClientOf
 from tests.conftest import ManualClock
@@ -25,7 +25,7 @@ from tests.tasks.idx_files import write_folder
 
 def test_the_api_imports_neither_torch_nor_sklearn() -> None:
     code = (
-        "import service.api.app, sys; "
+        "import ridgeline.service.api.app, sys; "
         "sys.exit(','.join({'torch', 'sklearn', 'optuna_dashboard'} & sys.modules.keys()) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,11 +9,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service import tokens
-from service.api import examples
-from service.api.auth import UnsafeBinding, check_binding
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service import tokens
+from ridgeline.service.api import examples
+from ridgeline.service.api.auth import UnsafeBinding, check_binding
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.api import bodies, connections
+from ridgeline.service.api import bodies, connections
 from tests.api.calling import problem, sqlite_only
 from tests.api.serving import serving
 

@@ -9,10 +9,10 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from service import tokens
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service import tokens
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.browser import log_in, needs_browser, shown
 from tests.api.calling import EXTERNAL, ok, sqlite_only
 from tests.api.serving import dashboard_process, serving, through, wait_until_listening

@@ -13,9 +13,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from sqlalchemy.engine import URL, make_url
 
-from service import dashboard, projection
-from service.store import migrate
-from service.store.engine import read_only
+from ridgeline.service import dashboard, projection
+from ridgeline.service.store import migrate
+from ridgeline.service.store.engine import read_only
 from tests.api.calling import EXTERNAL, ok
 from tests.api.serving import dashboard_process, through, wait_until_listening
 from tests.listening import doors
@@ -112,7 +112,7 @@ def test_what_is_wrong_is_told_on_one_line(
     with pytest.raises(SystemExit) as ended:
         dashboard.main(args)
     assert ended.value.code == 2
-    assert f"service.dashboard: error: {line}" in capsys.readouterr().err
+    assert f"ridgeline.service.dashboard: error: {line}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("migrated", [False, True])

@@ -17,10 +17,10 @@ from fastapi import FastAPI
 from optuna.storages import InMemoryStorage
 from optuna_dashboard import wsgi
 
-from service import tokens
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service import tokens
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import problem, sqlite_only
 from tests.api.conftest import ClientOf
 
@@ -220,7 +220,7 @@ def test_without_a_dashboard_it_says_how_to_start_one(
 ) -> None:
     client = client_of(create_app(settings, store))
     for path in PATHS:
-        assert "python -m service.dashboard" in problem(client.get(path), 404)["detail"]
+        assert "python -m ridgeline.service.dashboard" in problem(client.get(path), 404)["detail"]
 
 
 @sqlite_only

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service import tokens
-from service.store.session import Store
+from ridgeline.service import tokens
+from ridgeline.service.store.session import Store
 from tests.api.calling import ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
 from tests.api.routes import call, routes_of

@@ -12,11 +12,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service import tokens
-from service.api import events
-from service.api.auth import Caller
-from service.errors import Unavailable
-from service.store.session import Store, Transaction
+from ridgeline.service import tokens
+from ridgeline.service.api import events
+from ridgeline.service.api.auth import Caller
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.store.session import Store, Transaction
 from tests.api.calling import EXTERNAL, ok, sqlite_only
 
 EVERYBODY = Caller(None, frozenset(tokens.SCOPES))

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service import tokens
-from service.api import examples, external_examples
-from service.store.session import Store
+from ridgeline.service import tokens
+from ridgeline.service.api import examples, external_examples
+from ridgeline.service.store.session import Store
 from tests.api.calling import EXTERNAL, ok, problem
 from tests.api.conftest import ClientOf
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.errors import Unavailable
-from service.store.session import Store, Transaction
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.store.session import Store, Transaction
 from tests.api.calling import EXTERNAL, SPEC, ok, problem, sqlite_only
 from tests.api.routes import call, routes_of
 
@@ -235,11 +235,11 @@ def test_a_database_that_is_away_is_503(
 def test_a_database_that_is_not_migrated_is_not_ready(
     client: httpx.Client, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.migrate.is_current", lambda _url: False)
+    monkeypatch.setattr("ridgeline.service.store.migrate.is_current", lambda _url: False)
     assert "ridgeline migrate" in problem(client.get("/readyz"), 503)["detail"]
     monkeypatch.undo()
     ok(client.get("/readyz"))
-    monkeypatch.setattr("service.store.migrate.is_current", lambda _url: False)
+    monkeypatch.setattr("ridgeline.service.store.migrate.is_current", lambda _url: False)
     ok(client.get("/readyz"))
 
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service import projection, studies, tokens
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import Store, Transaction
+from ridgeline.service import projection, studies, tokens
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store, Transaction
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
 from tests.conftest import ManualClock

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.api import bodies, examples
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service.api import bodies, examples
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import SPEC, fields, ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
 

@@ -20,11 +20,11 @@ from fastapi import FastAPI
 from sqlalchemy import insert
 from sqlalchemy.engine import URL
 
-from service import logs, projection
-from service.errors import Unavailable
-from service.logs import JsonLines, LoggedLines, TextLines
-from service.store.session import DatabaseClock, Store
-from service.store.tables import studies
+from ridgeline.service import logs, projection
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.logs import JsonLines, LoggedLines, TextLines
+from ridgeline.service.store.session import DatabaseClock, Store
+from ridgeline.service.store.tables import studies
 from tests.api.calling import EXTERNAL, ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
 from tests.api.serving import dashboard_process, wait_until_listening
@@ -101,7 +101,7 @@ def test_a_line_names_what_it_is_about(client: httpx.Client, store: Store) -> No
     with logged(JsonLines()) as lines:
         ok(client.post(path, json=body, headers={"X-Request-Id": "r7"}))
     (line,) = [found for found in map(json.loads, lines) if found["level"] == "ERROR"]
-    assert line["logger"] == "service.store.session"
+    assert line["logger"] == "ridgeline.service.store.session"
     assert line["time"].endswith("+00:00")
     assert "Optuna's tables is behind" in line["message"]
     assert (line["request"], line["study"], line["trial"]) == ("r7", "x", "0")
@@ -206,7 +206,7 @@ def test_every_line_of_the_api_and_the_dashboard_is_json(
     monkeypatch.setenv("RIDGELINE_LOG_FORMAT", "json")
     monkeypatch.setenv("RIDGELINE_DATABASE_URL", url)
     with subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", "0"],
+        [sys.executable, "-m", "ridgeline.service.cli", "serve", "--port", "0"],
         stderr=subprocess.PIPE,
         text=True,
         env=dict(os.environ),

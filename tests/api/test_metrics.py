@@ -13,11 +13,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event, text
 
-from service import reporting, studies, workers
-from service.errors import StaleAttempt, Unavailable
-from service.external_protocol import CompleteRequest, SuggestRequest
-from service.store.session import Store
-from service.trials import suggest
+from ridgeline.service import reporting, studies, workers
+from ridgeline.service.errors import StaleAttempt, Unavailable
+from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest
+from ridgeline.service.store.session import Store
+from ridgeline.service.trials import suggest
 from tests.api.calling import EXTERNAL, ok, sqlite_only
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec
@@ -143,7 +143,7 @@ def test_what_is_not_committed_is_not_counted(
         rises(client, "trials_ended_total", 0, state="COMPLETE", reason=""),
         monkeypatch.context() as patch,
     ):
-        patch.setattr("service.store.studies.Studies.write_back", fail)
+        patch.setattr("ridgeline.service.store.studies.Studies.write_back", fail)
         with pytest.raises(Unavailable):
             worker.send(statement)
 

@@ -12,16 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
-from search.spec import parse_spec
-from service.api import examples, external_examples
-from service.external_protocol import (
+from ridgeline.search.spec import parse_spec
+from ridgeline.service.api import examples, external_examples
+from ridgeline.service.external_protocol import (
     CompleteRequest,
     ReportedTrial,
     ReportOutcomes,
     SuggestResponse,
 )
-from service.protocol import SyncResponse
-from service.resources import CloneRequest, Study, TrialWithHistory
+from ridgeline.service.protocol import SyncResponse
+from ridgeline.service.resources import CloneRequest, Study, TrialWithHistory
 from tests.api.calling import ok, sqlite_only
 
 pytestmark = sqlite_only

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service import tokens
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service import tokens
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import problem, sqlite_only
 from tests.api.conftest import ClientOf
 

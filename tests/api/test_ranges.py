@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api import examples
-from service.api.pages import next_page_token
-from service.protocol import MAX_INT_32
+from ridgeline.service.api import examples
+from ridgeline.service.api.pages import next_page_token
+from ridgeline.service.protocol import MAX_INT_32
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem
 
 TRIALS = "/v1/studies/x/trials"

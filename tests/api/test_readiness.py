@@ -11,11 +11,11 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import create_engine, event, text
 
-from service import projection
-from service.api.app import create_app
-from service.settings import Settings
-from service.store import migrate
-from service.store.session import Store
+from ridgeline.service import projection
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store import migrate
+from ridgeline.service.store.session import Store
 from tests.api.calling import ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
 from tests.conftest import ManualClock
@@ -84,7 +84,7 @@ def test_a_database_without_tables(
 
 @sqlite_only
 def test_a_disk_that_is_nearly_full(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.room.MIN_FREE_BYTES", 2**60)
+    monkeypatch.setattr("ridgeline.service.store.room.MIN_FREE_BYTES", 2**60)
     assert "MiB left" in failed(client)["storage"]
 
 

@@ -18,10 +18,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from service import studies, tokens
-from service.api import examples
-from service.errors import Unavailable
-from service.store.session import Store
+from ridgeline.service import studies, tokens
+from ridgeline.service.api import examples
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.store.session import Store
 from tests.api.browser import (
     PATIENCE_SECONDS,
     errors,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.fields import MAX_INT
-from service.api import strict_json
-from service.errors import InvalidInput
+from ridgeline.search.fields import MAX_INT
+from ridgeline.service.api import strict_json
+from ridgeline.service.errors import InvalidInput
 
 loads = partial(strict_json.loads, max_values=100_000)
 

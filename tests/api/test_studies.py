@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 from sqlalchemy.engine import make_url
 
-from service.api.app import create_app
-from service.dashboard import open_storage
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service.api.app import create_app
+from ridgeline.service.dashboard import open_storage
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem
 from tests.api.conftest import ClientOf
 from tests.conftest import ManualClock

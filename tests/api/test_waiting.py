@@ -10,10 +10,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service import workers
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service import workers
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import EXTERNAL, fields, ok
 from tests.api.conftest import ClientOf
 from tests.conftest import ManualClock

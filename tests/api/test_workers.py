@@ -8,10 +8,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.api import examples
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service.api import examples
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem
 from tests.api.conftest import ClientOf
 from tests.conftest import ManualClock

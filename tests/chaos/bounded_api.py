@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, event
 
-from service import cli
+from ridgeline.service import cli
 
 mark = Path(sys.argv[1])
 

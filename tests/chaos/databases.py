@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from service import projection
-from service.store import migrate
+from ridgeline.service import projection
+from ridgeline.service.store import migrate
 from tests.postgres import PostgresServer, postgres_data
 
 DATABASES = ("sqlite", "postgresql")

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.events import Event
-from service.worker import agent
-from service.worker.mlp import MlpBackend, MlpTrainer
-from service.worker.training import DeviceSpec
+from ridgeline.search.events import Event
+from ridgeline.service.worker import agent
+from ridgeline.service.worker.mlp import MlpBackend, MlpTrainer
+from ridgeline.service.worker.training import DeviceSpec
 
 
 class DeafTrainer(MlpTrainer):
@@ -44,7 +44,7 @@ class DeafBackend(MlpBackend):
 
 if __name__ == "__main__":  # device processes import this module too
     # By the name that device processes know it by.
-    from service import cli
+    from ridgeline.service import cli
     from tests.chaos.deaf_worker import DeafBackend as Backend
 
     num_left = int(sys.argv[1])

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from service import cli
-from service.api.idempotency import Once, Remember
-from service.store.session import Store, Transaction
+from ridgeline.service import cli
+from ridgeline.service.api.idempotency import Once, Remember
+from ridgeline.service.store.session import Store, Transaction
 
 subject, point, num_left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from service.store import engine
+from ridgeline.service.store import engine
 
 engine.BUSY_TIMEOUT_SECONDS = float(sys.argv[1])  # type: ignore[assignment]
 
-from service import cli  # noqa: E402  it takes the number as it is now
+from ridgeline.service import cli  # noqa: E402  it takes the number as it is now
 
 sys.argv[1:] = ["serve", *sys.argv[2:]]
 cli.main()

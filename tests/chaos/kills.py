@@ -17,7 +17,7 @@ PER_PART = 20
 
 DYING_API = "tests.chaos.dying_api"
 
-UP = ("-m", "service.cli", "up")
+UP = ("-m", "ridgeline.service.cli", "up")
 
 
 @campaign("kill-worker", target=200, num_workers=3)

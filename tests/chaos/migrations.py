@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from service.store import migrate
+from ridgeline.service.store import migrate
 from tests.chaos.by_hand import Crowd
 from tests.chaos.campaign import Tally, campaign
 from tests.chaos.program import Program
@@ -48,7 +48,7 @@ def migrate_twice(rig: Rig, random: Random, count: int) -> Tally:
 def _command(rig: Rig) -> str:
     """`ridgeline migrate`; what it says where it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "service.cli", "migrate"],
+        [sys.executable, "-m", "ridgeline.service.cli", "migrate"],
         cwd=ROOT,
         env=rig.deployment.env,
         capture_output=True,

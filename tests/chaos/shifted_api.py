@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from service import cli
-from service.store.session import DatabaseClock
+from ridgeline.service import cli
+from ridgeline.service.store.session import DatabaseClock
 
 path = Path(sys.argv[1])
 really_now = DatabaseClock.now

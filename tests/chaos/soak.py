@@ -22,7 +22,7 @@ from statistics import median
 from threading import Event, Thread
 from typing import Any
 
-from service.client import ApiError, Client, ClientError
+from ridgeline.service.client import ApiError, Client, ClientError
 from tests.chaos.campaign import Campaign, Tally
 from tests.chaos.pauses import end_worker
 from tests.chaos.processes import (
@@ -201,7 +201,7 @@ class _Soak:
 def _doctor(env: Mapping[str, str]) -> list[str]:
     """What `ridgeline doctor` finds wrong in the database."""
     done = subprocess.run(
-        [sys.executable, "-m", "service.cli", "doctor"],
+        [sys.executable, "-m", "ridgeline.service.cli", "doctor"],
         env={**env, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

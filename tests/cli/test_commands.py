@@ -13,11 +13,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from service.cli import app
-from service.cli.follow import follow
-from service.client import ApiError, Client
-from service.lifecycle import FailReason
-from service.resources import Study
+from ridgeline.service.cli import app
+from ridgeline.service.cli.follow import follow
+from ridgeline.service.client import ApiError, Client
+from ridgeline.service.lifecycle import FailReason
+from ridgeline.service.resources import Study
 from tests.api.calling import EXTERNAL, sqlite_only
 from tests.cli.conftest import Ridgeline
 from tests.client.conftest import client
@@ -40,7 +40,7 @@ budget: {trials: 3}
 def open_client(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands get a client of the app; they close it, so its closing must wait for the test."""
     monkeypatch.setattr(client, "close", lambda: None)
-    monkeypatch.setattr("service.cli.studies.open_client", lambda: client)
+    monkeypatch.setattr("ridgeline.service.cli.studies.open_client", lambda: client)
 
 
 def train(client: Client, count: int, *, fail: bool = False) -> None:
@@ -60,7 +60,9 @@ def train(client: Client, count: int, *, fail: bool = False) -> None:
 
 def follow_with(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> None:
     """Have `--follow` call `sleep` between its looks."""
-    monkeypatch.setattr("service.cli.studies.follow_studies", partial(follow, sleep=sleep))
+    monkeypatch.setattr(
+        "ridgeline.service.cli.studies.follow_studies", partial(follow, sleep=sleep)
+    )
 
 
 def test_run_posts_a_study(ridgeline: Ridgeline, client: Client, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.client import Client
+from ridgeline.service.client import Client
 from tests.api.calling import EXTERNAL
 from tests.cli.conftest import Ridgeline
 from tests.cli.test_commands import open_client, train

@@ -12,10 +12,10 @@ import optuna
 import pytest
 from sqlalchemy import create_engine, select
 
-from search.engine import ProgramIdentity
-from search.spec import parse_spec
-from service.cli.up import sole_user
-from service.store.tables import runs, studies, trials
+from ridgeline.search.engine import ProgramIdentity
+from ridgeline.search.spec import parse_spec
+from ridgeline.service.cli.up import sole_user
+from ridgeline.service.store.tables import runs, studies, trials
 from tests.e2e.alone import outcome_alone, trainer
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"

@@ -11,10 +11,10 @@ from typing import Any
 import typer.main
 import yaml
 
-from service.cli import app
-from service.cli.environment import VARIABLES
-from service.settings import Settings
-from service.worker.agent import run_worker
+from ridgeline.service.cli import app
+from ridgeline.service.cli.environment import VARIABLES
+from ridgeline.service.settings import Settings
+from ridgeline.service.worker.agent import run_worker
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from service import projection
-from service.store.session import DatabaseClock, Store
+from ridgeline.service import projection
+from ridgeline.service.store.session import DatabaseClock, Store
 from tests.cli.conftest import Ridgeline
 from tests.service.factory import FakeWorker, post, spec
 

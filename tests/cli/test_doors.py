@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import Client
+from ridgeline.service.client import Client
 from tests.api.calling import problem
 from tests.cli.test_up import SPEC, up
 from tests.listening import doors
@@ -39,7 +39,16 @@ def test_the_api_is_the_one_way_in(tmp_path: Path) -> None:
         # Behind the port a token is asked for, from the first one on; other users of the machine
         # cannot reach the socket.
         subprocess.run(
-            [sys.executable, "-m", "service.cli", "token", "create", "me", "--scope", "read"],
+            [
+                sys.executable,
+                "-m",
+                "ridgeline.service.cli",
+                "token",
+                "create",
+                "me",
+                "--scope",
+                "read",
+            ],
             env={**os.environ, "RIDGELINE_HOME": str(tmp_path)},
             check=True,
             stdout=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.logs import TextLines
+from ridgeline.service.logs import TextLines
 from tests.cli.conftest import Ridgeline
 
 
@@ -145,7 +145,7 @@ def test_a_name_that_no_study_can_have(command: str, ridgeline: Ridgeline) -> No
 def test_a_home_that_is_in_use(
     ridgeline: Ridgeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.cli.up import sole_user
+    from ridgeline.service.cli.up import sole_user
 
     with sole_user(tmp_path):
         line = told(ridgeline, "up", "--home", str(tmp_path), status=1)
@@ -156,7 +156,7 @@ def test_a_home_that_is_in_use(
 def test_a_service_that_is_not_there(
     command: str, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.connection.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("ridgeline.service.connection.time.sleep", lambda _seconds: None)
     line = told(ridgeline, *command.split(), status=1, url="http://127.0.0.1:1")
     assert line.startswith("cannot reach http://127.0.0.1:1: ")
     assert line.endswith("is the service running?")
@@ -233,7 +233,9 @@ def test_a_study_file_with_two_problems_has_two_lines(ridgeline: Ridgeline, tmp_
 
 def test_why_a_worker_ends_is_told_without_names_of_classes() -> None:
     text = "cpu:7 cannot be used: there is no device cpu:7 here"
-    record = logging.LogRecord("service.worker.agent", logging.CRITICAL, "", 1, text, None, None)
+    record = logging.LogRecord(
+        "ridgeline.service.worker.agent", logging.CRITICAL, "", 1, text, None, None
+    )
     told = TextLines().format(record)
     assert told == "ridgeline: cpu:7 cannot be used: there is no device cpu:7 here"
 

@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from search.spec import StudySpec
-from service.cli.follow import PATIENCE_SECONDS, POLL_SECONDS, follow
-from service.client import ApiError, Client, Unreachable
-from service.lifecycle import StudyState
-from service.report import Pace
-from service.resources import BestTrial, Study, TrialCounts
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.cli.follow import PATIENCE_SECONDS, POLL_SECONDS, follow
+from ridgeline.service.client import ApiError, Client, Unreachable
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.report import Pace
+from ridgeline.service.resources import BestTrial, Study, TrialCounts
 
 SPEC = StudySpec.model_validate(
     {

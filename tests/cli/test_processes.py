@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from service import processes
+from ridgeline.service import processes
 
 DEADLINE_SECONDS = 60
 
 CHILD = r"""
 import os, signal, sys
-from service import processes
+from ridgeline.service import processes
 {before}
 processes.watch_parent(grace_seconds={grace_seconds})
 os.write(1, b"child\n")  # print would make two writes of it where nothing is buffered
@@ -30,7 +30,7 @@ while True:
 
 PARENT = """
 import sys
-from service import processes
+from ridgeline.service import processes
 child = processes.spawn([sys.executable, "-c", sys.argv[1]])
 child.wait()
 """
@@ -139,7 +139,7 @@ def test_a_worker_measures_its_device() -> None:
         "RIDGELINE_PACK_WIDTH": "2",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "service.cli", "worker", "--profile", "--device", "cpu:0"],
+        [sys.executable, "-m", "ridgeline.service.cli", "worker", "--profile", "--device", "cpu:0"],
         capture_output=True,
         text=True,
         check=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from service.cli.sockets import listen
+from ridgeline.service.cli.sockets import listen
 
 
 def test_connections_send_without_delay() -> None:

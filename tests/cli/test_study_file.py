@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.problems import Problem
-from service.cli.study_file import MAX_FILE_BYTES, load_study
+from ridgeline.service.cli.problems import Problem
+from ridgeline.service.cli.study_file import MAX_FILE_BYTES, load_study
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

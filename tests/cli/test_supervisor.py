@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import supervisor
-from service.cli.problems import Problem
-from service.cli.supervisor import MAX_FAILURES, STABLE_SECONDS, Part, Supervisor
+from ridgeline.service.cli import supervisor
+from ridgeline.service.cli.problems import Problem
+from ridgeline.service.cli.supervisor import MAX_FAILURES, STABLE_SECONDS, Part, Supervisor
 
 WAITS_FOR_ITS_PARENT = "import sys; sys.stdin.read()"
 FAILS = "print('first'); print('no such table'); raise SystemExit(3)"

@@ -12,10 +12,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
-from service import tokens, wiring
-from service.errors import InvalidInput
-from service.settings import Settings
-from service.store.roles import grant_reading
+from ridgeline.service import tokens, wiring
+from ridgeline.service.errors import InvalidInput
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.roles import grant_reading
 from tests.cli.conftest import Ridgeline
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import Client
-from service.lifecycle import StudyState
+from ridgeline.service.client import Client
+from ridgeline.service.lifecycle import StudyState
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,17 @@ class Up:
 def up(home: Path, *options: str, stderr: int | None = None) -> Iterator[Up]:
     env = {name: text for name, text in os.environ.items() if not name.startswith("RIDGELINE_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "up", "--home", str(home), "--port", "0", *options],
+        [
+            sys.executable,
+            "-m",
+            "ridgeline.service.cli",
+            "up",
+            "--home",
+            str(home),
+            "--port",
+            "0",
+            *options,
+        ],
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
@@ -167,7 +177,16 @@ def test_parts_that_are_killed_start_again_and_the_study_completes(tmp_path: Pat
 def test_the_worker_gets_a_token_once_there_are_tokens(tmp_path: Path) -> None:
     with up(tmp_path, "--no-dashboard") as service:
         made = subprocess.run(
-            [sys.executable, "-m", "service.cli", "token", "create", "me", "--scope", "write"],
+            [
+                sys.executable,
+                "-m",
+                "ridgeline.service.cli",
+                "token",
+                "create",
+                "me",
+                "--scope",
+                "write",
+            ],
             env={**os.environ, "RIDGELINE_HOME": str(tmp_path)},
             check=True,
             capture_output=True,
@@ -184,7 +203,16 @@ def test_the_worker_gets_a_token_once_there_are_tokens(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_start_ends_it_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = subprocess.run(
-        [sys.executable, "-m", "service.cli", "up", "--home", str(tmp_path), "--port", "0"],
+        [
+            sys.executable,
+            "-m",
+            "ridgeline.service.cli",
+            "up",
+            "--home",
+            str(tmp_path),
+            "--port",
+            "0",
+        ],
         env={**os.environ, "RIDGELINE_CACHE_DIR": str(tmp_path / "file")},
         capture_output=True,
         text=True,

@@ -9,9 +9,9 @@ import optuna
 import pytest
 from sqlalchemy.engine import make_url
 
-from service import dashboard
-from service.settings import Settings
-from service.store.engine import read_only
+from ridgeline.service import dashboard
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.engine import read_only
 from tests.cli.conftest import Ridgeline
 
 NAMES = ("exp?1", "exp?2", "a#b", "a%20b", "a%b", "ü", "two words", "a+b", "{x}", "a&b=c;d", "@:[")

@@ -19,7 +19,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         called.update(options)
         return 0
 
-    monkeypatch.setattr("service.worker.agent.run_worker", run_worker)
+    monkeypatch.setattr("ridgeline.service.worker.agent.run_worker", run_worker)
     return called
 
 

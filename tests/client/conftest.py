@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import anyio.from_thread
 import pytest
 
-from service.api.app import create_app
-from service.client import Client
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service.api.app import create_app
+from ridgeline.service.client import Client
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import AsgiTransport
 
 

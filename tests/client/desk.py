@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from service.client import Client
-from service.external import ExternalStudy, ExternalTrial
+from ridgeline.service.client import Client
+from ridgeline.service.external import ExternalStudy, ExternalTrial
 
 URL = "http://127.0.0.1:8000"
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from search.spec import StudySpec
-from service.bodies import MAX_DEPTH, plain
-from service.client import ApiError, Client
+from ridgeline.search.spec import StudySpec
+from ridgeline.service.bodies import MAX_DEPTH, plain
+from ridgeline.service.client import ApiError, Client
 from tests.client.test_client_calls import SPEC, STUDY, URL, Script
 
 NOT_FINITE = [math.nan, math.inf, -math.inf, np.float64("nan"), np.float32("inf")]

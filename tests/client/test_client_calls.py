@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client import ApiError, Client, Unreachable
-from service.protocol import SyncRequest
+from ridgeline.service.client import ApiError, Client, Unreachable
+from ridgeline.service.protocol import SyncRequest
 
 URL = "http://127.0.0.1:8000"
 
@@ -260,7 +260,7 @@ def test_what_is_no_token_is_refused() -> None:
 
 def test_the_client_needs_neither_torch_nor_a_database() -> None:
     code = (
-        "import sys, service.client; "
+        "import sys, ridgeline.service.client; "
         "print(*{'torch', 'sqlalchemy', 'optuna', 'sklearn', 'fastapi'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from service.api import examples
-from service.client import ApiError, Client
-from service.lifecycle import FailReason, StudyState, TrialState
-from service.protocol import RunEnded, SyncRequest, WorkerRegistration
+from ridgeline.service.api import examples
+from ridgeline.service.client import ApiError, Client
+from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
+from ridgeline.service.protocol import RunEnded, SyncRequest, WorkerRegistration
 from tests.api.calling import EXTERNAL, SPEC, sqlite_only
 from tests.parallel import in_parallel
 from tests.service.factory import spec
@@ -163,7 +163,7 @@ def test_wrong_fields_are_told(client: Client) -> None:
 
 
 def test_lists_go_on_past_the_first_page(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client._PAGE_SIZE", 2)
+    monkeypatch.setattr("ridgeline.service.client._PAGE_SIZE", 2)
     for number in range(5):
         client.create_study({**EXTERNAL, "name": f"x{number}"})
     client.cancel("x3")

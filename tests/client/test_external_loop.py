@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import anyio.from_thread
 import pytest
 
-from service import workers
-from service.api.app import create_app
-from service.client import Client
-from service.external import ExternalTrial
-from service.lifecycle import StudyState
-from service.settings import Settings
-from service.store.session import Store
+from ridgeline.service import workers
+from ridgeline.service.api.app import create_app
+from ridgeline.service.client import Client
+from ridgeline.service.external import ExternalTrial
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store
 from tests.api.calling import EXTERNAL, AsgiTransport
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from service.client import ApiError, Client, Unreachable
-from service.external import GATHER_SECONDS, ExternalStudy, ExternalTrial
-from service.external_protocol import MAX_TRIALS_A_CALL, SuggestedTrial
-from service.lifecycle import FailReason
+from ridgeline.service.client import ApiError, Client, Unreachable
+from ridgeline.service.external import GATHER_SECONDS, ExternalStudy, ExternalTrial
+from ridgeline.service.external_protocol import MAX_TRIALS_A_CALL, SuggestedTrial
+from ridgeline.service.lifecycle import FailReason
 from tests.client.desk import URL, Clock, Desk, report, study_of
 
 
@@ -111,8 +111,8 @@ def test_a_batch_that_fails_sends_what_it_has(study: ExternalStudy, desk: Desk) 
 def test_calls_stay_within_the_limits(
     study: ExternalStudy, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.external._MAX_EPOCHS_A_CALL", 4)
-    monkeypatch.setattr("service.external.MAX_TRIALS_A_CALL", 3)
+    monkeypatch.setattr("ridgeline.service.external._MAX_EPOCHS_A_CALL", 4)
+    monkeypatch.setattr("ridgeline.service.external.MAX_TRIALS_A_CALL", 3)
     trials = study.suggest(3)
     with study.batch():
         report(trials[0], 1, 2, 3, 4, 5)
@@ -134,7 +134,7 @@ def test_the_epochs_of_one_trial_go_out_in_several_calls(
             with suppress(Unreachable):
                 report(trial, epoch)
     desk.is_down = False
-    monkeypatch.setattr("service.external._MAX_EPOCHS_A_CALL", 3)
+    monkeypatch.setattr("ridgeline.service.external._MAX_EPOCHS_A_CALL", 3)
     one.complete(0.5)
     assert desk.told() == [
         [(0, [1, 2, 3], False)],
@@ -286,7 +286,7 @@ def test_what_cannot_be_reported_is_told_at_once(study: ExternalStudy, value: An
 def test_the_end_of_the_interpreter_sends_the_rest() -> None:
     code = """
 from tests.client.desk import URL, Clock, Desk, report, study_of
-from service.client import Client
+from ridgeline.service.client import Client
 import atexit
 desk = Desk()
 atexit.register(lambda: print(desk.told()))

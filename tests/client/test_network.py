@@ -10,8 +10,8 @@ from pathlib import Path
 import certifi
 import pytest
 
-from service.client import Client, Unreachable
-from service.network import InvalidEnvironment, proxy_for, tls_context
+from ridgeline.service.client import Client, Unreachable
+from ridgeline.service.network import InvalidEnvironment, proxy_for, tls_context
 
 REMOTE = "http://ridgeline.invalid:8000"
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
-from service import doctor, extending, projection, studies, trials, workers
-from service.external_protocol import CompleteRequest, ReportRequest, SuggestRequest
-from service.protocol import RunReport
-from service.reporting import complete, report
-from service.resources import ExtendRequest, RetryRequest
-from service.store.engine import open_engine
-from service.store.session import Store, Transaction
+from ridgeline.service import doctor, extending, projection, studies, trials, workers
+from ridgeline.service.external_protocol import CompleteRequest, ReportRequest, SuggestRequest
+from ridgeline.service.protocol import RunReport
+from ridgeline.service.reporting import complete, report
+from ridgeline.service.resources import ExtendRequest, RetryRequest
+from ridgeline.service.store.engine import open_engine
+from ridgeline.service.store.session import Store, Transaction
 from tests.conftest import ManualClock
 from tests.postgres import PostgresServer
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, value_of

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service import doctor, studies, trials
-from service.external_protocol import SuggestRequest
-from service.store.session import Store
+from ridgeline.service import doctor, studies, trials
+from ridgeline.service.external_protocol import SuggestRequest
+from ridgeline.service.store.session import Store
 from tests.doctor.conftest import train
 from tests.service.factory import SETTINGS, FakeWorker, external, post, spec
 
@@ -32,7 +32,7 @@ def test_a_study_that_is_being_wound_up_gives_no_alarm(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one transaction leaves open of a large study, the next ones cancel."""
-    monkeypatch.setattr("service.ledger.MAX_CANCELLED", 5)
+    monkeypatch.setattr("ridgeline.service.ledger.MAX_CANCELLED", 5)
     post(store, external("large", budget={"trials": 12}))
     with store.transaction() as tx:
         trials.enqueue(tx, "large", [{"x": number / 100} for number in range(12)])

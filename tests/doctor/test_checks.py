@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from service.store.session import Transaction
+from ridgeline.service.store.session import Transaction
 from tests.doctor.conftest import examined
 
 STUDY = "(SELECT id FROM rl_studies WHERE name = '{}')"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from search import engine
-from search.engine import Outcome, ProgramIdentity, TrainingRun, native
-from search.engine.native import Kernels
-from search.space import Config
-from search.spec import StudySpec
-from search.tasks.training import RunInput, Trainer
+from ridgeline.search import engine
+from ridgeline.search.engine import Outcome, ProgramIdentity, TrainingRun, native
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.space import Config
+from ridgeline.search.spec import StudySpec
+from ridgeline.search.tasks.training import RunInput, Trainer
 
 
 @contextmanager

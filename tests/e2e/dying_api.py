@@ -10,8 +10,8 @@ import signal
 import sys
 from typing import Any
 
-from service import cli, workers
-from service.protocol import SyncRequest, SyncResponse
+from ridgeline.service import cli, workers
+from ridgeline.service.protocol import SyncRequest, SyncResponse
 
 num_left = int(sys.argv[1])
 really_sync = workers.sync

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service import cli
-from service.store.idempotency import IdempotencyKeys
-from service.store.session import Store, Transaction
+from ridgeline.service import cli
+from ridgeline.service.store.idempotency import IdempotencyKeys
+from ridgeline.service.store.session import Store, Transaction
 
 armed = Path(sys.argv[1])
 of_thread = threading.local()  # whether its transaction has stored an answer

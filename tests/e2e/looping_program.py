@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from service.client import Client
+from ridgeline.service.client import Client
 
 LEASE_SECONDS = 2.0
 

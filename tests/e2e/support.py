@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.resources import Trial
+from ridgeline.service.resources import Trial
 
 SPACE = {
     "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True, "points": 3},

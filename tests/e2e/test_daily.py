@@ -12,9 +12,9 @@ from typing import IO, TypeVar
 
 import pytest
 
-from service.client import ApiError, Client
-from service.lifecycle import FailReason, StudyState, TrialState
-from service.resources import Study
+from ridgeline.service.client import ApiError, Client
+from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
+from ridgeline.service.resources import Study
 from tests.api.calling import EXTERNAL
 from tests.deployment import ROOT, Deployment
 

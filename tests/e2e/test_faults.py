@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.lifecycle import RunState
-from service.resources import Event
+from ridgeline.service.lifecycle import RunState
+from ridgeline.service.resources import Event
 from tests.deployment import ROOT, Deployment
 from tests.e2e.support import results, small
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from search.engine import ProgramIdentity
-from search.spec import parse_spec
-from service.lifecycle import TrialState
+from ridgeline.search.engine import ProgramIdentity
+from ridgeline.search.spec import parse_spec
+from ridgeline.service.lifecycle import TrialState
 from tests.deployment import Deployment
 from tests.e2e.alone import outcome_alone, trainer
 from tests.e2e.support import small

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.lifecycle import StudyState
+from ridgeline.service.lifecycle import StudyState
 from tests.deployment import ROOT, Deployment
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def test_command_line(sqlite_deployment: Deployment) -> None:
         assert words[0] == "ridgeline"
         words = [word.replace("trials.csv", "/dev/null") for word in words[1:]]
         done = subprocess.run(
-            [sys.executable, "-m", "service.cli", *words],
+            [sys.executable, "-m", "ridgeline.service.cli", *words],
             cwd=ROOT,
             env=sqlite_deployment.env,
             capture_output=True,

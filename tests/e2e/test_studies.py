@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 
-from service.lifecycle import TrialState
-from service.resources import Trial
+from ridgeline.service.lifecycle import TrialState
+from ridgeline.service.resources import Trial
 from tests.deployment import Deployment
 from tests.e2e.support import grid, results, small
 

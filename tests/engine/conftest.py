@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from search.engine import lane, native
-from search.engine.native import Kernels
+from ridgeline.search.engine import lane, native
+from ridgeline.search.engine.native import Kernels
 from tests.parallel import locked
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from search.engine import (
+from ridgeline.search.engine import (
     DeviceData,
     Lanes,
     ModelShape,
@@ -16,7 +16,7 @@ from search.engine import (
     RunConfig,
     TrainingRun,
 )
-from search.engine.native import Kernels
+from ridgeline.search.engine.native import Kernels
 
 WIDTH = 3
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
-from search.engine import DeviceData, ModelShape, RunConfig, rng
-from search.engine.layout import ParameterLayout
+from ridgeline.search.engine import DeviceData, ModelShape, RunConfig, rng
+from ridgeline.search.engine.layout import ParameterLayout
 
 
 class PlainMlp(nn.Module):

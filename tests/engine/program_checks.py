@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from search.engine import DeviceData, ModelShape, RunConfig, TrainingRun
-from search.engine.pack import Pack
-from search.engine.spec import StepSpec
+from ridgeline.search.engine import DeviceData, ModelShape, RunConfig, TrainingRun
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.spec import StepSpec
 from tests.engine.plain import train_plainly
 from tests.engine.sets import blobs, config, fill, shape_for, step_spec
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from search.engine import DeviceData, ModelShape, Pack, RunConfig
-from search.engine.spec import StepSpec
+from ridgeline.search.engine import DeviceData, ModelShape, Pack, RunConfig
+from ridgeline.search.engine.spec import StepSpec
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from search.engine import (
+from ridgeline.search.engine import (
     Began,
     DeviceData,
     LaneOptions,
@@ -18,15 +18,15 @@ from search.engine import (
     RunConfig,
     admission,
 )
-from search.engine.admission import (
+from ridgeline.search.engine.admission import (
     Measurement,
     Widths,
     best_width,
     compiled_width,
     prior_width,
 )
-from search.engine.program import ProgramIdentity
-from search.engine.spec import StepSpec
+from ridgeline.search.engine.program import ProgramIdentity
+from ridgeline.search.engine.spec import StepSpec
 from tests.engine.sets import CPU, blobs, config, shape_for
 
 

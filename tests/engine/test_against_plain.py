@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from search.engine import NEAR_ZERO, DeviceData, ModelShape, TrainingRun
+from ridgeline.search.engine import NEAR_ZERO, DeviceData, ModelShape, TrainingRun
 from tests.engine.plain import epochs_for, train_plainly
 from tests.engine.sets import blobs, config, shape_for
 

@@ -12,12 +12,12 @@ from typing import ClassVar
 import pytest
 from torch.testing import assert_close
 
-from search.engine import native
-from search.engine.compiled import INDUCTOR_CACHE, Compilation, CompiledProgram, Job
-from search.engine.native import SCRATCH_PREFIX
-from search.engine.pack import Pack
-from search.engine.programs import Programs
-from search.scratch import scratch_folder
+from ridgeline.search.engine import native
+from ridgeline.search.engine.compiled import INDUCTOR_CACHE, Compilation, CompiledProgram, Job
+from ridgeline.search.engine.native import SCRATCH_PREFIX
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.programs import Programs
+from ridgeline.search.scratch import scratch_folder
 from tests.engine.plain import train_plainly
 from tests.engine.program_checks import (
     CASES,
@@ -180,7 +180,7 @@ class FakeCompilation:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeCompilation]]:
-    monkeypatch.setattr("search.engine.programs.Compilation", FakeCompilation)
+    monkeypatch.setattr("ridgeline.search.engine.programs.Compilation", FakeCompilation)
     FakeCompilation.made = []
     yield FakeCompilation.made
     while not all(one._ended.is_set() for one in FakeCompilation.made):

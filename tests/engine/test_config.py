@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from search.engine import ModelShape, ProgramIdentity, RunConfig, processor
+from ridgeline.search.engine import ModelShape, ProgramIdentity, RunConfig, processor
 from tests.engine.sets import config
 
 

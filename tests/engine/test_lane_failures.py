@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from search.engine import (
+from ridgeline.search.engine import (
     Began,
     DeviceData,
     Failed,
@@ -19,7 +19,7 @@ from search.engine import (
     Lanes,
     Over,
 )
-from search.engine.pack import Pack
+from ridgeline.search.engine.pack import Pack
 from tests.engine.lane_runs import alone, assert_same, drain, outcomes
 from tests.engine.sets import CPU, blobs, config, shape_for
 

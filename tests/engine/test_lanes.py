@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from search.engine import (
+from ridgeline.search.engine import (
     Began,
     DeviceData,
     LaneOptions,
@@ -24,10 +24,10 @@ from search.engine import (
     Reported,
     RunConfig,
 )
-from search.engine.compiled import Job
-from search.engine.config import OptimizerName
-from search.engine.native import Kernels
-from search.engine.programs import Programs
+from ridgeline.search.engine.compiled import Job
+from ridgeline.search.engine.config import OptimizerName
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.programs import Programs
 from tests.engine.lane_runs import WIDTH, alone, assert_same, drain, outcomes
 from tests.engine.sets import CPU, blobs, config, shape_for, step_spec
 
@@ -181,7 +181,7 @@ def test_without_compiling_no_program_is_asked_for(
         raise AssertionError("nothing is to be compiled")
 
     monkeypatch.setattr(Programs, "request", refuse)
-    monkeypatch.setattr("search.engine.native.kernels", refuse)
+    monkeypatch.setattr("ridgeline.search.engine.native.kernels", refuse)
     lanes = Lanes(CPU, LaneOptions(width=2, compile=False, cache=tmp_path))
     lanes.add("run", config(epochs=3), shape_for(data), data, group="study", num_following=10_000)
     (began,) = [event for event in drain(lanes) if isinstance(event, Began)]

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from search.engine import ModelShape
-from search.engine.layers import Rows, StackedMlp
-from search.engine.layout import ParameterLayout, Stacks, StatisticsLayout
-from search.engine.spec import ALIGNMENT
+from ridgeline.search.engine import ModelShape
+from ridgeline.search.engine.layers import Rows, StackedMlp
+from ridgeline.search.engine.layout import ParameterLayout, Stacks, StatisticsLayout
+from ridgeline.search.engine.spec import ALIGNMENT
 from tests.engine.sets import CPU
 
 K, B, D, C = 3, 8, 5, 4

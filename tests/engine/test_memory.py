@@ -14,10 +14,10 @@ PREAMBLE = """
 import gc, json, sys
 from pathlib import Path
 import numpy as np, torch
-from search.engine import DeviceData, LaneOptions, Lanes, ModelShape, Over, RunConfig
-from search.engine.memory import bytes_per_slot
-from search.engine.pack import Pack
-from search.engine.spec import StepSpec
+from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, ModelShape, Over, RunConfig
+from ridgeline.search.engine.memory import bytes_per_slot
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.spec import StepSpec
 
 torch.set_num_threads(1)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.engine import LaneOptions, Lanes, ModelShape, products
-from search.engine.native import Kernels
-from search.engine.native_evaluation import NativeEvaluation
-from search.engine.native_steps import NativeMlp
-from search.engine.pack import Pack
+from ridgeline.search.engine import LaneOptions, Lanes, ModelShape, products
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.native_evaluation import NativeEvaluation
+from ridgeline.search.engine.native_steps import NativeMlp
+from ridgeline.search.engine.pack import Pack
 from tests.engine.lane_runs import alone, assert_same, drain, outcomes
 from tests.engine.program_checks import ADAM, SGD, SMALL, SMALL64, Case, assert_same_bits
 from tests.engine.sets import CPU, blobs, config, fill, shape_for
@@ -149,8 +149,8 @@ def test_pairs_of_products_that_depend_on_their_number_are_found(
 def test_a_pack_whose_bits_would_show_it_computes_all_of_its_slots(
     kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.engine.pack.counts_show_in_steps", lambda *_: True)
-    monkeypatch.setattr("search.engine.pack.counts_show_in_evaluation", lambda *_: False)
+    monkeypatch.setattr("ridgeline.search.engine.pack.counts_show_in_steps", lambda *_: True)
+    monkeypatch.setattr("ridgeline.search.engine.pack.counts_show_in_evaluation", lambda *_: False)
     computed = record_slots(monkeypatch)
     pack = pack_of(CASES["adam"], kernels)
     pack.load(2, CASES["adam"].configs[2])

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.engine import DeviceData, native, rng
-from search.engine.memory import PackMemory
-from search.engine.native import Kernels
-from search.engine.native_steps import NativeStep
-from search.engine.pack import Pack
-from search.engine.step import stretches
+from ridgeline.search.engine import DeviceData, native, rng
+from ridgeline.search.engine.memory import PackMemory
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.native_steps import NativeStep
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.step import stretches
 from tests.engine.program_checks import (
     CASES,
     WIDTH,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from search.engine import DeviceData, ModelShape, Pack, RunConfig
-from search.engine.optim import clip_factors
-from search.engine.penalty import add_gradients
+from ridgeline.search.engine import DeviceData, ModelShape, Pack, RunConfig
+from ridgeline.search.engine.optim import clip_factors
+from ridgeline.search.engine.penalty import add_gradients
 from tests.engine.sets import blobs, config, fill, shape_for, step_spec
 
 WIDTH = 4

@@ -7,9 +7,14 @@ import itertools
 import pytest
 import torch
 
-from search.engine import ModelShape, processor
-from search.engine import products as module
-from search.engine.products import forward_flops, multiplies_with_onednn, products, step_flops
+from ridgeline.search.engine import ModelShape, processor
+from ridgeline.search.engine import products as module
+from ridgeline.search.engine.products import (
+    forward_flops,
+    multiplies_with_onednn,
+    products,
+    step_flops,
+)
 from tests.engine.sets import CPU
 
 MANY = 1e9

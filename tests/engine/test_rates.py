@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from search.engine.config import ScheduleName
-from search.engine.rates import learning_rates
+from ridgeline.search.engine.config import ScheduleName
+from ridgeline.search.engine.rates import learning_rates
 from tests.engine.plain import scheduler_for
 from tests.engine.sets import config
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.engine import rng
-from search.engine.config import MAX_SEED
-from search.engine.rng import Stream
+from ridgeline.search.engine import rng
+from ridgeline.search.engine.config import MAX_SEED
+from ridgeline.search.engine.rng import Stream
 from tests.engine.sets import CPU
 
 NUM_DRAWS = 1 << 17

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from search.engine import CheckpointError, DeviceData, EpochReport, Outcome, TrainingRun
-from search.engine.checkpoint import load_checkpoint, save_checkpoint
-from search.engine.evaluation import loss_and_accuracy
+from ridgeline.search.engine import CheckpointError, DeviceData, EpochReport, Outcome, TrainingRun
+from ridgeline.search.engine.checkpoint import load_checkpoint, save_checkpoint
+from ridgeline.search.engine.evaluation import loss_and_accuracy
 from tests.engine.sets import CPU, blobs, config, shape_for
 
 METRICS = {

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.engine.config import Direction
-from search.engine.stopping import EarlyStopping
+from ridgeline.search.engine.config import Direction
+from ridgeline.search.engine.stopping import EarlyStopping
 
 
 def follow(

@@ -8,9 +8,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import torch
 
-from search.engine import Began, DeviceData, LaneOptions, Lanes, ModelShape, Over, RunConfig
-from search.engine.pack import Pack
-from search.engine.threads import BUSY_FLOPS, Crew, can_flush_denormals, computing, threads_for_step
+from ridgeline.search.engine import (
+    Began,
+    DeviceData,
+    LaneOptions,
+    Lanes,
+    ModelShape,
+    Over,
+    RunConfig,
+)
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.threads import (
+    BUSY_FLOPS,
+    Crew,
+    can_flush_denormals,
+    computing,
+    threads_for_step,
+)
 from tests.engine.lane_runs import alone, assert_same, drain, outcomes
 from tests.engine.program_checks import CASES, WIDTH, check_that_denormals_are_flushed
 from tests.engine.sets import CPU, blobs, config, shape_for

@@ -7,7 +7,7 @@ from typing import Any
 
 import schemathesis
 
-from search.fields import MAX_INT
+from ridgeline.search.fields import MAX_INT
 
 _KEY = "Idempotency-Key"
 _numbers = itertools.count()

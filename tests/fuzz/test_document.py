@@ -19,11 +19,11 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import projection, tokens
-from service.api import examples
-from service.api.app import create_app
-from service.settings import Settings
-from service.store.session import DatabaseClock, Store
+from ridgeline.service import projection, tokens
+from ridgeline.service.api import examples
+from ridgeline.service.api.app import create_app
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import DatabaseClock, Store
 from tests.api.calling import EXTERNAL, ok
 from tests.api.serving import serving
 

@@ -19,10 +19,10 @@ from sqlalchemy import (
     update,
 )
 
-from search.spec import StudySpec, parse_spec
-from service import projection
-from service.lifecycle import RunEnd, RunState, trial_end
-from service.store.tables import reports, runs, studies, trials
+from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.service import projection
+from ridgeline.service.lifecycle import RunEnd, RunState, trial_end
+from ridgeline.service.store.tables import reports, runs, studies, trials
 
 METRIC = "validation_accuracy"
 SPACE: dict[str, Any] = {

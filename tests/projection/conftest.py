@@ -8,8 +8,8 @@ import optuna
 import pytest
 from sqlalchemy import Engine
 
-from service import projection
-from service.store.tables import metadata
+from ridgeline.service import projection
+from ridgeline.service.store.tables import metadata
 from tests.projection.book import Book, open_engine, spec
 
 OpenReader = Callable[..., optuna.Study]

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
-from service.lifecycle import OPEN_RUN
-from service.store.tables import reports, runs, trials
+from ridgeline.service.lifecycle import OPEN_RUN
+from ridgeline.service.store.tables import reports, runs, trials
 from tests.projection.book import METRIC, Book, Page, spec
 from tests.projection.conftest import OpenReader
 

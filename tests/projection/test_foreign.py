@@ -11,10 +11,10 @@ from optuna.storages import RDBStorage
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from search.space import Config
-from service import projection, studies, trials
-from service.store.engine import open_engine
-from service.store.session import Store
+from ridgeline.search.space import Config
+from ridgeline.service import projection, studies, trials
+from ridgeline.service.store.engine import open_engine
+from ridgeline.service.store.session import Store
 from tests.service.factory import FakeWorker, ended, post, spec, study_of
 
 RUNNING, WAITING = 0, 1

@@ -13,7 +13,7 @@ import optuna_dashboard
 import pytest
 from sqlalchemy import Engine, event
 
-from search.optuna_space import distributions
+from ridgeline.search.optuna_space import distributions
 from tests.projection.book import CONFIG, METRIC, Book, run_through
 from tests.projection.conftest import OpenReader
 

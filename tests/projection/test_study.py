@@ -8,8 +8,8 @@ from optuna.study import StudyDirection
 from optuna_dashboard import get_note
 from sqlalchemy import Engine, inspect
 
-from service import projection
-from service.projection.study import NameTaken
+from ridgeline.service import projection
+from ridgeline.service.projection.study import NameTaken
 from tests.projection.book import METRIC, Book, run_through, spec
 from tests.projection.conftest import OpenReader
 

@@ -135,7 +135,7 @@ def test_a_metric_cannot_take_the_name_of_another_attribute(
 def test_ids_rise_with_numbers_in_whatever_chunks(
     book: Book, open_reader: OpenReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.projection.trials.CHUNK", 3)
+    monkeypatch.setattr("ridgeline.service.projection.trials.CHUNK", 3)
     with book.transaction() as page:
         for number in range(4):
             page.add(number)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search.spec import InvalidSpec, parse_spec
+from ridgeline.search.spec import InvalidSpec, parse_spec
 
 BASE: dict[str, Any] = {
     "name": "digits",

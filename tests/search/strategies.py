@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search.fields import MAX_INT
-from search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
-from search.space import Config, Parameter, Space, ValuesParameter
+from ridgeline.search.fields import MAX_INT
+from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
+from ridgeline.search.space import Config, Parameter, Space, ValuesParameter
 
 units = st.floats(0, 1, exclude_max=True)
 

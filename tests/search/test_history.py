@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.history import History, TrialStatus
-from search.space import Config, Space
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.space import Config, Space
 from tests.search import strategies
 
 SPACE = Space.model_validate(

@@ -17,9 +17,9 @@ from optuna.distributions import (
 )
 from optuna.trial import create_trial
 
-from search.optuna_space import distributions, from_optuna, to_optuna
-from search.ranges import FloatParameter
-from search.space import Config, Space
+from ridgeline.search.optuna_space import distributions, from_optuna, to_optuna
+from ridgeline.search.ranges import FloatParameter
+from ridgeline.search.space import Config, Space
 from tests.search import strategies
 
 

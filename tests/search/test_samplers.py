@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.history import History, TrialStatus
-from search.samplers import sampler_for
-from search.samplers.base import Sampler, Suggestion
-from search.space import Config, Space
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.samplers import sampler_for
+from ridgeline.search.samplers.base import Sampler, Suggestion
+from ridgeline.search.space import Config, Space
 from tests.search import strategies
 
 SPACE = Space.model_validate(

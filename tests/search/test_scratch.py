@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from search.scratch import ScratchFolder, scratch_folder, sweep
+from ridgeline.search.scratch import ScratchFolder, scratch_folder, sweep
 
 OWNER = """
 import sys
 from pathlib import Path
-from search.scratch import ScratchFolder
+from ridgeline.search.scratch import ScratchFolder
 folder = ScratchFolder("test-", Path(sys.argv[1]))
 (folder.path / "program.so").write_text("as a program leaves it")
 print(flush=True)

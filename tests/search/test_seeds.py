@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.seeds import derive
+from ridgeline.search.seeds import derive
 
 _texts = st.text(st.characters(codec="utf-8", exclude_characters="\x1f"))
 _parts = st.lists(st.integers() | _texts, max_size=4).map(tuple)

@@ -11,9 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search.fields import MAX_INT
-from search.ranges import ZERO_SHARE, FloatParameter, IntParameter, Value
-from search.space import Parameter, Space, ValuesParameter
+from ridgeline.search.fields import MAX_INT
+from ridgeline.search.ranges import ZERO_SHARE, FloatParameter, IntParameter, Value
+from ridgeline.search.space import Parameter, Space, ValuesParameter
 from tests.search import strategies
 
 

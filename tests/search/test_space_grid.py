@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 
-from search.ranges import FloatParameter, IntParameter
-from search.space import Parameter, Space, ValuesParameter
+from ridgeline.search.ranges import FloatParameter, IntParameter
+from ridgeline.search.space import Parameter, Space, ValuesParameter
 from tests.search import strategies
 
 

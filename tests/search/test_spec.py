@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.fields import MAX_INT
-from search.space import Config
-from search.spec import MAX_TRIALS, StudySpec, parse_spec
+from ridgeline.search.fields import MAX_INT
+from ridgeline.search.space import Config
+from ridgeline.search.spec import MAX_TRIALS, StudySpec, parse_spec
 from tests.search import strategies
 from tests.search.specs import ABSENT, BASE, EXTERNAL, FULL, GRID, changed, problems_of
 

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from search.space import Space
-from search.spec import StudySpec, parse_spec
+from ridgeline.search.space import Space
+from ridgeline.search.spec import StudySpec, parse_spec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
 EXAMPLES = re.findall(r"^```yaml\n(name: .*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from search.history import History, TrialStatus
-from search.ranges import ZERO_SHARE
-from search.samplers import sampler_for
-from search.samplers.base import Direction
-from search.seeds import derive
-from search.space import Config, Space
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.ranges import ZERO_SHARE
+from ridgeline.search.samplers import sampler_for
+from ridgeline.search.samplers.base import Direction
+from ridgeline.search.seeds import derive
+from ridgeline.search.space import Config, Space
 from tests.search import strategies
 
 TPE = sampler_for("tpe")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from search.spec import StudySpec, parse_spec
-from service import studies, workers
-from service.errors import Unavailable
-from service.protocol import (
+from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.service import studies, workers
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.protocol import (
     DatasetInfo,
     DeviceInfo,
     RunEnded,
@@ -20,9 +20,9 @@ from service.protocol import (
     SyncResponse,
     WorkerRegistration,
 )
-from service.resources import Study
-from service.settings import Settings
-from service.store.session import Store, Transaction
+from ridgeline.service.resources import Study
+from ridgeline.service.settings import Settings
+from ridgeline.service.store.session import Store, Transaction
 
 FINGERPRINT = "ab" * 32
 SETTINGS = Settings(lease_seconds=30, max_charges=3, _env_file=None)

@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.exc import IntegrityError
 
-from service import extending, studies
-from service.errors import Conflict
-from service.resources import ExtendRequest, RetryRequest
-from service.store.session import Store
-from service.store.tables import studies as table
+from ridgeline.service import extending, studies
+from ridgeline.service.errors import Conflict
+from ridgeline.service.resources import ExtendRequest, RetryRequest
+from ridgeline.service.store.session import Store
+from ridgeline.service.store.tables import studies as table
 from tests.service.factory import FakeWorker, post, spec, study_of
 from tests.service.factory import ended as told
 

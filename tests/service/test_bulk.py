@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import event
 
-from service import studies, trials, workers
-from service.errors import StaleAttempt
-from service.ledger import Ledger
-from service.lifecycle import RunState, TrialState
-from service.outcomes import News, completed, handed_back
-from service.protocol import RunOrder, RunReport
-from service.resources import Event, Trial
-from service.store.rows import RunRow
-from service.store.session import Store
+from ridgeline.service import studies, trials, workers
+from ridgeline.service.errors import StaleAttempt
+from ridgeline.service.ledger import Ledger
+from ridgeline.service.lifecycle import RunState, TrialState
+from ridgeline.service.outcomes import News, completed, handed_back
+from ridgeline.service.protocol import RunOrder, RunReport
+from ridgeline.service.resources import Event, Trial
+from ridgeline.service.store.rows import RunRow
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec, study_of

@@ -10,13 +10,13 @@ import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy import func, select, text
 
-from service import projection, studies, trials, workers
-from service.errors import Conflict, NotFound
-from service.external_protocol import SuggestRequest
-from service.store.rows import StudyRow
-from service.store.session import Store, Transaction
-from service.store.studies import Studies
-from service.store.tables import metadata
+from ridgeline.service import projection, studies, trials, workers
+from ridgeline.service.errors import Conflict, NotFound
+from ridgeline.service.external_protocol import SuggestRequest
+from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.session import Store, Transaction
+from ridgeline.service.store.studies import Studies
+from ridgeline.service.store.tables import metadata
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, study_of
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from service import reporting, trials
-from service.external_protocol import CompleteRequest, SuggestRequest
-from service.store.session import Store
+from ridgeline.service import reporting, trials
+from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import Counted, FakeWorker, ended, external, post, spec, study_of
@@ -34,8 +34,8 @@ def test_a_pack_is_filled_in_a_handful_of_transactions(
 def test_an_answer_has_a_limited_number_of_runs(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.workers.MAX_ORDERS", 4)
-    monkeypatch.setattr("service.dispatch._MAX_PLACES", 2)
+    monkeypatch.setattr("ridgeline.service.workers.MAX_ORDERS", 4)
+    monkeypatch.setattr("ridgeline.service.dispatch._MAX_PLACES", 2)
     post(store, spec(budget={"trials": 100}))
     worker = FakeWorker(store, num_slots=10)
     counted = Counted(store, monkeypatch)
@@ -55,7 +55,7 @@ def test_runs_that_are_owed_are_told_in_several_answers(
     post(store, spec(budget={"trials": 100}))
     worker = FakeWorker(store, num_slots=10)
     lost = worker.send(worker.statement())
-    monkeypatch.setattr("service.workers.MAX_ORDERS", 4)
+    monkeypatch.setattr("ridgeline.service.workers.MAX_ORDERS", 4)
     told = [worker.sync().start for _ in range(4)]
     assert [len(orders) for orders in told] == [4, 4, 2, 0]
     assert tuple(order for orders in told for order in orders) == lost.start
@@ -64,7 +64,7 @@ def test_runs_that_are_owed_are_told_in_several_answers(
 def test_devices_have_equal_shares_of_an_answer(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.workers.MAX_ORDERS", 8)
+    monkeypatch.setattr("ridgeline.service.workers.MAX_ORDERS", 8)
     post(store, spec(budget={"trials": 100}))
     worker = FakeWorker(store, num_slots=10, num_devices=3)
     orders = worker.sync(free_slots={"cpu:0": 20, "cpu:1": 20, "cpu:2": 0}).start
@@ -74,7 +74,7 @@ def test_devices_have_equal_shares_of_an_answer(
 def test_nobody_gets_more_runs_than_a_statement_can_name(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.workers.MAX_HELD_RUNS", 5)
+    monkeypatch.setattr("ridgeline.service.workers.MAX_HELD_RUNS", 5)
     post(store, spec(budget={"trials": 100}))
     worker = FakeWorker(store, num_slots=10)
     assert [len(worker.sync(free_slots={"cpu:0": 10}).start) for _ in range(2)] == [5, 0]

@@ -9,13 +9,13 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 
-from search.spec import InvalidSpec
-from service import extending, reporting, sampling, studies, trials, workers
-from service.errors import Conflict, InvalidInput, LimitExceeded
-from service.external_protocol import CompleteRequest, SuggestedTrial, SuggestRequest
-from service.lifecycle import FailReason, StudyState
-from service.resources import ExtendRequest, RetryRequest, Study, Trial
-from service.store.session import Store
+from ridgeline.search.spec import InvalidSpec
+from ridgeline.service import extending, reporting, sampling, studies, trials, workers
+from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded
+from ridgeline.service.external_protocol import CompleteRequest, SuggestedTrial, SuggestRequest
+from ridgeline.service.lifecycle import FailReason, StudyState
+from ridgeline.service.resources import ExtendRequest, RetryRequest, Study, Trial
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, external, post, spec, study_of

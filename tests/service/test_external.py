@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from service import reporting, studies, trials, workers
-from service.errors import Conflict, InvalidInput, StaleAttempt
-from service.external_protocol import (
+from ridgeline.service import reporting, studies, trials, workers
+from ridgeline.service.errors import Conflict, InvalidInput, StaleAttempt
+from ridgeline.service.external_protocol import (
     CompleteRequest,
     ReportOutcome,
     ReportRequest,
@@ -17,9 +17,9 @@ from service.external_protocol import (
     SuggestResponse,
     TrialReports,
 )
-from service.lifecycle import FailReason, StudyState, TrialState
-from service.resources import Trial
-from service.store.session import Store
+from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
+from ridgeline.service.resources import Trial
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import Counted, FakeWorker, external, post, spec, study_of
@@ -420,7 +420,7 @@ def test_a_large_call_is_taken_in_several_transactions(
 def limit_news(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Have one transaction take so many at most."""
     for module in ("ledger", "reporting"):
-        monkeypatch.setattr(f"service.{module}.MAX_NEWS", number)
+        monkeypatch.setattr(f"ridgeline.service.{module}.MAX_NEWS", number)
 
 
 def test_a_long_report_is_refused_before_any_of_it_is_taken(
@@ -456,7 +456,7 @@ def test_long_reports_on_one_trial_are_taken_in_several_transactions(
 def test_epochs_of_a_call_are_counted_over_all_trials(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.reporting.MAX_REPORTS", 3)
+    monkeypatch.setattr("ridgeline.service.reporting.MAX_REPORTS", 3)
     post(store, external())
     one, two = suggest(store, 2)
     tell(store, of(one, 0.5, 0.5), of(two, 0.5))

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.cli.up import sole_user
-from service.files import own_folder, without_links
+from ridgeline.service.cli.up import sole_user
+from ridgeline.service.files import own_folder, without_links
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
 
@@ -32,7 +32,7 @@ def foreign_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_new_folders_are_for_this_user_alone(tmp_path: Path, umask: int) -> None:
-    code = "import os, sys, pathlib, service.files as f; os.umask(int(sys.argv[1])); "
+    code = "import os, sys, pathlib, ridgeline.service.files as f; os.umask(int(sys.argv[1])); "
     code += "f.own_folder(pathlib.Path(sys.argv[2]))"
     folder = tmp_path / "a" / "b"
     subprocess.run([sys.executable, "-c", code, str(umask), str(folder)], check=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from service import studies, trials
-from service.errors import Unavailable
-from service.lifecycle import TrialState
-from service.protocol import RunReport, SyncRequest
-from service.store.session import Store
+from ridgeline.service import studies, trials
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.lifecycle import TrialState
+from ridgeline.service.protocol import RunReport, SyncRequest
+from ridgeline.service.store.session import Store
 from tests.service.factory import Counted, FakeWorker, cut_off_after, ended, post, spec
 
 
@@ -32,7 +32,7 @@ def large_statement(store: Store) -> tuple[FakeWorker, SyncRequest]:
 def limit_news(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Have one transaction take so many at most."""
     for module in ("ledger", "workers"):
-        monkeypatch.setattr(f"service.{module}.MAX_NEWS", number)
+        monkeypatch.setattr(f"ridgeline.service.{module}.MAX_NEWS", number)
 
 
 def what_came_of_it(store: Store) -> list[tuple[TrialState, float | None, int]]:

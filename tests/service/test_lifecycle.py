@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from service.lifecycle import (
+from ridgeline.service.lifecycle import (
     OPEN_STUDY,
     STUDY_VERBS,
     FailReason,

@@ -23,13 +23,13 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from service import extending, projection, studies, workers
-from service.errors import Conflict
-from service.ledger import num_planned
-from service.lifecycle import OPEN_STUDY, RunState, StudyState
-from service.protocol import RunEnded, RunOrder, RunReport, SyncRequest
-from service.resources import ExtendRequest, RetryRequest
-from service.store.session import Store
+from ridgeline.service import extending, projection, studies, workers
+from ridgeline.service.errors import Conflict
+from ridgeline.service.ledger import num_planned
+from ridgeline.service.lifecycle import OPEN_STUDY, RunState, StudyState
+from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, SyncRequest
+from ridgeline.service.resources import ExtendRequest, RetryRequest
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec, value_of
 

@@ -6,16 +6,16 @@ from collections.abc import Set
 
 import pytest
 
-from service import extending, reporting, studies, trials, workers
-from service.external_protocol import (
+from ridgeline.service import extending, reporting, studies, trials, workers
+from ridgeline.service.external_protocol import (
     CompleteRequest,
     ReportRequest,
     SuggestedTrial,
     SuggestRequest,
     TrialReports,
 )
-from service.resources import ExtendRequest
-from service.store.session import Audience, Store
+from ridgeline.service.resources import ExtendRequest
+from ridgeline.service.store.session import Audience, Store
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search.engine.pruning import PruningRules
-from search.pruners import Curve, standings
-from search.spec import StudySpec
-from service import pruning, reporting, studies, trials, workers
-from service.external_protocol import (
+from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.pruners import Curve, standings
+from ridgeline.search.spec import StudySpec
+from ridgeline.service import pruning, reporting, studies, trials, workers
+from ridgeline.service.external_protocol import (
     CompleteRequest,
     ReportedTrial,
     ReportRequest,
@@ -21,10 +21,10 @@ from service.external_protocol import (
     SuggestRequest,
     TrialReports,
 )
-from service.lifecycle import RunState, StudyState, TrialState
-from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
-from service.resources import Trial
-from service.store.session import Store
+from ridgeline.service.lifecycle import RunState, StudyState, TrialState
+from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, StudyRules
+from ridgeline.service.resources import Trial
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, study_of
 

@@ -8,13 +8,13 @@ from itertools import cycle
 
 import pytest
 
-from search.space import Config
-from service import enqueueing, projection, sampling, studies, trials
-from service.errors import InvalidInput, NotFound
-from service.external_protocol import SuggestRequest
-from service.resources import Trial
-from service.sampling import Outlook, Proposal
-from service.store.session import Store
+from ridgeline.search.space import Config
+from ridgeline.service import enqueueing, projection, sampling, studies, trials
+from ridgeline.service.errors import InvalidInput, NotFound
+from ridgeline.service.external_protocol import SuggestRequest
+from ridgeline.service.resources import Trial
+from ridgeline.service.sampling import Outlook, Proposal
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, ended, external, post, spec

@@ -7,15 +7,15 @@ import io
 
 import pytest
 
-from search.space import Config
-from search.tasks.datasets import DatasetCard
-from service import reporting, studies, trials, workers
-from service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
-from service.external_protocol import CompleteRequest, SuggestRequest
-from service.lifecycle import StudyState, TrialState
-from service.protocol import RunReport
-from service.resources import Event
-from service.store.session import Store
+from ridgeline.search.space import Config
+from ridgeline.search.tasks.datasets import DatasetCard
+from ridgeline.service import reporting, studies, trials, workers
+from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
+from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest
+from ridgeline.service.lifecycle import StudyState, TrialState
+from ridgeline.service.protocol import RunReport
+from ridgeline.service.resources import Event
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.service.factory import (
     GRID_SPACE,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from service import projection, reporting, trials, workers
-from service.external_protocol import ReportRequest, SuggestRequest
-from service.lifecycle import StudyState
-from service.store.session import Store
-from service.timekeeping import Timekeeper
+from ridgeline.service import projection, reporting, trials, workers
+from ridgeline.service.external_protocol import ReportRequest, SuggestRequest
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.store.session import Store
+from ridgeline.service.timekeeping import Timekeeper
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, external, post, spec, study_of
 

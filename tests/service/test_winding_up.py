@@ -10,11 +10,11 @@ from collections import Counter
 
 import pytest
 
-from service import reporting, studies, trials, workers
-from service.errors import NotFound, StaleAttempt, Unavailable
-from service.external_protocol import CompleteRequest, SuggestedTrial, SuggestRequest
-from service.lifecycle import FailReason, StudyState, TrialState
-from service.store.session import Store
+from ridgeline.service import reporting, studies, trials, workers
+from ridgeline.service.errors import NotFound, StaleAttempt, Unavailable
+from ridgeline.service.external_protocol import CompleteRequest, SuggestedTrial, SuggestRequest
+from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
+from ridgeline.service.store.session import Store
 from tests.service.factory import (
     FakeWorker,
     cut_off_after,
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("small_parts")
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have one transaction cancel five runs."""
-    monkeypatch.setattr("service.ledger.MAX_CANCELLED", 5)
+    monkeypatch.setattr("ridgeline.service.ledger.MAX_CANCELLED", 5)
 
 
 def large_study(store: Store, *, num_running: int) -> list[SuggestedTrial]:
@@ -183,8 +183,8 @@ def test_a_study_may_be_deleted_between_the_parts(store: Store) -> None:
 
 _KILLED_BETWEEN = """
 import os, signal, sys
-from service import ledger, projection, studies
-from service.store.session import DatabaseClock, Store
+from ridgeline.service import ledger, projection, studies
+from ridgeline.service.store.session import DatabaseClock, Store
 
 ledger.MAX_CANCELLED = 5
 wind_up = ledger.Ledger.wind_up

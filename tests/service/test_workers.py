@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from search.tasks.settings import MlpSettings
-from service import studies, trials, workers
-from service.errors import Conflict, InvalidInput, NotFound
-from service.lifecycle import FailReason, RunState, StudyState, TrialState
-from service.protocol import RunReport, SyncRequest
-from service.resources import Trial
-from service.store.session import Store
+from ridgeline.search.tasks.settings import MlpSettings
+from ridgeline.service import studies, trials, workers
+from ridgeline.service.errors import Conflict, InvalidInput, NotFound
+from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
+from ridgeline.service.protocol import RunReport, SyncRequest
+from ridgeline.service.resources import Trial
+from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import (

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.exc import IntegrityError
 
-from service.store.bulk import (
+from ridgeline.service.store.bulk import (
     OLD,
     insert_rows,
     numbers_parameters,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event
 
-from service.store.session import Store
+from ridgeline.service.store.session import Store
 
 
 @pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)

@@ -13,9 +13,9 @@ from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from service import projection
-from service.store import migrate
-from service.store.tables import metadata
+from ridgeline.service import projection
+from ridgeline.service.store import migrate
+from ridgeline.service.store.tables import metadata
 
 
 @contextmanager

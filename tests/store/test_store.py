@@ -8,14 +8,14 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from service import projection, studies, trials
-from service.errors import RequestInFlight, StaleAttempt, Unavailable
-from service.ledger import Ledger
-from service.lifecycle import RunState
-from service.outcomes import News, completed
-from service.store import migrate
-from service.store.idempotency import KEEP_SECONDS
-from service.store.session import DatabaseClock, Store
+from ridgeline.service import projection, studies, trials
+from ridgeline.service.errors import RequestInFlight, StaleAttempt, Unavailable
+from ridgeline.service.ledger import Ledger
+from ridgeline.service.lifecycle import RunState
+from ridgeline.service.outcomes import News, completed
+from ridgeline.service.store import migrate
+from ridgeline.service.store.idempotency import KEEP_SECONDS
+from ridgeline.service.store.session import DatabaseClock, Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, post, spec, study_of

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from service.errors import Unavailable
-from service.store.turns import Turns
+from ridgeline.service.errors import Unavailable
+from ridgeline.service.store.turns import Turns
 
 
 def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from service import projection
-from service.errors import Conflict, Unavailable
-from service.store import copies, migrate
+from ridgeline.service import projection
+from ridgeline.service.errors import Conflict, Unavailable
+from ridgeline.service.store import copies, migrate
 
 
 def upgraded(url: str, revision: str = "head") -> None:

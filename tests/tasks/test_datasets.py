@@ -13,8 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.tasks import datasets
-from search.tasks.datasets import DataRoot, Dataset, DatasetCard, DatasetError, built_in_cards, load
+from ridgeline.search.tasks import datasets
+from ridgeline.search.tasks.datasets import (
+    DataRoot,
+    Dataset,
+    DatasetCard,
+    DatasetError,
+    built_in_cards,
+    load,
+)
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 
 
@@ -244,7 +251,9 @@ def test_fingerprint_changes_with_every_part_shape_and_type(tmp_path: Path) -> N
 
 
 def test_neither_scikit_learn_nor_torch_is_imported_with_the_module() -> None:
-    code = "import sys, search.tasks.splits; print({'sklearn', 'torch'} & set(sys.modules))"
+    code = (
+        "import sys, ridgeline.search.tasks.splits; print({'sklearn', 'torch'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from search.tasks.datasets import BUILT_IN
-from search.tasks.settings import MlpDefaults, MlpSettings, Split
+from ridgeline.search.tasks.datasets import BUILT_IN
+from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 DEFAULTS = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", PAGE, re.MULTILINE))

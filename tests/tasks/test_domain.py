@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from search.space import Space
-from search.tasks.settings import MlpSettings
+from ridgeline.search.space import Space
+from ridgeline.search.tasks.settings import MlpSettings
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.tasks.idx import IdxError, read_folder, read_idx
+from ridgeline.search.tasks.idx import IdxError, read_folder, read_idx
 from tests.tasks.idx_files import encode, header, toy_arrays, write, write_folder
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.tasks.datasets import Dataset, DatasetCard, UnfitDataset, load
-from search.tasks.settings import MAX_SEED, Split
-from search.tasks.splits import Standardiser, prepare, split_fingerprint, split_rows
+from ridgeline.search.tasks.datasets import Dataset, DatasetCard, UnfitDataset, load
+from ridgeline.search.tasks.settings import MAX_SEED, Split
+from ridgeline.search.tasks.splits import Standardiser, prepare, split_fingerprint, split_rows
 
 shares = st.floats(0.01, 0.89)
 splits = st.builds(Split, validation=shares, test=shares, seed=st.integers(0, MAX_SEED))

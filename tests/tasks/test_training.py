@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from search import engine
-from search.spec import EarlyStopping, Objective, Penalty
-from search.tasks import training
-from search.tasks.datasets import Dataset, DatasetError, load
-from search.tasks.settings import MlpDefaults, MlpSettings, Split
-from search.tasks.training import RunInput, Trainer
+from ridgeline.search import engine
+from ridgeline.search.spec import EarlyStopping, Objective, Penalty
+from ridgeline.search.tasks import training
+from ridgeline.search.tasks.datasets import Dataset, DatasetError, load
+from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split
+from ridgeline.search.tasks.training import RunInput, Trainer
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 
 pytestmark = pytest.mark.usefixtures("_threads_restored")
@@ -289,7 +289,7 @@ def test_data_that_do_not_fit_are_a_memory_error(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("search.engine.DeviceData.from_arrays", fail)
+    monkeypatch.setattr("ridgeline.search.engine.DeviceData.from_arrays", fail)
     with pytest.raises(MemoryError, match="memory"):
         trainer.add("run", run_input())
     assert trainer.is_idle
@@ -301,7 +301,7 @@ def test_other_errors_of_torch_stay_as_they_are(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr("search.engine.DeviceData.from_arrays", fail)
+    monkeypatch.setattr("ridgeline.search.engine.DeviceData.from_arrays", fail)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         trainer.add("run", run_input())
 
@@ -327,6 +327,7 @@ def test_runs_beside_others_come_to_what_they_come_to_alone() -> None:
 
 
 def test_the_module_imports_no_torch() -> None:
-    code = "import sys, search.tasks.training; print({'sklearn', 'torch'} & set(sys.modules))"
+    module = "ridgeline.search.tasks.training"
+    code = f"import sys, {module}; print({{'sklearn', 'torch'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -15,7 +15,7 @@ import threading
 import time
 from random import Random
 
-from service.worker.agent import Agent, device_specs, leaving_on_signals
+from ridgeline.service.worker.agent import Agent, device_specs, leaving_on_signals
 from tests.worker.fakes import HANG_SECONDS, FakeApi
 from tests.worker.trainers import ScriptedBackend
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.protocol import (
+from ridgeline.service.protocol import (
     RunEnded,
     RunKey,
     RunOrder,
@@ -10,8 +10,8 @@ from service.protocol import (
     StudyRules,
     SyncResponse,
 )
-from service.worker.holdings import Holdings
-from service.worker.messages import (
+from ridgeline.service.worker.holdings import Holdings
+from ridgeline.service.worker.messages import (
     DeviceEvent,
     Died,
     Hello,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.protocol import (
+from ridgeline.service.protocol import (
     DatasetInfo,
     DeviceInfo,
     Refusal,
@@ -24,9 +24,9 @@ from service.protocol import (
     WorkerRegistered,
     WorkerRegistration,
 )
-from service.worker.api import CallFailed
-from service.worker.devices import num_places
-from service.worker.messages import Key, key_of
+from ridgeline.service.worker.api import CallFailed
+from ridgeline.service.worker.devices import num_places
+from ridgeline.service.worker.messages import Key, key_of
 
 MAX_CHARGES = 3
 HANG_SECONDS = 300.0

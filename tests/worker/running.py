@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from service.worker.agent import Agent, device_specs
-from service.worker.training import Backend
+from ridgeline.service.worker.agent import Agent, device_specs
+from ridgeline.service.worker.training import Backend
 from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, MAX_CHARGES, FakeApi
 from tests.worker.trainers import ScriptedBackend
 

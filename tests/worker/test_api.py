@@ -5,9 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from service.client import Client
-from service.protocol import SyncRequest, SyncResponse, WorkerRegistration
-from service.worker.api import CallFailed, HttpApi
+from ridgeline.service.client import Client
+from ridgeline.service.protocol import SyncRequest, SyncResponse, WorkerRegistration
+from ridgeline.service.worker.api import CallFailed, HttpApi
 from tests.worker.fakes import device_info
 
 REGISTRATION = WorkerRegistration(

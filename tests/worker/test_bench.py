@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from search.events import Event, Over, Reported
-from service.protocol import RunEnded, RunReport, StudyRules
-from service.worker.bench import MAX_LOG, Bench, LogTail
-from service.worker.messages import (
+from ridgeline.search.events import Event, Over, Reported
+from ridgeline.service.protocol import RunEnded, RunReport, StudyRules
+from ridgeline.service.worker.bench import MAX_LOG, Bench, LogTail
+from ridgeline.service.worker.messages import (
     FromDevice,
     Idle,
     Key,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.worker.cache import cache_folder
+from ridgeline.service.worker.cache import cache_folder
 
 
 @pytest.fixture(autouse=True)

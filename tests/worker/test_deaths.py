@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from service.protocol import (
+from ridgeline.service.protocol import (
     RunEnded,
 )
-from service.worker.devices import STOP_GRACE_SECONDS
-from service.worker.messages import (
+from ridgeline.service.worker.devices import STOP_GRACE_SECONDS
+from ridgeline.service.worker.messages import (
     CannotStart,
     Died,
     Prepared,

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from service.protocol import RunEnded, RunOrder
-from service.worker.bench import Bench, LogTail
-from service.worker.device import Inbox, serve
-from service.worker.messages import BEAT_SECONDS, Beat, FromDevice, Key, Released, Stop
-from service.worker.pulse import Pulse
+from ridgeline.service.protocol import RunEnded, RunOrder
+from ridgeline.service.worker.bench import Bench, LogTail
+from ridgeline.service.worker.device import Inbox, serve
+from ridgeline.service.worker.messages import BEAT_SECONDS, Beat, FromDevice, Key, Released, Stop
+from ridgeline.service.worker.pulse import Pulse
 from tests.worker.fakes import DEADLINE_SECONDS, order
 from tests.worker.trainers import ScriptedTrainer
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from search.engine.program import ProgramIdentity
-from search.space import Config
-from search.tasks.settings import MlpDefaults
-from service.worker.agent import Agent
-from service.worker.mlp import MlpBackend
-from service.worker.training import DeviceSpec, Trainer
+from ridgeline.search.engine.program import ProgramIdentity
+from ridgeline.search.space import Config
+from ridgeline.search.tasks.settings import MlpDefaults
+from ridgeline.service.worker.agent import Agent
+from ridgeline.service.worker.mlp import MlpBackend
+from ridgeline.service.worker.training import DeviceSpec, Trainer
 from tests.worker.fakes import HANG_SECONDS, MAX_CHARGES, FakeApi
 from tests.worker.running import all_over, at_work, ended, new_agent
 
@@ -33,7 +33,7 @@ class Deadly(MlpBackend):
     """Packs end their process as soon as they step the guilty run."""
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
-        from search.engine.pack import Pack
+        from ridgeline.search.engine.pack import Pack
 
         tick: Any = Pack.tick
 
@@ -50,7 +50,7 @@ class Hanging(MlpBackend):
     """Packs take a step of the guilty run that does not end."""
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
-        from search.engine.pack import Pack
+        from ridgeline.search.engine.pack import Pack
 
         tick: Any = Pack.tick
 
@@ -71,7 +71,7 @@ class Confined(MlpBackend):
     width: int
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
-        from search.engine.pack import Pack
+        from ridgeline.search.engine.pack import Pack
 
         init: Any = Pack.__init__
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.protocol import RunEnded
-from service.worker.devices import SLOW_SECONDS, STOP_GRACE_SECONDS
-from service.worker.messages import Beat, Died, Prepared, Preparing
+from ridgeline.service.protocol import RunEnded
+from ridgeline.service.worker.devices import SLOW_SECONDS, STOP_GRACE_SECONDS
+from ridgeline.service.worker.messages import Beat, Died, Prepared, Preparing
 from tests.worker.desk import Desk, began, complete
 from tests.worker.fakes import HANG_SECONDS, order
 

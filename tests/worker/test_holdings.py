@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from service.protocol import (
+from ridgeline.service.protocol import (
     RunEnded,
     RunHeld,
     StudyRules,
     SyncResponse,
 )
-from service.worker import holdings as module
-from service.worker.messages import (
+from ridgeline.service.worker import holdings as module
+from ridgeline.service.worker.messages import (
     Died,
     Idle,
 )

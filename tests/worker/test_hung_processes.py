@@ -10,11 +10,11 @@ from random import Random
 
 import pytest
 
-from service.worker import process as process_module
-from service.worker.devices import SLOW_SECONDS
-from service.worker.messages import Beat, DeviceEvent, Died, Hello
-from service.worker.process import DeviceProcess
-from service.worker.training import DeviceSpec
+from ridgeline.service.worker import process as process_module
+from ridgeline.service.worker.devices import SLOW_SECONDS
+from ridgeline.service.worker.messages import Beat, DeviceEvent, Died, Hello
+from ridgeline.service.worker.process import DeviceProcess
+from ridgeline.service.worker.training import DeviceSpec
 from tests.worker.fakes import DEADLINE_SECONDS, MAX_CHARGES, FakeApi, ManualClock
 from tests.worker.running import all_over, at_work, check_found, ended, new_agent, pid_of
 from tests.worker.trainers import ScriptedBackend, StopsOnce

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from service.protocol import DatasetInfo
-from service.worker import agent as agent_module
-from service.worker.agent import run_worker
-from service.worker.api import CallFailed
+from ridgeline.service.protocol import DatasetInfo
+from ridgeline.service.worker import agent as agent_module
+from ridgeline.service.worker.agent import run_worker
+from ridgeline.service.worker.api import CallFailed
 from tests.tasks.idx_files import write_folder
 from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, FakeApi
 from tests.worker.running import Running, at_work, new_agent, pid_of, wait_for_death
@@ -92,7 +92,7 @@ def test_a_worker_told_to_end_gives_its_runs_back(
 
 
 def test_a_worker_runs_nothing_that_lies_in_the_current_folder(tmp_path: Path) -> None:
-    for module in ("signal", "socket", "multiprocessing", "pickle", "torch", "service"):
+    for module in ("signal", "socket", "multiprocessing", "pickle", "torch", "ridgeline"):
         (tmp_path / f"{module}.py").write_text(
             "import os, sys\nopen('ran', 'a').write(f'{__name__} {sys.orig_argv}\\n')\n"
         )
@@ -219,7 +219,7 @@ def test_a_worker_over_http(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_folder_that_comes_later_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.worker.folders.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("ridgeline.service.worker.folders.LOOK_SECONDS", 0.01)
     write_folder(tmp_path / "one")
     api = FakeApi()
 

@@ -14,11 +14,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from service.protocol import RunEnded, RunOrder, RunReport, StudyRules
-from service.worker.api import CallFailed
-from service.worker.devices import STOP_GRACE_SECONDS
-from service.worker.holdings import Holdings
-from service.worker.messages import (
+from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, StudyRules
+from ridgeline.service.worker.api import CallFailed
+from ridgeline.service.worker.devices import STOP_GRACE_SECONDS
+from ridgeline.service.worker.holdings import Holdings
+from ridgeline.service.worker.messages import (
     DeviceEvent,
     Died,
     Hello,
@@ -29,7 +29,7 @@ from service.worker.messages import (
     Started,
     key_of,
 )
-from service.worker.session import Answer, Call, Register, Session
+from ridgeline.service.worker.session import Answer, Call, Register, Session
 from tests.worker.fakes import HANG_SECONDS, FakeApi, ManualClock, device_info
 
 DEVICES = ("cpu:0", "cuda:0")

@@ -12,17 +12,17 @@ from random import Random
 
 import pytest
 
-from search.engine import ProgramIdentity
-from search.space import Config
-from search.tasks.settings import MlpDefaults
-from service.protocol import DeviceInfo
-from service.worker import devices as devices_module
-from service.worker.api import CallFailed
-from service.worker.device import CPU_NICENESS
-from service.worker.messages import DeviceEvent, Died
-from service.worker.mlp import MlpBackend
-from service.worker.process import DeviceProcess
-from service.worker.training import DeviceSpec
+from ridgeline.search.engine import ProgramIdentity
+from ridgeline.search.space import Config
+from ridgeline.search.tasks.settings import MlpDefaults
+from ridgeline.service.protocol import DeviceInfo
+from ridgeline.service.worker import devices as devices_module
+from ridgeline.service.worker.api import CallFailed
+from ridgeline.service.worker.device import CPU_NICENESS
+from ridgeline.service.worker.messages import DeviceEvent, Died
+from ridgeline.service.worker.mlp import MlpBackend
+from ridgeline.service.worker.process import DeviceProcess
+from ridgeline.service.worker.training import DeviceSpec
 from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, MAX_CHARGES, FakeApi, ManualClock
 from tests.worker.running import (
     all_over,

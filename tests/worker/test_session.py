@@ -8,11 +8,23 @@ from random import Random
 
 import pytest
 
-from service.protocol import DatasetInfo, RunEnded, StudyRules, SyncResponse, WorkerRegistered
-from service.worker.api import CallFailed
-from service.worker.holdings import Holdings
-from service.worker.messages import Hello, Key
-from service.worker.session import ENDS_SECONDS, RETRY_CAP_SECONDS, Register, Session, Sync
+from ridgeline.service.protocol import (
+    DatasetInfo,
+    RunEnded,
+    StudyRules,
+    SyncResponse,
+    WorkerRegistered,
+)
+from ridgeline.service.worker.api import CallFailed
+from ridgeline.service.worker.holdings import Holdings
+from ridgeline.service.worker.messages import Hello, Key
+from ridgeline.service.worker.session import (
+    ENDS_SECONDS,
+    RETRY_CAP_SECONDS,
+    Register,
+    Session,
+    Sync,
+)
 from tests.worker.fakes import HANG_SECONDS, ManualClock, device_info, order
 
 NOTHING = SyncResponse(start=(), stop=(), refused=())

@@ -15,10 +15,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
-from search.events import Began, Event, Failed, HandedBack, NeverTrains, Over, Reported
-from service.protocol import DatasetInfo, RunOrder, StudyRules
-from service.worker.messages import Key, key_of
-from service.worker.training import DeviceSpec, Trainer
+from ridgeline.search.events import Began, Event, Failed, HandedBack, NeverTrains, Over, Reported
+from ridgeline.service.protocol import DatasetInfo, RunOrder, StudyRules
+from ridgeline.service.worker.messages import Key, key_of
+from ridgeline.service.worker.training import DeviceSpec, Trainer
 
 PROGRAM = "scripted/1"
 

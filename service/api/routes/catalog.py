@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service import catalog
-from service.api.auth import Reader
-from service.api.context import Api
-from service.api.openapi import problems
-from service.api.pages import DatasetPage, TaskPage
-from service.resources import LeftOut
+from ridgeline.service import catalog
+from ridgeline.service.api.auth import Reader
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.openapi import problems
+from ridgeline.service.api.pages import DatasetPage, TaskPage
+from ridgeline.service.resources import LeftOut
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
 

@@ -9,10 +9,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from service.api.context import Api
-from service.api.openapi import problem
-from service.api.problems import problem_response
-from service.api.readiness import Check
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.openapi import problem
+from ridgeline.service.api.problems import problem_response
+from ridgeline.service.api.readiness import Check
 
 router = APIRouter(tags=["health"])
 

@@ -12,11 +12,11 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.auth import Reader
-from service.api.context import Api
-from service.api.openapi import problems
-from service.gauges import Gauges
-from service.metrics import REGISTRY
+from ridgeline.service.api.auth import Reader
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.openapi import problems
+from ridgeline.service.gauges import Gauges
+from ridgeline.service.metrics import REGISTRY
 
 router = APIRouter(tags=["health"])
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Path
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from service.protocol import MAX_INT_32
+from ridgeline.service.protocol import MAX_INT_32
 
 
 class Name(StringConvertor):

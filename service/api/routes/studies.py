@@ -9,21 +9,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
 
-from search.fields import MAX_INT
-from search.spec import StudySpec, parse_spec
-from service import extending, studies
-from service.api import events, examples
-from service.api.auth import Reader, Writer
-from service.api.bodies import JsonBody, Nothing, body_of
-from service.api.context import Api
-from service.api.idempotency import Idempotent
-from service.api.openapi import problems, takes
-from service.api.pages import PageSize, StudyCursor, StudyPage, next_page_token
-from service.api.routes.params import StudyPath
-from service.errors import Conflict, PreconditionFailed, PreconditionRequired
-from service.lifecycle import StudyState
-from service.resources import CloneRequest, ExtendRequest, RetryRequest, Study, Trial
-from service.store.session import Transaction
+from ridgeline.search.fields import MAX_INT
+from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.service import extending, studies
+from ridgeline.service.api import events, examples
+from ridgeline.service.api.auth import Reader, Writer
+from ridgeline.service.api.bodies import JsonBody, Nothing, body_of
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.idempotency import Idempotent
+from ridgeline.service.api.openapi import problems, takes
+from ridgeline.service.api.pages import PageSize, StudyCursor, StudyPage, next_page_token
+from ridgeline.service.api.routes.params import StudyPath
+from ridgeline.service.errors import Conflict, PreconditionFailed, PreconditionRequired
+from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.resources import CloneRequest, ExtendRequest, RetryRequest, Study, Trial
+from ridgeline.service.store.session import Transaction
 
 router = APIRouter(prefix="/v1", tags=["studies"])
 

@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
-from service import tokens
-from service.api import examples
-from service.api.auth import Admin, Reader
-from service.api.bodies import Nothing, body_of
-from service.api.context import Api
-from service.api.openapi import problems, takes
-from service.api.pages import TokenPage
-from service.api.routes.params import ID_PATTERN
-from service.resources import CallerInfo, TokenCreated, TokenInfo, TokenRequest
+from ridgeline.service import tokens
+from ridgeline.service.api import examples
+from ridgeline.service.api.auth import Admin, Reader
+from ridgeline.service.api.bodies import Nothing, body_of
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.openapi import problems, takes
+from ridgeline.service.api.pages import TokenPage
+from ridgeline.service.api.routes.params import ID_PATTERN
+from ridgeline.service.resources import CallerInfo, TokenCreated, TokenInfo, TokenRequest
 
 router = APIRouter(prefix="/v1", tags=["tokens"])
 

@@ -8,16 +8,16 @@ from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import enqueueing, pruning, reporting, trials
-from service.api import examples, external_examples
-from service.api.auth import Reader, Writer
-from service.api.bodies import Bulk, body_of
-from service.api.context import Api
-from service.api.idempotency import REPLAYED, Idempotent, Remember
-from service.api.openapi import problems, takes
-from service.api.pages import PageSize, TrialCursor, TrialPage, next_page_token
-from service.api.routes.params import StudyPath, TrialPath
-from service.external_protocol import (
+from ridgeline.service import enqueueing, pruning, reporting, trials
+from ridgeline.service.api import examples, external_examples
+from ridgeline.service.api.auth import Reader, Writer
+from ridgeline.service.api.bodies import Bulk, body_of
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.idempotency import REPLAYED, Idempotent, Remember
+from ridgeline.service.api.openapi import problems, takes
+from ridgeline.service.api.pages import PageSize, TrialCursor, TrialPage, next_page_token
+from ridgeline.service.api.routes.params import StudyPath, TrialPath
+from ridgeline.service.external_protocol import (
     CompleteRequest,
     ReportedTrial,
     ReportOutcomes,
@@ -26,8 +26,8 @@ from service.external_protocol import (
     SuggestResponse,
     TrialReports,
 )
-from service.lifecycle import OPEN_STUDY, TrialState
-from service.resources import EnqueueRequest, Trial, TrialWithHistory
+from ridgeline.service.lifecycle import OPEN_STUDY, TrialState
+from ridgeline.service.resources import EnqueueRequest, Trial, TrialWithHistory
 
 router = APIRouter(prefix="/v1/studies/{study:name}", tags=["trials"])
 

@@ -9,16 +9,21 @@ from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from search.spec import MAX_SECONDS
-from service import workers
-from service.api import examples
-from service.api.auth import Reader, WorkerCaller
-from service.api.bodies import Bulk, body_of, is_large
-from service.api.context import Api
-from service.api.openapi import problems, takes
-from service.api.pages import WorkerPage
-from service.api.routes.params import ID_PATTERN
-from service.protocol import SyncRequest, SyncResponse, WorkerRegistered, WorkerRegistration
+from ridgeline.search.spec import MAX_SECONDS
+from ridgeline.service import workers
+from ridgeline.service.api import examples
+from ridgeline.service.api.auth import Reader, WorkerCaller
+from ridgeline.service.api.bodies import Bulk, body_of, is_large
+from ridgeline.service.api.context import Api
+from ridgeline.service.api.openapi import problems, takes
+from ridgeline.service.api.pages import WorkerPage
+from ridgeline.service.api.routes.params import ID_PATTERN
+from ridgeline.service.protocol import (
+    SyncRequest,
+    SyncResponse,
+    WorkerRegistered,
+    WorkerRegistration,
+)
 
 router = APIRouter(prefix="/v1", tags=["workers"])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from service.store.migrate import VERSION_TABLE, is_ours
-from service.store.tables import metadata
+from ridgeline.service.store.migrate import VERSION_TABLE, is_ours
+from ridgeline.service.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
