@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
+import anyio.to_thread
 from fastapi import FastAPI
 
 from ridgeline.service import workers
@@ -42,12 +42,13 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         stopping = threading.Event()
+        timekeeper = Timekeeper(settings.lease_seconds)
+        # Before anybody is served: of a study that begins, and of a clock set a moment later,
+        # nobody could tell afterwards which was first.
+        with suppress(Exception):  # maintenance meets it again, and tells it
+            await anyio.to_thread.run_sync(timekeeper.keep, store)
         maintenance = threading.Thread(
-            target=maintain,
-            args=(store, stopping),
-            kwargs={"lease_seconds": settings.lease_seconds},
-            name="maintenance",
-            daemon=True,
+            target=maintain, args=(store, stopping, timekeeper), name="maintenance", daemon=True
         )
         maintenance.start()
         # Read ahead, so that the first request for a data set need not wait.
@@ -81,19 +82,12 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     return app
 
 
-def maintain(
-    store: Store,
-    stopping: threading.Event,
-    *,
-    lease_seconds: float,
-    monotonic: Callable[[], float] = time.monotonic,
-) -> None:
+def maintain(store: Store, stopping: threading.Event, timekeeper: Timekeeper) -> None:
     """Expire leases every `MAINTENANCE_SECONDS` until told to stop, whatever goes wrong.
 
     A lease counts only while its holder can renew it: after a start, and after a time without the
     database, everybody gets a whole lease to call again.
     """
-    timekeeper = Timekeeper(lease_seconds, monotonic=monotonic)
     is_failing = False
     while not stopping.wait(MAINTENANCE_SECONDS):
         try:

@@ -17,6 +17,7 @@ from ridgeline.service.api.app import create_app, maintain
 from ridgeline.service.errors import Unavailable
 from ridgeline.service.settings import Settings
 from ridgeline.service.store.session import Store
+from ridgeline.service.timekeeping import Timekeeper
 from tests.api.calling import SPEC, fields, ok, sqlite_only
 from tests.api.conftest import ClientOf
 from tests.conftest import ManualClock
@@ -60,7 +61,7 @@ def test_while_it_runs_leases_expire(
 def test_maintenance_ends_when_told_to() -> None:
     stopping = threading.Event()
     stopping.set()
-    maintain(None, stopping, lease_seconds=0)  # type: ignore[arg-type]
+    maintain(None, stopping, Timekeeper(0))  # type: ignore[arg-type]
 
 
 @sqlite_only
@@ -83,8 +84,32 @@ def test_nobody_loses_a_lease_that_could_not_be_renewed(
             return len(expired_at) == 4
 
     monkeypatch.setattr(workers, "expire", expire)
-    maintain(store, FourExpiries(), lease_seconds=30, monotonic=lambda: clock.seconds)
+    maintain(store, FourExpiries(), Timekeeper(30, monotonic=lambda: clock.seconds))
     assert expired_at == [30, 31, 32, 62]
+
+
+@sqlite_only
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_the_clock_is_looked_at_before_anybody_is_served(
+    settings: Settings,
+    store: Store,
+    portal: anyio.from_thread.BlockingPortal,
+    monkeypatch: pytest.MonkeyPatch,
+    is_reachable: bool,
+) -> None:
+    looked: list[Store] = []
+
+    def keep(_self: Timekeeper, of: Store) -> float | None:
+        looked.append(of)
+        if not is_reachable:
+            raise Unavailable("the database restarts")
+        return None
+
+    monkeypatch.setattr(app_module, "MAINTENANCE_SECONDS", 3_600)
+    monkeypatch.setattr(Timekeeper, "keep", keep)
+    app = create_app(settings, store)
+    with portal.wrap_async_context_manager(app.router.lifespan_context(app)):
+        assert looked == [store]
 
 
 @sqlite_only
