@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ridgeline.service.store.session import Store
 from ridgeline.service.store.studies import Deadline
@@ -104,8 +104,9 @@ class Timekeeper:
                 tx.runs.renew_all_leases(tx.now)
                 for study_id, (deadline, seconds) in moves.items():
                     tx.studies.move_deadline(study_id, deadline, seconds)
-            look = self._look(store)
-        self._before = look
+        # Not another look, which would be of a clock that may have been set once more by now.
+        moved = {study_id: one.moved(seconds) for study_id, (one, seconds) in moves.items()}
+        self._before = replace(look, deadlines={**look.deadlines, **moved})
         return look.now if self._monotonic() >= self._trusts_leases_from else None
 
     def _look(self, store: Store) -> _Look:

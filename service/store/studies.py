@@ -67,6 +67,10 @@ class Deadline(NamedTuple):
     started_at: float
     deadline_at: float
 
+    def moved(self, seconds: float) -> Deadline:
+        """The same by a clock that was set by so many seconds."""
+        return Deadline(self.started_at + seconds, self.deadline_at + seconds)
+
 
 class Studies:
     """Reads studies, and keeps those locked by this transaction until they are written back."""

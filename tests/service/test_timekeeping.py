@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from ridgeline.service import projection, reporting, trials, workers
 from ridgeline.service.external_protocol import ReportRequest, SuggestRequest
 from ridgeline.service.lifecycle import StudyState
-from ridgeline.service.store.session import Store
+from ridgeline.service.store.session import Store, Transaction
 from ridgeline.service.timekeeping import Timekeeper
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, external, post, spec, study_of
@@ -127,6 +130,31 @@ def test_a_study_begun_just_before_the_clock_is_set(store: Store, time: Time, by
     time.seconds += 0.5
     time.set_clock(0.5)
     trials.suggest(store, "s", SuggestRequest())
+    time.set_clock(by)
+    time.passes(95)
+    assert not study_of(store).stopping
+    time.passes(10)
+    assert study_of(store).stopping
+
+
+@pytest.mark.parametrize("by", [-HOUR, HOUR])
+def test_the_clock_is_set_again_while_deadlines_are_moved(
+    store: Store, time: Time, by: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time.passes(LEASE + 5)
+    post(store, external(budget={"trials": 4, "seconds": 100}))
+    trials.suggest(store, "s", SuggestRequest())
+    time.passes(1)
+    transaction = store.transaction
+
+    @contextmanager
+    def followed_by_a_change() -> Iterator[Transaction]:
+        with transaction() as tx:
+            yield tx
+        monkeypatch.setattr(store, "transaction", transaction)
+        time.set_clock(by)
+
+    monkeypatch.setattr(store, "transaction", followed_by_a_change)
     time.set_clock(by)
     time.passes(95)
     assert not study_of(store).stopping
