@@ -33,7 +33,7 @@ from benchmarks.end_to_end_service import wait_for_compilations
 from benchmarks.engine_data import NUM_CLASSES, Part, Work
 from benchmarks.engine_loops import train_resident, train_with_loader
 from benchmarks.studies import StudyWork
-from ridgeline.search.engine import DeviceData, LaneOptions, ModelShape, RunConfig
+from ridgeline.search.engine import DeviceData, LaneOptions, Mlp, RunConfig
 from ridgeline.search.events import Began
 from ridgeline.search.space import Config
 from ridgeline.search.spec import Objective, Penalty
@@ -135,7 +135,7 @@ def _script_loop(job: Job) -> Callable[[RunConfig], float]:
     device = torch.device("cpu")
     parts = prepare(load(job.work.name, Path(job.data_root)), Split())
     train, validation = Part(*parts.train), Part(*parts.validation)
-    shape = ModelShape(train.x_ND.shape[1], (job.work.hidden,), NUM_CLASSES)
+    shape = Mlp(train.x_ND.shape[1], (job.work.hidden,), NUM_CLASSES)
     if job.contender == "resident":
         arrays = (parts.train, parts.validation, parts.test)
         data = DeviceData.from_arrays(*arrays, num_classes=NUM_CLASSES, device=device)

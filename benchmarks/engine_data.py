@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import TensorDataset
 
-from ridgeline.search.engine import DeviceData, ModelShape, RunConfig
+from ridgeline.search.engine import DeviceData, Mlp, RunConfig
 
 NUM_CLASSES = 10
 NUM_TEST = 16
@@ -51,7 +51,7 @@ class Work:
     """
 
     name: str
-    shape: ModelShape
+    shape: Mlp
     batch_sizes: tuple[int, ...]
     refill_batch_size: int
     epochs: int
@@ -77,7 +77,7 @@ def digits_work(*, quick: bool) -> Work:
     train, validation = _made(64, 1437, 360)
     return Work(
         name="digits",
-        shape=ModelShape(64, (64,), NUM_CLASSES),
+        shape=Mlp(64, (64,), NUM_CLASSES),
         batch_sizes=(16, 128) if quick else (16, 32, 64, 128),
         refill_batch_size=64,
         epochs=2 if quick else 10,
@@ -96,7 +96,7 @@ def mnist_work(folder: Path | None, *, quick: bool) -> Work:
         train, validation = _read_mnist(folder, num_train, num_validation)
     return Work(
         name="mnist",
-        shape=ModelShape(784, (128,), NUM_CLASSES),
+        shape=Mlp(784, (128,), NUM_CLASSES),
         batch_sizes=(64, 512) if quick else (32, 64, 128, 256, 512),
         refill_batch_size=128,
         epochs=1,

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from benchmarks.engine_data import Work
-from ridgeline.search.engine import DeviceData, ModelShape, RunConfig
+from ridgeline.search.engine import DeviceData, Mlp, RunConfig
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def train_with_loader(work: Work, device: torch.device, configs: Sequence[RunCon
     return _one_by_one(train_one, configs, len(work.train), device)
 
 
-def train_resident(data: DeviceData, shape: ModelShape, configs: Sequence[RunConfig]) -> Training:
+def train_resident(data: DeviceData, shape: Mlp, configs: Sequence[RunConfig]) -> Training:
     """The same without a loader: the data on the device, and the update in one kernel."""
     device, (train, validation) = data.device, (data.train, data.validation)
 
@@ -125,10 +125,10 @@ def _one_by_one(
     return Training(num_samples, seconds, tuple(accuracies))
 
 
-def _model(shape: ModelShape, dropout: float) -> nn.Sequential:
+def _model(shape: Mlp, dropout: float) -> nn.Sequential:
     modules: list[nn.Module] = []
     for i in range(len(shape.hidden)):
         modules += [nn.Linear(shape.widths[i], shape.widths[i + 1]), nn.ReLU()]
         if dropout:
             modules.append(nn.Dropout(dropout))
-    return nn.Sequential(*modules, nn.Linear(shape.widths[-2], shape.num_classes))
+    return nn.Sequential(*modules, nn.Linear(shape.widths[-2], shape.num_outputs))

@@ -18,7 +18,7 @@ from ridgeline.search.engine import (
     DeviceData,
     LaneOptions,
     Lanes,
-    ModelShape,
+    Mlp,
     Over,
     Pack,
     Reported,
@@ -27,12 +27,11 @@ from ridgeline.search.engine import (
 )
 from ridgeline.search.engine.admission import compiled_width
 from ridgeline.search.engine.compiled import Compilation, CompiledProgram, Job
+from ridgeline.search.engine.losses import LOSSES, epoch_metrics
 from ridgeline.search.engine.native import kernels
-from ridgeline.search.engine.native_steps import has_native_steps
-from ridgeline.search.engine.pack import METRICS
 from ridgeline.search.engine.spec import StepSpec
 
-ACCURACY = METRICS.index("validation_accuracy")
+ACCURACY = epoch_metrics(LOSSES["cross_entropy"]).index("validation_accuracy")
 
 
 def num_threads(device: torch.device) -> int:
@@ -49,7 +48,7 @@ class Packs:
     """
 
     def __init__(
-        self, shape: ModelShape, data: DeviceData, *, width: int | None, cache: Path | None
+        self, shape: Mlp, data: DeviceData, *, width: int | None, cache: Path | None
     ) -> None:
         self._shape, self._data, self._width, self._cache = shape, data, width, cache
         self._threads = num_threads(data.device)
@@ -114,7 +113,7 @@ class Solo:
         cache: the folder of compiled programs; None steps eagerly.
     """
 
-    def __init__(self, shape: ModelShape, data: DeviceData, *, cache: Path | None) -> None:
+    def __init__(self, shape: Mlp, data: DeviceData, *, cache: Path | None) -> None:
         self._shape, self._data, self._cache = shape, data, cache
         self._threads = num_threads(data.device)
         self._program: dict[Job, CompiledProgram] = {}
@@ -167,7 +166,7 @@ class Solo:
 
 
 def open_pack(
-    config: RunConfig, shape: ModelShape, data: DeviceData, width: int, cache: Path | None
+    config: RunConfig, shape: Mlp, data: DeviceData, width: int, cache: Path | None
 ) -> tuple[Pack, float]:
     """A pack for such runs on one thread, and the seconds that compiling for it took."""
     form, seconds = ({}, 0.0) if cache is None else _form(config, shape, data, cache)
@@ -175,12 +174,12 @@ def open_pack(
 
 
 def _form(
-    config: RunConfig, shape: ModelShape, data: DeviceData, cache: Path
+    config: RunConfig, shape: Mlp, data: DeviceData, cache: Path
 ) -> tuple[dict[str, Any], float]:
     """What a pack on one thread is given to step fast, as `Lanes` does; the seconds it took."""
     start = time.perf_counter()
     native = kernels(cache) if data.device.type == "cpu" else None
-    if native is not None and has_native_steps(shape):
+    if native is not None and shape.native("cross_entropy") is not None:
         return {"kernels": native}, time.perf_counter() - start
     job = Job.of(_spec(config, shape, data), data, threads=1)
     seconds = _compile(job, cache)
@@ -191,7 +190,7 @@ def _program(job: Job, cache: Path) -> CompiledProgram:
     return CompiledProgram(cache / job.name, kernels(cache) if job.device_type == "cpu" else None)
 
 
-def _spec(config: RunConfig, shape: ModelShape, data: DeviceData) -> StepSpec:
+def _spec(config: RunConfig, shape: Mlp, data: DeviceData) -> StepSpec:
     dtype = str(data.train.x.dtype).removeprefix("torch.")
     return StepSpec.of(config, shape, data.train.num_samples, dtype)
 

@@ -199,10 +199,8 @@ def _train_epochs(pack: Pack, num_runs: int, num_epochs: int) -> list[float]:
 
 
 def _finish(pack: Pack, slot: int) -> None:
-    """What `Lanes` does for the outcome of a run: test its weights, and copy them to the host."""
-    weights = pack.weights(slot)
-    pack.test(weights).tolist()
-    pack.named(weights)
+    """What `Lanes` does for the outcome of a run: test its weights."""
+    pack.test(pack.weights(slot)).tolist()
 
 
 def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.rows import tell
 from benchmarks.search.data import READERS, load
-from ridgeline.search.engine import Began, LaneOptions, Lanes, ModelShape, Over, Reported, RunConfig
+from ridgeline.search.engine import Began, LaneOptions, Lanes, Mlp, Over, Reported, RunConfig
 from ridgeline.search.space import Config, Space
 
 FOLDER = Path(__file__).parent / "tables"
@@ -104,7 +104,7 @@ def train(name: str, folder: Path, threads: int) -> Table:
     for start in range(0, len(CELLS), _CELLS_AT_ONCE):
         for number in range(start, min(start + _CELLS_AT_ONCE, len(CELLS))):
             cell: dict[str, Any] = dict(CELLS[number])
-            shape = ModelShape(data.num_features, (cell.pop("hidden"),), data.num_classes)
+            shape = Mlp(data.sample_shape[0], (cell.pop("hidden"),), data.targets.count)
             for seed in range(NUM_SEEDS):
                 config = RunConfig(seed=seed, epochs=NUM_EPOCHS, **cell)
                 lanes.add((number, seed), config, shape, data)

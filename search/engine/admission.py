@@ -27,7 +27,7 @@ from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.memory import bytes_per_slot
 from ridgeline.search.engine.native import SCRATCH_PREFIX
 from ridgeline.search.engine.pack import Pack
-from ridgeline.search.engine.products import multiplies_with_onednn, step_flops
+from ridgeline.search.engine.products import multiplies_with_onednn
 from ridgeline.search.engine.program import Form
 from ridgeline.search.engine.spec import StepSpec
 from ridgeline.search.scratch import scratch_folder
@@ -89,7 +89,7 @@ def prior_width(spec: StepSpec, device: torch.device) -> int:
 
 def compiled_width(spec: StepSpec, device: torch.device) -> int:
     """`prior_width` for a compiled program: 1 where that is as fast."""
-    flops, dtype = step_flops(spec.shape, spec.batch_size), getattr(torch, spec.dtype)
+    flops, dtype = spec.model.step_flops(spec.batch_size), getattr(torch, spec.dtype)
     is_busy = device.type == "cpu" and flops > _MKL_FLOPS
     if is_busy and not multiplies_with_onednn(flops, device, dtype):
         return 1

@@ -32,11 +32,14 @@ from torch import Tensor
 from torch.export import Dim
 
 from ridgeline.search.engine import processor
-from ridgeline.search.engine.config import ModelShape
 from ridgeline.search.engine.data import DeviceData, Split
 from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation
+from ridgeline.search.engine.losses import LOSSES, Targets
 from ridgeline.search.engine.memory import PackMemory
-from ridgeline.search.engine.native import SCRATCH_PREFIX, Kernels, Model
+from ridgeline.search.engine.models.base import Model
+from ridgeline.search.engine.models.registry import model_from_dict
+from ridgeline.search.engine.native import SCRATCH_PREFIX, CompiledModel, Kernels
+from ridgeline.search.engine.sources import reachable
 from ridgeline.search.engine.spec import Family, StepSpec
 from ridgeline.search.engine.step import Terms, TracedStep
 from ridgeline.search.scratch import ScratchFolder
@@ -50,7 +53,7 @@ _SLOTS, _ROWS = 8, 64
 """Of the example that a program is compiled from; the compiler takes sizes near them as likely."""
 
 _STEP_SIZES = {
-    "x": "Nd",
+    "x": "N",
     "y": "N",
     "samples": "KSB",
     "rates": "KSc",
@@ -61,26 +64,13 @@ _STEP_SIZES = {
     "invalid": "SB",
     "num_valid": "S",
 }
-"""The dimensions of inputs whose first is not the slots alone; lower case is fixed for a model."""
+"""The dimensions of inputs whose first is not the slots alone; others, and those in lower case, are
+fixed for a model."""
 
-_EVALUATION_SIZES = {"x": "Bd", "y": "B", "num_valid": ""}
+_EVALUATION_SIZES = {"x": "B", "y": "B", "num_valid": ""}
 
 _BEYOND_CACHE = 2**23
 """Numbers of a data set that come from memory, not from a CPU's cache."""
-
-_SOURCES = (
-    "compiled",
-    "evaluation",
-    "layers",
-    "layout",
-    "memory",
-    "optim",
-    "penalty",
-    "rng",
-    "spec",
-    "step",
-)
-"""The modules that a program is made of."""
 
 
 class CompiledProgram:
@@ -122,7 +112,7 @@ class CompiledProgram:
     def _bind(self, name: str, inputs: Mapping[str, Tensor]) -> Callable[[int], None]:
         tensors = list(inputs.values())
         if self._kernels is not None:
-            return Model(self._kernels, self._folder / f"{name}.so", tensors).run
+            return CompiledModel(self._kernels, self._folder / f"{name}.so", tensors).run
         run = self._loaders[name].run
 
         def repeat(count: int) -> None:
@@ -141,7 +131,8 @@ class Job:
         threads: of a CPU device; 0 elsewhere.
     """
 
-    shape: ModelShape
+    model: Model
+    loss: str
     family: Family
     drops: bool
     clips: bool
@@ -154,12 +145,13 @@ class Job:
     def of(cls, spec: StepSpec, data: DeviceData, threads: int) -> Job:
         """The program for packs of this step over these data."""
         return cls(
-            spec.shape,
+            spec.model,
+            spec.loss,
             spec.family,
             spec.drops,
             spec.clips,
             spec.dtype,
-            data.device.type == "cpu" and data.train.x.numel() >= _BEYOND_CACHE,
+            _is_beyond_cache(data),
             data.device.type,
             threads if data.device.type == "cpu" else 0,
         )
@@ -167,7 +159,7 @@ class Job:
     @property
     def name(self) -> str:
         """The name of the program's folder: a hash of the job, this machine and this engine."""
-        return digest(asdict(self), self.device_type)
+        return digest(self._as_dict(), self.device_type)
 
     def compile(self, folder: Path, scratch: Path) -> None:
         """Compile the program here and now; the folder appears whole or not at all.
@@ -178,32 +170,36 @@ class Job:
         device = torch.device(self.device_type)
         if self.threads:
             torch.set_num_threads(self.threads)
+        loss = LOSSES[self.loss]
         data = DeviceData(
             train=self._blank(5 * _ROWS - 1, device),
             validation=self._blank(_ROWS, device),
             test=self._blank(1, device),
-            num_classes=self.shape.num_classes,
+            targets=Targets(loss.targets, self.model.num_outputs, 0.0, 0.0),
+            dtype=getattr(torch, self.dtype),
+            fingerprint="blank",
         )
         spec = StepSpec(
-            shape=self.shape,
+            model=self.model,
             num_samples=data.train.num_samples,
             batch_size=_ROWS,
             family=self.family,
             drops=self.drops,
             clips=self.clips,
             dtype=self.dtype,
+            loss=self.loss,
         )
         step_inputs = PackMemory(spec, _SLOTS, data).inputs()
-        evaluation_inputs = EvaluationMemory(self.shape, data.validation, _SLOTS).inputs()[0]
+        evaluation_inputs = EvaluationMemory(
+            self.model, data.validation, _SLOTS, data.dtype
+        ).inputs()[0]
         step = TracedStep(spec, is_beyond_cache=self.is_beyond_cache)
         made = Path(tempfile.mkdtemp(dir=scratch))
         try:
-            # Inductor of torch 2.13 fails with a KeyError (`get_read_expr`) on what it fuses of a
-            # batch norm, unless values that are read are written out first.
-            settings = {"realize_reads_threshold": 1} if self.shape.batch_norm else {}
+            settings = self.model.compiler_settings
             _compile(step, step_inputs, _STEP_SIZES, "K", made, _STEP, settings)
             _compile(
-                TracedEvaluation(self.shape),
+                TracedEvaluation(self.model, loss),
                 evaluation_inputs,
                 _EVALUATION_SIZES,
                 "E",
@@ -222,18 +218,30 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """The job that `as_json` wrote down."""
         data = json.loads(text)
-        return cls(**{**data, "shape": ModelShape(**data["shape"])})
+        return cls(**{**data, "model": model_from_dict(data["model"])})
 
     def as_json(self) -> str:
         """The job for another process; see `from_json`."""
-        return json.dumps(asdict(self))
+        return json.dumps(self._as_dict())
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "model": self.model.as_dict()}
 
     def _blank(self, num_rows: int, device: torch.device) -> Split:
         dtype = getattr(torch, self.dtype)
-        return Split(
-            torch.zeros(num_rows, self.shape.num_features, dtype=dtype, device=device),
-            torch.zeros(num_rows, dtype=torch.int64, device=device),
-        )
+        x_dtype = torch.int64 if self.model.takes_ids else dtype
+        if LOSSES[self.loss].targets == "classes":
+            y = torch.zeros(num_rows, dtype=torch.int64, device=device)
+        else:
+            y = torch.zeros(num_rows, self.model.num_outputs, dtype=dtype, device=device)
+        x = torch.zeros(num_rows, *self.model.sample_shape, dtype=x_dtype, device=device)
+        return Split(x, y)
+
+
+def _is_beyond_cache(data: DeviceData) -> bool:
+    """Whether rows of numbers come from memory; rows of ids are few bytes."""
+    x = data.train.x
+    return data.device.type == "cpu" and not data.are_ids and x.numel() >= _BEYOND_CACHE
 
 
 class Compilation:
@@ -361,7 +369,7 @@ def digest(data: object, device_type: str) -> str:
 @cache
 def _surroundings(device_type: str) -> list[str]:
     """What else a program depends on."""
-    sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in _SOURCES]
+    sources = [path.read_bytes() for path in reachable([__name__]).values()]
     digest = hashlib.sha256(b"".join(sources)).hexdigest()
     kind = processor.instructions() if device_type == "cpu" else torch.cuda.get_device_name()
     return [str(torch.__version__), kind, digest]

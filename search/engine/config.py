@@ -1,12 +1,12 @@
-"""What a run is told: the shape of its model and its hyperparameters.  Free of torch."""
+"""What a run is told: its hyperparameters, whatever the model.  Free of torch."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-Activation = Literal["relu", "tanh"]
+from ridgeline.search.engine.checks import check_bool, check_choice, check_float, check_int
+
 OptimizerName = Literal["sgd", "adam", "adamw"]
 ScheduleName = Literal["constant", "step", "cosine", "one_cycle"]
 Penalize = Literal["weights", "all"]
@@ -16,38 +16,6 @@ Monitor = Literal["validation_accuracy", "validation_loss"]
 Direction = Literal["maximize", "minimize"]
 
 MAX_SEED = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A multilayer perceptron: everything about a model that changes the shape of a tensor.
-
-    Per hidden layer: linear, batch norm (where asked for), activation, dropout.  Then a last linear
-    layer to the classes.  An empty `hidden` is softmax regression.
-
-    Raises:
-        ValueError: naming the field that is illegal.
-    """
-
-    num_features: int
-    hidden: tuple[int, ...]
-    num_classes: int
-    activation: Activation = "relu"
-    batch_norm: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        _check_int("num_features", self.num_features, low=1)
-        for width in self.hidden:
-            _check_int("hidden", width, low=1)
-        _check_int("num_classes", self.num_classes, low=2)
-        _check_choice("activation", self.activation, Activation)
-        _check_bool("batch_norm", self.batch_norm)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Features, hidden units and classes: linear layer i maps widths[i] to widths[i + 1]."""
-        return (self.num_features, *self.hidden, self.num_classes)
 
 
 @dataclass(frozen=True)
@@ -103,60 +71,29 @@ class RunConfig:
     direction: Direction = "maximize"
 
     def __post_init__(self) -> None:
-        _check_int("seed", self.seed, low=0, high=MAX_SEED)
-        _check_float("learning_rate", self.learning_rate, low=0.0, open_low=True)
-        _check_int("batch_size", self.batch_size, low=1)
-        _check_int("epochs", self.epochs, low=1)
-        _check_float("l1", self.l1, low=0.0)
-        _check_float("l2", self.l2, low=0.0)
-        _check_float("weight_decay", self.weight_decay, low=0.0)
-        _check_float("dropout", self.dropout, low=0.0, below=1.0)
-        _check_float("momentum", self.momentum, low=0.0, below=1.0)
-        _check_bool("nesterov", self.nesterov)
-        _check_choice("optimizer", self.optimizer, OptimizerName)
-        _check_choice("schedule", self.schedule, ScheduleName)
-        _check_float("warmup", self.warmup, low=0.0, below=1.0)
-        _check_float("clip_norm", self.clip_norm, low=0.0)
-        _check_choice("penalize", self.penalize, Penalize)
-        _check_choice("lambda_convention", self.lambda_convention, LambdaConvention)
-        _check_choice("l1_update", self.l1_update, L1Update)
+        check_int("seed", self.seed, low=0, high=MAX_SEED)
+        check_float("learning_rate", self.learning_rate, low=0.0, open_low=True)
+        check_int("batch_size", self.batch_size, low=1)
+        check_int("epochs", self.epochs, low=1)
+        check_float("l1", self.l1, low=0.0)
+        check_float("l2", self.l2, low=0.0)
+        check_float("weight_decay", self.weight_decay, low=0.0)
+        check_float("dropout", self.dropout, low=0.0, below=1.0)
+        check_float("momentum", self.momentum, low=0.0, below=1.0)
+        check_bool("nesterov", self.nesterov)
+        check_choice("optimizer", self.optimizer, OptimizerName)
+        check_choice("schedule", self.schedule, ScheduleName)
+        check_float("warmup", self.warmup, low=0.0, below=1.0)
+        check_float("clip_norm", self.clip_norm, low=0.0)
+        check_choice("penalize", self.penalize, Penalize)
+        check_choice("lambda_convention", self.lambda_convention, LambdaConvention)
+        check_choice("l1_update", self.l1_update, L1Update)
         if self.patience is not None:
-            _check_int("patience", self.patience, low=1)
-        _check_float("min_delta", self.min_delta, low=0.0)
-        _check_choice("monitor", self.monitor, Monitor)
-        _check_choice("direction", self.direction, Direction)
+            check_int("patience", self.patience, low=1)
+        check_float("min_delta", self.min_delta, low=0.0)
+        check_choice("monitor", self.monitor, Monitor)
+        check_choice("direction", self.direction, Direction)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data from which `RunConfig(**data)` builds an equal configuration."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-def _check_int(name: str, value: object, *, low: int, high: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number, not {value!r}")
-    if value < low:
-        raise ValueError(f"{name} must be at least {low}, not {value}")
-    if high is not None and value > high:
-        raise ValueError(f"{name} must be at most {high}, not {value}")
-
-
-def _check_float(
-    name: str, value: object, *, low: float, open_low: bool = False, below: float = math.inf
-) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, not {value!r}")
-    if value < low or (open_low and value == low):
-        raise ValueError(f"{name} must be {'above' if open_low else 'at least'} {low}, not {value}")
-    if value >= below:
-        raise ValueError(f"{name} must be below {below}, not {value}")
-
-
-def _check_choice(name: str, value: object, choices: Any) -> None:
-    if value not in get_args(choices):
-        known = ", ".join(get_args(choices))
-        raise ValueError(f"{name} must be one of {known}, not {value!r}")
-
-
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, not {value!r}")

@@ -1,10 +1,12 @@
 """A data set on the device, once.
 
-# N samples, D features
+# N samples, C numbers to learn of each
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +15,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ridgeline.search.engine.config import ModelShape
+from ridgeline.search.engine.losses import Loss, Targets
+from ridgeline.search.engine.models.base import Model
 
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set: `x` float [N, D], `y` int64 [N] in 0 … num_classes - 1."""
+    """One part of a data set.
+
+    `x` are samples of any shape, [N, …]: float, or int64 such as ids of tokens.  `y` are what is to
+    be learned, see `Targets`: classes, int64 [N], or numbers, float [N, C].
+    """
 
     x: Tensor
     y: Tensor
@@ -33,12 +40,19 @@ class Split:
 
 @dataclass(frozen=True)
 class DeviceData:
-    """Train, validation and test data as tensors of one device and one float dtype."""
+    """Train, validation and test data as tensors of one device.
+
+    Attributes:
+        dtype: the float dtype in which runs on these data compute, and of every float tensor.
+        fingerprint: equal for equal data that are divided alike, and for no others.
+    """
 
     train: Split
     validation: Split
     test: Split
-    num_classes: int
+    targets: Targets
+    dtype: torch.dtype
+    fingerprint: str
 
     @classmethod
     def from_arrays(
@@ -47,14 +61,20 @@ class DeviceData:
         validation: Arrays,
         test: Arrays,
         *,
-        num_classes: int,
+        num_classes: int | None,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        are_ids: bool = False,
+        fingerprint: str | None = None,
     ) -> DeviceData:
         """Copy (x, y) pairs of numpy arrays to the device.
 
         Args:
-            train, validation, test: x numeric [N, D] with the same D, y whole numbers [N].
+            train, validation, test: x numeric [N, …] of one sample shape; y whole numbers [N], or
+                numbers [N, C] with the same C.
+            num_classes: None where y are numbers.
+            are_ids: whether x are whole numbers that name something, such as tokens.
+            fingerprint: of data and split; None makes one of the arrays.
 
         Raises:
             ValueError: for an empty part, shapes that do not fit, values that are not finite, or
@@ -62,23 +82,42 @@ class DeviceData:
         """
         parts = {"train": train, "validation": validation, "test": test}
         for name, (x, y) in parts.items():
-            _check_part(name, x, y, train[0].shape[1:], num_classes)
+            _check_part(name, x, y, train, num_classes)
+
+        # torch.tensor copies, so a read-only or memory-mapped array will do.
+        def on_device(array: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=device)
+
+        x_dtype = torch.int64 if are_ids else dtype
+        y_dtype = dtype if num_classes is None else torch.int64
         splits = {
-            name: Split(
-                # torch.tensor copies, so a read-only or memory-mapped array will do.
-                x=torch.tensor(np.ascontiguousarray(x), dtype=dtype, device=device),
-                y=torch.tensor(np.ascontiguousarray(y), dtype=torch.int64, device=device),
-            )
+            name: Split(on_device(x, x_dtype), on_device(y, y_dtype))
             for name, (x, y) in parts.items()
         }
-        return cls(**splits, num_classes=num_classes)
+        if num_classes is None:
+            of_all = [split.y for split in splits.values()]
+            low, high = min(float(y.min()) for y in of_all), max(float(y.max()) for y in of_all)
+            targets = Targets("numbers", train[1].shape[1], low, high)
+        else:
+            targets = Targets.classes(num_classes)
+        return cls(
+            **splits,
+            targets=targets,
+            dtype=dtype,
+            fingerprint=fingerprint or _fingerprint(parts),
+        )
 
-    def check(self, shape: ModelShape) -> None:
-        """Raise a ValueError where the shape's features or classes are not these data's."""
-        if shape.num_features != self.num_features:
-            raise ValueError(f"num_features is {shape.num_features}, data: {self.num_features}")
-        if shape.num_classes != self.num_classes:
-            raise ValueError(f"num_classes is {shape.num_classes}, data: {self.num_classes}")
+    def check(self, model: Model, loss: Loss) -> None:
+        """Raise a ValueError where the model or the loss is not one for these data."""
+        if model.takes_ids != self.are_ids:
+            wanted, there = ("ids", "numbers") if model.takes_ids else ("numbers", "ids")
+            raise ValueError(f"the model is for samples of {wanted}, the data's are {there}")
+        if model.sample_shape != self.sample_shape:
+            raise ValueError(
+                f"the model is for samples of shape {model.sample_shape}, "
+                f"the data's are {self.sample_shape}"
+            )
+        loss.check(self.targets, model.num_outputs)
 
     @property
     def device(self) -> torch.device:
@@ -86,28 +125,42 @@ class DeviceData:
         return self.train.x.device
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The float dtype of every `x`, in which runs on this data compute."""
-        return self.train.x.dtype
+    def are_ids(self) -> bool:
+        """Whether samples are ids rather than numbers."""
+        return not self.train.x.is_floating_point()
 
     @property
-    def num_features(self) -> int:
-        """The number of columns of every `x`."""
-        return self.train.x.shape[1]
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.train.x.shape[1:])
 
 
 def _check_part(
     name: str,
     x: npt.NDArray[Any],
     y: npt.NDArray[Any],
-    feature_shape: tuple[int, ...],
-    num_classes: int,
+    train: Arrays,
+    num_classes: int | None,
 ) -> None:
-    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1:] != feature_shape:
+    y_dimensions = 2 if num_classes is None else 1
+    shapes_fit = x.shape[1:] == train[0].shape[1:] and y.shape[1:] == train[1].shape[1:]
+    if x.ndim < 2 or y.ndim != y_dimensions or len(x) != len(y) or not shapes_fit:
         raise ValueError(f"{name}: x {x.shape} and y {y.shape} do not fit, or not the other parts")
     if len(x) == 0:
         raise ValueError(f"{name}: has no samples")
-    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= num_classes:
-        raise ValueError(f"{name}: labels must be whole numbers from 0 to {num_classes - 1}")
     if not np.isfinite(x).all():
         raise ValueError(f"{name}: x has values that are not finite")
+    if num_classes is None:
+        if not np.isfinite(y).all():
+            raise ValueError(f"{name}: y has values that are not finite")
+    elif not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= num_classes:
+        raise ValueError(f"{name}: labels must be whole numbers from 0 to {num_classes - 1}")
+
+
+def _fingerprint(parts: Mapping[str, Arrays]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, arrays in parts.items():
+        for array in arrays:
+            digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -13,9 +13,7 @@ from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.native import Kernels
-from ridgeline.search.engine.native_steps import has_native_steps
 from ridgeline.search.engine.pack import Pack
-from ridgeline.search.engine.products import step_flops
 from ridgeline.search.engine.programs import Programs
 from ridgeline.search.engine.progress import Progress
 from ridgeline.search.engine.pruning import PruningRules
@@ -60,11 +58,12 @@ class LaneOptions:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run that has no slot yet."""
+    """A run that has no slot yet; the attributes are the arguments of `Lanes.add`."""
 
     key: Hashable
     config: RunConfig
     group: str | None
+    keep_weights: bool
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class OpenPack:
                 if report is not None:
                     events.append(Reported(run.key, report))
                 if progress.is_over:
-                    events.append(Over(run.key, progress.outcome()))
+                    events.append(Over(run.key, progress.outcome(keep_weights=run.keep_weights)))
                     freed.append(slot)
             now = time.perf_counter()
         return Turn(events, freed, now - start, num_ticks)
@@ -186,7 +185,7 @@ class Lane:
         self._pinned = pinned
         self._widest = widest
         self._widths = widths
-        flops = step_flops(spec.shape, spec.batch_size)
+        flops = spec.model.step_flops(spec.batch_size)
         self._threads = threads_for_step(flops, data.device, options.threads)
         self.job = Job.of(spec, data, self._threads)
         self._side_by_side = options.threads if self._threads == 1 else 1
@@ -335,7 +334,7 @@ class Lane:
         """Whether a compiled program is the fastest form; native steps are faster, and at hand."""
         if self._pinned or not self._options.compile:
             return False
-        return self._kernels is None or not has_native_steps(self.spec.shape)
+        return self._kernels is None or self.spec.model.native(self.spec.loss) is None
 
     @property
     def _kernels(self) -> Kernels | None:

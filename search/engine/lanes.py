@@ -17,10 +17,12 @@ import torch
 
 from ridgeline.search.engine.admission import MAX_WIDTH, Widths, free_bytes, is_out_of_memory
 from ridgeline.search.engine.compiled import Job
-from ridgeline.search.engine.config import ModelShape, RunConfig
+from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.lane import Lane, LaneOptions, OpenPack, Turn, Waiting, savable_seconds
+from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import bytes_per_slot
+from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.programs import Programs
 from ridgeline.search.engine.pruning import PruningRules
 from ridgeline.search.engine.spec import StepSpec
@@ -79,12 +81,13 @@ class Lanes:
         self,
         key: Hashable,
         config: RunConfig,
-        shape: ModelShape,
+        model: Model,
         data: DeviceData,
         *,
         group: str | None = None,
         num_following: int = 0,
         pinned: bool = False,
+        keep_weights: bool = False,
     ) -> None:
         """Have a run wait for a slot.
 
@@ -94,14 +97,16 @@ class Lanes:
             num_following: runs of the group that are still to come, as far as is known; it tells
                 whether compiling a program is worth it.
             pinned: by the same program whatever else waits and whatever has been compiled.
+            keep_weights: whether the outcome has the weights; copying them takes time.
 
         Raises:
-            ValueError: where the shape's features or classes are not the data's.
+            ValueError: where the model or its loss is not one for the data.
         """
-        data.check(shape)
         dtype = str(data.dtype).removeprefix("torch.")
-        spec = StepSpec.of(config, shape, data.train.num_samples, dtype)
-        lane_key = (spec, id(data), pinned)
+        spec = StepSpec.of(config, model, data.train.num_samples, dtype)
+        data.check(model, LOSSES[spec.loss])
+        # Equal data may have been loaded anew: a lane goes on with those that it has.
+        lane_key = (spec, data.fingerprint, pinned)
         if lane_key not in self._lanes:
             self._lanes[lane_key] = Lane(
                 spec,
@@ -115,7 +120,7 @@ class Lanes:
         lane = self._lanes[lane_key]
         if lane.needs_measuring:
             self.settle()  # by which speeds would be wrong, and packs want the other library
-        lane.add(Waiting(key, config, group))
+        lane.add(Waiting(key, config, group, keep_weights))
         if group is not None:
             self._num_following[group] = num_following
 

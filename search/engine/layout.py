@@ -1,10 +1,10 @@
 """Where each parameter lies in a slot's row of numbers, and the rows of many slots in memory.
 
-Weight matrices come first in a row, so what a penalty acts on is a stretch of it, not a mask.
+What is penalised comes first in a row, so what a penalty acts on is a stretch of it, not a mask.
 Every parameter starts on a 64-byte line (for float32; more for float64), and P is a multiple of
 that: the same kernels then run for every slot, to the bit.
 
-# K slots, P numbers a slot, R numbers of a stretch, H units out, D units in
+# K slots, P parameters a slot, Q statistics a slot, R numbers of a stretch
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ridgeline.search.engine import rng
-from ridgeline.search.engine.config import ModelShape
-from ridgeline.search.engine.spec import round_up
+from ridgeline.search.engine.alignment import round_up
+from ridgeline.search.engine.models.base import Model
 
 
 @dataclass(frozen=True)
@@ -72,42 +72,28 @@ class Layout:
 
 
 class ParameterLayout(Layout):
-    """The parameters of a model: matrices, then biases, then scales and shifts of batch norms.
+    """The parameters of a model: those that are penalised, each a stretch of its own, then others.
 
-    Names are `layers.0.weight` [H, D], `layers.0.bias` [H], `norms.0.weight` [H] and so on, as
-    `nn.Linear` and `nn.BatchNorm1d` in two `nn.ModuleList`s would have them.
+    Attributes:
+        penalised: the names of the first.
+        num_penalised: the numbers in them.
     """
 
-    def __init__(self, shape: ModelShape) -> None:
-        widths = shape.widths
-        matrices = {
-            f"layers.{i}.weight": (widths[i + 1], widths[i]) for i in range(len(widths) - 1)
-        }
-        biases = {f"layers.{i}.bias": (widths[i + 1],) for i in range(len(widths) - 1)}
-        norms = {
-            f"norms.{i}.{kind}": (width,)
-            for i, width in enumerate(shape.hidden if shape.batch_norm else ())
-            for kind in ("weight", "bias")
-        }
-        super().__init__({**matrices, **biases, **norms}, alone=matrices)
-        self.shape = shape
-        self.num_matrices = len(matrices)
-        self.num_matrix_entries = sum(math.prod(matrix) for matrix in matrices.values())
+    def __init__(self, model: Model) -> None:
+        parameters = model.parameters()
+        ordered = sorted(parameters, key=lambda name: not parameters[name].is_penalised)
+        self.penalised = [name for name in ordered if parameters[name].is_penalised]
+        super().__init__({name: parameters[name].shape for name in ordered}, alone=self.penalised)
+        self.num_penalised = sum(math.prod(parameters[name].shape) for name in self.penalised)
         self._bounds_P, self._starts_P = torch.zeros(2, self.row_size, dtype=torch.float64)
-        for i, width in enumerate(widths[:-1]):
-            for kind in ("weight", "bias"):
-                self._bounds_P[self._segments[f"layers.{i}.{kind}"].span()] = width**-0.5
         for name, segment in self._segments.items():
-            if name.startswith("norms.") and name.endswith(".weight"):
-                self._starts_P[segment.span()] = 1
+            self._bounds_P[segment.span()] = parameters[name].bound
+            self._starts_P[segment.span()] = parameters[name].start
 
     def initial_rows(
         self, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
     ) -> Tensor:
-        """Initial parameters of runs, distributed as `nn.Linear` and `nn.BatchNorm1d` draw theirs.
-
-        Weights and biases of a linear layer are uniform in ±1/√(units in) (what
-        `kaiming_uniform_(a=√5)` amounts to); scales are 1, shifts 0.
+        """Initial parameters of runs, as the model's `Parameter`s say.
 
         Returns:
             [K, P] for K seeds.
@@ -120,24 +106,18 @@ class ParameterLayout(Layout):
 
 
 class StatisticsLayout(Layout):
-    """The running statistics of a model's batch norms; an empty row where it has none."""
+    """The statistics of a model; an empty row where it has none."""
 
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__(
-            {
-                f"norms.{i}.{kind}": (width,)
-                for i, width in enumerate(shape.hidden if shape.batch_norm else ())
-                for kind in ("running_mean", "running_var")
-            }
-        )
+    def __init__(self, model: Model) -> None:
+        statistics = model.statistics()
+        super().__init__({name: statistic.shape for name, statistic in statistics.items()})
+        self._starts_Q = torch.zeros(self.row_size, dtype=torch.float64)
+        for name, segment in self._segments.items():
+            self._starts_Q[segment.span()] = statistics[name].start
 
     def initial_row(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Means of 0 and variances of 1, [Q]."""
-        row_Q = torch.zeros(self.row_size, device=device, dtype=dtype)
-        for name, view in self.views(row_Q[None]).items():
-            if name.endswith(".running_var"):
-                view.fill_(1)
-        return row_Q
+        """Initial statistics, [Q]."""
+        return self._starts_Q.to(device, dtype)
 
 
 class Stacks:
@@ -190,6 +170,6 @@ class Stacks:
 
 
 @lru_cache(maxsize=64)
-def layouts(shape: ModelShape) -> tuple[ParameterLayout, StatisticsLayout]:
+def layouts(model: Model) -> tuple[ParameterLayout, StatisticsLayout]:
     """Both layouts of a model; remembered, since widths and evaluations ask for them often."""
-    return ParameterLayout(shape), StatisticsLayout(shape)
+    return ParameterLayout(model), StatisticsLayout(model)

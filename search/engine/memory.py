@@ -8,6 +8,7 @@ number from the host, and a run is loaded into a slot by writing a row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from ridgeline.search.engine import rng
 from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.layout import Stacks, layouts
+from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.spec import StepSpec
 
 MOMENTS = {"sgd": ("momentum",), "adam": ("first_moment", "second_moment")}
@@ -25,8 +27,8 @@ MOMENTS = {"sgd": ("momentum",), "adam": ("first_moment", "second_moment")}
 class Rate(IntEnum):
     """The columns of a slot's coefficients, a row for each step of its epoch.
 
-    SCALE and EPSILON are those of the family's update; what an unpenalised parameter is kept and
-    thresholded by stands beside what a weight matrix is.
+    SCALE and EPSILON are those of the family's update.  KEEP and THRESHOLD are for the parameters
+    that the model penalises; the columns of OTHERS are for all others.
     """
 
     SCALE = 0
@@ -60,7 +62,7 @@ class PackMemory:
         dropout_keys_KS, dropout_thresholds_K1, dropout_counters_UB: see `rng`.
         step_K: the step of its epoch that each slot takes next.
         occupied_K: whether a slot has a run.
-        loss_sums_K, num_right_K: over the samples met in the slot's epoch so far.
+        loss_sums_K, score_sums_K: over the samples met in the slot's epoch so far.
         invalid_SB, num_valid_S: which rows of a step only pad its batch; the same for all slots.
     """
 
@@ -68,7 +70,7 @@ class PackMemory:
         device, dtype = data.device, data.dtype
         num_steps, num_rows = spec.num_steps, spec.num_rows(width)
         self.data = data
-        self.layout, self.statistics_layout = layouts(spec.shape)
+        self.layout, self.statistics_layout = layouts(spec.model)
 
         def zeros(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -85,13 +87,13 @@ class PackMemory:
         self.dropout_keys_KS = zeros(width, num_steps if spec.drops else 0, dtype=torch.int64)
         self.dropout_thresholds_K1 = zeros(width, 1, dtype=torch.int64)
         # Given rather than worked out in the step: inductor cannot print what it makes of it.
-        num_units = sum(spec.shape.hidden) if spec.drops else 0
+        num_units = spec.model.num_draws if spec.drops else 0
         counters_BU = rng.counters(num_rows * num_units, device).view(num_rows, num_units)
         self.dropout_counters_UB = counters_BU.t().contiguous()
         self.step_K = zeros(width, dtype=torch.int64)
         self.occupied_K = zeros(width, dtype=torch.bool)
         self.loss_sums_K = zeros(width, dtype=torch.float64)
-        self.num_right_K = zeros(width, dtype=torch.int64)
+        self.score_sums_K = zeros(width, dtype=LOSSES[spec.loss].score_dtype)
 
         starts_S = torch.arange(num_steps, device=device) * spec.batch_size
         num_valid_S = (spec.num_samples - starts_S).clamp(max=spec.batch_size)
@@ -125,7 +127,7 @@ class PackMemory:
             self.step_K,
             self.occupied_K,
             self.loss_sums_K,
-            self.num_right_K,
+            self.score_sums_K,
         ]
 
     def inputs(self) -> dict[str, Tensor]:
@@ -142,13 +144,22 @@ class PackMemory:
             "step": self.step_K,
             "occupied": self.occupied_K,
             "loss_sums": self.loss_sums_K,
-            "num_right": self.num_right_K,
+            "score_sums": self.score_sums_K,
             "invalid": self.invalid_SB,
             "num_valid": self.num_valid_S,
         }
         for kind, stacks in self.state.items():
             tensors |= {f"{kind}.{name}": view for name, view in stacks.views().items()}
         return tensors
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def bytes_per_slot(spec: StepSpec, width: int) -> int:
@@ -158,14 +169,11 @@ def bytes_per_slot(spec: StepSpec, width: int) -> int:
     backwards; the order of the samples and the coefficients of an epoch.
     """
     item = 8 if spec.dtype == "float64" else 4
-    num_rows, shape = spec.num_rows(width), spec.shape
-    layout, statistics_layout = layouts(shape)
+    num_rows, model = spec.num_rows(width), spec.model
+    layout, statistics_layout = layouts(model)
     row = layout.row_size
     state = row * (3 + len(MOMENTS[spec.family])) + 2 * statistics_layout.row_size
-    units = sum(shape.hidden)
-    activations = num_rows * (
-        shape.num_features + (3 if shape.batch_norm else 2) * units + 3 * shape.num_classes
-    )
-    dropout = num_rows * units * (item + 8) + 8 * spec.num_steps if spec.drops else 0
+    activations = num_rows * model.numbers_per_row
+    dropout = num_rows * model.num_draws * (item + 8) + 8 * spec.num_steps if spec.drops else 0
     tables = spec.num_steps * (4 * num_rows + item * len(Rate))
     return item * (state + activations) + dropout + tables

@@ -65,8 +65,8 @@ class Kernels:
         self.run_model.argtypes = (*[c_void_p] * 4, c_int64, c_int64)
 
 
-class Model:
-    """A model that AOTInductor compiled for a CPU, bound to its inputs.
+class CompiledModel:
+    """What AOTInductor compiled for a CPU, bound to its inputs.
 
     torch's own way to call one keeps the interpreter's lock meanwhile, so that no two of them run
     at the same time.

@@ -24,6 +24,7 @@ from ridgeline.search.engine.coefficients import constants_row, rate_tables
 from ridgeline.search.engine.compiled import CompiledProgram
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.eager import eager_steps
 from ridgeline.search.engine.evaluation import (
     BindEvaluation,
     PackEvaluation,
@@ -31,21 +32,13 @@ from ridgeline.search.engine.evaluation import (
     slots_at_once,
 )
 from ridgeline.search.engine.layout import Stacks
+from ridgeline.search.engine.losses import LOSSES, epoch_metrics
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.native import Kernels
-from ridgeline.search.engine.native_evaluation import NativeEvaluation
-from ridgeline.search.engine.native_steps import has_native_steps
-from ridgeline.search.engine.products import (
-    counts_show_in_evaluation,
-    counts_show_in_steps,
-    has_choice,
-    multiplies_with_onednn,
-    products,
-    step_flops,
-)
+from ridgeline.search.engine.products import has_choice, multiplies_with_onednn, products
 from ridgeline.search.engine.program import Form, ProgramIdentity
 from ridgeline.search.engine.spec import StepSpec
-from ridgeline.search.engine.step import Terms, eager_steps
+from ridgeline.search.engine.step import Terms
 from ridgeline.search.engine.threads import computing
 
 
@@ -81,16 +74,6 @@ class Weights:
 _NUMBERS_AT_ONCE = 2**20
 """Parameters drawn at once: bounds the memory that it takes."""
 
-METRICS = (
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "weight_norm",
-    "near_zero_share",
-)
-"""What is known of a run at the end of each epoch."""
-
 
 class Pack:
     """K slots of one training step, over one data set.
@@ -99,6 +82,7 @@ class Pack:
 
     Attributes:
         program: its identity.
+        metrics, test_metrics: the names of what `epoch_metrics` and `test` tell, in order.
         with_onednn: whether oneDNN multiplies rather than MKL; None where there is no choice.
             Packs that compute at the same time must agree, see `products`.
 
@@ -108,7 +92,7 @@ class Pack:
         kernels: for the eager steps of a pack on one thread of a CPU; None has torch alone.
 
     Raises:
-        ValueError: where the shape's features or classes are not the data's.
+        ValueError: where the model or the loss is not one for the data.
     """
 
     def __init__(
@@ -121,7 +105,8 @@ class Pack:
         compiled: CompiledProgram | None = None,
         kernels: Kernels | None = None,
     ) -> None:
-        data.check(spec.shape)
+        loss = LOSSES[spec.loss]
+        data.check(spec.model, loss)
         assert compiled is None or kernels is None, "a pack has one program"
         assert kernels is None or threads == 1, "the kernels compute on one thread"
         self.spec = spec
@@ -130,9 +115,11 @@ class Pack:
         self.program = ProgramIdentity.current(
             form if compiled is None else "compiled", width, data.device, data.dtype, self._threads
         )
-        self._data = data
+        self.data = data
+        self.metrics = epoch_metrics(loss)
+        self.test_metrics = tuple(f"test_{name}" for name, _ in loss.metrics)
         self._memory = PackMemory(spec, width, data)
-        flops = width * step_flops(spec.shape, spec.num_rows(width))
+        flops = width * spec.model.step_flops(spec.num_rows(width))
         device, dtype = data.device, data.dtype
         self._products = products(flops, device, dtype)
         self.with_onednn = (
@@ -142,7 +129,7 @@ class Pack:
         self._num_computed = width
         self._can_narrow: bool | None = None
         """None until the first tick tries it."""
-        self._is_native = kernels is not None and has_native_steps(spec.shape)
+        self._native = None if kernels is None else spec.model.native(spec.loss)
         self._steps: Callable[[Terms, int], None]
         evaluation: BindEvaluation | None = None
         self._gradients: Stacks | None = None
@@ -151,12 +138,12 @@ class Pack:
                 self._memory.layout, width, device=data.device, dtype=data.dtype
             )
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
-            if kernels is not None and self._is_native:
-                evaluation = partial(NativeEvaluation.bind, kernels, spec.shape)
+            if kernels is not None and self._native is not None:
+                evaluation = partial(self._native.bind_evaluation, kernels)
         else:
             self._steps = compiled.bind_step(self._memory.inputs())
             evaluation = compiled.bind_evaluation
-        self._evaluation = PackEvaluation(evaluation, self._memory)
+        self._evaluation = PackEvaluation(spec, evaluation, self._memory)
         self._counters_N = rng.counters(data.train.num_samples, data.device)
 
     @contextmanager
@@ -173,7 +160,7 @@ class Pack:
     @property
     def device(self) -> torch.device:
         """Where it trains."""
-        return self._data.device
+        return self.data.device
 
     @property
     def steps_per_epoch(self) -> int:
@@ -196,7 +183,7 @@ class Pack:
         """
         assert self._occupants[slot] is None, f"slot {slot} is taken"
         self._num_computed = max(self._num_computed, slot + 1)
-        spec = StepSpec.of(config, self.spec.shape, self.spec.num_samples, self.spec.dtype)
+        spec = StepSpec.of(config, self.spec.model, self.spec.num_samples, self.spec.dtype)
         for name in ("batch_size", "family", "drops", "clips"):
             mine, its = getattr(self.spec, name), getattr(spec, name)
             if mine != its:
@@ -249,7 +236,7 @@ class Pack:
         self._write_starts()
         with self._computing():
             if self._can_narrow is None:
-                self._can_narrow = self._is_native and not self._counts_show()
+                self._can_narrow = self._native is not None and not self._counts_show()
                 self._evaluation.is_exact = self._can_narrow
             self._prepare_epochs(
                 [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
@@ -272,7 +259,7 @@ class Pack:
         return self._run(slot).epochs_done
 
     def epoch_metrics(self, slots: Sequence[int]) -> list[list[float]]:
-        """What the epochs that have just ended in these slots came to, in the order of METRICS.
+        """What the epochs that have just ended in these slots came to.
 
         Of training each sample counts as it was met: in training mode (with dropout and the batch's
         own statistics), before the step that learned from it, without penalties.  A train_loss is
@@ -280,20 +267,20 @@ class Pack:
         """
         assert all(self.at_epoch_end(slot) for slot in slots)
         memory, num_samples = self._memory, self.spec.num_samples
-        group_G = torch.tensor(slots, device=self._data.device)
+        group_G = torch.tensor(slots, device=self.data.device)
         train_G2 = torch.stack(
-            [memory.loss_sums_K[group_G], memory.num_right_K[group_G].double()], dim=1
+            [memory.loss_sums_K[group_G], memory.score_sums_K[group_G].double()], dim=1
         ).div_(num_samples)
         with self._computing():
             validation_G2, weights_G2 = self._evaluation.validate(slots, group_G)
         squares_G, near_zero_G = weights_G2.unbind(dim=1)
-        shares_G = near_zero_G / memory.layout.num_matrix_entries
+        shares_G = near_zero_G / memory.layout.num_penalised
         weights_G2 = torch.stack([squares_G.sqrt(), shares_G], dim=1)
         metrics: list[list[float]] = torch.cat([train_G2, validation_G2, weights_G2], 1).tolist()
         return metrics
 
     def test(self, weights: Weights) -> Tensor:
-        """Mean loss and accuracy of weights on the test data: float64 [2] on the device."""
+        """Means of loss and score of weights on the test data: float64 [2] on the device."""
         with self._computing():
             return self._evaluation.test(weights.parameters_P, weights.statistics_Q)
 
@@ -331,7 +318,7 @@ class Pack:
         if not slots:
             return
         memory, num_steps = self._memory, self.spec.num_steps
-        device = self._data.device
+        device = self.data.device
         runs = [self._run(slot) for slot in slots]
         group_G = torch.tensor(slots, device=device)
         orders_GN = rng.permutations(
@@ -346,7 +333,7 @@ class Pack:
         tables_GSC = rate_tables([run.config for run in runs], first_steps, self.spec)
         memory.rates_KSC[group_G] = torch.from_numpy(tables_GSC).to(device, memory.rates_KSC.dtype)
         memory.loss_sums_K[group_G] = 0
-        memory.num_right_K[group_G] = 0
+        memory.score_sums_K[group_G] = 0
         memory.step_K[group_G] = 0
         for run in runs:
             run.step = 0
@@ -369,7 +356,7 @@ class Pack:
     def _write_starts(self) -> None:
         """Write the starts of the runs that were loaded since the last call."""
         unwritten = [slot for slot, run in enumerate(self._occupants) if run and not run.is_written]
-        memory, (device, dtype) = self._memory, (self._data.device, self._data.dtype)
+        memory, (device, dtype) = self._memory, (self.data.device, self.data.dtype)
         at_once = max(1, _NUMBERS_AT_ONCE // memory.layout.row_size)
         for start in range(0, len(unwritten), at_once):
             slots = unwritten[start : start + at_once]
@@ -386,7 +373,7 @@ class Pack:
     def _write_constants(self, slots: Sequence[int]) -> None:
         """Write what stays the same all through the runs in these slots."""
         memory, configs = self._memory, [self._run(slot).config for slot in slots]
-        device, num_samples = self._data.device, self.spec.num_samples
+        device, num_samples = self.data.device, self.spec.num_samples
         group_G = torch.tensor(slots, device=device)
         if self._gradients is not None:
             # No step writes the gaps between parameters, and a run may have left NaN in them.
@@ -404,17 +391,20 @@ class Pack:
         self._occupants[slot] = source._run(its_slot)
         self._memory.copy_slot(slot, source._memory, its_slot)
         if self._gradients is not None:
-            self._gradients.clear_rows(torch.tensor([slot], device=self._data.device))
+            self._gradients.clear_rows(torch.tensor([slot], device=self.data.device))
         source.free(its_slot)
 
     def _counts_show(self) -> bool:
         """Whether bits of a slot depend on how many slots are computed at once."""
-        spec, width, num_samples = self.spec, self.width, self._data.validation.num_samples
-        kind = self._data.dtype, self.with_onednn
-        num_evaluated = slots_at_once(spec.shape, num_samples, width)
-        return counts_show_in_steps(
-            spec.shape, spec.num_rows(width), width, *kind
-        ) or counts_show_in_evaluation(spec.shape, rows_at_once(num_samples), num_evaluated, *kind)
+        assert self._native is not None
+        spec, width, num_samples = self.spec, self.width, self.data.validation.num_samples
+        return self._native.counts_show(
+            spec,
+            width,
+            rows_at_once(num_samples),
+            slots_at_once(spec.model, num_samples, width),
+            with_onednn=self.with_onednn,
+        )
 
     def _run(self, slot: int) -> _Occupant:
         run = self._occupants[slot]

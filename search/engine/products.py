@@ -16,10 +16,8 @@ libraries but for a few small shapes; this is tried as well, for each shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from itertools import pairwise
 from threading import Lock
 from typing import Any, ClassVar
 
@@ -27,24 +25,12 @@ import torch
 from torch import Tensor
 
 from ridgeline.search.engine import processor
-from ridgeline.search.engine.config import ModelShape
-from ridgeline.search.engine.spec import round_up
+from ridgeline.search.engine.alignment import round_up
 
 _LEAST_FLOPS = 2e7
 """Of the products of a step, past which oneDNN is faster: calling it costs 12 µs, and MKL 3."""
 
 _matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-
-
-def forward_flops(shape: ModelShape, num_rows: int) -> int:
-    """Of the products that one model's logits of so many rows take."""
-    return sum(2 * num_rows * d * h for d, h in pairwise(shape.widths))
-
-
-def step_flops(shape: ModelShape, num_rows: int) -> int:
-    """Of the products of one model's step; the first layer's input needs no gradient."""
-    first = 2 * num_rows * shape.widths[0] * shape.widths[1]
-    return 3 * forward_flops(shape, num_rows) - first
 
 
 def has_choice(device: torch.device, dtype: torch.dtype) -> bool:
@@ -110,57 +96,11 @@ def _has_wider_onednn() -> bool:
         _matmul.fp32_precision = before
 
 
-@cache
-def counts_show_in_steps(
-    shape: ModelShape, num_rows: int, num_slots: int, dtype: torch.dtype, with_onednn: bool | None
-) -> bool:
-    """Whether bits of a slot's step depend on how many slots of `num_slots` are computed at once.
+def counts_show(left_KMN: Tensor, right_KNO: Tensor) -> bool:
+    """Whether bits of a slot's product depend on how many slots are multiplied at once.
 
-    Tried on random numbers laid out as those of a native step.  The caller computes on one thread
-    of a CPU, and has chosen the library, which is named here for it to be remembered with.
+    The caller computes on one thread of a CPU, and has chosen the library.
     """
-    products = _step_products(shape, num_rows, num_slots, dtype)
-    return any(_counts_show(left, right) for left, right in products)
-
-
-@cache
-def counts_show_in_evaluation(
-    shape: ModelShape, num_rows: int, num_slots: int, dtype: torch.dtype, with_onednn: bool | None
-) -> bool:
-    """As `counts_show_in_steps`, of an evaluation of the same rows by every slot."""
-    products = _evaluation_products(shape, num_rows, num_slots, dtype)
-    return any(_counts_show(left, right) for left, right in products)
-
-
-def _step_products(
-    shape: ModelShape, num_rows: int, num_slots: int, dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for i, (num_in, num_out) in enumerate(pairwise(shape.widths)):
-        weight_KHD = _random_stack(num_slots, num_out, num_in, dtype)
-        gradient_KHB = _random_stack(num_slots, num_out, num_rows, dtype)
-        # The first layer's input lies row by row, those of the others unit by unit.
-        if i == 0:
-            flow_KDB = _random_stack(num_slots, num_rows, num_in, dtype).transpose(1, 2)
-        else:
-            flow_KDB = _random_stack(num_slots, num_in, num_rows, dtype)
-            yield weight_KHD.transpose(1, 2), gradient_KHB
-        yield weight_KHD, flow_KDB
-        yield gradient_KHB, flow_KDB.transpose(1, 2)
-
-
-def _evaluation_products(
-    shape: ModelShape, num_rows: int, num_slots: int, dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for i, (num_in, num_out) in enumerate(pairwise(shape.widths)):
-        if i == 0:
-            rows_1BD = _random_stack(1, num_rows, num_in, dtype)
-            flow_KDB = rows_1BD.transpose(1, 2).expand(num_slots, -1, -1)
-        else:
-            flow_KDB = _random_stack(num_slots, num_in, num_rows, dtype)
-        yield _random_stack(num_slots, num_out, num_in, dtype), flow_KDB
-
-
-def _counts_show(left_KMN: Tensor, right_KNO: Tensor) -> bool:
     num_slots = len(left_KMN)
     all_KMO = _product(left_KMN, right_KNO)
     # A few, since packs open often: a single one is a case of its own to both libraries, and what
@@ -176,8 +116,8 @@ def _product(left_KMN: Tensor, right_KNO: Tensor) -> Tensor:
     return torch.bmm(left_KMN, right_KNO, out=_stack(*shape, left_KMN.dtype))
 
 
-def _random_stack(num_slots: int, num_rows: int, num_columns: int, dtype: torch.dtype) -> Tensor:
-    """The same numbers in each slot: it is the number of slots that matters."""
+def random_stack(num_slots: int, num_rows: int, num_columns: int, dtype: torch.dtype) -> Tensor:
+    """A factor to try: the same numbers in each slot, since it is their number that matters."""
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(num_rows, num_columns, generator=generator, dtype=dtype)
     return _stack(num_slots, num_rows, num_columns, dtype).copy_(numbers)

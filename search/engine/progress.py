@@ -1,29 +1,38 @@
-"""A run in a slot: what its epochs came to, which weights are kept, and whether it goes on."""
+"""A run in a slot: what its epochs came to, which weights are kept, and whether it goes on.
+
+Its checkpoint is what training has changed in its slot, and this progress.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
+from ridgeline.search.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ridgeline.search.engine.config import RunConfig
-from ridgeline.search.engine.pack import METRICS, Pack, Weights
+from ridgeline.search.engine.pack import Pack, SlotState, Weights
 from ridgeline.search.engine.pruning import PruningRules
 from ridgeline.search.engine.stopping import EarlyStopping
+
+_KEPT = "kept_"
+"""Begins the names of the kept weights' tensors in a checkpoint."""
 
 
 @dataclass(frozen=True)
 class EpochReport:
     """The metrics of one epoch, counted from 1.  Every value is finite.
 
-    `train_loss` and `train_accuracy` are means over the epoch's samples as they were met, in
-    training mode and before the step that learned from them; `validation_loss` and
-    `validation_accuracy` are those of the weights at the epoch's end, in evaluation mode.  Losses
-    are mean cross-entropies in nats, without penalties.  `weight_norm` is √Σw² over the weight
-    matrices, `near_zero_share` the share of their entries with |w| < NEAR_ZERO.
+    `train_loss` and the second metric of the loss, such as `train_accuracy`, are means over the
+    epoch's samples as they were met, in training mode and before the step that learned from them;
+    `validation_loss` and `validation_accuracy` are those of the weights at the epoch's end, in
+    evaluation mode.  Losses are without penalties.  `weight_norm` is √Σw² over the parameters that
+    the model penalises, `near_zero_share` the share of their numbers with |w| < NEAR_ZERO.
     """
 
     epoch: int
@@ -42,10 +51,10 @@ class Outcome:
             not finite.
         kept_epoch: whose weights are kept; None for a diverged run, or before any epoch.
         value: the monitored metric at the kept epoch; None where kept_epoch is.
-        metrics: the report of the kept epoch with `test_loss` and `test_accuracy` of its weights;
-            empty where kept_epoch is None.
-        weights: the kept weights by name, on the CPU, as `ParameterLayout` names them; empty where
-            kept_epoch is None.
+        metrics: the report of the kept epoch with `test_loss` and such as `test_accuracy` of its
+            weights; empty where kept_epoch is None.
+        weights: the kept weights and statistics by the model's names, on the CPU; empty where
+            nobody keeps them, or kept_epoch is None.
         rule_version: of the rules that pruned it.
     """
 
@@ -81,9 +90,9 @@ class Progress:
     def end_epoch(
         self, values: Sequence[float], rules: PruningRules | None = None
     ) -> EpochReport | None:
-        """Take in the METRICS of the epoch that has just ended; None where it diverged."""
+        """Take in the metrics of the epoch that has just ended; None where it diverged."""
         epoch = self._pack.epochs_done(self.slot)
-        metrics = dict(zip(METRICS, values, strict=True))
+        metrics = dict(zip(self._pack.metrics, values, strict=True))
         if not all(map(math.isfinite, values)):
             self._diverged_epoch, self.is_over = epoch, True
             return None
@@ -101,8 +110,12 @@ class Progress:
                 self._rule_version, self.is_over = rules.version, True
         return EpochReport(epoch, dict(metrics))
 
-    def outcome(self) -> Outcome:
-        """What has become of the run, up to now.  Evaluates the kept weights on the test data."""
+    def outcome(self, *, keep_weights: bool) -> Outcome:
+        """What has become of the run, up to now.  Evaluates the kept weights on the test data.
+
+        Args:
+            keep_weights: copy them to the CPU, for which the host waits.
+        """
         kept_epoch = self._stopping.kept_epoch
         if self._diverged_epoch is not None or kept_epoch is None:
             return Outcome(
@@ -115,8 +128,7 @@ class Progress:
                 weights={},
             )
         kept = self.kept or self._pack.weights(self.slot)
-        test_loss, test_accuracy = self._pack.test(kept).tolist()
-        test = {"test_loss": test_loss, "test_accuracy": test_accuracy}
+        test = dict(zip(self._pack.test_metrics, self._pack.test(kept).tolist(), strict=True))
         if self._rule_version is not None:
             state: Literal["complete", "pruned", "stopped"] = "pruned"
         else:
@@ -128,21 +140,69 @@ class Progress:
             kept_epoch=kept_epoch,
             value=self._stopping.kept_value,
             metrics={**self._kept_metrics, **test},
-            weights=self._pack.named(kept),
+            weights=self._pack.named(kept) if keep_weights else {},
             rule_version=self._rule_version,
         )
 
-    def state(self) -> dict[str, Any]:
-        """Plain JSON data for `restore`, the kept weights aside."""
-        return {
+    def checkpoint(self) -> bytes:
+        """All that the run needs to go on elsewhere.  Between epochs; not for a diverged run."""
+        assert self._diverged_epoch is None, "a diverged run has nothing to go on with"
+        state = self._pack.state(self.slot)
+        tensors = dict(state.tensors)
+        if self.kept is not None:
+            tensors[f"{_KEPT}parameters"] = self.kept.parameters_P
+            tensors[f"{_KEPT}statistics"] = self.kept.statistics_Q
+        metadata = {
+            **self._identity(),
+            "epochs_done": state.epochs_done,
             "is_over": self.is_over,
             "stopping": self._stopping.state(),
             "kept_metrics": self._kept_metrics,
         }
+        return save_checkpoint(tensors, metadata)
 
-    def restore(self, state: dict[str, Any], kept: Weights | None) -> None:
-        """Go on from a `state()` of the same run."""
-        self.is_over = state["is_over"]
-        self._stopping.restore(state["stopping"])
-        self._kept_metrics = state["kept_metrics"]
-        self.kept = kept
+    def resume(self, checkpoint: bytes) -> None:
+        """Load the run into its slot, which is free, from a `checkpoint()` of the same run.
+
+        It then goes on after the epoch at which that was taken, and ends with the same bits as if
+        it had never stopped.
+
+        Raises:
+            CheckpointError: where the checkpoint is damaged, or not of this configuration, model,
+                data and program.
+        """
+        tensors, metadata = load_checkpoint(checkpoint)
+        for name, value in self._identity().items():
+            if metadata.get(name) != value:
+                raise CheckpointError(f"the checkpoint is of another {name}: {metadata.get(name)}")
+        sizes, data = self._pack.state_sizes(), self._pack.data
+        for name, size in sizes.items():
+            _check_row(name, tensors, size, data.dtype)
+        if f"{_KEPT}parameters" in tensors:
+            for name in ("parameters", "statistics"):
+                _check_row(f"{_KEPT}{name}", tensors, sizes[name], data.dtype)
+            self.kept = Weights(
+                tensors[f"{_KEPT}parameters"].to(data.device),
+                tensors[f"{_KEPT}statistics"].to(data.device),
+            )
+        state = SlotState({name: tensors[name] for name in sizes}, metadata["epochs_done"])
+        self._pack.load(self.slot, self.config, state)
+        self.is_over = metadata["is_over"]
+        self._stopping.restore(metadata["stopping"])
+        self._kept_metrics = metadata["kept_metrics"]
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be of this run; plain JSON data."""
+        return {
+            "config": self.config.as_dict(),
+            "model": json.loads(json.dumps(self._pack.spec.model.as_dict())),  # no tuples
+            "loss": self._pack.spec.loss,
+            "data": self._pack.data.fingerprint,
+            "program": str(self._pack.program),
+        }
+
+
+def _check_row(name: str, tensors: dict[str, Tensor], size: int, dtype: torch.dtype) -> None:
+    tensor = tensors.get(name)
+    if tensor is None or tensor.shape != (size,) or tensor.dtype != dtype:
+        raise CheckpointError(f"the checkpoint's {name} does not fit the model")

@@ -1,6 +1,6 @@
 """One run, trained from its configuration to its outcome.
 
-run = TrainingRun(config, shape, data)
+run = TrainingRun(config, model, data)
 for report in run.epochs():
     ...                        # break, or close the generator, to end it early
 outcome = run.outcome()
@@ -9,24 +9,18 @@ outcome = run.outcome()
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from ridgeline.search.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ridgeline.search.engine.compiled import CompiledProgram
-from ridgeline.search.engine.config import ModelShape, RunConfig
+from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.native import Kernels
-from ridgeline.search.engine.pack import Pack, SlotState, Weights
+from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.program import ProgramIdentity
 from ridgeline.search.engine.progress import EpochReport, Outcome, Progress
 from ridgeline.search.engine.spec import StepSpec
 
 _SLOT = 0
-_KEPT = "kept_"
 
 
 class TrainingRun:
@@ -37,19 +31,17 @@ class TrainingRun:
     Args:
         width: of the pack.
         threads, compiled, kernels: as of a `Pack`.
-        checkpoint: bytes of `checkpoint()` of the same run; it then goes on after the epoch at
-            which they were taken, and ends with the same bits as if it had never stopped.
+        checkpoint: to go on from, see `Progress.resume`.
 
     Raises:
-        ValueError: where shape and data do not fit.
-        CheckpointError: where the checkpoint is damaged, or not of this configuration, shape, data
-            size and program.
+        ValueError: where model and data do not fit.
+        CheckpointError: as `Progress.resume` has it.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        shape: ModelShape,
+        model: Model,
         data: DeviceData,
         *,
         width: int = 1,
@@ -58,9 +50,8 @@ class TrainingRun:
         kernels: Kernels | None = None,
         checkpoint: bytes | None = None,
     ) -> None:
-        self._config, self._shape, self._data = config, shape, data
         dtype = str(data.dtype).removeprefix("torch.")
-        spec = StepSpec.of(config, shape, data.train.num_samples, dtype)
+        spec = StepSpec.of(config, model, data.train.num_samples, dtype)
         self._pack = Pack(
             spec, data, width=width, threads=threads, compiled=compiled, kernels=kernels
         )
@@ -68,7 +59,7 @@ class TrainingRun:
         if checkpoint is None:
             self._pack.load(_SLOT, config)
         else:
-            self._resume(checkpoint)
+            self._progress.resume(checkpoint)
 
     @property
     def program(self) -> ProgramIdentity:
@@ -95,53 +86,9 @@ class TrainingRun:
             yield report
 
     def outcome(self) -> Outcome:
-        """What has become of the run, up to now.  Evaluates the kept weights on the test data."""
-        return self._progress.outcome()
+        """What has become of the run, up to now, with its weights; tests them."""
+        return self._progress.outcome(keep_weights=True)
 
     def checkpoint(self) -> bytes:
-        """All that the run needs to go on elsewhere.  Not for a diverged run."""
-        epochs_done = self._pack.epochs_done(_SLOT)
-        assert self.epochs_trained == epochs_done, "a diverged run has nothing to go on with"
-        tensors = dict(self._pack.state(_SLOT).tensors)
-        kept = self._progress.kept
-        if kept is not None:
-            tensors[f"{_KEPT}parameters"] = kept.parameters_P
-            tensors[f"{_KEPT}statistics"] = kept.statistics_Q
-        metadata = {**self._identity(), "epochs_done": epochs_done, **self._progress.state()}
-        return save_checkpoint(tensors, metadata)
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be of this run; plain JSON data."""
-        shape = asdict(self._shape)
-        return {
-            "config": self._config.as_dict(),
-            "shape": {**shape, "hidden": list(self._shape.hidden)},
-            "num_train_samples": self._data.train.num_samples,
-            "program": str(self.program),
-        }
-
-    def _resume(self, checkpoint: bytes) -> None:
-        tensors, metadata = load_checkpoint(checkpoint)
-        for name, value in self._identity().items():
-            if metadata.get(name) != value:
-                raise CheckpointError(f"the checkpoint is of another {name}: {metadata.get(name)}")
-        sizes = self._pack.state_sizes()
-        for name, size in sizes.items():
-            _check_row(name, tensors, size, self._data.dtype)
-        kept = None
-        if f"{_KEPT}parameters" in tensors:
-            for name in ("parameters", "statistics"):
-                _check_row(f"{_KEPT}{name}", tensors, sizes[name], self._data.dtype)
-            kept = Weights(
-                tensors[f"{_KEPT}parameters"].to(self._data.device),
-                tensors[f"{_KEPT}statistics"].to(self._data.device),
-            )
-        state = SlotState({name: tensors[name] for name in sizes}, metadata["epochs_done"])
-        self._pack.load(_SLOT, self._config, state)
-        self._progress.restore(metadata, kept)
-
-
-def _check_row(name: str, tensors: dict[str, Tensor], size: int, dtype: torch.dtype) -> None:
-    tensor = tensors.get(name)
-    if tensor is None or tensor.shape != (size,) or tensor.dtype != dtype:
-        raise CheckpointError(f"the checkpoint's {name} does not fit the model")
+        """See `Progress.checkpoint`."""
+        return self._progress.checkpoint()

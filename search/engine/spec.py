@@ -8,17 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ridgeline.search.engine.config import ModelShape, RunConfig
+from ridgeline.search.engine.alignment import round_up
+from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.models.base import Model
 
 Family = Literal["sgd", "adam"]
-
-ALIGNMENT = 16
-"""Numbers on a 64-byte line of float32; rows and parameters of every slot begin on one."""
-
-
-def round_up(size: int) -> int:
-    """The next multiple of ALIGNMENT."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -27,25 +21,28 @@ class StepSpec:
 
     Runs with dropout are apart from those without, and clipped ones from the others: both cost
     every slot of a pack, and which of them a run pays for must not depend on its neighbours.
+
+    `loss` is its name in `losses`.
     """
 
-    shape: ModelShape
+    model: Model
     num_samples: int
     batch_size: int
     family: Family
     drops: bool
     clips: bool
     dtype: str
+    loss: str = "cross_entropy"
 
     @classmethod
-    def of(cls, config: RunConfig, shape: ModelShape, num_samples: int, dtype: str) -> StepSpec:
+    def of(cls, config: RunConfig, model: Model, num_samples: int, dtype: str) -> StepSpec:
         """The step that trains a run; `dtype` such as float32."""
         return cls(
-            shape=shape,
+            model=model,
             num_samples=num_samples,
             batch_size=min(config.batch_size, num_samples),
             family="sgd" if config.optimizer == "sgd" else "adam",
-            drops=config.dropout > 0 and bool(shape.hidden),
+            drops=config.dropout > 0 and model.num_draws > 0,
             clips=config.clip_norm > 0,
             dtype=dtype,
         )
@@ -65,4 +62,4 @@ class StepSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        return asdict(self)
+        return {**asdict(self), "model": self.model.as_dict()}

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ridgeline.search.engine import rng
-from ridgeline.search.engine.layers import Rows, StackedMlp
-from ridgeline.search.engine.layout import Stacks
-from ridgeline.search.engine.memory import MOMENTS, Constant, PackMemory, Rate
-from ridgeline.search.engine.native import Kernels
-from ridgeline.search.engine.native_steps import NativeMlp, NativeStep, has_native_steps
+from ridgeline.search.engine.losses import LOSSES, Judged, targets_of
+from ridgeline.search.engine.memory import MOMENTS, Constant, Rate, under
+from ridgeline.search.engine.models.base import Rows
 from ridgeline.search.engine.optim import adam, clip_factors, sgd
 from ridgeline.search.engine.penalty import add_gradients, soft_threshold
 from ridgeline.search.engine.spec import StepSpec
@@ -50,13 +49,26 @@ ALL_TERMS = Terms()
 
 @dataclass(frozen=True)
 class Region:
-    """A stretch of every slot's parameters with one set of coefficients; tensors [K, …]."""
+    """A stretch of every slot's parameters with one set of coefficients; tensors [K, …].
+
+    `is_penalised` is as of a model's `Parameter`s.
+    """
 
     parameters: Tensor
     gradients: Tensor
     scratch: Tensor
     moments: tuple[Tensor, ...]
-    is_matrices: bool
+    is_penalised: bool
+
+
+class Parts(Protocol):
+    """The parts of a step that are not torch's, where they are not."""
+
+    def dropout_factors(self) -> Tensor:
+        """What to multiply each unit with, [K, U, B]; overwritten by the next call."""
+
+    def update(self) -> None:
+        """Penalties, clipping and the optimizer's update of the occupied slots; counts the step."""
 
 
 class Step:
@@ -66,8 +78,8 @@ class Step:
         inputs: of `PackMemory.inputs`.
         gradients: by the names of the parameters; filled in each step.
         regions: all parameters, their gradients and moments, in stretches.
-        rows_of: gives the rows of `x` [N, D] that `samples_KB` names, [K, B, D].
-        native: the kernels that draw dropout and update the parameters; None has torch do so.
+        rows_of: gives the rows of `x` [N, …] that `samples_KB` names, [K, B, …].
+        parts: which draw dropout and update the parameters; None has torch do so.
     """
 
     def __init__(
@@ -77,16 +89,17 @@ class Step:
         gradients: Mapping[str, Tensor],
         regions: Sequence[Region],
         rows_of: Callable[[Tensor, Tensor], Tensor],
-        native: NativeStep | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self._spec = spec
         self._inputs = inputs
         self._regions = regions
         self._rows_of = rows_of
-        self._native = native
-        parameters, statistics = _under(inputs, "parameters."), _under(inputs, "statistics.")
+        self._parts = parts
+        parameters, statistics = under(inputs, "parameters."), under(inputs, "statistics.")
         self._statistics = list(statistics.values())
-        self._model = StackedMlp(spec.shape, parameters, gradients, statistics)
+        self._model = spec.model.bind(parameters, gradients, statistics)
+        self._loss = LOSSES[spec.loss]
         step_K = inputs["step"]
         self._slots_K = torch.arange(step_K.shape[0], device=step_K.device)
 
@@ -95,22 +108,24 @@ class Step:
         inputs, step_K = self._inputs, self._inputs["step"]
         at = (self._slots_K, step_K)
         samples_KB = inputs["samples"][at]
-        batch_KBD, target_KB = self._rows_of(inputs["x"], samples_KB), inputs["y"][samples_KB]
+        x_KB = self._rows_of(inputs["x"], samples_KB)
+        targets_KB = targets_of(inputs["y"][samples_KB])
         invalid_KB = inputs["invalid"][step_K] if terms.padding else None
         rows = Rows(invalid_KB, inputs["num_valid"][step_K].view(-1, 1, 1))
         changing = self._changing() if terms.frozen else []
         before = [tensor.clone() for tensor in changing]
 
-        log_p_KCB = self._model.loss_gradients(batch_KBD, target_KB, rows, self._dropout(at))
-        self._count(log_p_KCB, target_KB, invalid_KB)
-        if self._native is None:
+        dropout_KUB = self._dropout(at)
+        judged = self._model.loss_gradients(x_KB, targets_KB, rows, dropout_KUB, self._loss)
+        self._count(judged, invalid_KB)
+        if self._parts is None:
             self._update(inputs["rates"][at], terms)
         for tensor, old in zip(changing, before, strict=True):
             tensor.copy_(torch.where(_per_slot(inputs["occupied"], tensor), tensor, old))
-        if self._native is None:
+        if self._parts is None:
             step_K.add_(inputs["occupied"])
         else:
-            self._native.update()
+            self._parts.update()
 
     def repeat(self, terms: Terms, count: int) -> None:
         """So many steps."""
@@ -119,43 +134,44 @@ class Step:
 
     def _changing(self) -> list[Tensor]:
         """What torch writes in slots without a run too, until it is taken back."""
-        if self._native is not None:
+        if self._parts is not None:
             return self._statistics
         state = [t for region in self._regions for t in (region.parameters, *region.moments)]
         return [*state, *self._statistics]
 
     def _dropout(self, at: tuple[Tensor, Tensor]) -> Tensor | None:
-        """What to multiply each hidden unit with, [K, U, B]: 0, or 1/(1 - p) where it is kept.
+        """What to multiply each unit with, [K, U, B]: 0, or 1/(1 - p) where it is kept.
 
         Inverted dropout (Srivastava et al., 2014).  Unit u of row b is dropped where
         `rng.uniform(seed, Stream.DROPOUT, step)[b·U + u] < p`, the steps counted over a run's life.
         """
         if not self._spec.drops:
             return None
-        if self._native is not None:
-            return self._native.dropout_factors()
+        if self._parts is not None:
+            return self._parts.dropout_factors()
         keys_K = self._inputs["dropout_keys"][at]
         draws_KUB = rng.draw(keys_K, self._inputs["dropout_counters"])
         scale_K11 = self._inputs["constants"][:, Constant.DROPOUT_SCALE, None, None]
         kept_KUB = draws_KUB >= self._inputs["dropout_thresholds"][:, :, None]
         return torch.where(kept_KUB, scale_K11, torch.zeros_like(scale_K11))
 
-    def _count(self, log_p_KCB: Tensor, target_KB: Tensor, invalid_KB: Tensor | None) -> None:
-        """Add up losses and right guesses: finite only if the loss of every sample was."""
-        losses_KB = log_p_KCB.gather(1, target_KB[:, None])[:, 0].neg()
-        right_KB = log_p_KCB.argmax(dim=1) == target_KB
+    def _count(self, judged: Judged, invalid_KB: Tensor | None) -> None:
+        """Add up losses and scores: finite only if the loss of every sample was."""
+        losses_KB, scores_KB = judged.losses_KB, judged.scores_KB
         if invalid_KB is not None:
             losses_KB = losses_KB.masked_fill(invalid_KB, 0)
-            right_KB = right_KB & ~invalid_KB
-        self._inputs["loss_sums"].add_(losses_KB.sum(dim=1, dtype=torch.float64))
-        self._inputs["num_right"].add_(right_KB.sum(dim=1))
+            scores_KB = scores_KB.masked_fill(invalid_KB, 0)
+        inputs = self._inputs
+        inputs["loss_sums"].add_(losses_KB.sum(dim=1, dtype=torch.float64))
+        score_sums_K = inputs["score_sums"]
+        score_sums_K.add_(scores_KB.sum(dim=1, dtype=score_sums_K.dtype))
 
     def _update(self, rates_KC: Tensor, terms: Terms) -> None:
         constants_KC = self._inputs["constants"]
 
         def of(table_KC: Tensor, column: Rate | Constant, region: Region) -> Tensor:
-            # The column of what is no matrix follows that of what is one.
-            return _per_slot(table_KC[:, column + (not region.is_matrices)], region.parameters)
+            # The column of what is not penalised follows that of what is.
+            return _per_slot(table_KC[:, column + (not region.is_penalised)], region.parameters)
 
         for region in self._regions:
             add_gradients(
@@ -206,55 +222,13 @@ class Step:
                 soft_threshold(region.parameters, region.scratch, threshold)
 
 
-def stretches(memory: PackMemory, gradients: Stacks) -> list[Region]:
-    """The stretches of a pack's parameters, and what belongs to them, as few regions."""
-    moments = [moment.stretches_KR for moment in memory.moments.values()]
-    return [
-        Region(
-            parameters,
-            gradients.stretches_KR[i],
-            torch.empty_like(parameters),
-            tuple(stretches_KR[i] for stretches_KR in moments),
-            is_matrices=i < memory.layout.num_matrices,
-        )
-        for i, parameters in enumerate(memory.parameters.stretches_KR)
-    ]
-
-
-def eager_steps(
-    spec: StepSpec, memory: PackMemory, gradients: Stacks, kernels: Kernels | None = None
-) -> Callable[[Terms, int], None]:
-    """So many steps of a pack's tensors, with a region for each of their stretches.
-
-    Args:
-        gradients: laid out as the parameters; the gaps between them must hold zeros.
-        kernels: for a CPU: of whole steps where they have the model, or else of the update and
-            dropout; None has torch alone.
-    """
-    regions = stretches(memory, gradients)
-    inputs, views = memory.inputs(), gradients.views()
-    num_slots, _, num_rows = memory.samples_KSB.shape
-    if kernels is not None and has_native_steps(spec.shape):
-        native = NativeMlp(kernels, spec, inputs, views, regions)
-        return lambda terms, count: native.run(terms.num_slots or num_slots, count)
-    batch_KBD = memory.data.train.x.new_zeros(num_slots, num_rows, spec.shape.num_features)
-
-    def rows_of(x_ND: Tensor, samples_KB: Tensor) -> Tensor:
-        # Into the same memory each time, and two to three times as fast as x_ND[samples_KB].
-        torch.index_select(x_ND, 0, samples_KB.view(-1), out=batch_KBD.view(-1, x_ND.shape[1]))
-        return batch_KBD
-
-    parts = None if kernels is None else NativeStep(kernels, spec, inputs, regions)
-    return Step(spec, inputs, views, regions, rows_of, parts).repeat
-
-
 class TracedStep(torch.nn.Module):
     """The step as a function of its inputs alone, as a compiler takes it.
 
     Every parameter is a stretch of its own: its gradient is then used up where it is made.
 
     Args:
-        is_beyond_cache: whether rows of data come from memory, not from a CPU's cache.
+        is_beyond_cache: whether rows of numbers come from memory, not from a CPU's cache.
     """
 
     def __init__(self, spec: StepSpec, *, is_beyond_cache: bool) -> None:
@@ -265,18 +239,19 @@ class TracedStep(torch.nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> tuple[()]:
         """One step; changes the inputs in place."""
         spec = self._spec
-        parameters = _under(inputs, "parameters.")
+        parameters = under(inputs, "parameters.")
         gradients = {
             name: torch.empty(t.shape, dtype=t.dtype, device=t.device)
             for name, t in parameters.items()
         }
+        described = spec.model.parameters()
         regions = [
             Region(
                 parameter,
                 gradients[name],
                 torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device),
                 tuple(inputs[f"{moment}.{name}"] for moment in MOMENTS[spec.family]),
-                is_matrices=parameter.dim() == 3,
+                is_penalised=described[name].is_penalised,
             )
             for name, parameter in parameters.items()
         ]
@@ -284,26 +259,18 @@ class TracedStep(torch.nn.Module):
         return ()
 
 
-def _rows(x_ND: Tensor, samples_KB: Tensor) -> Tensor:
+def _rows(x: Tensor, samples_KB: Tensor) -> Tensor:
     # Indexed by slot and row: an index_select over both is compiled to a division a number.
-    return x_ND[samples_KB]
+    return x[samples_KB]
 
 
-def _rows_ahead(x_ND: Tensor, samples_KB: Tensor) -> Tensor:
+def _rows_ahead(x: Tensor, samples_KB: Tensor) -> Tensor:
     # As bags of one row: that kernel is called as it is, and fetches ahead.  An index is compiled
     # to a loop that takes twice as long for rows of MNIST, though less in the cache.
-    rows = functional.embedding_bag(samples_KB.view(-1, 1), x_ND, mode="sum")
-    return rows.view(*samples_KB.shape, -1)
+    rows = functional.embedding_bag(samples_KB.view(-1, 1), x.flatten(1), mode="sum")
+    return rows.view(*samples_KB.shape, *x.shape[1:])
 
 
 def _per_slot(values_K: Tensor, like: Tensor) -> Tensor:
     """One value a slot, shaped to be broadcast over `like` [K, …]."""
     return values_K.view(-1, *(1,) * (like.dim() - 1))
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }

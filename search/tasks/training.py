@@ -5,6 +5,7 @@ Importing this module imports no torch: the process that only passes orders on s
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,33 +114,31 @@ class Trainer:
             ValueError: the configuration is not complete, or not one of this task's.
             MemoryError: the data do not fit on the device.
         """
-        config, shape, data = self.prepare(run)
+        config, model, data = self.prepare(run)
         self._lanes.add(
             key,
             config,
-            shape,
+            model,
             data,
             group=group,
             num_following=num_following,
             pinned=run.reproducible,
         )
 
-    def prepare(
-        self, run: RunInput
-    ) -> tuple[engine.RunConfig, engine.ModelShape, engine.DeviceData]:
+    def prepare(self, run: RunInput) -> tuple[engine.RunConfig, engine.Mlp, engine.DeviceData]:
         """A run as the engine takes it; raises what `add` does."""
         from ridgeline.search import engine
 
         with _memory_errors():
             data = self._data(run)
-        shape = engine.ModelShape(
-            num_features=data.num_features,
+        model = engine.Mlp(
+            num_features=math.prod(data.sample_shape),
             hidden=run.task.hidden,
-            num_classes=data.num_classes,
+            num_outputs=data.targets.count,
             activation=run.task.activation,
             batch_norm=run.task.batch_norm,
         )
-        return _run_config(run), shape, data
+        return _run_config(run), model, data
 
     def remove(self, key: Hashable) -> bool:
         """Train a run no further; False where there is none of that key."""

@@ -10,7 +10,7 @@ import torch
 from ridgeline.search.engine import (
     DeviceData,
     Lanes,
-    ModelShape,
+    Mlp,
     Outcome,
     Over,
     RunConfig,
@@ -34,7 +34,7 @@ def outcomes(events: list[Any]) -> dict[Any, Outcome]:
 
 def alone(
     run: RunConfig,
-    shape: ModelShape,
+    shape: Mlp,
     data: DeviceData,
     width: int = WIDTH,
     kernels: Kernels | None = None,

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
-from ridgeline.search.engine import DeviceData, ModelShape, RunConfig, rng
+from ridgeline.search.engine import DeviceData, Mlp, RunConfig, rng
 from ridgeline.search.engine.layout import ParameterLayout
+from ridgeline.search.engine.models.base import Model
 
 
 class PlainMlp(nn.Module):
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, shape: Mlp) -> None:
         super().__init__()
-        widths = shape.widths
+        widths = [shape.num_features, *shape.hidden, shape.num_outputs]
+        self.hidden = list(shape.hidden)
         self.layers = nn.ModuleList(
             nn.Linear(widths[i], widths[i + 1]) for i in range(len(widths) - 1)
         )
@@ -30,7 +32,9 @@ class PlainMlp(nn.Module):
         )
         self.activation = torch.relu if shape.activation == "relu" else torch.tanh
 
-    def forward(self, x: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Outputs [B, C]; `kept` [B, U] multiplies the hidden units."""
+        masks = None if kept is None else kept.split(self.hidden, dim=1)
         for i, layer in enumerate(self.layers[:-1]):
             x = layer(x)
             if len(self.norms):
@@ -41,20 +45,31 @@ class PlainMlp(nn.Module):
         return self.layers[-1](x)
 
 
+def plain_module(model: Model) -> nn.Module:
+    """The model as its users would write it, with parameters of the same names."""
+    assert isinstance(model, Mlp)
+    return PlainMlp(model)
+
+
+def penalised_of(module: nn.Module) -> list[nn.Parameter]:
+    """The weights of its products: neither biases nor what belongs to a norm."""
+    return [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+
 @dataclass
 class PlainResult:
-    model: PlainMlp
+    model: nn.Module
     train_losses: list[float] = field(default_factory=list)
     train_accuracies: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     validation_accuracies: list[float] = field(default_factory=list)
 
 
-def train_plainly(config: RunConfig, shape: ModelShape, data: DeviceData) -> PlainResult:
+def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainResult:
     dtype, num_samples = data.dtype, data.train.num_samples
-    model = PlainMlp(shape).to(dtype)
+    model = plain_module(shape).to(dtype)
     _load_initial_weights(model, config, shape, dtype)
-    matrices = [layer.weight for layer in model.layers]
+    matrices = penalised_of(model)
     selected = list(model.parameters()) if config.penalize == "all" else matrices
     others = [p for p in model.parameters() if all(p is not s for s in selected)]
     optimizer = _optimizer(config, selected, others)
@@ -71,7 +86,7 @@ def train_plainly(config: RunConfig, shape: ModelShape, data: DeviceData) -> Pla
         for start in range(0, num_samples, config.batch_size):
             rows = order[start : start + config.batch_size]
             x, y = data.train.x[rows], data.train.y[rows]
-            logits = model(x, _dropout_masks(config, shape, step, len(rows), dtype))
+            logits = model(x, _dropout_mask(config, shape, step, len(rows), dtype))
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad()
             (loss + _penalty(config, selected, num_samples)).backward()
@@ -101,7 +116,7 @@ def train_plainly(config: RunConfig, shape: ModelShape, data: DeviceData) -> Pla
 
 
 def _load_initial_weights(
-    model: PlainMlp, config: RunConfig, shape: ModelShape, dtype: torch.dtype
+    model: nn.Module, config: RunConfig, shape: Model, dtype: torch.dtype
 ) -> None:
     layout = ParameterLayout(shape)
     row = layout.initial_rows([config.seed], torch.device("cpu"), dtype)[0]
@@ -175,22 +190,20 @@ def _soft_threshold(
             parameter.copy_(parameter.sign() * (parameter.abs() - bound).clamp(min=0))
 
 
-def _dropout_masks(
-    config: RunConfig, shape: ModelShape, step: int, num_rows: int, dtype: torch.dtype
-) -> list[Tensor] | None:
-    if config.dropout == 0 or not shape.hidden:
+def _dropout_mask(
+    config: RunConfig, shape: Model, step: int, num_rows: int, dtype: torch.dtype
+) -> Tensor | None:
+    if config.dropout == 0 or not shape.num_draws:
         return None
-    num_units = sum(shape.hidden)
     uniform = rng.uniform(
         [config.seed],
         rng.Stream.DROPOUT,
         step,
-        num_rows * num_units,
+        num_rows * shape.num_draws,
         device=torch.device("cpu"),
         dtype=dtype,
-    ).view(num_rows, num_units)
-    mask = (uniform >= config.dropout).to(dtype) / (1 - config.dropout)
-    return list(mask.split(list(shape.hidden), dim=1))
+    ).view(num_rows, shape.num_draws)
+    return (uniform >= config.dropout).to(dtype) / (1 - config.dropout)
 
 
 def epochs_for(num_steps: int, num_samples: int, batch_size: int) -> int:

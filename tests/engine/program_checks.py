@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ridgeline.search.engine import DeviceData, ModelShape, RunConfig, TrainingRun
+from ridgeline.search.engine import DeviceData, Mlp, RunConfig, TrainingRun
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.spec import StepSpec
 from tests.engine.plain import train_plainly
@@ -32,7 +32,7 @@ class Case:
         **shape: Any,
     ) -> None:
         self.data = data
-        self.shape: ModelShape = shape_for(data, hidden=hidden, **shape)
+        self.shape: Mlp = shape_for(data, hidden=hidden, **shape)
         self.configs = [
             config(seed=seed, batch_size=batch_size, epochs=EPOCHS, **changes)
             for seed, changes in enumerate(runs)

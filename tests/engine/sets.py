@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
-from ridgeline.search.engine import DeviceData, ModelShape, Pack, RunConfig
+from ridgeline.search.engine import DeviceData, Mlp, Pack, RunConfig
+from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.spec import StepSpec
 
 CPU = torch.device("cpu")
@@ -34,10 +36,25 @@ def blobs(
     )
 
 
-def shape_for(data: DeviceData, **changes: Any) -> ModelShape:
+def samples(model: Model, *, num_train: int, dtype: torch.dtype) -> DeviceData:
+    """Random samples that a model can be trained with, of as many classes as it has outputs."""
+    generator = np.random.default_rng(0)
+
+    def part(num_samples: int) -> tuple[Any, Any]:
+        y = generator.integers(0, model.num_outputs, num_samples)
+        return generator.normal(size=(num_samples, *model.sample_shape)), y
+
+    return DeviceData.from_arrays(
+        part(num_train), part(57), part(43), num_classes=model.num_outputs, device=CPU, dtype=dtype
+    )
+
+
+def shape_for(data: DeviceData, **changes: Any) -> Mlp:
     """A model of one hidden layer for the data, with changes."""
     settings: dict[str, Any] = {"hidden": (8,), **changes}
-    return ModelShape(num_features=data.num_features, num_classes=data.num_classes, **settings)
+    return Mlp(
+        num_features=math.prod(data.sample_shape), num_outputs=data.targets.count, **settings
+    )
 
 
 def config(**changes: Any) -> RunConfig:
@@ -52,7 +69,7 @@ def config(**changes: Any) -> RunConfig:
     return RunConfig(**settings)
 
 
-def step_spec(run_config: RunConfig, shape: ModelShape, data: DeviceData) -> StepSpec:
+def step_spec(run_config: RunConfig, shape: Model, data: DeviceData) -> StepSpec:
     """The step that trains a run."""
     dtype = str(data.dtype).removeprefix("torch.")
     return StepSpec.of(run_config, shape, data.train.num_samples, dtype)

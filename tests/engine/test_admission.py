@@ -14,7 +14,7 @@ from ridgeline.search.engine import (
     DeviceData,
     LaneOptions,
     Lanes,
-    ModelShape,
+    Mlp,
     RunConfig,
     admission,
 )
@@ -147,7 +147,7 @@ def test_a_compiled_program_that_keeps_the_processor_busy_has_one_slot(
 ) -> None:
     """With MKL; with oneDNN it still gains from others."""
     monkeypatch.setattr(admission, "multiplies_with_onednn", lambda *_: with_onednn)
-    shape = ModelShape(784, (128,), 10)
+    shape = Mlp(784, (128,), 10)
     spec = StepSpec.of(config(batch_size=batch_size), shape, 54_000, "float32")
     assert prior_width(spec, CPU) > 1
     assert (compiled_width(spec, CPU) > 1) is (is_packed or with_onednn)

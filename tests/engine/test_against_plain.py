@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from ridgeline.search.engine import NEAR_ZERO, DeviceData, ModelShape, TrainingRun
+from ridgeline.search.engine import NEAR_ZERO, DeviceData, Mlp, TrainingRun
 from tests.engine.plain import epochs_for, train_plainly
 from tests.engine.sets import blobs, config, shape_for
 
@@ -17,7 +18,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-12}
 ROUNDED = {"rtol": 0.0, "atol": 1e-8}
 
 
-def unseen_by_the_loss(shape: ModelShape) -> set[str]:
+def unseen_by_the_loss(shape: Mlp) -> set[str]:
     """Biases before a batch norm, which takes them out again, and the running means they shift.
 
     Their gradient is 0 but for rounding, and Adam divides rounding by rounding: no two correct
@@ -28,7 +29,7 @@ def unseen_by_the_loss(shape: ModelShape) -> set[str]:
     return {f"layers.{i}.bias" for i in hidden} | {f"norms.{i}.running_mean" for i in hidden}
 
 
-def check(data: DeviceData, shape: ModelShape, **settings: Any) -> None:
+def check(data: DeviceData, shape: Mlp, **settings: Any) -> None:
     batch_size = settings.get("batch_size", 16)
     epochs = epochs_for(NUM_STEPS, data.train.num_samples, batch_size)
     run_config = config(epochs=epochs, **settings)
@@ -183,5 +184,5 @@ def test_a_large_validation_set_is_evaluated_in_chunks() -> None:
     data = blobs()
     many = torch.arange(5_001) % data.validation.num_samples
     split = type(data.validation)(data.validation.x[many], data.validation.y[many])
-    large = DeviceData(data.train, split, data.test, data.num_classes)
+    large = replace(data, validation=split)
     check(large, shape_for(large))

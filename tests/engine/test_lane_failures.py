@@ -58,7 +58,7 @@ def test_a_crash_is_bisected_until_the_guilty_one_is_alone(
     lanes = Lanes(CPU, LaneOptions(width=8))
     runs = {number: config(seed=number) for number in range(8)}
     for number, run in runs.items():
-        lanes.add(number, run, shape, data)
+        lanes.add(number, run, shape, data, keep_weights=True)
     tries: collections.Counter[int] = collections.Counter()
     failed, ended = [], {}
     again: list[tuple[int, int]] = []
@@ -67,7 +67,7 @@ def test_a_crash_is_bisected_until_the_guilty_one_is_alone(
             again.sort()
             limit = again[0][0]
             for _, key in again[:limit]:
-                lanes.add(key, runs[key], shape, data)
+                lanes.add(key, runs[key], shape, data, keep_weights=True)
             del again[:limit]
         for event in lanes.advance():
             match event:
@@ -94,14 +94,14 @@ def test_out_of_memory_halves_the_pack_and_is_remembered(
     shape = shape_for(data)
     lanes = Lanes(CPU, LaneOptions(width=8))
     for number in range(8):
-        lanes.add(number, config(seed=number), shape, data)
+        lanes.add(number, config(seed=number), shape, data, keep_weights=True)
     widths, handed_back, ended = set(), collections.Counter[int](), []
     while not lanes.is_idle:
         for event in lanes.advance():
             match event:
                 case HandedBack(key=key, limit=None, error=MemoryError()):
                     handed_back[key] += 1
-                    lanes.add(key, config(seed=key), shape, data)
+                    lanes.add(key, config(seed=key), shape, data, keep_weights=True)
                 case Over(key=key):
                     ended.append(key)
                 case Began(program=program):
@@ -123,8 +123,8 @@ def test_an_error_that_is_kept_does_not_keep_the_pack(
 
     monkeypatch.setattr(Pack, "tick", fail)
     lanes = Lanes(CPU, LaneOptions(width=2))
-    lanes.add("a", config(), shape_for(data), data)
-    lanes.add("b", config(), shape_for(data), data)
+    lanes.add("a", config(), shape_for(data), data, keep_weights=True)
+    lanes.add("b", config(), shape_for(data), data, keep_weights=True)
     gc.disable()  # what is only freed some day is not free for the pack that is made next
     try:
         events = [*lanes.advance(), *lanes.advance()]
@@ -139,7 +139,7 @@ def test_a_run_that_does_not_fit_alone_fails(
 ) -> None:
     Breaks(monkeypatch, set(), widest=0)
     lanes = Lanes(CPU, LaneOptions(width=1))
-    lanes.add("large", config(), shape_for(data), data)
+    lanes.add("large", config(), shape_for(data), data, keep_weights=True)
     (event,) = [event for event in drain(lanes) if not isinstance(event, Began)]
     assert isinstance(event, Failed)
     assert isinstance(event.error, MemoryError)
@@ -158,13 +158,13 @@ def test_a_run_that_does_not_fit_beside_others_is_tried_alone(
     monkeypatch.setattr(Pack, "__init__", one_at_a_time)
     lanes = Lanes(CPU, LaneOptions(width=1))
     shape = shape_for(data)
-    lanes.add("first", config(epochs=3), shape, data)
-    lanes.add("second", config(epochs=3, batch_size=7), shape, data)
+    lanes.add("first", config(epochs=3), shape, data, keep_weights=True)
+    lanes.add("second", config(epochs=3, batch_size=7), shape, data, keep_weights=True)
     events = drain(lanes)
     assert outcomes(events).keys() == {"first"}
     (handed_back,) = [event for event in events if isinstance(event, HandedBack)]
     assert (handed_back.key, handed_back.limit) == ("second", 1)
-    lanes.add("second", config(epochs=3, batch_size=7), shape, data)
+    lanes.add("second", config(epochs=3, batch_size=7), shape, data, keep_weights=True)
     assert outcomes(drain(lanes)).keys() == {"second"}
 
 
@@ -181,7 +181,7 @@ def test_a_pack_that_cannot_be_made_is_made_narrower(
     monkeypatch.setattr(Pack, "__init__", small_only)
     lanes = Lanes(CPU, LaneOptions(width=8))
     for number in range(4):
-        lanes.add(number, config(seed=number), shape_for(data), data)
+        lanes.add(number, config(seed=number), shape_for(data), data, keep_weights=True)
     events = drain(lanes)
     assert sorted(outcomes(events)) == [0, 1, 2, 3]
     assert not [event for event in events if isinstance(event, HandedBack | Failed)]

@@ -17,7 +17,7 @@ from ridgeline.search.engine import (
     DeviceData,
     LaneOptions,
     Lanes,
-    ModelShape,
+    Mlp,
     Outcome,
     Over,
     PruningRules,
@@ -55,7 +55,7 @@ def test_slots_are_refilled_and_nothing_shows(data: DeviceData) -> None:
     }
     lanes = Lanes(CPU, LaneOptions(width=WIDTH))
     for number, run in configs.items():
-        lanes.add(number, run, shape, data)
+        lanes.add(number, run, shape, data, keep_weights=True)
     events = drain(lanes)
     began = [event.key for event in events if isinstance(event, Began)]
     assert sorted(began) == list(configs)
@@ -74,10 +74,16 @@ def test_a_run_that_diverges_leaves_nothing_in_its_slot(
     shape = shape_for(data, hidden=(9,))
     clipped = config(epochs=3, optimizer=optimizer, clip_norm=1.0)
     lanes = Lanes(CPU, LaneOptions(width=2))
-    lanes.add("long", replace(clipped, epochs=20), shape, data)
-    lanes.add("bad", replace(clipped, learning_rate=1e30, weight_decay=1e30), shape, data)
+    lanes.add("long", replace(clipped, epochs=20), shape, data, keep_weights=True)
+    lanes.add(
+        "bad",
+        replace(clipped, learning_rate=1e30, weight_decay=1e30),
+        shape,
+        data,
+        keep_weights=True,
+    )
     for seed in range(3):
-        lanes.add(seed, replace(clipped, seed=seed), shape, data)
+        lanes.add(seed, replace(clipped, seed=seed), shape, data, keep_weights=True)
     ended = outcomes(drain(lanes))
     assert ended["bad"].state == "diverged"
     for seed in range(3):
@@ -87,9 +93,9 @@ def test_a_run_that_diverges_leaves_nothing_in_its_slot(
 def test_a_freed_slot_is_taken_while_the_others_train(data: DeviceData) -> None:
     lanes = Lanes(CPU, LaneOptions(width=2))
     shape = shape_for(data)
-    lanes.add("long", config(epochs=50), shape, data)
+    lanes.add("long", config(epochs=50), shape, data, keep_weights=True)
     for number in range(6):
-        lanes.add(number, config(epochs=2, seed=number), shape, data)
+        lanes.add(number, config(epochs=2, seed=number), shape, data, keep_weights=True)
     events = drain(lanes)
     order = [event.key for event in events if isinstance(event, Over)]
     assert order == [0, 1, 2, 3, 4, 5, "long"]
@@ -98,9 +104,9 @@ def test_a_freed_slot_is_taken_while_the_others_train(data: DeviceData) -> None:
 def test_idle_slots_are_those_of_packs_in_training(data: DeviceData) -> None:
     lanes = Lanes(CPU, LaneOptions(width=4))
     shape = shape_for(data)
-    lanes.add("long", config(epochs=3), shape, data)
-    lanes.add("short", config(epochs=1), shape, data)
-    lanes.add("other", config(epochs=1, batch_size=7), shape, data)
+    lanes.add("long", config(epochs=3), shape, data, keep_weights=True)
+    lanes.add("short", config(epochs=1), shape, data, keep_weights=True)
+    lanes.add("other", config(epochs=1, batch_size=7), shape, data, keep_weights=True)
     assert lanes.num_idle == 0
     idle = []
     while not lanes.is_idle:
@@ -115,7 +121,7 @@ def test_a_run_can_be_taken_out_at_any_time(data: DeviceData) -> None:
     lanes = Lanes(CPU, LaneOptions(width=2))
     shape = shape_for(data)
     for number in range(4):
-        lanes.add(number, config(epochs=20, seed=number), shape, data)
+        lanes.add(number, config(epochs=20, seed=number), shape, data, keep_weights=True)
     lanes.advance()
     assert lanes.remove(0)  # it trains
     assert lanes.remove(3)  # it waits
@@ -130,7 +136,7 @@ def test_rules_prune_at_the_epoch(data: DeviceData) -> None:
     shape = shape_for(data)
     lanes.set_rules("a", PruningRules(5, "validation_accuracy", "maximize", {2: 1.1}))
     for group in ("a", "b"):
-        lanes.add(group, config(epochs=6), shape, data, group=group)
+        lanes.add(group, config(epochs=6), shape, data, group=group, keep_weights=True)
     ended = outcomes(drain(lanes))
     assert (ended["a"].state, ended["a"].epochs_trained, ended["a"].rule_version) == (
         "pruned",
@@ -154,7 +160,15 @@ def test_a_program_is_made_in_a_hurry_where_runs_save_as_much(
     monkeypatch.setattr(Programs, "request", lambda _, job, *, hurry: requests.append((job, hurry)))
     lanes = Lanes(CPU, LaneOptions(width=2, cache=tmp_path))
     shape = shape_for(data, batch_norm=True)  # which the native steps leave to a compiler
-    lanes.add("run", config(epochs=3), shape, data, group="study", num_following=num_following)
+    lanes.add(
+        "run",
+        config(epochs=3),
+        shape,
+        data,
+        group="study",
+        num_following=num_following,
+        keep_weights=True,
+    )
     drain(lanes)
     spec = step_spec(config(), shape, data)
     assert {job for job, _ in requests} == {Job.of(spec, data, threads=1)}
@@ -169,7 +183,15 @@ def test_nothing_is_compiled_where_native_steps_are_at_hand(
 
     monkeypatch.setattr(Programs, "request", refuse)
     lanes = Lanes(CPU, LaneOptions(width=2, cache=tmp_path))
-    lanes.add("run", config(epochs=3), shape_for(data), data, group="study", num_following=10_000)
+    lanes.add(
+        "run",
+        config(epochs=3),
+        shape_for(data),
+        data,
+        group="study",
+        num_following=10_000,
+        keep_weights=True,
+    )
     (began,) = [event for event in drain(lanes) if isinstance(event, Began)]
     assert began.program.startswith("native/")
 
@@ -183,22 +205,30 @@ def test_without_compiling_no_program_is_asked_for(
     monkeypatch.setattr(Programs, "request", refuse)
     monkeypatch.setattr("ridgeline.search.engine.native.kernels", refuse)
     lanes = Lanes(CPU, LaneOptions(width=2, compile=False, cache=tmp_path))
-    lanes.add("run", config(epochs=3), shape_for(data), data, group="study", num_following=10_000)
+    lanes.add(
+        "run",
+        config(epochs=3),
+        shape_for(data),
+        data,
+        group="study",
+        num_following=10_000,
+        keep_weights=True,
+    )
     (began,) = [event for event in drain(lanes) if isinstance(event, Began)]
     assert began.program.startswith("eager/")
 
 
 def test_memory_bounds_the_width(data: DeviceData) -> None:
     lanes = Lanes(CPU, LaneOptions(width=64, memory_bytes=100_000))
-    lanes.add("run", config(), shape_for(data), data)
+    lanes.add("run", config(), shape_for(data), data, keep_weights=True)
     (began,) = [event for event in drain(lanes) if isinstance(event, Began)]
     assert int(began.program.split("/")[1].removeprefix("width=")) < 64
 
 
 def test_a_shape_that_does_not_fit_the_data_is_refused(data: DeviceData) -> None:
     lanes = Lanes(CPU, LaneOptions())
-    with pytest.raises(ValueError, match="num_features"):
-        lanes.add("run", config(), ModelShape(5, (), 3), data)
+    with pytest.raises(ValueError, match="samples of shape"):
+        lanes.add("run", config(), Mlp(5, (), 3), data)
     assert lanes.is_idle
 
 
@@ -229,7 +259,7 @@ class SlotTable(RuleBasedStateMachine):
             batch_size=batch_size,
             dropout=0.3 if batch_size == 20 else 0.0,
         )
-        self.lanes.add(self.number, run, SHAPE, DATA)
+        self.lanes.add(self.number, run, SHAPE, DATA, keep_weights=True)
         self.open[self.number] = run
         self.number += 1
 

@@ -14,7 +14,7 @@ PREAMBLE = """
 import gc, json, sys
 from pathlib import Path
 import numpy as np, torch
-from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, ModelShape, Over, RunConfig
+from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, Mlp, Over, RunConfig
 from ridgeline.search.engine.memory import bytes_per_slot
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.spec import StepSpec
@@ -39,7 +39,7 @@ def run(seed, **changes):
 """
 
 SLOPE = """
-data, shape = data_of(4000, 784), ModelShape(784, (512,), 10)
+data, shape = data_of(4000, 784), Mlp(784, (512,), 10)
 spec = StepSpec.of(run(0, dropout=DROPOUT), shape, 4000, "float32")
 sizes = {}
 for width in (8, 40):
@@ -55,7 +55,7 @@ print(json.dumps([(sizes[40] - sizes[8]) / 32, bytes_per_slot(spec, 40)]))
 """
 
 MANY = """
-data, shape = data_of(32, 8), ModelShape(8, (4,), 10)
+data, shape = data_of(32, 8), Mlp(8, (4,), 10)
 lanes = Lanes(torch.device("cpu"), LaneOptions(width=16))
 sizes, ended, added = [], 0, 0
 for _ in range(11):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ridgeline.search.engine import LaneOptions, Lanes, ModelShape, products
+from ridgeline.search.engine import LaneOptions, Lanes, Mlp, products
+from ridgeline.search.engine.models import mlp_native
+from ridgeline.search.engine.models.mlp_native import MlpEvaluation, MlpSteps
 from ridgeline.search.engine.native import Kernels
-from ridgeline.search.engine.native_evaluation import NativeEvaluation
-from ridgeline.search.engine.native_steps import NativeMlp
 from ridgeline.search.engine.pack import Pack
 from tests.engine.lane_runs import alone, assert_same, drain, outcomes
 from tests.engine.program_checks import ADAM, SGD, SMALL, SMALL64, Case, assert_same_bits
@@ -126,10 +126,10 @@ def test_runs_move_in_the_middle_of_an_epoch_and_nothing_shows(
 def test_pairs_of_products_that_depend_on_their_number_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shape = ModelShape(13, (33, 7), 3)
+    shape = Mlp(13, (33, 7), 3)
     asked = shape, 32, 8, torch.float32, None
-    in_steps = products.counts_show_in_steps.__wrapped__
-    in_evaluation = products.counts_show_in_evaluation.__wrapped__
+    in_steps = mlp_native.counts_show_in_steps.__wrapped__
+    in_evaluation = mlp_native.counts_show_in_evaluation.__wrapped__
     bmm = torch.bmm
     assert not in_steps(*asked)
     assert not in_evaluation(*asked)
@@ -149,8 +149,8 @@ def test_pairs_of_products_that_depend_on_their_number_are_found(
 def test_a_pack_whose_bits_would_show_it_computes_all_of_its_slots(
     kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ridgeline.search.engine.pack.counts_show_in_steps", lambda *_: True)
-    monkeypatch.setattr("ridgeline.search.engine.pack.counts_show_in_evaluation", lambda *_: False)
+    monkeypatch.setattr(mlp_native, "counts_show_in_steps", lambda *_: True)
+    monkeypatch.setattr(mlp_native, "counts_show_in_evaluation", lambda *_: False)
     computed = record_slots(monkeypatch)
     pack = pack_of(CASES["adam"], kernels)
     pack.load(2, CASES["adam"].configs[2])
@@ -172,18 +172,18 @@ def test_other_packs_are_left_as_they_are() -> None:
 def record_slots(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """How many slots each native step and evaluation is asked for, from now on."""
     computed: dict[str, list[int]] = {"steps": [], "evaluations": []}
-    train, evaluate = NativeMlp.run, NativeEvaluation.run
+    train, evaluate = MlpSteps.run, MlpEvaluation.run
 
-    def recorded(self: NativeMlp, num_slots: int, count: int) -> None:
+    def recorded(self: MlpSteps, num_slots: int, count: int) -> None:
         computed["steps"] += [num_slots] * count
         train(self, num_slots, count)
 
-    def evaluated(self: NativeEvaluation, num_slots: int) -> None:
+    def evaluated(self: MlpEvaluation, num_slots: int) -> None:
         computed["evaluations"].append(num_slots)
         evaluate(self, num_slots)
 
-    monkeypatch.setattr(NativeMlp, "run", recorded)
-    monkeypatch.setattr(NativeEvaluation, "run", evaluated)
+    monkeypatch.setattr(MlpSteps, "run", recorded)
+    monkeypatch.setattr(MlpEvaluation, "run", evaluated)
     return computed
 
 
@@ -197,7 +197,7 @@ def test_the_last_runs_of_a_lane_are_computed_alone(
     computed = record_slots(monkeypatch)
     lanes = Lanes(CPU, LaneOptions(width=4, cache=kernels_folder))
     for number, run in runs.items():
-        lanes.add(number, run, shape, data)
+        lanes.add(number, run, shape, data, keep_weights=True)
     ended = outcomes(drain(lanes))
     monkeypatch.undo()
     num_epochs = sum(outcome.epochs_trained for outcome in ended.values())

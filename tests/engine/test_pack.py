@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ridgeline.search.engine import DeviceData, ModelShape, Pack, RunConfig
+from ridgeline.search.engine import DeviceData, Mlp, Pack, RunConfig
 from ridgeline.search.engine.optim import clip_factors
 from ridgeline.search.engine.penalty import add_gradients
 from tests.engine.sets import blobs, config, fill, shape_for, step_spec
@@ -50,7 +50,7 @@ class Lane:
         sizes, hidden, self.batch_size = SHAPES[kind]
         self.optimizer = optimizer
         self.data: DeviceData = blobs(**sizes, dtype=dtype)
-        self.shape: ModelShape = shape_for(self.data, hidden=hidden, batch_norm=batch_norm)
+        self.shape: Mlp = shape_for(self.data, hidden=hidden, batch_norm=batch_norm)
         self.spec = step_spec(self.configs()[0], self.shape, self.data)
 
     def pack(self, width: int = WIDTH) -> Pack:
@@ -258,10 +258,10 @@ def test_a_run_that_does_not_fit_the_pack_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=name):
             pack.load(0, other)
-    with pytest.raises(ValueError, match="num_features"):
-        Pack(replace(spec, shape=ModelShape(5, (), 3)), data, width=1)
-    with pytest.raises(ValueError, match="num_classes"):
-        Pack(replace(spec, shape=ModelShape(6, (), 4)), data, width=1)
+    with pytest.raises(ValueError, match="samples of shape"):
+        Pack(replace(spec, model=Mlp(5, (), 3)), data, width=1)
+    with pytest.raises(ValueError, match="outputs"):
+        Pack(replace(spec, model=Mlp(6, (), 4)), data, width=1)
 
 
 def test_a_slot_without_l2_sees_nothing_of_its_neighbours() -> None:

@@ -7,13 +7,11 @@ import itertools
 import pytest
 import torch
 
-from ridgeline.search.engine import ModelShape, processor
+from ridgeline.search.engine import processor
 from ridgeline.search.engine import products as module
 from ridgeline.search.engine.products import (
-    forward_flops,
     multiplies_with_onednn,
     products,
-    step_flops,
 )
 from tests.engine.sets import CPU
 
@@ -22,14 +20,6 @@ MANY = 1e9
 
 def precision() -> str:
     return torch.backends.mkldnn.matmul.fp32_precision
-
-
-def test_flops_are_those_of_the_products() -> None:
-    shape = ModelShape(784, (128,), 10)
-    assert forward_flops(shape, 32) == 2 * 32 * (784 * 128 + 128 * 10)
-    # Two products for the first layer, three for the second.
-    assert step_flops(shape, 32) == 2 * 32 * (2 * 784 * 128 + 3 * 128 * 10)
-    assert step_flops(ModelShape(64, (), 10), 8) == 2 * forward_flops(ModelShape(64, (), 10), 8)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import torch
 
 from ridgeline.search.engine import CheckpointError, DeviceData, EpochReport, Outcome, TrainingRun
 from ridgeline.search.engine.checkpoint import load_checkpoint, save_checkpoint
-from ridgeline.search.engine.evaluation import loss_and_accuracy
+from ridgeline.search.engine.evaluation import loss_and_score
+from ridgeline.search.engine.losses import LOSSES
 from tests.engine.sets import CPU, blobs, config, shape_for
 
 METRICS = {
@@ -205,11 +206,11 @@ def test_a_checkpoint_of_another_run_is_refused() -> None:
     with pytest.raises(CheckpointError, match="another config"):
         start(checkpoint=content, seed=8)
     data = blobs(dtype=torch.float32)
-    with pytest.raises(CheckpointError, match="another shape"):
+    with pytest.raises(CheckpointError, match="another model"):
         TrainingRun(config(), shape_for(data), data, checkpoint=content)
     larger = blobs(dtype=torch.float32, num_train=101)
     shape = shape_for(data, hidden=(12, 5), batch_norm=True)
-    with pytest.raises(CheckpointError, match="another num_train_samples"):
+    with pytest.raises(CheckpointError, match="another data"):
         TrainingRun(config(), shape, larger, checkpoint=content)
     tensors, metadata = load_checkpoint(content)
     program = metadata["program"].replace("torch=", "torch=0.")
@@ -236,7 +237,9 @@ def test_kept_weights_give_the_outcomes_test_metrics() -> None:
     _, outcome = finish(run)
     kept = run._progress.kept
     assert kept is not None
-    values = loss_and_accuracy(shape, kept.parameters_P, kept.statistics_Q, data.test)
+    values = loss_and_score(
+        shape, LOSSES["cross_entropy"], kept.parameters_P, kept.statistics_Q, data.test
+    )
     assert values.tolist() == [outcome.metrics["test_loss"], outcome.metrics["test_accuracy"]]
 
 

@@ -13,7 +13,7 @@ from ridgeline.search.engine import (
     DeviceData,
     LaneOptions,
     Lanes,
-    ModelShape,
+    Mlp,
     Over,
     RunConfig,
 )
@@ -90,7 +90,7 @@ def test_packs_train_side_by_side_to_the_bits_they_come_to_alone(data: DeviceDat
     shape = shape_for(data, hidden=(9,))
     runs = {n: config(seed=n, epochs=1 + n % 7, batch_size=(16, 23, 50)[n % 3]) for n in range(40)}
     for number, run in runs.items():
-        lanes.add(number, run, shape, data)
+        lanes.add(number, run, shape, data, keep_weights=True)
     events = drain(lanes)
     assert sorted(e.key for e in events if isinstance(e, Began)) == list(runs)
     ended = outcomes(events)
@@ -119,7 +119,7 @@ def test_two_packs_of_one_lane_have_their_turns_at_once(
     Meeting(monkeypatch, parties=2)
     lanes = Lanes(CPU, LaneOptions(compile=False, width=1, threads=2))
     for number in range(2):
-        lanes.add(number, config(seed=number, epochs=2), shape_for(data), data)
+        lanes.add(number, config(seed=number, epochs=2), shape_for(data), data, keep_weights=True)
     assert sorted(e.key for e in drain(lanes) if isinstance(e, Over)) == [0, 1]
 
 
@@ -139,9 +139,9 @@ def test_a_run_that_is_taken_out_in_its_turn_is_heard_of_no_more(
     lanes = Lanes(CPU, LaneOptions(width=2, threads=2))
     shape = shape_for(data)
     gone, stays = config(epochs=4), config(seed=1, epochs=6)
-    lanes.add("gone", gone, shape, data)
-    lanes.add("stays", stays, shape, data)
-    lanes.add("other", config(batch_size=50, epochs=1), shape, data)
+    lanes.add("gone", gone, shape, data, keep_weights=True)
+    lanes.add("stays", stays, shape, data, keep_weights=True)
+    lanes.add("other", config(batch_size=50, epochs=1), shape, data, keep_weights=True)
     events = [*lanes.advance(), *lanes.advance()]  # of the other lane, while this one is held
     assert entered.wait(timeout=30)
     with ThreadPoolExecutor(1) as canceller:
@@ -161,7 +161,7 @@ def test_widths_are_measured_while_nothing_trains(
     lanes = Lanes(CPU, LaneOptions(compile=False, threads=2))
     shape = shape_for(data)
     for number in range(2):
-        lanes.add(number, config(seed=number, epochs=200), shape, data)
+        lanes.add(number, config(seed=number, epochs=200), shape, data, keep_weights=True)
     lanes.advance()
     lanes.advance()
 
@@ -171,7 +171,9 @@ def test_widths_are_measured_while_nothing_trains(
 
     monkeypatch.setattr(lanes._widths, "best", measure)
     for number in range(2, 4):
-        lanes.add(number, config(seed=number, batch_size=50, epochs=1), shape, data)
+        lanes.add(
+            number, config(seed=number, batch_size=50, epochs=1), shape, data, keep_weights=True
+        )
     assert outcomes(drain(lanes)).keys() == {0, 1, 2, 3}
 
 
@@ -179,7 +181,7 @@ def test_a_pack_that_needs_all_threads_trains_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = blobs(num_train=64, num_features=700, dtype=torch.float32)
-    large = ModelShape(700, (3_000, 1_000), data.num_classes)
+    large = Mlp(700, (3_000, 1_000), data.targets.count)
     busy = threading.Semaphore(2)
     tick = Pack.tick
     seen: list[tuple[int, int]] = []
@@ -194,10 +196,10 @@ def test_a_pack_that_needs_all_threads_trains_by_itself(
 
     monkeypatch.setattr(Pack, "tick", count)
     lanes = Lanes(CPU, LaneOptions(compile=False, threads=2))
-    lanes.add("large", config(batch_size=64, epochs=2), large, data)
+    lanes.add("large", config(batch_size=64, epochs=2), large, data, keep_weights=True)
     small: RunConfig = config(batch_size=16, epochs=3)
     for number in range(2):
-        lanes.add(number, small, shape_for(data), data)
+        lanes.add(number, small, shape_for(data), data, keep_weights=True)
     ended = outcomes(drain(lanes))
     assert ended.keys() == {"large", 0, 1}
     assert set(seen) == {(64, 2), (16, 1)}

@@ -6,64 +6,46 @@ Where a step costs its number of calls, that counts: one 64-64-10 model with bat
 2.2 times as fast as `nn.Module`, autograd and `Adam(fused=True)` on one CPU thread.  The tests hold
 it against autograd.
 
-Units stand before rows, but in the data: rows are many where classes are few, so what is summed
-over classes is vectorised; and no product's result is read transposed, which is slower.
+Activations are [K, units, rows], the input [rows, features]: rows are many where outputs are few,
+so sums over outputs vectorise with the rows last; and no product's result is read transposed, which
+is slower.
 
-# K slots, B rows of a batch, D units in, H units out, C classes, U hidden units of all layers
+`_forward` is the one forward pass.  Three sets of layers go through it: those that train, and those
+of the evaluation of a stack and of one slot.  The last two differ in their last bits (the order in
+which a product and its bias are added up, 1/√v against √v), and stored results of the eager form
+have those of the last: when `program.NUMERICS` is raised for another reason, `outputs_of_one` can
+go, which by measurements costs no time.
+
+# K slots, B rows of a batch, D units in, H units out, C outputs, U hidden units of all layers,
+# E slots evaluated at once
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ridgeline.search.engine.config import ModelShape
-from ridgeline.search.engine.spec import ALIGNMENT, round_up
+from ridgeline.search.engine.alignment import ALIGNMENT, round_up
+from ridgeline.search.engine.losses import Judged, Loss
+from ridgeline.search.engine.models.base import BoundModel, Rows
+from ridgeline.search.engine.models.mlp import Mlp
 
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Which rows of a batch count.
-
-    `invalid_KB` is None where all of every slot's rows are samples.
-    """
-
-    invalid_KB: Tensor | None
-    num_valid_K11: Tensor
-
-    def mask(self, values_KHB: Tensor) -> Tensor:
-        """Zeros in the rows that do not count, in place.
-
-        By selection: a product with 0 would keep a NaN.
-        """
-        if self.invalid_KB is None:
-            return values_KHB
-        return values_KHB.masked_fill_(self.invalid_KB[:, None], 0)
+_Tensors = Mapping[str, Tensor]
 
 
-class StackedMlp:
-    """K multilayer perceptrons of one shape over rows of parameters, gradients and statistics.
-
-    Args:
-        parameters, gradients: [K, …] by their names in `ParameterLayout`.
-        statistics: running statistics by their names in `StatisticsLayout`; training updates them.
-    """
+class StackedMlp(BoundModel):
+    """K multilayer perceptrons; the arguments are those of `Model.bind`."""
 
     def __init__(
-        self,
-        shape: ModelShape,
-        parameters: Mapping[str, Tensor],
-        gradients: Mapping[str, Tensor],
-        statistics: Mapping[str, Tensor],
+        self, model: Mlp, parameters: _Tensors, gradients: _Tensors, statistics: _Tensors
     ) -> None:
-        self._relu = shape.activation == "relu"
+        self._model = model
         self._linears = [
             _Linear(
                 parameters[f"layers.{i}.weight"],
@@ -71,7 +53,7 @@ class StackedMlp:
                 gradients[f"layers.{i}.weight"],
                 gradients[f"layers.{i}.bias"],
             )
-            for i in range(len(shape.hidden) + 1)
+            for i in range(len(model.hidden) + 1)
         ]
         self._norms = [
             _BatchNorm(
@@ -82,53 +64,114 @@ class StackedMlp:
                 statistics[f"norms.{i}.running_mean"],
                 statistics[f"norms.{i}.running_var"],
             )
-            for i in range(len(shape.hidden) if shape.batch_norm else 0)
+            for i in range(len(model.hidden) if model.batch_norm else 0)
         ]
-        self._hidden = shape.hidden
-        device = parameters["layers.0.weight"].device
-        self._classes_C1 = torch.arange(shape.num_classes, device=device)[:, None]
 
     def loss_gradients(
-        self, x_KBD: Tensor, target_KB: Tensor, rows: Rows, dropout_KUB: Tensor | None
-    ) -> Tensor:
-        """Fill the gradients of the sum over slots of each slot's mean cross-entropy.
-
-        Args:
-            dropout_KUB: 0 for a dropped hidden unit, 1/(1 - p) for a kept one; None drops nothing.
-
-        Returns:
-            Log-probabilities [K, C, B] in training mode.
-        """
+        self,
+        x_KB: Tensor,
+        targets_KB: Tensor,
+        rows: Rows,
+        dropout_KUB: Tensor | None,
+        loss: Loss,
+    ) -> Judged:
+        hidden = self._model.hidden
         dropouts: list[Tensor] = []
         if dropout_KUB is not None:
-            dropouts = list(torch.split(dropout_KUB, list(self._hidden), dim=1))
-        activations = []
-        flow = x_KBD.transpose(1, 2)
-        for i in range(len(self._hidden)):
-            flow = self._linears[i].forward(flow)
-            if self._norms:
-                flow = self._norms[i].forward(flow, rows)
-            flow = flow.relu_() if self._relu else flow.tanh_()
-            activations.append(flow)
-            if dropouts:
-                flow = flow * dropouts[i]
-        log_p_KCB = torch.log_softmax(self._linears[-1].forward(flow), dim=1)
+            dropouts = list(torch.split(dropout_KUB, list(hidden), dim=1))
+        activations: list[Tensor] = []
 
-        gradient_KCB = log_p_KCB.exp()
-        gradient_KCB.sub_((target_KB[:, None] == self._classes_C1).to(gradient_KCB.dtype))
-        gradient = rows.mask(gradient_KCB.div_(rows.num_valid_K11))
-        for i in range(len(self._hidden), 0, -1):
+        def drop(i: int, flow: Tensor) -> Tensor:
+            activations.append(flow)
+            return flow * dropouts[i] if dropouts else flow
+
+        outputs_KCB = _forward(
+            self._model,
+            x_KB.transpose(1, 2),
+            lambda i, flow: self._linears[i].forward(flow),
+            lambda i, flow: self._norms[i].forward(flow, rows),
+            drop,
+        )
+        judged = loss.judge(outputs_KCB, targets_KB, rows)
+        gradient = judged.gradient_KCB
+        for i in range(len(hidden), 0, -1):
             gradient = self._linears[i].backward(gradient)
             if dropouts:
                 gradient.mul_(dropouts[i - 1])
-            if self._relu:
+            if self._model.activation == "relu":
                 gradient = torch.ops.aten.threshold_backward(gradient, activations[i - 1], 0)
             else:
                 gradient = torch.ops.aten.tanh_backward(gradient, activations[i - 1])
             if self._norms:
                 gradient = self._norms[i - 1].backward(gradient, rows)
         self._linears[0].backward_parameters(gradient)
-        return log_p_KCB
+        return judged
+
+
+def outputs(model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD: Tensor) -> Tensor:
+    """`Model.outputs`: [E, C, B]."""
+
+    def norm(i: int, flow: Tensor) -> Tensor:
+        inverse_EH = torch.rsqrt(statistics[f"norms.{i}.running_var"] + NORM_EPSILON)
+        scale_EH = parameters[f"norms.{i}.weight"] * inverse_EH
+        shift_EH = parameters[f"norms.{i}.bias"] - statistics[f"norms.{i}.running_mean"] * scale_EH
+        return flow * scale_EH[:, :, None] + shift_EH[:, :, None]
+
+    return _forward(
+        model,
+        x_BD.t()[None].expand(parameters["layers.0.weight"].shape[0], -1, -1),
+        lambda i, flow: _linear(
+            parameters[f"layers.{i}.weight"], parameters[f"layers.{i}.bias"], flow
+        ),
+        norm,
+    )
+
+
+def outputs_of_one(model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD: Tensor) -> Tensor:
+    """`Model.outputs_of_one`: [B, C]."""
+
+    def norm(i: int, flow: Tensor) -> Tensor:
+        std_H = (statistics[f"norms.{i}.running_var"] + NORM_EPSILON).sqrt_()
+        scale_H = parameters[f"norms.{i}.weight"] / std_H
+        shift_H = parameters[f"norms.{i}.bias"] - statistics[f"norms.{i}.running_mean"] * scale_H
+        return flow.mul_(scale_H).add_(shift_H)
+
+    return _forward(
+        model,
+        x_BD,
+        lambda i, flow: torch.addmm(
+            parameters[f"layers.{i}.bias"], flow, parameters[f"layers.{i}.weight"].t()
+        ),
+        norm,
+    )
+
+
+def _forward(
+    model: Mlp,
+    flow: Tensor,
+    linear: Callable[[int, Tensor], Tensor],
+    norm: Callable[[int, Tensor], Tensor],
+    after: Callable[[int, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The forward pass, by the number of a layer and what flows into it.
+
+    Args:
+        linear, norm: give memory of their own, which is written to.
+        after: follows the activation.
+    """
+    for i in range(len(model.hidden)):
+        flow = linear(i, flow)
+        if model.batch_norm:
+            flow = norm(i, flow)
+        flow = flow.relu_() if model.activation == "relu" else flow.tanh_()
+        if after is not None:
+            flow = after(i, flow)
+    return linear(len(model.hidden), flow)
+
+
+def _linear(weight_KHD: Tensor, bias_KH: Tensor, x_KDB: Tensor) -> Tensor:
+    # Not baddbmm, which takes a pass for the bias that no compiler can fuse with the next one.
+    return torch.bmm(weight_KHD, x_KDB).add_(bias_KH[:, :, None])
 
 
 class _Linear:
@@ -146,8 +189,7 @@ class _Linear:
     def forward(self, x_KDB: Tensor) -> Tensor:
         """y [K, H, B]."""
         self._input = x_KDB
-        # Not baddbmm, which takes a pass for the bias that no compiler can fuse with the next one.
-        return torch.bmm(self._weight_KHD, x_KDB).add_(self._bias_KH[:, :, None])
+        return _linear(self._weight_KHD, self._bias_KH, x_KDB)
 
     def backward(self, gradient_KHB: Tensor) -> Tensor:
         """Fill the parameters' gradients; the gradient of the input [K, D, B]."""

@@ -1,0 +1,62 @@
+"""The eager form of a pack's steps: by torch's operations, and native code where there is any.
+
+# K slots, B rows of a batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ridgeline.search.engine.layout import Stacks
+from ridgeline.search.engine.memory import PackMemory
+from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.native_steps import NativeStep
+from ridgeline.search.engine.spec import StepSpec
+from ridgeline.search.engine.step import Region, Step, Terms
+
+
+def stretches(memory: PackMemory, gradients: Stacks) -> list[Region]:
+    """The stretches of a pack's parameters, and what belongs to them, as few regions."""
+    moments = [moment.stretches_KR for moment in memory.moments.values()]
+    return [
+        Region(
+            parameters,
+            gradients.stretches_KR[i],
+            torch.empty_like(parameters),
+            tuple(stretches_KR[i] for stretches_KR in moments),
+            is_penalised=i < len(memory.layout.penalised),
+        )
+        for i, parameters in enumerate(memory.parameters.stretches_KR)
+    ]
+
+
+def eager_steps(
+    spec: StepSpec, memory: PackMemory, gradients: Stacks, kernels: Kernels | None = None
+) -> Callable[[Terms, int], None]:
+    """So many steps of a pack's tensors, with a region for each of their stretches.
+
+    Args:
+        gradients: laid out as the parameters; the gaps between them must hold zeros.
+        kernels: for a CPU: of whole steps where they have the model, or else of the update and
+            dropout; None has torch alone.
+    """
+    regions = stretches(memory, gradients)
+    inputs, views = memory.inputs(), gradients.views()
+    num_slots, _, num_rows = memory.samples_KSB.shape
+    program = None if kernels is None else spec.model.native(spec.loss)
+    if kernels is not None and program is not None:
+        run = program.bind_steps(kernels, spec, inputs, views, regions)
+        return lambda terms, count: run(terms.num_slots or num_slots, count)
+    x = memory.data.train.x
+    batch_KB = x.new_zeros(num_slots, num_rows, *x.shape[1:])
+
+    def rows_of(x: Tensor, samples_KB: Tensor) -> Tensor:
+        # Into the same memory each time, and two to three times as fast as x[samples_KB].
+        torch.index_select(x, 0, samples_KB.view(-1), out=batch_KB.view(-1, *x.shape[1:]))
+        return batch_KB
+
+    parts = None if kernels is None else NativeStep(kernels, spec, inputs, regions)
+    return Step(spec, inputs, views, regions, rows_of, parts).repeat

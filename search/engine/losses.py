@@ -1,0 +1,250 @@
+"""The port of losses: the gradient of the mean loss, the loss of each row, and its second metric.
+
+A loss tells with which targets it can be trained, and what its metrics are called.  All of them
+take outputs as they are (logits, not probabilities) and work with logarithms throughout, so an
+extreme output costs no precision and only an infinite one is not finite.
+
+As torch's own losses have it, classes and outputs are the dimension 1: outputs [K, C, B] of K slots
+in training, [E, C, B] of E slots or [B, C] of one in evaluation; targets are classes, int64 [K, B],
+or numbers, [K, C, B].
+
+# K slots, B rows of a batch, C outputs
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ridgeline.search.engine.models.base import Rows
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What there is to learn of each sample: one of `count` classes, or `count` numbers.
+
+    Attributes:
+        low, high: of all numbers, the least and the greatest; of classes, the first and the last.
+    """
+
+    kind: Literal["classes", "numbers"]
+    count: int
+    low: float
+    high: float
+
+    @classmethod
+    def classes(cls, count: int) -> Targets:
+        """So many classes, counted from 0."""
+        return cls("classes", count, 0.0, count - 1.0)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a loss says of outputs in training.
+
+    Attributes:
+        gradient_KCB: of the sum over slots of each slot's mean loss over the rows that count, by
+            the outputs; 0 in all other rows.
+        losses_KB: of each row, whether it counts or not.
+        scores_KB: whose mean over the rows is the second metric.
+    """
+
+    gradient_KCB: Tensor
+    losses_KB: Tensor
+    scores_KB: Tensor
+
+
+class Loss(ABC):
+    """A loss; without state, so one object serves all."""
+
+    name: ClassVar[str]
+    """In `LOSSES`, and in JSON."""
+
+    targets: ClassVar[Literal["classes", "numbers"]]
+    """The kind of targets that can be learned by it."""
+
+    metrics: ClassVar[tuple[tuple[str, Direction], tuple[str, Direction]]]
+    """The loss itself and the second metric: their names and which values are the better ones."""
+
+    score_dtype: ClassVar[torch.dtype]
+    """In which scores are added up; whole numbers where a score is yes or no."""
+
+    takes_smoothing: ClassVar[bool] = False
+    """Whether labels can be smoothed."""
+
+    def check(self, targets: Targets, num_outputs: int) -> None:
+        """Raise a ValueError where a model of so many outputs cannot learn these targets."""
+        if targets.kind != self.targets:
+            raise ValueError(
+                f"{self.name} needs {self.targets} as targets, the data have {targets.kind}"
+            )
+        if targets.count != num_outputs:
+            raise ValueError(
+                f"the model has {num_outputs} outputs, the data have {targets.count} {targets.kind}"
+            )
+
+    @abstractmethod
+    def judge(
+        self, outputs_KCB: Tensor, targets_KB: Tensor, rows: Rows, smoothing_K: Tensor | None = None
+    ) -> Judged:
+        """The gradient, losses and scores of a batch.
+
+        Args:
+            smoothing_K: a share of each slot's targets that is spread evenly over the classes (over
+                0 and 1 where they are independent), from 0 up to less than 1: Szegedy et al.,
+                "Rethinking the inception architecture" (2016), section 7.  A slot of 0 has the bits
+                that None gives.
+        """
+
+    @abstractmethod
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and scores of rows, without smoothing.
+
+        Args:
+            outputs: [N, C, …].
+            targets: classes [N, …], or numbers as the outputs.
+
+        Returns:
+            [N, …] each.
+        """
+
+
+class CrossEntropy(Loss):
+    """-log softmax(outputs) at the target's class, in nats; and accuracy."""
+
+    name = "cross_entropy"
+    targets = "classes"
+    metrics = (("loss", "minimize"), ("accuracy", "maximize"))
+    score_dtype = torch.int64
+    takes_smoothing = True
+
+    def check(self, targets: Targets, num_outputs: int) -> None:
+        super().check(targets, num_outputs)
+        if num_outputs < 2:
+            raise ValueError(f"{self.name} needs at least two classes, the data have one")
+
+    def judge(
+        self, outputs_KCB: Tensor, targets_KB: Tensor, rows: Rows, smoothing_K: Tensor | None = None
+    ) -> Judged:
+        log_p_KCB = torch.log_softmax(outputs_KCB, dim=1)
+        losses_KB = log_p_KCB.gather(1, targets_KB[:, None])[:, 0].neg()
+        gradient_KCB = log_p_KCB.exp()
+        num_classes = outputs_KCB.shape[1]
+        classes_C1 = torch.arange(num_classes, device=outputs_KCB.device)[:, None]
+        wanted_KCB = (targets_KB[:, None] == classes_C1).to(gradient_KCB.dtype)
+        if smoothing_K is not None:
+            share_K11 = smoothing_K[:, None, None]
+            wanted_KCB.mul_(1 - share_K11).add_(share_K11 / num_classes)
+            share_K1 = smoothing_K[:, None]
+            smooth_KB = losses_KB * (1 - share_K1) - log_p_KCB.mean(dim=1) * share_K1
+            # By selection: 0·(-inf) is NaN.
+            losses_KB = torch.where(share_K1 > 0, smooth_KB, losses_KB)
+        gradient_KCB.sub_(wanted_KCB)
+        return Judged(
+            rows.mask(gradient_KCB.div_(rows.num_valid_K11)),
+            losses_KB,
+            log_p_KCB.argmax(dim=1) == targets_KB,
+        )
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        losses = torch.log_softmax(outputs, dim=1).gather(1, targets[:, None])[:, 0].neg()
+        return losses, outputs.argmax(dim=1) == targets
+
+
+class BinaryCrossEntropy(Loss):
+    """-t·log σ(o) - (1 - t)·log σ(-o) for a target t from 0 to 1, the mean over the outputs.
+
+    As `torch.nn.BCEWithLogitsLoss`: one output tells two classes apart, several are independent
+    labels.  Accuracy is the share of a row's outputs on the target's side of 1/2.
+    """
+
+    name = "binary_cross_entropy"
+    targets = "numbers"
+    metrics = (("loss", "minimize"), ("accuracy", "maximize"))
+    score_dtype = torch.float64
+    takes_smoothing = True
+
+    def check(self, targets: Targets, num_outputs: int) -> None:
+        super().check(targets, num_outputs)
+        if targets.low < 0 or targets.high > 1:
+            raise ValueError(
+                f"{self.name} needs targets from 0 to 1; the data have them from "
+                f"{targets.low:g} to {targets.high:g}"
+            )
+
+    def judge(
+        self, outputs_KCB: Tensor, targets_KB: Tensor, rows: Rows, smoothing_K: Tensor | None = None
+    ) -> Judged:
+        wanted_KCB = targets_KB
+        if smoothing_K is not None:
+            share_K11 = smoothing_K[:, None, None]
+            wanted_KCB = targets_KB * (1 - share_K11) + share_K11 / 2
+        gradient_KCB = torch.sigmoid(outputs_KCB) - wanted_KCB
+        gradient_KCB.div_(rows.num_valid_K11 * outputs_KCB.shape[1])
+        return Judged(
+            rows.mask(gradient_KCB),
+            self._losses(outputs_KCB, wanted_KCB),
+            self._scores(outputs_KCB, targets_KB),
+        )
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self._losses(outputs, targets), self._scores(outputs, targets)
+
+    @staticmethod
+    def _losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        # By selection: 0·inf is NaN, where an infinite output is right.
+        of_0 = torch.where(targets < 1, functional.logsigmoid(-outputs) * (1 - targets), 0)
+        of_1 = torch.where(targets > 0, functional.logsigmoid(outputs) * targets, 0)
+        return (of_0 + of_1).mean(dim=1).neg()
+
+    @staticmethod
+    def _scores(outputs: Tensor, targets: Tensor) -> Tensor:
+        return ((outputs > 0) == (targets > 0.5)).to(outputs.dtype).mean(dim=1)
+
+
+class MeanSquaredError(Loss):
+    """(o - t)², the mean over the outputs; and the mean absolute error, in the target's unit."""
+
+    name = "mean_squared_error"
+    targets = "numbers"
+    metrics = (("loss", "minimize"), ("mean_absolute_error", "minimize"))
+    score_dtype = torch.float64
+
+    def judge(
+        self, outputs_KCB: Tensor, targets_KB: Tensor, rows: Rows, smoothing_K: Tensor | None = None
+    ) -> Judged:
+        assert smoothing_K is None, "numbers are not smoothed"
+        differences_KCB = outputs_KCB - targets_KB
+        losses_KB, scores_KB = _errors(differences_KCB)
+        scale_K11 = 2 / (rows.num_valid_K11 * outputs_KCB.shape[1])
+        return Judged(rows.mask(differences_KCB.mul_(scale_K11)), losses_KB, scores_KB)
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return _errors(outputs - targets)
+
+
+LOSSES: dict[str, Loss] = {
+    loss.name: loss for loss in (CrossEntropy(), BinaryCrossEntropy(), MeanSquaredError())
+}
+
+
+def targets_of(y_KB: Tensor) -> Tensor:
+    """Targets as a loss has them: classes [K, B], or numbers [K, C, B] of y [K, B, C]."""
+    return y_KB if y_KB.dim() == 2 else y_KB.transpose(1, 2)
+
+
+def epoch_metrics(loss: Loss) -> tuple[str, ...]:
+    """The names of what is known of a run at the end of each epoch, in order."""
+    of_parts = [f"{part}_{name}" for part in ("train", "validation") for name, _ in loss.metrics]
+    return (*of_parts, "weight_norm", "near_zero_share")
+
+
+def _errors(differences: Tensor) -> tuple[Tensor, Tensor]:
+    return differences.square().mean(dim=1), differences.abs().mean(dim=1)
