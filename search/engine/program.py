@@ -15,6 +15,14 @@ Form = Literal["eager", "native", "compiled"]
 
 Denormals = Literal["flushed", "kept"]
 
+NUMERICS = 1
+"""The version of this engine's arithmetic, by which older checkpoints are told from newer ones.
+
+Raise it with every change after which a run of any form may end with other bits than before: other
+operations or another order of them, in Python or in `kernels.cpp`, other flags of a compiler, other
+draws or coefficients.  `tests/engine/test_numerics.py` notices such changes.
+"""
+
 
 @dataclass(frozen=True)
 class ProgramIdentity:
@@ -23,7 +31,8 @@ class ProgramIdentity:
     Its text is `native/width=8/torch=2.13.0/x86_64-GenuineIntel-AVX2/float32/threads=1` with
     `/denormals=flushed` at its end, and the name of a GPU in the place of a processor's kind.  The
     number of threads counts on a CPU only, where it decides how a sum is split; elsewhere it is 0.
-    Denormals are numbers so small that a CPU is slow with them.
+    Denormals are numbers so small that a CPU is slow with them.  `numerics` is `NUMERICS` at the
+    time, and ends the text as `/numerics=2`; the first version has texts without.
     """
 
     form: Form
@@ -33,6 +42,7 @@ class ProgramIdentity:
     dtype: str
     threads: int
     denormals: Denormals
+    numerics: int = NUMERICS
 
     @classmethod
     def current(
@@ -61,6 +71,7 @@ class ProgramIdentity:
             ValueError: where it is not one.
         """
         parts = text.split("/")
+        numerics = parts.pop() if parts[-1].startswith("numerics=") else "numerics=1"
         try:
             form, width, torch_version, device_kind, dtype, threads, denormals = parts
             identity = cls(
@@ -71,11 +82,12 @@ class ProgramIdentity:
                 dtype=dtype,
                 threads=int(threads.removeprefix("threads=")),
                 denormals=cast(Denormals, denormals.removeprefix("denormals=")),
+                numerics=int(numerics.removeprefix("numerics=")),
             )
         except ValueError as exc:
             raise ValueError(f"not a program identity: {text!r}") from exc
         is_known = form in get_args(Form) and identity.denormals in get_args(Denormals)
-        if not is_known or str(identity) != text:
+        if not is_known or identity.numerics < 1 or str(identity) != text:
             raise ValueError(f"not a program identity: {text!r}")
         return identity
 
@@ -83,4 +95,5 @@ class ProgramIdentity:
         return (
             f"{self.form}/width={self.width}/torch={self.torch_version}/{self.device_kind}"
             f"/{self.dtype}/threads={self.threads}/denormals={self.denormals}"
+            + (f"/numerics={self.numerics}" if self.numerics > 1 else "")
         )

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from ridgeline.search.engine import ModelShape, ProgramIdentity, RunConfig, processor
+from ridgeline.search.engine import Mlp, ProgramIdentity, RunConfig, processor
 from tests.engine.sets import config
 
 
@@ -55,15 +56,15 @@ def test_an_illegal_value_is_refused_by_name(field: str, value: Any) -> None:
     [
         ("num_features", 0),
         ("hidden", (8, 0)),
-        ("num_classes", 1),
+        ("num_outputs", 0),
         ("activation", "gelu"),
         ("batch_norm", 1),
     ],
 )
 def test_an_illegal_shape_is_refused_by_name(field: str, value: Any) -> None:
-    settings: dict[str, Any] = {"num_features": 4, "hidden": (8,), "num_classes": 3, field: value}
+    settings: dict[str, Any] = {"num_features": 4, "hidden": (8,), "num_outputs": 3, field: value}
     with pytest.raises(ValueError, match=f"^{field} must"):
-        ModelShape(**settings)
+        Mlp(**settings)
 
 
 def test_a_config_survives_json() -> None:
@@ -79,6 +80,15 @@ def test_a_program_identity_survives_text() -> None:
     assert identity.device_kind == processor.kind()
 
 
+def test_an_identity_names_the_version_of_the_numerics_from_the_second_on() -> None:
+    text = "native/width=8/torch=2.13.0/x86_64/float32/threads=1/denormals=flushed"
+    first = ProgramIdentity.parse(text)
+    second = ProgramIdentity.parse(f"{text}/numerics=2")
+    assert (first.numerics, second.numerics) == (1, 2)
+    assert second == replace(first, numerics=2) != first
+    assert (str(first), str(second)) == (text, f"{text}/numerics=2")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -88,6 +98,10 @@ def test_a_program_identity_survives_text() -> None:
         "eager/1/2/cpu/float32/threads=1/denormals=kept",
         "eager/width=1/torch=2/cpu/float32/threads=1",
         "eager/width=1/torch=2/cpu/float32/threads=1/denormals=some",
+        "eager/width=1/torch=2/cpu/float32/threads=1/denormals=kept/numerics=1",
+        "eager/width=1/torch=2/cpu/float32/threads=1/denormals=kept/numerics=0",
+        "eager/width=1/torch=2/cpu/float32/threads=1/denormals=kept/numerics=new",
+        "eager/width=1/torch=2/cpu/float32/threads=1/numerics=2",
     ],
 )
 def test_text_that_is_no_program_identity_is_refused(text: str) -> None:
