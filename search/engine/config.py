@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ridgeline.search.engine.checks import check_bool, check_choice, check_float, check_int
@@ -16,6 +19,31 @@ Monitor = Literal["validation_accuracy", "validation_loss"]
 Direction = Literal["maximize", "minimize"]
 
 MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers that a field may have: from `low` on, or above it, and below `below`."""
+
+    low: float
+    open_low: bool = False
+    below: float = math.inf
+
+
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "learning_rate": Range(0.0, open_low=True),
+        "l1": Range(0.0),
+        "l2": Range(0.0),
+        "weight_decay": Range(0.0),
+        "dropout": Range(0.0, below=1.0),
+        "momentum": Range(0.0, below=1.0),
+        "warmup": Range(0.0, below=1.0),
+        "clip_norm": Range(0.0),
+        "min_delta": Range(0.0),
+    }
+)
+"""Of the fields of `RunConfig` that are no whole numbers; whoever offers them may offer less."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +100,24 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_int("seed", self.seed, low=0, high=MAX_SEED)
-        check_float("learning_rate", self.learning_rate, low=0.0, open_low=True)
         check_int("batch_size", self.batch_size, low=1)
         check_int("epochs", self.epochs, low=1)
-        check_float("l1", self.l1, low=0.0)
-        check_float("l2", self.l2, low=0.0)
-        check_float("weight_decay", self.weight_decay, low=0.0)
-        check_float("dropout", self.dropout, low=0.0, below=1.0)
-        check_float("momentum", self.momentum, low=0.0, below=1.0)
+        for name, allowed in RANGES.items():
+            check_float(
+                name,
+                getattr(self, name),
+                low=allowed.low,
+                open_low=allowed.open_low,
+                below=allowed.below,
+            )
         check_bool("nesterov", self.nesterov)
         check_choice("optimizer", self.optimizer, OptimizerName)
         check_choice("schedule", self.schedule, ScheduleName)
-        check_float("warmup", self.warmup, low=0.0, below=1.0)
-        check_float("clip_norm", self.clip_norm, low=0.0)
         check_choice("penalize", self.penalize, Penalize)
         check_choice("lambda_convention", self.lambda_convention, LambdaConvention)
         check_choice("l1_update", self.l1_update, L1Update)
         if self.patience is not None:
             check_int("patience", self.patience, low=1)
-        check_float("min_delta", self.min_delta, low=0.0)
         check_choice("monitor", self.monitor, Monitor)
         check_choice("direction", self.direction, Direction)
 

@@ -27,6 +27,7 @@ from ridgeline.search.engine import (
 from ridgeline.search.engine.compiled import Job
 from ridgeline.search.engine.config import OptimizerName
 from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.pack import Pack, Weights
 from ridgeline.search.engine.programs import Programs
 from tests.engine.lane_runs import WIDTH, alone, assert_same, drain, outcomes
 from tests.engine.sets import CPU, blobs, config, shape_for, step_spec
@@ -333,3 +334,36 @@ def native_runs(kernels_folder: Path, kernels: Kernels, monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("native_runs")
 class TestNativeSlotTable(NativeSlotTable.TestCase):  # type: ignore[name-defined, misc]
     pass
+
+
+def test_data_that_were_loaded_anew_share_the_lane(data: DeviceData) -> None:
+    again = blobs(num_train=50, dtype=torch.float32)
+    assert again is not data
+    other = blobs(num_train=50, dtype=torch.float32, seed=1)
+    lanes, shape = Lanes(CPU, LaneOptions(width=WIDTH)), shape_for(data)
+    for number, one in enumerate((data, again, other)):
+        lanes.add(number, config(seed=number), shape, one, keep_weights=True)
+    assert [len(lane.waiting) for lane in lanes._lanes.values()] == [2, 1]
+    ended = outcomes(drain(lanes))
+    for number, one in enumerate((data, again, other)):
+        assert_same(ended[number], alone(config(seed=number), shape, one))
+
+
+def test_weights_are_copied_only_for_those_who_keep_them(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[Weights] = []
+    named = Pack.named
+
+    def recorded(pack: Pack, weights: Weights) -> dict[str, torch.Tensor]:
+        copied.append(weights)
+        return named(pack, weights)
+
+    monkeypatch.setattr(Pack, "named", recorded)
+    lanes, shape = Lanes(CPU, LaneOptions(width=WIDTH)), shape_for(data)
+    for number in range(3):
+        lanes.add(number, config(seed=number), shape, data, keep_weights=number == 1)
+    ended = outcomes(drain(lanes))
+    assert len(copied) == 1
+    assert {n for n, outcome in ended.items() if outcome.weights} == {1}
+    assert all("test_accuracy" in outcome.metrics for outcome in ended.values())
