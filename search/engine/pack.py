@@ -19,8 +19,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ridgeline.search.engine import rng
-from ridgeline.search.engine.coefficients import constants_row, rate_tables
 from ridgeline.search.engine.compiled import CompiledProgram
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
@@ -37,19 +35,10 @@ from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.products import has_choice, multiplies_with_onednn, products
 from ridgeline.search.engine.program import Form, ProgramIdentity
+from ridgeline.search.engine.slots import Occupant, SlotWriter
 from ridgeline.search.engine.spec import StepSpec
 from ridgeline.search.engine.step import Terms
 from ridgeline.search.engine.threads import computing
-
-
-@dataclass
-class _Occupant:
-    config: RunConfig
-    epochs_done: int
-    step: int | None
-    """Steps taken in the current epoch; None before its first, so before it is prepared."""
-    is_written: bool
-    """Whether its start is in the slot's tensors."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +58,6 @@ class Weights:
 
     parameters_P: Tensor
     statistics_Q: Tensor
-
-
-_NUMBERS_AT_ONCE = 2**20
-"""Parameters drawn at once: bounds the memory that it takes."""
 
 
 class Pack:
@@ -125,7 +110,7 @@ class Pack:
         self.with_onednn = (
             multiplies_with_onednn(flops, device, dtype) if has_choice(device, dtype) else None
         )
-        self._occupants: list[_Occupant | None] = [None] * width
+        self._occupants: list[Occupant | None] = [None] * width
         self._num_computed = width
         self._can_narrow: bool | None = None
         """None until the first tick tries it."""
@@ -144,7 +129,7 @@ class Pack:
             self._steps = compiled.bind_step(self._memory.inputs())
             evaluation = compiled.bind_evaluation
         self._evaluation = PackEvaluation(spec, evaluation, self._memory)
-        self._counters_N = rng.counters(data.train.num_samples, data.device)
+        self._writer = SlotWriter(spec, self._memory, self._gradients)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -170,7 +155,7 @@ class Pack:
     @property
     def ticks_to_epoch_end(self) -> int:
         """How many ticks it takes until a slot is at the end of an epoch; at least one is taken."""
-        steps = [run.step or 0 for run in self._occupants if run is not None]
+        steps = [run.step or 0 for run in self._taken().values()]
         return self.spec.num_steps - max(steps)
 
     def load(self, slot: int, config: RunConfig, state: SlotState | None = None) -> None:
@@ -189,12 +174,12 @@ class Pack:
             if mine != its:
                 raise ValueError(f"{name} is {its}, the pack's {mine}")
         if state is None:
-            self._occupants[slot] = _Occupant(config, 0, step=None, is_written=False)
+            self._occupants[slot] = Occupant(config, 0, step=None, is_written=False)
             return
         for name, stacks in self._memory.state.items():
             stacks.set_row(slot, state.tensors[name])
-        self._occupants[slot] = _Occupant(config, state.epochs_done, step=None, is_written=True)
-        self._write_constants([slot])
+        self._occupants[slot] = Occupant(config, state.epochs_done, step=None, is_written=True)
+        self._writer.write_constants({slot: self._run(slot)})
 
     def free(self, slot: int) -> None:
         """Take the run out of a slot.  Its weights stay until the next `load`."""
@@ -210,7 +195,7 @@ class Pack:
         Returns:
             the new slots of those that moved, by the old ones.
         """
-        taken = [slot for slot, run in enumerate(self._occupants) if run is not None]
+        taken = [*self._taken()]
         if not self._can_narrow or not taken:
             return {}
         gaps = [slot for slot in range(len(taken)) if self._occupants[slot] is None]
@@ -230,7 +215,7 @@ class Pack:
         Args:
             count: of steps, at most `ticks_to_epoch_end`.
         """
-        runs = [run for run in self._occupants if run is not None]
+        runs = [*self._taken().values()]
         if not runs:
             return
         self._write_starts()
@@ -238,8 +223,8 @@ class Pack:
             if self._can_narrow is None:
                 self._can_narrow = self._native is not None and not self._counts_show()
                 self._evaluation.is_exact = self._can_narrow
-            self._prepare_epochs(
-                [k for k, run in enumerate(self._occupants) if run is not None and run.step is None]
+            self._writer.prepare_epochs(
+                {slot: run for slot, run in self._taken().items() if run.step is None}
             )
             assert count <= self.ticks_to_epoch_end
             self._steps(self._terms(), count)
@@ -309,38 +294,14 @@ class Pack:
         """The length of each tensor of a `SlotState`."""
         return {name: stacks.row_size for name, stacks in self._memory.state.items()}
 
-    def _prepare_epochs(self, slots: Sequence[int]) -> None:
-        """Draw the order of the samples, and work out keys and coefficients, for an epoch each.
-
-        All of it is whole numbers, or worked out for each slot alone, so it does not matter who
-        else is in the group.
-        """
-        if not slots:
-            return
-        memory, num_steps = self._memory, self.spec.num_steps
-        device = self.data.device
-        runs = [self._run(slot) for slot in slots]
-        group_G = torch.tensor(slots, device=device)
-        orders_GN = rng.permutations(
-            [(run.config.seed, run.epochs_done) for run in runs], self._counters_N
-        )
-        samples = orders_GN[:, memory.positions_SB.view(-1)]
-        memory.samples_KSB[group_G] = samples.view(-1, *memory.positions_SB.shape).int()
-        first_steps = [run.epochs_done * num_steps for run in runs]
-        if self.spec.drops:
-            keys = [rng.stream_key(run.config.seed, rng.Stream.DROPOUT) for run in runs]
-            memory.dropout_keys_KS[group_G] = rng.step_keys(keys, first_steps, num_steps, device)
-        tables_GSC = rate_tables([run.config for run in runs], first_steps, self.spec)
-        memory.rates_KSC[group_G] = torch.from_numpy(tables_GSC).to(device, memory.rates_KSC.dtype)
-        memory.loss_sums_K[group_G] = 0
-        memory.score_sums_K[group_G] = 0
-        memory.step_K[group_G] = 0
-        for run in runs:
-            run.step = 0
+    def _write_starts(self) -> None:
+        """Write the starts of the runs that were loaded since the last call."""
+        unwritten = {slot: run for slot, run in self._taken().items() if not run.is_written}
+        self._writer.write_starts(unwritten)
 
     def _terms(self) -> Terms:
         """What the runs in the slots need of an eager step."""
-        configs = [run.config for run in self._occupants if run is not None]
+        configs = [run.config for run in self._taken().values()]
         proximal = [config.l1 > 0 and config.l1_update == "proximal" for config in configs]
         return Terms(
             num_slots=self._num_computed,
@@ -353,45 +314,11 @@ class Pack:
             momentum=any(config.momentum > 0 for config in configs),
         )
 
-    def _write_starts(self) -> None:
-        """Write the starts of the runs that were loaded since the last call."""
-        unwritten = [slot for slot, run in enumerate(self._occupants) if run and not run.is_written]
-        memory, (device, dtype) = self._memory, (self.data.device, self.data.dtype)
-        at_once = max(1, _NUMBERS_AT_ONCE // memory.layout.row_size)
-        for start in range(0, len(unwritten), at_once):
-            slots = unwritten[start : start + at_once]
-            group_G = torch.tensor(slots, device=device)
-            seeds = [self._run(slot).config.seed for slot in slots]
-            memory.parameters.put_rows(group_G, memory.layout.initial_rows(seeds, device, dtype))
-            memory.statistics.put_rows(group_G, memory.statistics_layout.initial_row(device, dtype))
-            for stacks in memory.moments.values():
-                stacks.clear_rows(group_G)
-            self._write_constants(slots)
-        for slot in unwritten:
-            self._run(slot).is_written = True
-
-    def _write_constants(self, slots: Sequence[int]) -> None:
-        """Write what stays the same all through the runs in these slots."""
-        memory, configs = self._memory, [self._run(slot).config for slot in slots]
-        device, num_samples = self.data.device, self.spec.num_samples
-        group_G = torch.tensor(slots, device=device)
-        if self._gradients is not None:
-            # No step writes the gaps between parameters, and a run may have left NaN in them.
-            self._gradients.clear_rows(group_G)
-        rows = [constants_row(config, num_samples) for config in configs]
-        memory.constants_KC[group_G] = torch.tensor(
-            rows, dtype=memory.constants_KC.dtype, device=device
-        )
-        thresholds = [[rng.threshold(config.dropout)] for config in configs]
-        memory.dropout_thresholds_K1[group_G] = torch.tensor(thresholds, device=device)
-        memory.occupied_K[group_G] = True
-
     def _take_over(self, slot: int, source: Pack, its_slot: int) -> None:
         """Move a run here from a slot of this or another pack of the same step, at any tick."""
         self._occupants[slot] = source._run(its_slot)
         self._memory.copy_slot(slot, source._memory, its_slot)
-        if self._gradients is not None:
-            self._gradients.clear_rows(torch.tensor([slot], device=self.data.device))
+        self._writer.clear_gradients([slot])
         source.free(its_slot)
 
     def _counts_show(self) -> bool:
@@ -406,7 +333,11 @@ class Pack:
             with_onednn=self.with_onednn,
         )
 
-    def _run(self, slot: int) -> _Occupant:
+    def _taken(self) -> dict[int, Occupant]:
+        """The runs, by slot."""
+        return {slot: run for slot, run in enumerate(self._occupants) if run is not None}
+
+    def _run(self, slot: int) -> Occupant:
         run = self._occupants[slot]
         assert run is not None, f"slot {slot} has no run"
         return run

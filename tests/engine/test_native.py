@@ -81,7 +81,7 @@ def test_an_infinite_weight_without_l2_shows_that_it_diverged(kernels: Kernels) 
     weight[0, 0] = float("inf")
     gradients = pack._gradients
     assert gradients is not None
-    pack._prepare_epochs(range(WIDTH))
+    pack._writer.prepare_epochs(pack._taken())
     for stretch in gradients.stretches_KR:
         stretch.zero_()
     native_step(pack, kernels).update()

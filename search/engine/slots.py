@@ -1,0 +1,107 @@
+"""What a run brings into its slot: its start, and the tables of each of its epochs.
+
+All of it is whole numbers, or worked out for each slot alone, so it does not matter who else is
+written at the same time.
+
+# K slots, P parameters a slot, S steps of an epoch, G slots of a group, N samples
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ridgeline.search.engine import rng
+from ridgeline.search.engine.coefficients import constants_row, rate_tables
+from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.layout import Stacks
+from ridgeline.search.engine.memory import PackMemory
+from ridgeline.search.engine.spec import StepSpec
+
+_NUMBERS_AT_ONCE = 2**20
+"""Parameters drawn at once: bounds the memory that it takes."""
+
+
+@dataclass
+class Occupant:
+    """A run in a slot."""
+
+    config: RunConfig
+    epochs_done: int
+    step: int | None
+    """Steps taken in the current epoch; None before its first, so before it is prepared."""
+    is_written: bool
+    """Whether its start is in the slot's tensors."""
+
+
+class SlotWriter:
+    """Writes runs into the slots of a pack.
+
+    Args:
+        gradients: of the eager form; None where they are the program's own.
+    """
+
+    def __init__(self, spec: StepSpec, memory: PackMemory, gradients: Stacks | None) -> None:
+        self._spec, self._memory, self._gradients = spec, memory, gradients
+        self._device, self._dtype = memory.data.device, memory.data.dtype
+        self._counters_N = rng.counters(spec.num_samples, self._device)
+
+    def write_starts(self, runs: Mapping[int, Occupant]) -> None:
+        """Write the starts of these runs, by slot."""
+        memory, (device, dtype) = self._memory, (self._device, self._dtype)
+        at_once = max(1, _NUMBERS_AT_ONCE // memory.layout.row_size)
+        numbers = [*runs]
+        for start in range(0, len(numbers), at_once):
+            group = {slot: runs[slot] for slot in numbers[start : start + at_once]}
+            group_G = torch.tensor([*group], device=device)
+            seeds = [run.config.seed for run in group.values()]
+            memory.parameters.put_rows(group_G, memory.layout.initial_rows(seeds, device, dtype))
+            memory.statistics.put_rows(group_G, memory.statistics_layout.initial_row(device, dtype))
+            for stacks in memory.moments.values():
+                stacks.clear_rows(group_G)
+            self.write_constants(group)
+        for run in runs.values():
+            run.is_written = True
+
+    def write_constants(self, runs: Mapping[int, Occupant]) -> None:
+        """Write what stays the same all through these runs, by slot."""
+        memory, configs = self._memory, [run.config for run in runs.values()]
+        group_G = torch.tensor([*runs], device=self._device)
+        self.clear_gradients([*runs])
+        rows = [constants_row(config, self._spec.num_samples) for config in configs]
+        memory.constants_KC[group_G] = torch.tensor(
+            rows, dtype=memory.constants_KC.dtype, device=self._device
+        )
+        thresholds = [[rng.threshold(config.dropout)] for config in configs]
+        memory.dropout_thresholds_K1[group_G] = torch.tensor(thresholds, device=self._device)
+        memory.occupied_K[group_G] = True
+
+    def prepare_epochs(self, runs: Mapping[int, Occupant]) -> None:
+        """Draw the order of the samples, and work out keys and coefficients, for an epoch each."""
+        if not runs:
+            return
+        memory, num_steps, device = self._memory, self._spec.num_steps, self._device
+        group_G, occupants = torch.tensor([*runs], device=device), [*runs.values()]
+        orders_GN = rng.permutations(
+            [(run.config.seed, run.epochs_done) for run in occupants], self._counters_N
+        )
+        samples = orders_GN[:, memory.positions_SB.view(-1)]
+        memory.samples_KSB[group_G] = samples.view(-1, *memory.positions_SB.shape).int()
+        first_steps = [run.epochs_done * num_steps for run in occupants]
+        if self._spec.drops:
+            keys = [rng.stream_key(run.config.seed, rng.Stream.DROPOUT) for run in occupants]
+            memory.dropout_keys_KS[group_G] = rng.step_keys(keys, first_steps, num_steps, device)
+        tables_GSC = rate_tables([run.config for run in occupants], first_steps, self._spec)
+        memory.rates_KSC[group_G] = torch.from_numpy(tables_GSC).to(device, memory.rates_KSC.dtype)
+        memory.loss_sums_K[group_G] = 0
+        memory.score_sums_K[group_G] = 0
+        memory.step_K[group_G] = 0
+        for run in occupants:
+            run.step = 0
+
+    def clear_gradients(self, slots: list[int]) -> None:
+        """No step writes the gaps between parameters, and a run may have left NaN in them."""
+        if self._gradients is not None:
+            self._gradients.clear_rows(torch.tensor(slots, device=self._device))
