@@ -26,7 +26,8 @@ from ridgeline.search.engine import (
     TrainingRun,
 )
 from ridgeline.search.engine.admission import compiled_width
-from ridgeline.search.engine.compiled import Compilation, CompiledProgram, Job
+from ridgeline.search.engine.compilation import Compilation
+from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.losses import LOSSES, epoch_metrics
 from ridgeline.search.engine.native import kernels
 from ridgeline.search.engine.spec import StepSpec

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 
 from ridgeline.search.engine import native
-from ridgeline.search.engine.compiled import Compilation, CompiledProgram, Job, digest
+from ridgeline.search.engine.compilation import Compilation
+from ridgeline.search.engine.compiled import CompiledProgram, Job, digest
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.memory import bytes_per_slot

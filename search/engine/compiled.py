@@ -15,12 +15,9 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -38,14 +35,10 @@ from ridgeline.search.engine.losses import LOSSES, Targets
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.models.registry import model_from_dict
-from ridgeline.search.engine.native import SCRATCH_PREFIX, CompiledModel, Kernels
+from ridgeline.search.engine.native import CompiledModel, Kernels
 from ridgeline.search.engine.sources import reachable
 from ridgeline.search.engine.spec import Family, StepSpec
 from ridgeline.search.engine.step import Terms, TracedStep
-from ridgeline.search.scratch import ScratchFolder
-
-INDUCTOR_CACHE = "inductor"
-"""The folder, among the programs, of what the compiler can use again."""
 
 _STEP, _EVALUATION = "step", "evaluation"
 
@@ -242,76 +235,6 @@ def _is_beyond_cache(data: DeviceData) -> bool:
     """Whether rows of numbers come from memory; rows of ids are few bytes."""
     x = data.train.x
     return data.device.type == "cpu" and not data.are_ids and x.numel() >= _BEYOND_CACHE
-
-
-class Compilation:
-    """The making of a program in a process of its own, which ends when this one does.
-
-    What the compiler writes on its way lies beside the program, in a folder that goes with it.
-
-    Args:
-        hurry: take time from what else this machine computes; otherwise only cores that are idle.
-
-    Raises:
-        OSError: the process, or room for its files, could not be had.
-    """
-
-    def __init__(self, job: Job, folder: Path, *, hurry: bool) -> None:
-        self.is_hurried, self.is_given_up = hurry, False
-        self._scratch = ScratchFolder(SCRATCH_PREFIX, folder.parent)
-        scratch = str(self._scratch.path)
-        self._log = Path(scratch, "log")
-        command = [sys.executable, "-m", "ridgeline.search.engine.compiling"]
-        # The compiler's own cache, of compiled headers above all, halves the time of the next
-        # program; elsewhere others might write to it.
-        places = {
-            "TMPDIR": scratch,
-            "TRITON_CACHE_DIR": scratch,
-            "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / INDUCTOR_CACHE),
-            "PYTHONSAFEPATH": "",  # for the folder below to be looked into
-        }
-        try:
-            with self._log.open("wb") as log:
-                self._process = subprocess.Popen(
-                    [*command, job.as_json(), str(folder), scratch, *hurry * ["--hurry"]],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    process_group=0,
-                    cwd=Path(__file__).parents[3],  # where this very engine is found
-                    env=os.environ | places,
-                )
-        except OSError:
-            self._scratch.remove()
-            raise
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether `finish` returns at once."""
-        return self._process.poll() is not None
-
-    def give_up(self) -> None:
-        """Have the process end without a program; `finish` then raises."""
-        self.is_given_up = True
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    def finish(self) -> None:
-        """Wait for the program.
-
-        Raises:
-            RuntimeError: with what the compiler said last, there is none.
-        """
-        status = self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        lines = []
-        if status != 0:
-            with suppress(OSError):
-                lines = self._log.read_text(errors="replace").splitlines()
-        self._scratch.remove()
-        if status != 0:
-            raise RuntimeError(lines[-1] if lines else f"the compiler ended with {status}")
 
 
 def _compile(

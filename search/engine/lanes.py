@@ -19,10 +19,11 @@ from ridgeline.search.engine.admission import MAX_WIDTH, Widths, free_bytes, is_
 from ridgeline.search.engine.compiled import Job
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
-from ridgeline.search.engine.lane import Lane, LaneOptions, OpenPack, Turn, Waiting, savable_seconds
+from ridgeline.search.engine.lane import Lane, LaneOptions, savable_seconds
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import bytes_per_slot
 from ridgeline.search.engine.models.base import Model
+from ridgeline.search.engine.open_pack import OpenPack, Turn, Waiting
 from ridgeline.search.engine.programs import Programs
 from ridgeline.search.engine.pruning import PruningRules
 from ridgeline.search.engine.spec import StepSpec

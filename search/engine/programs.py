@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ridgeline.search.engine import native
-from ridgeline.search.engine.compiled import Compilation, CompiledProgram, Job
+from ridgeline.search.engine.compilation import Compilation
+from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.scratch import sweep
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ridgeline.search.engine import lane, native
+from ridgeline.search.engine import native, open_pack
 from ridgeline.search.engine.native import Kernels
 from tests.parallel import locked
 
@@ -43,5 +43,5 @@ def kernels(kernels_folder: Path) -> Kernels:
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pack goes on to the end of an epoch, and lanes take turns, however slow the machine is."""
     ticking = SimpleNamespace(perf_counter=itertools.count().__next__)
-    monkeypatch.setattr(lane, "time", ticking)
-    monkeypatch.setattr(lane, "ADVANCE_SECONDS", 1e9)
+    monkeypatch.setattr(open_pack, "time", ticking)
+    monkeypatch.setattr(open_pack, "ADVANCE_SECONDS", 1e9)

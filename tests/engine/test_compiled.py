@@ -13,7 +13,8 @@ import pytest
 from torch.testing import assert_close
 
 from ridgeline.search.engine import native
-from ridgeline.search.engine.compiled import INDUCTOR_CACHE, Compilation, CompiledProgram, Job
+from ridgeline.search.engine.compilation import INDUCTOR_CACHE, Compilation
+from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.native import SCRATCH_PREFIX
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.programs import Programs

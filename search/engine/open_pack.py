@@ -1,0 +1,119 @@
+"""A pack in training: the runs in its slots, and its turns on a thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.progress import Progress
+from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.events import Event, Over, Reported
+
+TURN_SECONDS = 0.05
+"""How long a pack trains before it is heard, unless a run ends: it then can take another."""
+
+ADVANCE_SECONDS = 0.25
+"""How long at most: a cancel waits no longer."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run that has no slot yet; the attributes are the arguments of `Lanes.add`."""
+
+    key: Hashable
+    config: RunConfig
+    group: str | None
+    keep_weights: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a pack's time on a thread came to.
+
+    Attributes:
+        events: of its runs, in the order in which they came about.
+        freed: slots whose runs are over.
+    """
+
+    events: list[Event]
+    freed: list[int]
+    seconds: float
+    num_ticks: int
+
+
+@dataclass(eq=False)
+class OpenPack:
+    """A pack and the runs in its slots.
+
+    While it has a turn, another thread computes on the pack and on the progress of its runs;
+    everything here is the device's own thread's.
+    """
+
+    pack: Pack
+    runs: dict[int, tuple[Waiting, Progress]]
+    """By slot."""
+    seconds: float
+    """Of its turns, and of those that others had before it came."""
+    has_turn: bool = False
+    removed: dict[int, Hashable] = field(default_factory=dict)
+    """Slots whose runs were taken out while it had its turn, and their keys."""
+    seconds_per_tick: float | None = None
+
+    @property
+    def num_free(self) -> int:
+        """Slots that no run is in."""
+        return self.pack.width - len(self.runs)
+
+    def take_turn(self, rules: dict[str, PruningRules]) -> Turn:
+        """Train for a moment: until a run ends, or TURN_SECONDS are over at the end of an epoch."""
+        pack, events = self.pack, list[Event]()
+        freed: list[int] = []
+        start = now = time.perf_counter()
+        num_ticks = 0
+        while not freed and (now - start < TURN_SECONDS or num_ticks == 0):
+            count = self._ticks_until(start + ADVANCE_SECONDS - now)
+            pack.tick(count)
+            num_ticks += count
+            ended = [slot for slot in self.runs if pack.at_epoch_end(slot)]
+            metrics = pack.epoch_metrics(ended) if ended else []
+            for slot, values in zip(ended, metrics, strict=True):
+                run, progress = self.runs[slot]
+                report = progress.end_epoch(values, rules.get(run.group or ""))
+                if report is not None:
+                    events.append(Reported(run.key, report))
+                if progress.is_over:
+                    events.append(Over(run.key, progress.outcome(keep_weights=run.keep_weights)))
+                    freed.append(slot)
+            now = time.perf_counter()
+        return Turn(events, freed, now - start, num_ticks)
+
+    def land(self, turn: Turn) -> list[Event]:
+        """Take in a turn; its events, but those of runs that were taken out meanwhile."""
+        self.seconds += turn.seconds
+        self.seconds_per_tick = turn.seconds / turn.num_ticks
+        for slot in {*turn.freed, *self.removed}:
+            self.free(slot)
+        gone = {*self.removed.values()}
+        self.removed.clear()
+        return [event for event in turn.events if event.key not in gone]
+
+    def narrow(self) -> None:
+        """Have the pack compute its runs alone, as none is there to take its free slots."""
+        for old, new in self.pack.narrow().items():
+            self.runs[new] = self.runs.pop(old)
+            self.runs[new][1].slot = new
+
+    def free(self, slot: int) -> None:
+        """Take the run out of a slot."""
+        self.pack.free(slot)
+        self.runs.pop(slot, None)
+
+    def _ticks_until(self, seconds: float) -> int:
+        """How many ticks to take at once."""
+        ticks = self.pack.ticks_to_epoch_end
+        if self.seconds_per_tick is None:
+            return min(ticks, 4)
+        return min(ticks, max(1, int(seconds / self.seconds_per_tick)))
