@@ -17,6 +17,7 @@ from torch.optim import lr_scheduler
 from ridgeline.search.engine import DeviceData, Mlp, RunConfig, rng
 from ridgeline.search.engine.layout import ParameterLayout
 from ridgeline.search.engine.models.base import Model
+from tests.engine.models.toy import PlainToy, Toy
 
 
 class PlainMlp(nn.Module):
@@ -47,12 +48,16 @@ class PlainMlp(nn.Module):
 
 def plain_module(model: Model) -> nn.Module:
     """The model as its users would write it, with parameters of the same names."""
+    if isinstance(model, Toy):
+        return PlainToy(model)
     assert isinstance(model, Mlp)
     return PlainMlp(model)
 
 
 def penalised_of(module: nn.Module) -> list[nn.Parameter]:
     """The weights of its products: neither biases nor what belongs to a norm."""
+    if isinstance(module, PlainToy):
+        return [module.kernel, module.bias]
     return [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 

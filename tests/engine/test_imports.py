@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ridgeline.search import engine
+from ridgeline.search.engine import sources
 
 WITHOUT_TORCH = (
     "config",
@@ -35,3 +38,11 @@ def test_every_name_of_the_package_is_there() -> None:
         assert getattr(engine, name) is not None
     with pytest.raises(AttributeError, match="no attribute ModelShape"):
         _ = engine.ModelShape  # type: ignore[attr-defined]
+
+
+def test_no_module_but_those_of_the_models_knows_one() -> None:
+    """A new model is to touch `models` alone."""
+    folder = Path(sources.__file__).parent
+    for path in folder.glob("*.py"):
+        imported = "\n".join(sources._imports(ast.parse(path.read_text())))
+        assert "models.mlp" not in imported, path.name

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from ridgeline.search.engine import DeviceData, Mlp, Pack
+from ridgeline.search.engine import DeviceData, Mlp, Pack, TrainingRun
 from ridgeline.search.engine.layout import ParameterLayout, StatisticsLayout, layouts
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import bytes_per_slot
@@ -21,7 +21,9 @@ from ridgeline.search.engine.models.base import Model, Rows
 from ridgeline.search.engine.models.registry import MODELS, model_from_dict
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.spec import StepSpec
-from tests.engine.plain import penalised_of, plain_module
+from ridgeline.search.engine.step import TracedStep
+from tests.engine.models.toy import Toy
+from tests.engine.plain import penalised_of, plain_module, train_plainly
 from tests.engine.sets import CPU, config, fill, samples, step_spec
 
 CASES: dict[str, Model] = {
@@ -30,13 +32,15 @@ CASES: dict[str, Model] = {
     "mlp-norm": Mlp(13, (33, 7), 3, batch_norm=True),
     "mlp-norm-tanh": Mlp(6, (9,), 10, activation="tanh", batch_norm=True),
     "mlp-softmax": Mlp(11, (), 3),
+    "toy": Toy((1, 3, 5), 3),
 }
 K, B = 4, 8
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
 @pytest.fixture(params=CASES)
-def model(request: pytest.FixtureRequest) -> Model:
+def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Model:
+    monkeypatch.setitem(MODELS, Toy.kind, Toy)
     return CASES[request.param]
 
 
@@ -236,3 +240,46 @@ def test_a_neighbour_of_nan_does_not_show(runs: Runs) -> None:
         if slot != 2:
             fill(pack, slot, float("nan"))
     assert_same(results(pack, {2: 2}), expected)
+
+
+@pytest.mark.parametrize("changes", RUNS)
+@pytest.mark.parametrize("form", ["eager", "native"])
+def test_it_trains_as_a_plain_loop_does(
+    model: Model, changes: dict[str, Any], form: str, kernels: Kernels
+) -> None:
+    """In float64, over 200 steps; penalties and dropout included."""
+    data = samples(model, num_train=47, dtype=torch.float64)
+    # A batch norm magnifies rounding where penalties shrink the weights before it.
+    gentle = {"l1": 1e-4, "l2": 1e-3} if model.statistics() else {}
+    weaker = {name: gentle.get(name, value) for name, value in changes.items()}
+    run = config(batch_size=24, epochs=100, **weaker)
+    program = {} if form == "eager" else {"kernels": kernels}
+    training = TrainingRun(run, model, data, width=2, **program)
+    reports = list(training.epochs())
+    plain = train_plainly(run, model, data)
+    # What a batch norm takes out again is rounding, which Adam divides by rounding.
+    unseen = {"layers.0.bias", "layers.1.bias"} if model.statistics() else set()
+    for name, weight in training.outcome().weights.items():
+        if name not in unseen and "running_mean" not in name:
+            expected = plain.model.state_dict()[name]
+            assert_close(weight, expected, **EXACT, msg=lambda text, name=name: f"{name} {text}")
+    losses = [report.metrics["train_loss"] for report in reports]
+    assert losses == pytest.approx(plain.train_losses, rel=1e-10)
+
+
+def test_the_compiled_form_computes_the_same_step(model: Model) -> None:
+    """Before its compiler, which takes it from there; of penalties it reads the same definition."""
+    data = samples(model, num_train=47, dtype=torch.float64)
+    run = config(batch_size=23, l1=0.1, l2=0.2, weight_decay=0.3, dropout=0.3)
+    spec = step_spec(run, model, data)
+    packs = [Pack(spec, data, width=2) for _ in range(2)]
+    for pack in packs:
+        for slot in range(2):
+            pack.load(slot, replace(run, seed=slot))
+        pack.tick()
+    eager, traced = packs
+    eager.tick()
+    TracedStep(spec, is_beyond_cache=False)(traced._memory.inputs())
+    for name, stacks in eager._memory.state.items():
+        for slot in range(2):
+            assert_close(traced._memory.state[name].row(slot), stacks.row(slot), **EXACT)
