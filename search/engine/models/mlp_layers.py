@@ -22,7 +22,8 @@ go, which by measurements costs no time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class StackedMlp(BoundModel):
     def __init__(
         self, model: Mlp, parameters: _Tensors, gradients: _Tensors, statistics: _Tensors
     ) -> None:
-        self._model = model
+        self._model, self._relu = model, model.activation == "relu"
         self._linears = [
             _Linear(
                 parameters[f"layers.{i}.weight"],
@@ -66,6 +67,7 @@ class StackedMlp(BoundModel):
             )
             for i in range(len(model.hidden) if model.batch_norm else 0)
         ]
+        self._forwards = [linear.forward for linear in self._linears]
 
     def loss_gradients(
         self,
@@ -80,17 +82,13 @@ class StackedMlp(BoundModel):
         if dropout_KUB is not None:
             dropouts = list(torch.split(dropout_KUB, list(hidden), dim=1))
         activations: list[Tensor] = []
-
-        def drop(i: int, flow: Tensor) -> Tensor:
-            activations.append(flow)
-            return flow * dropouts[i] if dropouts else flow
-
         outputs_KCB = _forward(
-            self._model,
             x_KB.transpose(1, 2),
-            lambda i, flow: self._linears[i].forward(flow),
-            lambda i, flow: self._norms[i].forward(flow, rows),
-            drop,
+            self._forwards,
+            [partial(norm.forward, rows=rows) for norm in self._norms],
+            relu=self._relu,
+            dropouts=dropouts,
+            activations=activations,
         )
         judged = loss.judge(outputs_KCB, targets_KB, rows)
         gradient = judged.gradient_KCB
@@ -98,7 +96,7 @@ class StackedMlp(BoundModel):
             gradient = self._linears[i].backward(gradient)
             if dropouts:
                 gradient.mul_(dropouts[i - 1])
-            if self._model.activation == "relu":
+            if self._relu:
                 gradient = torch.ops.aten.threshold_backward(gradient, activations[i - 1], 0)
             else:
                 gradient = torch.ops.aten.tanh_backward(gradient, activations[i - 1])
@@ -111,24 +109,29 @@ class StackedMlp(BoundModel):
 def outputs(model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD: Tensor) -> Tensor:
     """`Model.outputs`: [E, C, B]."""
 
+    def linear(i: int, flow: Tensor) -> Tensor:
+        return _linear(parameters[f"layers.{i}.weight"], parameters[f"layers.{i}.bias"], flow)
+
     def norm(i: int, flow: Tensor) -> Tensor:
         inverse_EH = torch.rsqrt(statistics[f"norms.{i}.running_var"] + NORM_EPSILON)
         scale_EH = parameters[f"norms.{i}.weight"] * inverse_EH
         shift_EH = parameters[f"norms.{i}.bias"] - statistics[f"norms.{i}.running_mean"] * scale_EH
         return flow * scale_EH[:, :, None] + shift_EH[:, :, None]
 
+    num_slots = parameters["layers.0.weight"].shape[0]
     return _forward(
-        model,
-        x_BD.t()[None].expand(parameters["layers.0.weight"].shape[0], -1, -1),
-        lambda i, flow: _linear(
-            parameters[f"layers.{i}.weight"], parameters[f"layers.{i}.bias"], flow
-        ),
-        norm,
+        x_BD.t()[None].expand(num_slots, -1, -1),
+        *_by_layer(model, linear, norm),
+        relu=model.activation == "relu",
     )
 
 
 def outputs_of_one(model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD: Tensor) -> Tensor:
     """`Model.outputs_of_one`: [B, C]."""
+
+    def linear(i: int, flow: Tensor) -> Tensor:
+        weight_HD = parameters[f"layers.{i}.weight"]
+        return torch.addmm(parameters[f"layers.{i}.bias"], flow, weight_HD.t())
 
     def norm(i: int, flow: Tensor) -> Tensor:
         std_H = (statistics[f"norms.{i}.running_var"] + NORM_EPSILON).sqrt_()
@@ -136,37 +139,48 @@ def outputs_of_one(model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD:
         shift_H = parameters[f"norms.{i}.bias"] - statistics[f"norms.{i}.running_mean"] * scale_H
         return flow.mul_(scale_H).add_(shift_H)
 
-    return _forward(
-        model,
-        x_BD,
-        lambda i, flow: torch.addmm(
-            parameters[f"layers.{i}.bias"], flow, parameters[f"layers.{i}.weight"].t()
-        ),
-        norm,
-    )
+    relu = model.activation == "relu"
+    return _forward(x_BD, *_by_layer(model, linear, norm), relu=relu)
+
+
+_Layer = Callable[[Tensor], Tensor]
 
 
 def _forward(
-    model: Mlp,
     flow: Tensor,
-    linear: Callable[[int, Tensor], Tensor],
-    norm: Callable[[int, Tensor], Tensor],
-    after: Callable[[int, Tensor], Tensor] | None = None,
+    linears: Sequence[_Layer],
+    norms: Sequence[_Layer],
+    *,
+    relu: bool,
+    dropouts: Sequence[Tensor] = (),
+    activations: list[Tensor] | None = None,
 ) -> Tensor:
-    """The forward pass, by the number of a layer and what flows into it.
+    """The forward pass.
 
     Args:
-        linear, norm: give memory of their own, which is written to.
-        after: follows the activation.
+        linears, norms: give memory of their own, which is written to; no norms, or one for each
+            hidden layer.
+        dropouts: by which hidden units are multiplied; empty drops nothing.
+        activations: takes those of the hidden layers, before dropout.
     """
-    for i in range(len(model.hidden)):
-        flow = linear(i, flow)
-        if model.batch_norm:
-            flow = norm(i, flow)
-        flow = flow.relu_() if model.activation == "relu" else flow.tanh_()
-        if after is not None:
-            flow = after(i, flow)
-    return linear(len(model.hidden), flow)
+    for i, linear in enumerate(linears[:-1]):
+        flow = linear(flow)
+        if norms:
+            flow = norms[i](flow)
+        flow = flow.relu_() if relu else flow.tanh_()
+        if activations is not None:
+            activations.append(flow)
+        if dropouts:
+            flow = flow * dropouts[i]
+    return linears[-1](flow)
+
+
+def _by_layer(
+    model: Mlp, linear: Callable[[int, Tensor], Tensor], norm: Callable[[int, Tensor], Tensor]
+) -> tuple[list[_Layer], list[_Layer]]:
+    num_hidden = len(model.hidden)
+    norms: list[_Layer] = [partial(norm, i) for i in range(num_hidden if model.batch_norm else 0)]
+    return [partial(linear, i) for i in range(num_hidden + 1)], norms
 
 
 def _linear(weight_KHD: Tensor, bias_KH: Tensor, x_KDB: Tensor) -> Tensor:
