@@ -35,8 +35,8 @@ from benchmarks.engine_loops import train_resident, train_with_loader
 from benchmarks.studies import StudyWork
 from ridgeline.search.engine import DeviceData, LaneOptions, Mlp, RunConfig
 from ridgeline.search.events import Began
+from ridgeline.search.objective import Objective, Penalty
 from ridgeline.search.space import Config
-from ridgeline.search.spec import Objective, Penalty
 from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split
 from ridgeline.search.tasks.splits import prepare

@@ -19,10 +19,10 @@ from sklearn.ensemble import RandomForestRegressor
 from benchmarks.studies import DIGITS
 from ridgeline.search.engine import LaneOptions
 from ridgeline.search.events import Over
+from ridgeline.search.objective import Objective as Metric
+from ridgeline.search.objective import Penalty
 from ridgeline.search.samplers.random import draws
 from ridgeline.search.space import Config, Space
-from ridgeline.search.spec import Objective as Metric
-from ridgeline.search.spec import Penalty
 from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings
 from ridgeline.search.tasks.training import RunInput, Trainer
 

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_INT = 2**53
+MAX_EPOCHS = 100_000
+MAX_SEED = 2**53
+
+
+class SpecPart(BaseModel):
+    """A part of a spec: never changed, and without a field that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
 
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True, ge=-MAX_INT, le=MAX_INT)]

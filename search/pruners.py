@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ridgeline.search.fields import Whole
-from ridgeline.search.tasks.settings import MAX_EPOCHS
+from ridgeline.search.fields import MAX_EPOCHS, SpecPart, Whole
 
 if TYPE_CHECKING:  # the samplers bring Optuna along
     from ridgeline.search.samplers.base import Direction
@@ -41,11 +40,7 @@ class Curve:
     standings: Mapping[int, float]
 
 
-class _Pruner(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MedianPruner(_Pruner):
+class MedianPruner(SpecPart):
     """The median stopping rule: a run ends where it is worse than the median of complete ones.
 
     Golovin et al., *Google Vizier: A Service for Black-Box Optimization* (KDD 2017), section 3.2.1.
@@ -90,7 +85,7 @@ class MedianPruner(_Pruner):
         }
 
 
-class HalvingPruner(_Pruner):
+class HalvingPruner(SpecPart):
     """Asynchronous successive halving: at each rung the best 1/eta of the runs go on.
 
     Li et al., *A System for Massively Parallel Hyperparameter Tuning* (MLSys 2020), in the form

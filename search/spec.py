@@ -9,25 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import Field, StringConstraints, ValidationError
 
-from ridgeline.search.fields import Flag, MetricName, Real, Whole
+from ridgeline.search.fields import MAX_SEED, Flag, SpecPart, Whole
+from ridgeline.search.objective import (
+    MAX_PARALLEL,
+    MAX_TRIALS,
+    Budget,
+    EarlyStopping,
+    Objective,
+    Penalty,
+)
 from ridgeline.search.problems import validation_problems
 from ridgeline.search.pruners import MedianPruner, Pruner
 from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
 from ridgeline.search.space import Config, Space
-from ridgeline.search.tasks.settings import MAX_EPOCHS, MAX_SEED, MlpSettings, TaskSettings
+from ridgeline.search.tasks.settings import MlpSettings, TaskSettings
 
-MAX_TRIALS = 100_000
 MAX_REPLICATES = 100
-MAX_PARALLEL = 10_000
-MAX_SECONDS = 31_536_000
 
 StudyName = Annotated[
     str,
@@ -44,78 +43,14 @@ class InvalidSpec(ValueError):
         self.problems = problems
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SamplerSpec(_Part):
+class SamplerSpec(SpecPart):
     """How configurations are chosen; everything drawn follows from `seed`."""
 
     name: Literal["grid", "random", "tpe"]
     seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)] = 0
 
 
-class Objective(_Part):
-    """What makes one trial better than another; an external study has to say both."""
-
-    metric: MetricName = "validation_accuracy"
-    direction: Literal["maximize", "minimize"] = "maximize"
-
-
-class Budget(_Part):
-    """When the search is over."""
-
-    trials: Annotated[
-        Whole | None,
-        Field(ge=1, le=MAX_TRIALS, description="left out: every cell of the grid"),
-    ] = None
-    epochs: Annotated[
-        Whole, Field(ge=1, le=MAX_EPOCHS, description="epochs a run trains at most")
-    ] = 20
-    seconds: Annotated[
-        Real | None,
-        Field(
-            gt=0,
-            le=MAX_SECONDS,
-            description="no new trials once this much time has passed since the first one began",
-        ),
-    ] = None
-    run_seconds: Annotated[
-        Real | None,
-        Field(
-            gt=0,
-            le=MAX_SECONDS,
-            description="how long a run may train; one that takes longer though it trains alone "
-            "fails as `timeout` in the end",
-        ),
-    ] = None
-    max_parallel: Annotated[
-        Whole | None,
-        Field(
-            ge=1,
-            le=MAX_PARALLEL,
-            description="trials in flight at once; left out: unlimited for grid and random, "
-            "a tenth of the trials for TPE",
-        ),
-    ] = None
-
-
-class EarlyStopping(_Part):
-    """Stop a run that no longer improves, and keep the weights of its best epoch."""
-
-    patience: Annotated[Whole, Field(ge=1, le=MAX_EPOCHS)]
-    min_delta: Annotated[Real, Field(ge=0, le=1e12)] = 0.0
-
-
-class Penalty(_Part):
-    """Conventions of the penalties l1 and l2."""
-
-    penalize: Literal["weights", "all"] = "weights"
-    lambda_convention: Literal["sum", "half_per_sample"] = "sum"
-    l1_update: Literal["subgradient", "proximal"] = "subgradient"
-
-
-class StudySpec(_Part):
+class StudySpec(SpecPart):
     """One search, as its author describes it."""
 
     name: StudyName

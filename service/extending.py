@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ridgeline.search.objective import MAX_TRIALS
 from ridgeline.search.samplers.base import Suggestion
-from ridgeline.search.spec import MAX_TRIALS, InvalidSpec, StudySpec, parse_spec
+from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.service import studies, views
 from ridgeline.service.errors import Conflict, InvalidInput
 from ridgeline.service.ledger import Ledger, num_planned

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
-from ridgeline.search.fields import MAX_INT, Flag, MetricName, Real, Whole
+from ridgeline.search.fields import MAX_EPOCHS, MAX_INT, Flag, MetricName, Real, Whole
 from ridgeline.search.space import Config
-from ridgeline.search.tasks.settings import MAX_EPOCHS, DatasetName
+from ridgeline.search.tasks.settings import DatasetName
 
 MAX_INT_32 = 2**31 - 1
 """The largest number that the database keeps of trials and attempts, whose columns are INTEGER."""

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ridgeline.search.fields import Real, Whole
+from ridgeline.search.objective import MAX_SECONDS, MAX_TRIALS
 from ridgeline.search.space import Config
-from ridgeline.search.spec import MAX_SECONDS, MAX_TRIALS, StudyName, StudySpec
+from ridgeline.search.spec import StudyName, StudySpec
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
 from ridgeline.service.protocol import DatasetInfo, DeviceInfo, Label, Note
 

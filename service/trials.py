@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ridgeline.search.objective import MAX_TRIALS
 from ridgeline.search.samplers.base import Suggestion
 from ridgeline.search.space import Config
-from ridgeline.search.spec import MAX_TRIALS
 from ridgeline.service import dispatch, sampling, studies, views
 from ridgeline.service.errors import Conflict, InvalidInput, NotFound
 from ridgeline.service.external_protocol import (

@@ -6,28 +6,22 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from ridgeline.search.fields import Flag, Real, Whole
-from ridgeline.search.tasks.base import Domain
+from ridgeline.search.fields import MAX_EPOCHS, MAX_SEED, Flag, Real, SpecPart, Whole
+from ridgeline.search.tasks.domain import Domain
 
 DatasetName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
 ]
 """A name, never a path: no separators and no dots."""
 
-MAX_EPOCHS = 100_000
 MAX_BATCH_SIZE = 65_536
 MAX_WIDTH = 65_536
-MAX_SEED = 2**53
 MAX_COEFFICIENT = 1e12
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Split(_Settings):
+class Split(SpecPart):
     """How a data set is divided; stratified by class, drawn from `seed` alone."""
 
     validation: Annotated[
@@ -45,7 +39,7 @@ class Split(_Settings):
     seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)] = 0
 
 
-class MlpDefaults(_Settings):
+class MlpDefaults(SpecPart):
     """The value of each parameter that the study's space leaves out."""
 
     learning_rate: Annotated[Real, Field(gt=0, le=MAX_COEFFICIENT)] = 1e-3
@@ -62,7 +56,7 @@ class MlpDefaults(_Settings):
     clip_norm: Annotated[Real, Field(ge=0, le=MAX_COEFFICIENT)] = 0.0
 
 
-class MlpSettings(_Settings):
+class MlpSettings(SpecPart):
     """A fully connected classifier: hidden layers, then a softmax."""
 
     name: Literal["mlp"]
@@ -131,7 +125,7 @@ class MlpSettings(_Settings):
     )
 
 
-class ExternalSettings(_Settings):
+class ExternalSettings(SpecPart):
     """Trained by your own program, through trials:suggest, :report and :complete."""
 
     name: Literal["external"]

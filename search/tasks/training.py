@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ridgeline.search.objective import EarlyStopping, Objective, Penalty
 from ridgeline.search.space import Config
-from ridgeline.search.spec import EarlyStopping, Objective, Penalty
 from ridgeline.search.tasks.datasets import DatasetError, load
 from ridgeline.search.tasks.settings import MlpSettings, Split
 from ridgeline.search.tasks.splits import prepare

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ridgeline.search.spec import Objective, Penalty
+from ridgeline.search.objective import Objective, Penalty
 from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings
 from ridgeline.service.report import plain_console
 from ridgeline.service.settings import Settings

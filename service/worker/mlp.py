@@ -86,7 +86,7 @@ class MlpTrainer:
 
 
 def _run_input(order: RunOrder) -> RunInput:
-    from ridgeline.search.spec import EarlyStopping, Objective, Penalty
+    from ridgeline.search.objective import EarlyStopping, Objective, Penalty
     from ridgeline.search.tasks.settings import MlpSettings
     from ridgeline.search.tasks.training import RunInput
 

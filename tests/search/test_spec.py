@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ridgeline.search.fields import MAX_INT
+from ridgeline.search.objective import MAX_TRIALS
 from ridgeline.search.space import Config
-from ridgeline.search.spec import MAX_TRIALS, StudySpec, parse_spec
+from ridgeline.search.spec import StudySpec, parse_spec
 from tests.search import strategies
 from tests.search.specs import ABSENT, BASE, EXTERNAL, FULL, GRID, changed, problems_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ridgeline.search.fields import MAX_INT
-from ridgeline.search.spec import MAX_TRIALS
+from ridgeline.search.objective import MAX_TRIALS
 from tests.search.specs import ABSENT, BASE, EXTERNAL, FULL, changed, problems_of
 
 _NOT_WHOLE: tuple[object, ...] = (True, "5", 5.0, 5.5, [5], {}, MAX_INT + 1, 10**400)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ridgeline.search.fields import MAX_SEED
 from ridgeline.search.tasks.datasets import Dataset, DatasetCard, UnfitDataset, load
-from ridgeline.search.tasks.settings import MAX_SEED, Split
+from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import Standardiser, prepare, split_fingerprint, split_rows
 
 shares = st.floats(0.01, 0.89)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ridgeline.search import engine
-from ridgeline.search.spec import EarlyStopping, Objective, Penalty
+from ridgeline.search.objective import EarlyStopping, Objective, Penalty
 from ridgeline.search.tasks import training
 from ridgeline.search.tasks.datasets import Dataset, DatasetError, load
 from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split

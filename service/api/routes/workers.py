@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ridgeline.search.spec import MAX_SECONDS
+from ridgeline.search.objective import MAX_SECONDS
 from ridgeline.service import workers
 from ridgeline.service.api import examples
 from ridgeline.service.api.auth import Reader, WorkerCaller

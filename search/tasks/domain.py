@@ -1,8 +1,4 @@
-"""What a task is: a named training procedure, installed on workers, never sent over HTTP.
-
-This module and the settings of tasks import neither torch nor scikit-learn, so that the api can
-validate and describe studies without them; `training` imports torch when it trains.
-"""
+"""What a task accepts for its parameters."""
 
 from __future__ import annotations
 
