@@ -18,7 +18,7 @@ from ridgeline.search.samplers.random import draws
 from ridgeline.search.space import Config, Space
 from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.settings import Split
-from ridgeline.search.tasks.splits import split_rows
+from ridgeline.search.tasks.splits import split_column
 from ridgeline.service import processes
 
 STATES = ("cold", "warm")
@@ -59,7 +59,7 @@ class Contenders:
 
     def num_samples(self, work: StudyWork) -> int:
         """Training samples of a whole study, each counted once an epoch."""
-        rows = split_rows(load(work.name, self._data_root), Split())
+        rows = split_column(load(work.name, self._data_root), Split())
         return len(rows.train) * work.epochs * work.trials
 
     def measure(

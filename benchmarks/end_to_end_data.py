@@ -29,6 +29,6 @@ def make_mnist(root: Path, *, quick: bool) -> None:
 
 
 def _write_idx(path: Path, array: npt.NDArray[np.uint8]) -> None:
-    """The format is described in `ridgeline.search.tasks.idx`."""
+    """The format is described in `ridgeline.search.tasks.formats.idx`."""
     head = struct.pack(f">HBB{array.ndim}I", 0, 0x08, array.ndim, *array.shape)
     path.write_bytes(head + array.tobytes())

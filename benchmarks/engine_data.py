@@ -158,7 +158,7 @@ def _read_mnist(folder: Path, num_train: int, num_validation: int) -> tuple[Part
 
 
 def _read_idx(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    """An IDX file of bytes, plain or gzipped; `search.tasks.idx` reads those from strangers."""
+    """An IDX file of bytes, plain or gzipped; `tasks.formats.idx` reads those from strangers."""
     plain, packed = folder / name, folder / f"{name}.gz"
     content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
     zeros, kind, num_dimensions = struct.unpack_from(">HBB", content)

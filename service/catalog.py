@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from ridgeline.search.tasks.datasets import DatasetCard
+from ridgeline.search.tasks.data import DatasetCard
 from ridgeline.search.tasks.settings import ExternalSettings, MlpSettings
 from ridgeline.service.resources import Dataset, ParameterInfo, TaskInfo
 from ridgeline.service.store.session import Transaction

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ridgeline.search.spec import StudySpec, parse_spec
-from ridgeline.search.tasks.datasets import BUILT_IN, DatasetCard
+from ridgeline.search.tasks.data import DatasetCard
+from ridgeline.search.tasks.datasets import BUILT_IN
 from ridgeline.search.tasks.splits import rows_needed
 from ridgeline.service import catalog, views
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound

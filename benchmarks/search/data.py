@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from ridgeline.search.engine import DeviceData
-from ridgeline.search.tasks.idx import read_idx
+from ridgeline.search.tasks.formats.idx import read_idx
 
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 

@@ -1,12 +1,10 @@
 """The data sets a worker has: two built in, and every folder of IDX files under the data root.
 
-A data set goes by a name, never by a path.  Its fingerprint is taken of the numbers themselves, so
-that two workers know whether they hold the same data, however it is stored.
+A data set goes by a name, never by a path.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -15,43 +13,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from ridgeline.search.events import NeverTrains
-from ridgeline.search.tasks.idx import IdxError, read_folder
+from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, DatasetError
+from ridgeline.search.tasks.formats.base import FormatError
+from ridgeline.search.tasks.formats.idx import read_folder
+from ridgeline.search.tasks.kinds import Classes, Features, Image, Vector
 from ridgeline.search.tasks.settings import DatasetName
 
 _log = logging.getLogger(__name__)
 _dataset_name = TypeAdapter[str](DatasetName)
-
-Array = npt.NDArray[Any]
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used; the text tells a person why."""
-
-
-class UnfitDataset(DatasetError, NeverTrains):
-    """Data that cannot be trained on as the study divides them, whoever tries."""
-
-
-@dataclass(frozen=True)
-class DatasetCard:
-    """What a worker says about a data set it has."""
-
-    name: str
-    fingerprint: str
-    num_rows: int
-    """Rows of the train and the test part together."""
-    num_features: int
-    num_classes: int
-    has_test_part: bool
-    smallest_class: int
-    """Rows of the rarest class, without those of a test part of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,36 +34,6 @@ class Folders:
     cards: list[DatasetCard] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Why a folder is no data set, by its name."""
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """N rows of features, of any shape and number type, and their classes, counted from 0.
-
-    The arrays cannot be written to.  `test_x` and `test_y` are None where the data set has no test
-    part of its own.
-    """
-
-    name: str
-    x: Array
-    y: npt.NDArray[np.int64]
-    test_x: Array | None
-    test_y: npt.NDArray[np.int64] | None
-    num_classes: int
-    fingerprint: str
-
-    @property
-    def card(self) -> DatasetCard:
-        """The data set without its rows."""
-        return DatasetCard(
-            name=self.name,
-            fingerprint=self.fingerprint,
-            num_rows=len(self.x) + (0 if self.test_x is None else len(self.test_x)),
-            num_features=math.prod(self.x.shape[1:]),
-            num_classes=self.num_classes,
-            has_test_part=self.test_x is not None,
-            smallest_class=int(np.bincount(self.y).min()),
-        )
 
 
 def built_in_cards() -> list[DatasetCard]:
@@ -186,7 +129,7 @@ def load(name: str, data_root: Path | None) -> Dataset:
         )
     try:
         files = read_folder(data_root / name, data_root)
-    except IdxError as exc:
+    except FormatError as exc:
         raise DatasetError(f"data set {name}: {exc}") from exc
     return _dataset(name, *files)
 
@@ -245,18 +188,16 @@ def _dataset(
                 "no row of the train part has it"
             )
         test_y = np.searchsorted(classes, test_labels)
-    for array in (x, y, test_x, test_y):
-        if array is not None:
-            array.flags.writeable = False
-    return Dataset(name, x, y, test_x, test_y, len(classes), _fingerprint(x, y, test_x, test_y))
+    targets = Classes(len(classes))
+    return Dataset.of(name, x, y, test_x, test_y, features=_features(x.shape[1:]), targets=targets)
 
 
-def _fingerprint(x: Array, y: Array, test_x: Array | None, test_y: Array | None) -> str:
-    """SHA-256 of the arrays: name, number type, shape and little-endian content of each."""
-    digest = hashlib.sha256()
-    for part, array in (("x", x), ("y", y), ("test_x", test_x), ("test_y", test_y)):
-        if array is not None:
-            content = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            digest.update(f"{part} {content.dtype.str} {content.shape}\n".encode())
-            digest.update(content.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+def _features(shape: tuple[int, ...]) -> Features:
+    """By the shape of a row: what has two dimensions and more is an image.
+
+    A third dimension stands first, for channels, as torch has it; still more are taken as height.
+    """
+    if len(shape) == 1:
+        return Vector(*shape)
+    channels = shape[0] if len(shape) > 2 else 1
+    return Image(channels, math.prod(shape[:-1]) // channels, shape[-1])

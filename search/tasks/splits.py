@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ridgeline.search.seeds import derive
-from ridgeline.search.tasks.datasets import Array, Dataset, DatasetCard, UnfitDataset
+from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, UnfitDataset
+from ridgeline.search.tasks.kinds import Classes, Features, Image, Targets, Tokens
 from ridgeline.search.tasks.settings import Split
 
 Rows = npt.NDArray[np.int64]
-Part = tuple[npt.NDArray[np.float32], Rows]
-"""Standardised features [N, D] and classes [N]."""
+Part = tuple[Array, Array]
+"""Features, float32 [N, D] or tokens [N, length], and targets as `Dataset.y` has them."""
+
+TRAIN, VALIDATION, TEST = range(3)
 
 _CHUNK_ROWS = 256
 """Small enough for the cache: MNIST takes 0.13 s, against 0.77 with 4,096.  Part of the result, as
@@ -26,47 +29,77 @@ sums in chunks depend on it."""
 
 
 @dataclass(frozen=True, eq=False)
-class SplitRows:
-    """Ascending row numbers of `Dataset.x`; `test` is empty where the test part is its own."""
+class SplitColumn:
+    """One way to divide the rows of a data set: the part of each row, beside its features.
 
-    train: Rows
-    validation: Rows
-    test: Rows
+    Attributes:
+        part_N: int8, TRAIN, VALIDATION or TEST by row of `Dataset.x`; no row is TEST where the data
+            set has a test part of its own.
+        fingerprint: of the data and of how they are divided.
+    """
+
+    part_N: npt.NDArray[np.int8]
+    fingerprint: str
+
+    @property
+    def train(self) -> Rows:
+        """Ascending row numbers."""
+        return np.flatnonzero(self.part_N == TRAIN)
+
+    @property
+    def validation(self) -> Rows:
+        """Ascending row numbers."""
+        return np.flatnonzero(self.part_N == VALIDATION)
+
+    @property
+    def test(self) -> Rows:
+        """Ascending row numbers; empty where the test part is the data set's own."""
+        return np.flatnonzero(self.part_N == TEST)
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a training needs of a data set, as numbers of one scale."""
+    """What a training needs of a data set, as numbers of one scale, and the split's fingerprint."""
 
     train: Part
     validation: Part
     test: Part
+    features: Features
+    targets: Targets
+    fingerprint: str
 
 
 def prepare(dataset: Dataset, split: Split) -> Parts:
-    """Divide a data set and standardise it by its training rows.
+    """Divide a data set and standardise its features, tokens excepted, by the training rows.
 
     Raises:
         UnfitDataset: a class has too few rows, or a feature has no float32 once standardised.
     """
-    rows = split_rows(dataset, split)
+    column = split_column(dataset, split)
     x_ND = dataset.x.reshape(len(dataset.x), -1)
     if dataset.test_x is None or dataset.test_y is None:
-        test_x_ND, test_y = x_ND[rows.test], dataset.y[rows.test]
+        test_x_ND, test_y = x_ND[column.test], dataset.y[column.test]
     else:
         test_x_ND, test_y = dataset.test_x.reshape(len(dataset.test_x), -1), dataset.test_y
-    train_x_ND = x_ND[rows.train]
-    is_image = dataset.x.ndim > 2
-    scaler = Standardiser.fit(train_x_ND, shared=is_image)
+    train_x_ND, validation_x_ND = x_ND[column.train], x_ND[column.validation]
+    if not isinstance(dataset.features, Tokens):
+        is_image = isinstance(dataset.features, Image)
+        scaler = Standardiser.fit(train_x_ND, shared=is_image)
+        train_x_ND = scaler.apply(train_x_ND)
+        validation_x_ND = scaler.apply(validation_x_ND)
+        test_x_ND = scaler.apply(test_x_ND)
     return Parts(
-        train=(scaler.apply(train_x_ND), dataset.y[rows.train]),
-        validation=(scaler.apply(x_ND[rows.validation]), dataset.y[rows.validation]),
-        test=(scaler.apply(test_x_ND), test_y),
+        train=(train_x_ND, dataset.y[column.train]),
+        validation=(validation_x_ND, dataset.y[column.validation]),
+        test=(test_x_ND, test_y),
+        features=dataset.features,
+        targets=dataset.targets,
+        fingerprint=column.fingerprint,
     )
 
 
-def split_rows(dataset: Dataset, split: Split) -> SplitRows:
-    """Deal the rows of each class out to the parts: disjoint, and together all rows.
+def split_column(dataset: Dataset, split: Split) -> SplitColumn:
+    """Deal the rows of each class out to the parts; where targets are numbers, all rows alike.
 
     A class of n rows gives round(n · share) of them, but at least one to every part.  `split.test`
     is a share of all rows and not read where the data set has a test part; `split.validation` is
@@ -79,26 +112,31 @@ def split_rows(dataset: Dataset, split: Split) -> SplitRows:
     Raises:
         UnfitDataset: a class has fewer rows than there are parts to fill.
     """
-    with_test = dataset.test_x is None
-    needed = rows_needed(has_test_part=not with_test)
-    keys = np.random.PCG64(derive("split", split.seed)).random_raw(len(dataset.y))
-    order = np.lexsort((keys, dataset.y))
-    parts: tuple[list[Rows], list[Rows], list[Rows]] = ([], [], [])
-    starts = np.searchsorted(dataset.y[order], np.arange(dataset.num_classes + 1))
-    for rows in np.split(order, starts[1:-1]):
+    num_rows = len(dataset.x)
+    if isinstance(dataset.targets, Classes):
+        stratum_N, num_strata = dataset.y, dataset.targets.count
+    else:
+        stratum_N, num_strata = np.zeros(num_rows, np.int64), 1
+    needed = rows_needed(has_test_part=dataset.has_test_part)
+    keys = np.random.PCG64(derive("split", split.seed)).random_raw(num_rows)
+    order = np.lexsort((keys, stratum_N))
+    part_N = np.full(num_rows, TRAIN, np.int8)
+    starts = np.searchsorted(stratum_N[order], np.arange(num_strata + 1))
+    for stratum, rows in enumerate(np.split(order, starts[1:-1])):
         if len(rows) < needed:
+            whose = f"class {stratum}" if isinstance(dataset.targets, Classes) else "it"
             raise UnfitDataset(
-                f"data set {dataset.name}: class {dataset.y[rows[0]]} has {len(rows)} of the "
-                f"{needed} rows needed to stand in every part of the split"
+                f"data set {dataset.name}: {whose} has {len(rows)} of the {needed} rows needed to "
+                "stand in every part of the split"
             )
-        num_test = _share_of(len(rows), split.test, most=len(rows) - 2) if with_test else 0
+        num_test = 0
+        if not dataset.has_test_part:
+            num_test = _share_of(len(rows), split.test, most=len(rows) - 2)
         rest = len(rows) - num_test
         num_validation = _share_of(rest, split.validation, most=rest - 1)
-        cuts = (num_test, num_test + num_validation)
-        for part, dealt in zip(parts, np.split(rows, cuts), strict=True):
-            part.append(dealt)
-    test, validation, train = (np.sort(np.concatenate(part)) for part in parts)
-    return SplitRows(train, validation, test)
+        part_N[rows[:num_test]] = TEST
+        part_N[rows[num_test : num_test + num_validation]] = VALIDATION
+    return SplitColumn(part_N, split_fingerprint(dataset, split))
 
 
 def rows_needed(*, has_test_part: bool) -> int:
@@ -106,13 +144,13 @@ def rows_needed(*, has_test_part: bool) -> int:
     return 2 if has_test_part else 3
 
 
-def split_fingerprint(card: DatasetCard, split: Split) -> str:
+def split_fingerprint(data: Dataset | DatasetCard, split: Split) -> str:
     """SHA-256 of all that decides which numbers a run trains on: the data, and how it is divided.
 
     A test share that is not read does not count.
     """
-    test = None if card.has_test_part else split.test
-    settings = f"{card.fingerprint} {split.validation!r} {test!r} {split.seed}"
+    test = None if data.has_test_part else split.test
+    settings = f"{data.fingerprint} {split.validation!r} {test!r} {split.seed}"
     return hashlib.sha256(settings.encode()).hexdigest()
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from ridgeline.search.objective import EarlyStopping, Objective, Penalty
 from ridgeline.search.space import Config
-from ridgeline.search.tasks.datasets import DatasetError, load
+from ridgeline.search.tasks.data import DatasetError, UnfitDataset
+from ridgeline.search.tasks.datasets import load
+from ridgeline.search.tasks.kinds import Classes
 from ridgeline.search.tasks.settings import MlpSettings, Split
 from ridgeline.search.tasks.splits import prepare
 
@@ -177,12 +179,14 @@ class Trainer:
                 f"data set {name} is not the one the study was created with: its fingerprint here "
                 f"is {dataset.fingerprint}, the study's is {wanted}"
             )
+        if not isinstance(dataset.targets, Classes):
+            raise UnfitDataset(f"data set {name}: its targets are no classes")
         parts = prepare(dataset, split)
         data = DeviceData.from_arrays(
             parts.train,
             parts.validation,
             parts.test,
-            num_classes=dataset.num_classes,
+            num_classes=dataset.targets.count,
             device=self._device,
         )
         return _Prepared(dataset.fingerprint, data)

@@ -8,7 +8,7 @@ import io
 import pytest
 
 from ridgeline.search.space import Config
-from ridgeline.search.tasks.datasets import DatasetCard
+from ridgeline.search.tasks.data import DatasetCard
 from ridgeline.service import reporting, studies, trials, workers
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest

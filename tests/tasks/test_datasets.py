@@ -14,14 +14,9 @@ import numpy as np
 import pytest
 
 from ridgeline.search.tasks import datasets
-from ridgeline.search.tasks.datasets import (
-    DataRoot,
-    Dataset,
-    DatasetCard,
-    DatasetError,
-    built_in_cards,
-    load,
-)
+from ridgeline.search.tasks.data import Dataset, DatasetCard, DatasetError
+from ridgeline.search.tasks.datasets import DataRoot, built_in_cards, load
+from ridgeline.search.tasks.kinds import Classes
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 
 
@@ -190,7 +185,7 @@ def test_classes_are_numbered_by_their_labels(tmp_path: Path) -> None:
     write(tmp_path / "plain" / "train-images", encode(images))
     write(tmp_path / "plain" / "train-labels", encode(labels))
     letters = load("letters", tmp_path)
-    assert letters.num_classes == 3
+    assert letters.targets == Classes(3)
     np.testing.assert_array_equal(letters.y, labels)
     assert letters.fingerprint == load("plain", tmp_path).fingerprint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ridgeline.search.tasks.idx import IdxError, read_folder, read_idx
+from ridgeline.search.tasks.formats.idx import IdxError, read_folder, read_idx
 from tests.tasks.idx_files import encode, header, toy_arrays, write, write_folder
 
 
@@ -90,25 +90,25 @@ def test_reads_a_folder(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy", suffix=".gz")
     arrays = read_folder(tmp_path / "toy", tmp_path)
     images, labels = toy_arrays()
-    np.testing.assert_array_equal(arrays.train_images, images)
-    np.testing.assert_array_equal(arrays.train_labels, labels)
-    assert arrays.test_images is not None
-    assert arrays.test_images.shape == (30, 4, 3)
+    np.testing.assert_array_equal(arrays.x, images)
+    np.testing.assert_array_equal(arrays.y, labels)
+    assert arrays.test_x is not None
+    assert arrays.test_x.shape == (30, 4, 3)
 
 
 def test_test_part_is_optional_and_may_be_called_test(tmp_path: Path) -> None:
     write_folder(tmp_path, test_part=False)
-    assert read_folder(tmp_path, tmp_path).test_images is None
+    assert read_folder(tmp_path, tmp_path).test_x is None
     images, labels = toy_arrays(9)
     write(tmp_path / "test-images.gz", encode(images))
     write(tmp_path / "test-labels.gz", encode(labels))
-    assert read_folder(tmp_path, tmp_path).test_labels is not None
+    assert read_folder(tmp_path, tmp_path).test_y is not None
 
 
 def test_unpacked_file_beside_its_gz_is_one_file(tmp_path: Path) -> None:
     write_folder(tmp_path, suffix=".gz")
     write_folder(tmp_path)
-    assert len(read_folder(tmp_path, tmp_path).train_labels) == 60
+    assert len(read_folder(tmp_path, tmp_path).y) == 60
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -121,7 +121,7 @@ def test_folders_beside_the_files_are_passed_over(tmp_path: Path, suffix: str) -
             (tmp_path / "mnist" / f"{part}-{kind.replace('-', '.')}-ubyte").mkdir()
             if suffix:  # a folder is not the unpacked file
                 file.with_suffix("").mkdir()
-    assert len(read_folder(tmp_path / "mnist", tmp_path).train_labels) == 60
+    assert len(read_folder(tmp_path / "mnist", tmp_path).y) == 60
 
 
 def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_links_within_the_root_and_a_linked_root_are_followed(tmp_path: Path) ->
     (tmp_path / "root" / "again").symlink_to("toy")
     (tmp_path / "linked").symlink_to(tmp_path / "root")
     root = tmp_path / "linked"
-    assert len(read_folder(root / "again", root).train_labels) == 60
+    assert len(read_folder(root / "again", root).y) == 60
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:

@@ -10,18 +10,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline.search.fields import MAX_SEED
-from ridgeline.search.tasks.datasets import Dataset, DatasetCard, UnfitDataset, load
+from ridgeline.search.tasks.data import Dataset, DatasetCard, UnfitDataset
+from ridgeline.search.tasks.datasets import load
+from ridgeline.search.tasks.kinds import Classes, Image, Vector
 from ridgeline.search.tasks.settings import Split
-from ridgeline.search.tasks.splits import Standardiser, prepare, split_fingerprint, split_rows
+from ridgeline.search.tasks.splits import Standardiser, prepare, split_column, split_fingerprint
 
 shares = st.floats(0.01, 0.89)
 splits = st.builds(Split, validation=shares, test=shares, seed=st.integers(0, MAX_SEED))
 
 
+def toy(
+    x: np.ndarray, y: np.ndarray, test_x: np.ndarray | None = None, test_y: np.ndarray | None = None
+) -> Dataset:
+    """Rows or images whose classes are those of `y`."""
+    features = Vector(x.shape[1]) if x.ndim == 2 else Image(1, *x.shape[1:])
+    targets = Classes(int(y.max()) + 1)
+    return Dataset.of("toy", x, y, test_x, test_y, features=features, targets=targets)
+
+
 def dataset_of(y: np.ndarray, *, test_part: bool = False) -> Dataset:
     x = np.arange(len(y) * 2.0).reshape(-1, 2)
     test_x, test_y = (x[:1] + 7, y[:1]) if test_part else (None, None)
-    return Dataset("toy", x, y.astype(np.int64), test_x, test_y, int(y.max()) + 1, "0" * 64)
+    return toy(x, y.astype(np.int64), test_x, test_y)
 
 
 @st.composite
@@ -37,13 +48,13 @@ def labelled(draw: st.DrawFn) -> Dataset:
 def test_a_split_deals_out_every_row_once_and_every_class_fairly(
     dataset: Dataset, split: Split
 ) -> None:
-    rows = split_rows(dataset, split)
+    rows = split_column(dataset, split)
     together = np.concatenate([rows.train, rows.validation, rows.test])
     assert sorted(together.tolist()) == list(range(len(dataset.y)))
     for part in (rows.train, rows.validation, rows.test):
         assert (np.diff(part) > 0).all()
     of_all, of_train, of_validation, of_test = (
-        np.bincount(dataset.y[part], minlength=dataset.num_classes)
+        np.bincount(dataset.y[part], minlength=int(dataset.y.max()) + 1)
         for part in (slice(None), rows.train, rows.validation, rows.test)
     )
     assert (of_train >= 1).all()
@@ -65,17 +76,19 @@ def test_test_rows_do_not_depend_on_the_share_of_validation(
     dataset: Dataset, split: Split, validation: float
 ) -> None:
     other = split.model_copy(update={"validation": validation})
-    np.testing.assert_array_equal(split_rows(dataset, split).test, split_rows(dataset, other).test)
+    np.testing.assert_array_equal(
+        split_column(dataset, split).test, split_column(dataset, other).test
+    )
 
 
 def test_a_split_follows_from_its_seed_alone() -> None:
     y = np.arange(30) % 3
     np.random.seed(0)
-    first = split_rows(dataset_of(y), Split(seed=5))
+    first = split_column(dataset_of(y), Split(seed=5))
     np.random.seed(1)
-    again = split_rows(dataset_of(y), Split(seed=5))
+    again = split_column(dataset_of(y), Split(seed=5))
     np.testing.assert_array_equal(first.train, again.train)
-    other = split_rows(dataset_of(y), Split(seed=6))
+    other = split_column(dataset_of(y), Split(seed=6))
     assert first.test.tolist() != other.test.tolist()
     # Pinned: a change would move rows between the parts of studies that are under way.
     assert first.test.tolist() == [6, 8, 10, 15, 17, 22]
@@ -83,16 +96,16 @@ def test_a_split_follows_from_its_seed_alone() -> None:
 
 
 def test_real_data_is_split_in_proportion() -> None:
-    rows = split_rows(load("digits", None), Split())
+    rows = split_column(load("digits", None), Split())
     assert (len(rows.train), len(rows.validation), len(rows.test)) == (1151, 287, 359)
 
 
 @pytest.mark.parametrize(("test_part", "needed"), [(False, 3), (True, 2)])
 def test_a_class_too_small_for_every_part_is_an_error(test_part: bool, needed: int) -> None:
     enough = np.repeat([0, 1], [10, needed])
-    split_rows(dataset_of(enough, test_part=test_part), Split())
+    split_column(dataset_of(enough, test_part=test_part), Split())
     with pytest.raises(UnfitDataset, match=rf"class 1 has {needed - 1} of the {needed} rows"):
-        split_rows(dataset_of(enough[:-1], test_part=test_part), Split())
+        split_column(dataset_of(enough[:-1], test_part=test_part), Split())
 
 
 def test_own_test_part_is_the_test() -> None:
@@ -100,7 +113,7 @@ def test_own_test_part_is_the_test() -> None:
     parts = prepare(dataset, Split(test=0.5, validation=0.25))
     assert (len(parts.train[1]), len(parts.validation[1]), len(parts.test[1])) == (14, 6, 1)
     assert dataset.test_x is not None
-    scaler = Standardiser.fit(dataset.x[split_rows(dataset, Split(validation=0.25)).train])
+    scaler = Standardiser.fit(dataset.x[split_column(dataset, Split(validation=0.25)).train])
     np.testing.assert_array_equal(parts.test[0], scaler.apply(dataset.test_x))
 
 
@@ -118,9 +131,9 @@ def test_training_rows_are_standardised(name: str, axis: int | None) -> None:
 def test_images_are_flattened_and_many_rows_standardised_alike() -> None:
     generator = np.random.Generator(np.random.PCG64(3))
     x = generator.integers(0, 255, (9_000, 3, 2), dtype=np.uint8)
-    dataset = Dataset("toy", x, np.arange(9_000) % 2, None, None, 2, "0" * 64)
+    dataset = toy(x, np.arange(9_000) % 2)
     train_x, _ = prepare(dataset, Split()).train
-    raw = x.reshape(-1, 6)[split_rows(dataset, Split()).train].astype(np.float64)
+    raw = x.reshape(-1, 6)[split_column(dataset, Split()).train].astype(np.float64)
     expected = (raw - raw.mean()) / raw.std()
     np.testing.assert_allclose(train_x, expected, rtol=1e-6, atol=1e-7)
 
@@ -133,7 +146,7 @@ def test_images_that_are_all_alike_become_zero() -> None:
 
 def test_rows_outside_of_training_change_no_training_value() -> None:
     dataset = load("breast-cancer", None)
-    rows = split_rows(dataset, Split())
+    rows = split_column(dataset, Split())
     before = prepare(dataset, Split())
     for held_out in (rows.validation, rows.test):
         x = dataset.x.copy()

@@ -17,7 +17,8 @@ import torch
 from ridgeline.search import engine
 from ridgeline.search.objective import EarlyStopping, Objective, Penalty
 from ridgeline.search.tasks import training
-from ridgeline.search.tasks.datasets import Dataset, DatasetError, load
+from ridgeline.search.tasks.data import Dataset, DatasetError
+from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split
 from ridgeline.search.tasks.training import RunInput, Trainer
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder

@@ -15,12 +15,11 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 8
@@ -31,17 +30,8 @@ _MAX_DEFLATE_RATIO = 1_032
 _CHUNK_BYTES = 2**20
 
 
-class IdxError(ValueError):
-    """Files that are not what they should be; the text names the file, never its folder."""
-
-
-class IdxFolder(NamedTuple):
-    """The arrays of a folder: N rows of features of any shape, and N whole-number labels."""
-
-    train_images: Array
-    train_labels: Array
-    test_images: Array | None
-    test_labels: Array | None
+class IdxError(FormatError):
+    """A file that is not IDX, or a folder that is no data set."""
 
 
 def read_idx(path: Path) -> Array:
@@ -67,7 +57,7 @@ def read_idx(path: Path) -> Array:
         raise IdxError(f"{path.name} {exc}") from exc
 
 
-def read_folder(folder: Path, root: Path) -> IdxFolder:
+def read_folder(folder: Path, root: Path) -> RawParts:
     """The arrays of `folder`, which must lie under `root` with all its files, links followed.
 
     The files are train-images*, train-labels* and, for a test part, t10k-* or test-* of both kinds.
@@ -107,14 +97,14 @@ def read_folder(folder: Path, root: Path) -> IdxFolder:
         raise IdxError("there are no files train-images* and train-labels*")
     test = _checked("test", read("images", "t10k", "test"), read("labels", "t10k", "test"))
     if test is None:
-        return IdxFolder(*train, None, None)
+        return RawParts(*train, None, None)
     images, like = test[0], train[0]
     if images.shape[1:] != like.shape[1:] or images.dtype != like.dtype:
         raise IdxError(
             f"the test images are {images.dtype} of shape {images.shape[1:]}, "
             f"the train images {like.dtype} of shape {like.shape[1:]}"
         )
-    return IdxFolder(*train, *test)
+    return RawParts(*train, *test)
 
 
 def _real(path: Path) -> Path:

@@ -1,0 +1,127 @@
+"""The data set port: rows of features with their targets, and a fingerprint of both.
+
+Whatever the rows come from, files or a library, ends as a `Dataset`, made by `Dataset.of`.
+
+# N rows
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ridgeline.search.events import NeverTrains
+from ridgeline.search.tasks.kinds import Classes, Features, Targets, Tokens
+
+Array = npt.NDArray[Any]
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used; the text tells a person why."""
+
+
+class UnfitDataset(DatasetError, NeverTrains):
+    """Data that cannot be trained on as the study asks for it, whoever tries."""
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What a worker says about a data set it has, whose targets are classes."""
+
+    name: str
+    fingerprint: str
+    num_rows: int
+    """Rows of the train and the test part together."""
+    num_features: int
+    num_classes: int
+    has_test_part: bool
+    smallest_class: int
+    """Rows of the rarest class, without those of a test part of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N rows of features and their targets, in arrays that cannot be written to.
+
+    `x` is [N, …], each row with as many elements as `features.shape` has, of any number type.  `y`
+    is int64 [N] of classes, or float64 [N, count] of numbers.  `test_x` and `test_y` are the same
+    for the test part, and None where the data set has none of its own.
+    """
+
+    name: str
+    x: Array
+    y: Array
+    test_x: Array | None
+    test_y: Array | None
+    features: Features
+    targets: Targets
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        x: Array,
+        y: Array,
+        test_x: Array | None = None,
+        test_y: Array | None = None,
+        *,
+        features: Features,
+        targets: Targets,
+    ) -> Dataset:
+        """The data set of these arrays, which nobody may write to from now on.
+
+        Raises:
+            DatasetError: a number is not finite.
+        """
+        for part in (x, test_x):
+            assert part is None or math.prod(part.shape[1:]) == math.prod(features.shape)
+        for array in (x, y, test_x, test_y):
+            if array is not None:
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise DatasetError(f"data set {name}: it contains NaN or infinity")
+                array.flags.writeable = False
+        digest = _fingerprint(features, x, y, test_x, test_y)
+        return cls(name, x, y, test_x, test_y, features, targets, digest)
+
+    @property
+    def has_test_part(self) -> bool:
+        """Whether the test rows are apart from those that a split divides."""
+        return self.test_x is not None
+
+    @property
+    def card(self) -> DatasetCard:
+        """The data set without its rows; only of one whose targets are classes."""
+        assert isinstance(self.targets, Classes)
+        return DatasetCard(
+            name=self.name,
+            fingerprint=self.fingerprint,
+            num_rows=len(self.x) + (0 if self.test_x is None else len(self.test_x)),
+            num_features=math.prod(self.features.shape),
+            num_classes=self.targets.count,
+            has_test_part=self.has_test_part,
+            smallest_class=int(np.bincount(self.y).min()),
+        )
+
+
+def _fingerprint(
+    features: Features, x: Array, y: Array, test_x: Array | None, test_y: Array | None
+) -> str:
+    """SHA-256 of the arrays: name, number type, shape and little-endian content of each.
+
+    The same numbers train otherwise where they are tokens, so those say that they are.
+    """
+    digest = hashlib.sha256()
+    if isinstance(features, Tokens):
+        digest.update(f"tokens {features.vocabulary_size}\n".encode())
+    for part, array in (("x", x), ("y", y), ("test_x", test_x), ("test_y", test_y)):
+        if array is not None:
+            content = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            digest.update(f"{part} {content.dtype.str} {content.shape}\n".encode())
+            digest.update(content.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Formats of data sets in files: each module reads one of them, and believes nothing it reads."""

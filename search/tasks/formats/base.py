@@ -1,0 +1,25 @@
+"""What every format gives: the arrays of a data set, as they stand in its files."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class FormatError(ValueError):
+    """Files that are not what they should be; the text names the file, never its folder."""
+
+
+class RawParts(NamedTuple):
+    """N rows of features, of any shape and number type, and their N targets.
+
+    `test_x` and `test_y` are None where the files have no test part.  Numbers are finite.
+    """
+
+    x: Array
+    y: Array
+    test_x: Array | None
+    test_y: Array | None
