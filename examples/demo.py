@@ -22,7 +22,8 @@ from rich.console import Console
 from sqlalchemy.engine import make_url
 
 from ridgeline import Client, ClientError
-from ridgeline.service import processes, report
+from ridgeline.service import processes
+from ridgeline.service.cli import tables
 from ridgeline.service.cli.environment import own_command
 from ridgeline.service.cli.follow import follow
 from ridgeline.service.cli.sockets import free_port
@@ -49,7 +50,7 @@ def main() -> int:
         names = [client.create_study(spec).name for spec in specs]
         began = time.monotonic()
         studies = follow(client, names, console)
-        num_trials = sum(report.num_done(study) for study in studies.values())
+        num_trials = sum(tables.num_done(study) for study in studies.values())
         console.print(f"{num_trials} trials in {time.monotonic() - began:.0f} s.\n")
         for study in studies.values():
             print_best(console, client, study)
@@ -97,8 +98,8 @@ def print_best(console: Console, client: Client, study: Study) -> None:
         console.print(f"  no trial is complete: {study.reason or 'see its log'}\n")
         return
     trial = client.best(study.name)
-    config = "  ".join(f"{key}={report.show_value(value)}" for key, value in trial.config.items())
-    test = report.test_metrics(trial)["test_accuracy"]
+    config = "  ".join(f"{key}={tables.show_value(value)}" for key, value in trial.config.items())
+    test = tables.test_metrics(trial)["test_accuracy"]
     console.print(f"  best trial {trial.number} of {study.num_trials}: {config}")
     console.print(f"  validation accuracy {trial.value:.4f}, test accuracy {test:.4f}\n")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.live import Live
 
-from ridgeline.service import report
+from ridgeline.service.cli import tables
 from ridgeline.service.client import Client, Unreachable
 from ridgeline.service.lifecycle import OPEN_STUDY
 from ridgeline.service.resources import Study
@@ -35,7 +35,7 @@ def follow(
         ApiError: one of them cannot be read.
         Unreachable: the service has not answered for a minute.
     """
-    paces = {name: report.Pace() for name in names}
+    paces = {name: tables.Pace() for name in names}
     studies: dict[str, Study] = {}
     with _Display(console) as display:
         answered_at = clock()
@@ -44,7 +44,7 @@ def follow(
                 for name in names:
                     if name not in studies or studies[name].state in OPEN_STUDY:
                         studies[name] = client.study(name)
-                        paces[name].see(report.num_done(studies[name]), clock())
+                        paces[name].see(tables.num_done(studies[name]), clock())
             except Unreachable:
                 if clock() - answered_at > PATIENCE_SECONDS:
                     raise
@@ -73,15 +73,15 @@ class _Display:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, rows: list[tuple[Study, report.Pace]], now_seconds: float) -> None:
+    def show(self, rows: list[tuple[Study, tables.Pace]], now_seconds: float) -> None:
         if self._live is not None:
-            self._live.update(report.progress_table(rows), refresh=True)
+            self._live.update(tables.progress_table(rows), refresh=True)
             return
         for study, pace in rows:
-            state = f"{study.state} {report.waits_for(study)}"
-            done = report.num_done(study)
+            state = f"{study.state} {tables.waits_for(study)}"
+            done = tables.num_done(study)
             last_state, last_done, printed_at = self._printed.get(study.name, ("", -1, 0.0))
             due = done != last_done and now_seconds - printed_at >= PLAIN_LINE_SECONDS
             if state != last_state or due:
-                self._console.print(report.progress_line(study, pace), soft_wrap=True)
+                self._console.print(tables.progress_line(study, pace), soft_wrap=True)
                 self._printed[study.name] = (state, done, now_seconds)

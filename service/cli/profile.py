@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ridgeline.search.objective import Objective, Penalty
 from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings
-from ridgeline.service.report import plain_console
+from ridgeline.service.cli.tables import plain_console
 from ridgeline.service.settings import Settings
 from ridgeline.service.worker.mlp import MlpBackend
 

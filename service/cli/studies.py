@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from ridgeline.search.spec import StudyName
-from ridgeline.service import report
+from ridgeline.service.cli import tables
 from ridgeline.service.cli.environment import open_client
 from ridgeline.service.cli.follow import follow as follow_studies
 from ridgeline.service.cli.problems import Problem, file_problems, input_problems
@@ -67,7 +67,7 @@ def list_studies(
 ) -> None:
     """List the studies, newest first."""
     with open_client() as client:
-        _console().print(report.studies_table(client.studies(archived=all_studies)))
+        _console().print(tables.studies_table(client.studies(archived=all_studies)))
 
 
 def show(name: StudyArgument, follow: FollowOption = False) -> None:
@@ -163,7 +163,7 @@ def enqueue(
     """Try a configuration next, before the sampler is asked for whole ones."""
     with open_client() as client:
         (trial,) = client.enqueue(name, [parse_config(values or [])])
-    typer.echo(f"trial {trial.number} of {name}: {printable(report.config_text(trial))}")
+    typer.echo(f"trial {trial.number} of {name}: {printable(tables.config_text(trial))}")
 
 
 def clone(
@@ -250,12 +250,12 @@ def _follow(client: Client, name: str) -> None:
 
 def _print_study(client: Client, study: Study) -> None:
     console = _console()
-    for line in report.study_lines(study):
+    for line in tables.study_lines(study):
         typer.echo(printable(line))
     if study.trials.complete:
         trials = client.trials(study.name, state=TrialState.COMPLETE)
-        best = report.best_trials(study, trials, limit=NUM_BEST_SHOWN)
-        console.print(report.trials_table(study, best))
+        best = tables.best_trials(study, trials, limit=NUM_BEST_SHOWN)
+        console.print(tables.trials_table(study, best))
     if study.trials.fail:
         failed = next(client.trials(study.name, state=TrialState.FAIL))
         error = next((run.error for run in failed.runs if run.error), "")
@@ -266,4 +266,4 @@ def _print_study(client: Client, study: Study) -> None:
 def _console() -> Console:
     """Wide where no terminal shows it, so that no column is cut."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return report.plain_console(width=None if is_terminal else 200)
+    return tables.plain_console(width=None if is_terminal else 200)

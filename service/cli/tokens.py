@@ -14,10 +14,10 @@ from rich.table import Table
 from ridgeline.service.cli.environment import load_settings, open_database
 from ridgeline.service.cli.help_text import Command
 from ridgeline.service.cli.problems import OneLineErrors, file_problems, input_problems
+from ridgeline.service.cli.tables import plain_console
 from ridgeline.service.errors import Unauthenticated
 from ridgeline.service.files import without_links
 from ridgeline.service.protocol import MAX_NOTE_CHARACTERS
-from ridgeline.service.report import plain_console
 from ridgeline.service.resources import TokenRequest
 from ridgeline.service.texts import printable
 

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.cli.follow import PATIENCE_SECONDS, POLL_SECONDS, follow
+from ridgeline.service.cli.tables import Pace
 from ridgeline.service.client import ApiError, Client, Unreachable
 from ridgeline.service.lifecycle import StudyState
-from ridgeline.service.report import Pace
 from ridgeline.service.resources import BestTrial, Study, TrialCounts
 
 SPEC = StudySpec.model_validate(
