@@ -33,14 +33,16 @@ from benchmarks.end_to_end_service import wait_for_compilations
 from benchmarks.engine_data import NUM_CLASSES, Part, Work
 from benchmarks.engine_loops import train_resident, train_with_loader
 from benchmarks.studies import StudyWork
-from ridgeline.search.engine import DeviceData, LaneOptions, Mlp, RunConfig
+from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, Mlp, RunConfig
 from ridgeline.search.events import Began
 from ridgeline.search.objective import Objective, Penalty
 from ridgeline.search.space import Config
+from ridgeline.search.tasks.base import RunInput
 from ridgeline.search.tasks.datasets import load
-from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split
+from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings
+from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import prepare
-from ridgeline.search.tasks.training import RunInput, Trainer
+from ridgeline.search.tasks.training import PreparedRun, Preparer, open_device
 from ridgeline.service import processes
 from ridgeline.service.worker.agent import device_specs
 
@@ -147,13 +149,13 @@ def _script_loop(job: Job) -> Callable[[RunConfig], float]:
 
 def _train_at_once(job: Job, home: Path) -> dict[str, Any]:
     """The engine: `seconds` of the fastest pass, and the form of each run's program in the last."""
-    trainer, runs = _engine(job)
+    lanes, runs = _engine(job)
     seconds = []
     for _ in range(_MAX_PASSES):
         before = time.perf_counter()
         for key, run in enumerate(runs):
-            trainer.add(key, run)
-        programs = _train_all(trainer)
+            lanes.add(key, *run)
+        programs = _train_all(lanes)
         seconds.append(time.perf_counter() - before)
         if not wait_for_compilations(home) and len(set(programs)) == 1:
             break
@@ -162,40 +164,42 @@ def _train_at_once(job: Job, home: Path) -> dict[str, Any]:
 
 def _train_one_by_one(job: Job, home: Path) -> dict[str, Any]:
     """The engine: the `seconds` of each run alone, and the form of its program."""
-    trainer, runs = _engine(job)
-    trainer.add("warm-up", runs[0])  # compiles the native kernels
-    _train_all(trainer)
+    lanes, runs = _engine(job)
+    lanes.add("warm-up", *runs[0])  # compiles the native kernels
+    _train_all(lanes)
     seconds, programs = [], []
     for key, run in enumerate(runs):
         before = time.perf_counter()
-        trainer.add(key, run)
-        programs += _train_all(trainer)
+        lanes.add(key, *run)
+        programs += _train_all(lanes)
         seconds.append(time.perf_counter() - before)
     return {"seconds": seconds, "programs": programs}
 
 
-def _engine(job: Job) -> tuple[Trainer, list[RunInput]]:
-    """A trainer like the worker's by default, its data loaded, and the runs for it."""
+def _engine(job: Job) -> tuple[Lanes, list[PreparedRun]]:
+    """Lanes like the worker's by default, and the runs for them, their data on the device."""
     threads = device_specs(None, None, None)[0].threads
     options = LaneOptions(cache=Path(job.cache), threads=threads)
-    trainer = Trainer(Path(job.data_root), "cpu:0", options)
+    device = open_device("cpu:0")
+    preparer = Preparer(Path(job.data_root), device)
     task = MlpSettings.model_validate(job.work.task)
     defaults = {**MlpDefaults().model_dump(), "epochs": job.work.epochs}
     penalty = Penalty(penalize="all")
     assert job.configs is not None
     runs = [
-        RunInput(task, {**defaults, **config}, seed, Objective(), None, penalty, None)
+        preparer.prepare(
+            RunInput(task, {**defaults, **config}, seed, Objective(), None, penalty, None)
+        )
         for config, seed in zip(job.configs, job.run_seeds, strict=True)
     ]
-    trainer.prepare(runs[0])
-    return trainer, runs
+    return Lanes(device, options), runs
 
 
-def _train_all(trainer: Trainer) -> list[str]:
+def _train_all(lanes: Lanes) -> list[str]:
     """Train until no run is left; the form of each run's program."""
     programs = []
-    while not trainer.is_idle:
-        for event in trainer.advance():
+    while not lanes.is_idle:
+        for event in lanes.advance():
             if isinstance(event, Began):
                 programs.append(event.program.partition("/")[0])
     return programs

@@ -17,14 +17,15 @@ import numpy.typing as npt
 from sklearn.ensemble import RandomForestRegressor
 
 from benchmarks.studies import DIGITS
-from ridgeline.search.engine import LaneOptions
+from ridgeline.search.engine import LaneOptions, Lanes
 from ridgeline.search.events import Over
 from ridgeline.search.objective import Objective as Metric
 from ridgeline.search.objective import Penalty
 from ridgeline.search.samplers.random import draws
 from ridgeline.search.space import Config, Space
-from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings
-from ridgeline.search.tasks.training import RunInput, Trainer
+from ridgeline.search.tasks.base import RunInput
+from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings
+from ridgeline.search.tasks.training import Preparer, open_device
 
 FOREST_EPOCHS = 5
 _NUM_TREES = 50
@@ -73,15 +74,16 @@ def forest_objectives(num_configs: int, seed: int) -> list[Objective]:
 
 def train(configs: list[Config]) -> tuple[Point, Point]:
     """Validation errors and losses [n] after FOREST_EPOCHS epochs, by the engine."""
-    trainer = Trainer(None, "cpu:0", LaneOptions(compile=False))
+    device = open_device("cpu:0")
+    lanes, preparer = Lanes(device, LaneOptions(compile=False)), Preparer(None, device)
     task = MlpSettings.model_validate(DIGITS.task)
     for number, config in enumerate(configs):
         full = {**MlpDefaults().model_dump(), "epochs": FOREST_EPOCHS, **config}
         run = RunInput(task, full, 1, Metric(), None, Penalty(penalize="all"), None)
-        trainer.add(number, run)
+        lanes.add(number, *preparer.prepare(run))
     errors, losses = np.full(len(configs), 1.0), np.full(len(configs), math.log(10))
-    while not trainer.is_idle:
-        for event in trainer.advance():
+    while not lanes.is_idle:
+        for event in lanes.advance():
             if isinstance(event, Over) and event.outcome.state == "complete":
                 key = event.key
                 assert isinstance(key, int)

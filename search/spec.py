@@ -24,7 +24,9 @@ from ridgeline.search.problems import validation_problems
 from ridgeline.search.pruners import MedianPruner, Pruner
 from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
 from ridgeline.search.space import Config, Space
-from ridgeline.search.tasks.settings import MlpSettings, TaskSettings
+from ridgeline.search.tasks.any_settings import INSTALLED_ONLY, AnySettings
+from ridgeline.search.tasks.base import Task
+from ridgeline.search.tasks.registry import task_of
 
 MAX_REPLICATES = 100
 
@@ -54,7 +56,7 @@ class StudySpec(SpecPart):
     """One search, as its author describes it."""
 
     name: StudyName
-    task: TaskSettings
+    task: AnySettings
     space: Space
     sampler: SamplerSpec
     objective: Objective = Objective()
@@ -92,14 +94,20 @@ class StudySpec(SpecPart):
         return max(1, self.num_trials // 10) if self.sampler.name == "tpe" else MAX_PARALLEL
 
     @property
+    def definition(self) -> Task[Any]:
+        """The task that `task` has the settings of."""
+        return task_of(self.task)
+
+    @property
     def external(self) -> bool:
         """Whether the trials are trained by somebody else's program."""
-        return self.task.name == "external"
+        return self.definition.trained_by == "program"
 
     @property
     def dataset(self) -> str | None:
-        """The name of the data set that workers train on; None for an external study."""
-        return self.task.dataset if isinstance(self.task, MlpSettings) else None
+        """The name of the data set that workers train on, if they need one."""
+        data = self.definition.data(self.task)
+        return None if data is None else data.dataset
 
     @property
     def max_epochs(self) -> int | None:
@@ -115,9 +123,9 @@ class StudySpec(SpecPart):
 
     def run_config(self, config: Config) -> Config:
         """`config` completed with the task's defaults and the budget's epochs."""
-        if not isinstance(self.task, MlpSettings):
+        if self.external:
             return dict(config)
-        return {**self.task.defaults.model_dump(), "epochs": self.budget.epochs, **config}
+        return {**self.definition.defaults(self.task), "epochs": self.budget.epochs, **config}
 
 
 def parse_spec(data: Mapping[str, Any]) -> StudySpec:
@@ -127,7 +135,7 @@ def parse_spec(data: Mapping[str, Any]) -> StudySpec:
         InvalidSpec: with every problem found and the field it is in.
     """
     try:
-        spec = StudySpec.model_validate(data)
+        spec = StudySpec.model_validate(data, context=INSTALLED_ONLY)
     except ValidationError as exc:
         raise InvalidSpec(list(validation_problems(exc))) from exc
     problems = list(_cross_problems(spec))
@@ -170,27 +178,19 @@ def _pruner_problems(spec: StudySpec, pruner: Pruner) -> Iterator[tuple[str, str
 
 
 def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
-    task = spec.task
-    if not isinstance(task, MlpSettings):
-        if spec.replicates != 1:
-            yield "replicates", "an external study has one run a trial; repeat inside your program"
-        if spec.early_stopping is not None:
-            yield "early_stopping", "your own program decides when an external trial ends"
-        for field in ("metric", "direction"):
-            if field not in spec.objective.model_fields_set:
-                yield f"objective.{field}", "is missing: an external study has no default"
-        if spec.budget.run_seconds is not None:
-            yield "budget.run_seconds", "your own program decides when an external trial ends"
-        return
-    for name, parameter in spec.space.items():
-        domain = task.parameters.get(name)
-        if domain is None:
-            known = ", ".join(task.parameters)
-            yield f"space.{name}", f"is not a parameter of the task {task.name}; it has {known}"
-        elif (reason := domain.problem(parameter)) is not None:
-            yield f"space.{name}", reason
-    direction = task.metrics.get(spec.objective.metric)
-    if direction is None:
-        yield "objective.metric", f"must be one of {', '.join(task.metrics)}"
-    elif direction != spec.objective.direction:
-        yield "objective.direction", f"{spec.objective.metric} is to {direction}"
+    task = spec.definition
+    if task.parameters is not None:
+        for name, parameter in spec.space.items():
+            domain = task.parameters.get(name)
+            if domain is None:
+                known = ", ".join(task.parameters)
+                yield f"space.{name}", f"is not a parameter of the task {task.name}; it has {known}"
+            elif (reason := domain.problem(parameter)) is not None:
+                yield f"space.{name}", reason
+    if task.metrics is not None:
+        direction = task.metrics.get(spec.objective.metric)
+        if direction is None:
+            yield "objective.metric", f"must be one of {', '.join(task.metrics)}"
+        elif direction != spec.objective.direction:
+            yield "objective.direction", f"{spec.objective.metric} is to {direction}"
+    yield from task.problems(spec.task, spec)

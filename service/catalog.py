@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from ridgeline.search.tasks.base import Task
 from ridgeline.search.tasks.data import DatasetCard
-from ridgeline.search.tasks.settings import ExternalSettings, MlpSettings
+from ridgeline.search.tasks.registry import installed
 from ridgeline.service.resources import Dataset, ParameterInfo, TaskInfo
 from ridgeline.service.store.session import Transaction
 
@@ -15,9 +17,23 @@ from ridgeline.service.store.session import Transaction
 def tasks(tx: Transaction) -> list[TaskInfo]:
     """The installed tasks, with their parameters and the schema of their settings."""
     live = tx.workers.all(live_only=True)
-    defaults = MlpSettings.model_fields["defaults"].default.model_dump()
-    parameters = tuple(
-        ParameterInfo(
+    return [
+        TaskInfo(
+            name=task.name,
+            description=task.description,
+            parameters=tuple(_parameters(task)),
+            metrics=dict(task.metrics or {}),
+            settings_schema=task.settings.model_json_schema(),
+            num_workers=sum(task.name in worker.tasks for worker in live),
+        )
+        for task in installed().tasks.values()
+    ]
+
+
+def _parameters(task: Task[Any]) -> Iterator[ParameterInfo]:
+    defaults = task.defaults(None)
+    for name, domain in (task.parameters or {}).items():
+        yield ParameterInfo(
             name=name,
             kind=domain.kind,
             description=domain.description,
@@ -27,26 +43,6 @@ def tasks(tx: Transaction) -> list[TaskInfo]:
             listed=domain.listed,
             default=defaults.get(name),
         )
-        for name, domain in MlpSettings.parameters.items()
-    )
-    return [
-        TaskInfo(
-            name="mlp",
-            description=_summary(MlpSettings),
-            parameters=parameters,
-            metrics=dict(MlpSettings.metrics),
-            settings_schema=MlpSettings.model_json_schema(),
-            num_workers=sum("mlp" in worker.tasks for worker in live),
-        ),
-        TaskInfo(
-            name="external",
-            description=_summary(ExternalSettings),
-            parameters=(),
-            metrics={},
-            settings_schema=ExternalSettings.model_json_schema(),
-            num_workers=0,
-        ),
-    ]
 
 
 def datasets(tx: Transaction, local: Sequence[DatasetCard]) -> list[Dataset]:
@@ -73,7 +69,3 @@ def _fields(card: DatasetCard) -> dict[str, object]:
         "has_test_part": card.has_test_part,
         "smallest_class": card.smallest_class,
     }
-
-
-def _summary(settings: type[MlpSettings] | type[ExternalSettings]) -> str:
-    return (settings.__doc__ or "").strip()

@@ -8,13 +8,13 @@ from heapq import heapify, heapreplace
 from typing import Any
 
 from ridgeline.search.spec import StudySpec
-from ridgeline.service import sampling, views
+from ridgeline.service import sampling
 from ridgeline.service.ledger import Ledger, num_planned
 from ridgeline.service.lifecycle import SERVABLE_STUDY, TrialState
+from ridgeline.service.matching import can_train, fingerprint_at
 from ridgeline.service.protocol import RunOrder
 from ridgeline.service.store.rows import RunOfTrial, StudyRow, WorkerRow
 from ridgeline.service.store.session import Store, Transaction
-from ridgeline.service.waiting import fingerprint_at
 
 _FIRST_GUESS_SECONDS = 1.0
 """What a run is taken to cost before one of its study has ended."""
@@ -190,7 +190,7 @@ def _shares(
         rows = {
             row.id: row
             for row in tx.studies.servable()
-            if row.id not in exhausted and views.can_train(worker, row)
+            if row.id not in exhausted and can_train(worker, row)
         }
         load = tx.studies.load(list(rows))
         num_devices = sum(len(live.devices) for live in tx.workers.all(live_only=True))

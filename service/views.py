@@ -14,7 +14,7 @@ from ridgeline.service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState
 from ridgeline.service.protocol import DatasetInfo, DeviceInfo
 from ridgeline.service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
 from ridgeline.service.store.session import Transaction
-from ridgeline.service.waiting import Reason, has_data, reason_of
+from ridgeline.service.waiting import Reason, reason_of
 
 
 def problem(error: ServiceError) -> resources.Problem:
@@ -80,6 +80,8 @@ def waits_for(tx: Transaction, row: StudyRow) -> str | None:
                 "`ridgeline worker` starts one"
             )
         case Reason.NO_TASK:
+            if spec.definition.trained_by == "nobody":
+                return f"the task {spec.task.name} is not installed where the api runs"
             return f"no connected worker has the task {spec.task.name}"
         case Reason.NO_DATASET:
             wanted = f" with the fingerprint {row.data_fingerprint}" if row.data_fingerprint else ""
@@ -88,14 +90,6 @@ def waits_for(tx: Transaction, row: StudyRow) -> str | None:
                 return missing
             return f"{missing}; it is a folder of a worker's --data-root (RIDGELINE_DATA_ROOT)"
     return "waits for a free device"
-
-
-def can_train(worker: WorkerRow, row: StudyRow) -> bool:
-    """Whether a worker has the study's task and data."""
-    spec = row.spec
-    if spec.external or spec.task.name not in worker.tasks:
-        return False
-    return has_data(worker, spec.dataset, row.data_fingerprint)
 
 
 def trials(tx: Transaction, study_name: str, rows: Sequence[TrialRow]) -> list[resources.Trial]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
+from ridgeline.search.tasks.registry import task_named
 from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.matching import has_data
 from ridgeline.service.store.rows import WorkerRow
-
-EXTERNAL = "external"
 
 
 class Reason(StrEnum):
@@ -35,8 +35,11 @@ def reason_of(
     """
     if state is StudyState.PAUSED:
         return Reason.PAUSED
-    if task == EXTERNAL:
+    trained_by = task_named(task).trained_by
+    if trained_by == "program":
         return Reason.NO_PROGRAM
+    if trained_by == "nobody":
+        return Reason.NO_TASK
     if not live:
         return Reason.NO_WORKER
     able = [worker for worker in live if task in worker.tasks]
@@ -45,14 +48,3 @@ def reason_of(
     if not any(has_data(worker, dataset, data_fingerprint) for worker in able):
         return Reason.NO_DATASET
     return Reason.NO_FREE_DEVICE
-
-
-def has_data(worker: WorkerRow, dataset: str | None, data_fingerprint: str | None) -> bool:
-    """Whether a worker has a data set, with that fingerprint where one is given."""
-    found = fingerprint_at(worker, dataset)
-    return found is not None and data_fingerprint in (None, found)
-
-
-def fingerprint_at(worker: WorkerRow, dataset: str | None) -> str | None:
-    """The fingerprint of a data set as a worker has it; None where it has not."""
-    return next((d["fingerprint"] for d in worker.datasets if d["name"] == dataset), None)

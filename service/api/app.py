@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio.to_thread
 from fastapi import FastAPI
 
+from ridgeline.search.tasks.registry import log_left_out
 from ridgeline.service import workers
 from ridgeline.service.api import openapi, problems, status_page
 from ridgeline.service.api.context import Context, LocalDatasets
@@ -51,6 +52,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
             target=maintain, args=(store, stopping, timekeeper), name="maintenance", daemon=True
         )
         maintenance.start()
+        log_left_out()
         # Read ahead, so that the first request for a data set need not wait.
         threading.Thread(target=context.local_datasets.look, daemon=True).start()
         async with dashboard.running():

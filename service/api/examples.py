@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ridgeline.search.spec import parse_spec
+from ridgeline.search.tasks.registry import BUILT_IN
 from ridgeline.service.api import external_examples
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
 from ridgeline.service.protocol import (
@@ -45,9 +46,18 @@ _PROGRAM = "eager/1 torch-2.13.0 cpu width-8"
 _CONFIG = {"learning_rate": 0.0071, "batch_size": 64, "l2": 0.0, "dropout": 0.25}
 _METRICS = {"validation_accuracy": 0.975, "validation_loss": 0.093}
 
+_TRAINED, _EXTERNAL = (
+    next(task for task in BUILT_IN if task.trained_by == by) for by in ("workers", "program")
+)
+_SHORT = {
+    name: value
+    for name, value in _TRAINED.example.items()
+    if _TRAINED.settings.model_fields[name].is_required()
+}
+
 TPE_SPEC: dict[str, Any] = {
     "name": "digits-tpe",
-    "task": {"name": "mlp", "dataset": "digits", "hidden": [64]},
+    "task": dict(_TRAINED.example),
     "space": {
         "learning_rate": {"type": "float", "low": 0.0001, "high": 0.1, "log": True},
         "batch_size": {"type": "values", "values": [32, 64, 128]},
@@ -61,7 +71,7 @@ TPE_SPEC: dict[str, Any] = {
 }
 GRID_SPEC: dict[str, Any] = {
     "name": "digits-grid",
-    "task": {"name": "mlp", "dataset": "digits"},
+    "task": _SHORT,
     "space": {
         "learning_rate": {"type": "float", "low": 0.001, "high": 0.1, "log": True, "points": 3},
         "l2": {"type": "values", "values": [0.0, 0.0001, 0.001]},
@@ -71,7 +81,7 @@ GRID_SPEC: dict[str, Any] = {
 }
 EXTERNAL_SPEC: dict[str, Any] = {
     "name": "my-program",
-    "task": {"name": "external", "description": "trained by train.py on our cluster"},
+    "task": dict(_EXTERNAL.example),
     "space": {"depth": {"type": "int", "low": 2, "high": 12}},
     "sampler": {"name": "random", "seed": 7},
     "objective": {"metric": "error", "direction": "minimize"},
@@ -167,7 +177,7 @@ _LEFT_OUT = LeftOut(
 ).model_dump(mode="json")
 _DEVICE = DeviceInfo(name="cpu:0", kind="cpu", description="8 cores", num_slots=32)
 REGISTRATION = WorkerRegistration(
-    name="workstation", devices=(_DEVICE,), tasks=("mlp",), datasets=(_DIGITS,)
+    name="workstation", devices=(_DEVICE,), tasks=(_TRAINED.name,), datasets=(_DIGITS,)
 ).model_dump(mode="json")
 _REGISTERED = WorkerRegistered(
     id="b1946ac92492d234", lease_seconds=30, sync_interval_seconds=0.5
@@ -177,7 +187,7 @@ _WORKER = Worker(
     name="workstation",
     state="LIVE",
     devices=(_DEVICE,),
-    tasks=("mlp",),
+    tasks=(_TRAINED.name,),
     datasets=(_DIGITS,),
     num_runs=8,
     runs_by_device={"cpu:0": 8},
@@ -215,7 +225,7 @@ _SYNCED = SyncResponse(
             replicate=0,
             device="cpu:0",
             seed=2_750_121_003,
-            task={"name": "mlp", "dataset": "digits"},
+            task=_SHORT,
             config={**_CONFIG, "epochs": 20},
             objective={"metric": "validation_accuracy", "direction": "maximize"},
             early_stopping={"patience": 5, "min_delta": 0.0},
@@ -248,7 +258,7 @@ _TOKEN = TokenInfo(
 ).model_dump(mode="json")
 
 _TASK = TaskInfo(
-    name="mlp",
+    name=_TRAINED.name,
     description="A fully connected classifier.",
     parameters=(
         ParameterInfo(
@@ -263,7 +273,7 @@ _TASK = TaskInfo(
         ),
     ),
     metrics={"validation_accuracy": "maximize", "validation_loss": "minimize"},
-    settings_schema={"title": "MlpSettings", "type": "object"},
+    settings_schema={"title": _TRAINED.settings.__name__, "type": "object"},
     num_workers=1,
 ).model_dump(mode="json")
 

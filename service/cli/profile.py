@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from ridgeline.search.objective import Objective, Penalty
-from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings
+from ridgeline.search.tasks.registry import first_of_workers
 from ridgeline.service.cli.tables import plain_console
 from ridgeline.service.settings import Settings
-from ridgeline.service.worker.mlp import MlpBackend
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.admission import Measurement
@@ -30,20 +29,24 @@ def print_profile(device: str | None, settings: Settings) -> None:
     Raises:
         ValueError: there is no such device here.
     """
-    from ridgeline.search.engine import LaneOptions
     from ridgeline.search.engine.admission import WIDTHS, best_width, measure
     from ridgeline.search.engine.spec import StepSpec
-    from ridgeline.search.tasks.training import RunInput, Trainer
+    from ridgeline.search.tasks.base import RunInput
+    from ridgeline.search.tasks.training import Preparer, device_names, open_device
 
-    name = device or MlpBackend().devices()[0]
-    trainer = Trainer(settings.data_root, name, LaneOptions(compile=False))
+    name = device or device_names()[0]
+    preparer = Preparer(settings.data_root, open_device(name))
+    task = first_of_workers()
+    task_settings = task.settings.model_validate(dict(task.example))
     console = plain_console()
-    console.print(f"{name}: digits, 64-64-10, Adam; samples a second by the width of the pack")
+    told = ", ".join(f"{key} {value}" for key, value in task.example.items() if key != "name")
+    console.print(f"{name}: {task.name}, {told}; samples a second by the width of the pack")
     for batch_size in BATCH_SIZES:
-        config, shape, data = trainer.prepare(
+        defaults = task.defaults(task_settings)
+        config, shape, data = preparer.prepare(
             RunInput(
-                task=MlpSettings(name="mlp", dataset="digits"),
-                config={**MlpDefaults(batch_size=batch_size).model_dump(), "epochs": 1_000},
+                task=task_settings,
+                config={**defaults, "batch_size": batch_size, "epochs": 1_000},
                 seed=0,
                 objective=Objective(),
                 early_stopping=None,

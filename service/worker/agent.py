@@ -23,16 +23,17 @@ from queue import SimpleQueue
 from random import Random
 
 from ridgeline.search.scratch import sweep
+from ridgeline.search.tasks.registry import log_left_out
 from ridgeline.service.client import Client
 from ridgeline.service.logs import LogFormat
 from ridgeline.service.protocol import DatasetInfo
 from ridgeline.service.worker.api import Api, CallFailed, HttpApi
+from ridgeline.service.worker.backend import EngineBackend
 from ridgeline.service.worker.cache import cache_folder
 from ridgeline.service.worker.child import SCRATCH_PREFIX
 from ridgeline.service.worker.folders import WatchedFolders
 from ridgeline.service.worker.holdings import Holdings
 from ridgeline.service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
-from ridgeline.service.worker.mlp import MlpBackend
 from ridgeline.service.worker.process import DeviceProcess
 from ridgeline.service.worker.session import Answer, Call, Register, Session
 from ridgeline.service.worker.training import Backend, DeviceSpec
@@ -108,7 +109,7 @@ def run_worker(
             HttpApi(client),
             name=name,
             specs=specs,
-            backend=MlpBackend(),
+            backend=EngineBackend(),
             hang_seconds=hang_seconds,
             clock=time.monotonic,
             random=Random(),
@@ -194,6 +195,7 @@ class Agent:
     def run(self) -> int:
         """Work until told to leave; returns the status to exit with."""
         sweep(SCRATCH_PREFIX)
+        log_left_out()
         try:
             started = self._start_devices()
             if started is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from ridgeline.search.tasks.registry import names_of_workers
 from ridgeline.service import logs
 from ridgeline.service.protocol import (
     DatasetInfo,
@@ -31,8 +32,6 @@ RETRY_CAP_SECONDS = 5.0
 
 ENDS_SECONDS = 0.5
 """At the latest after a call runs that have ended are told, though the api has no others."""
-
-TASKS = ("mlp",)
 
 _LOST = (404, 409)
 _PASSING = (408, 425, 429)
@@ -114,7 +113,7 @@ class Session:
                 WorkerRegistration(
                     name=self._name,
                     devices=self._holdings.device_infos,
-                    tasks=TASKS,
+                    tasks=names_of_workers(),
                     datasets=self.datasets,
                 )
             )

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from ridgeline.search.events import Event
 from ridgeline.service.worker import agent
-from ridgeline.service.worker.mlp import MlpBackend, MlpTrainer
+from ridgeline.service.worker.backend import EngineBackend, EngineTrainer
 from ridgeline.service.worker.training import DeviceSpec
 
 
-class DeafTrainer(MlpTrainer):
+class DeafTrainer(EngineTrainer):
     def __init__(self, device: str, spec: DeviceSpec, num_left: int) -> None:
         super().__init__(device, spec)
         self._num_left = num_left
@@ -35,7 +35,7 @@ class DeafTrainer(MlpTrainer):
 
 
 @dataclass(frozen=True)
-class DeafBackend(MlpBackend):
+class DeafBackend(EngineBackend):
     num_left: int
 
     def trainer(self, device: str, spec: DeviceSpec) -> DeafTrainer:
@@ -48,6 +48,6 @@ if __name__ == "__main__":  # device processes import this module too
     from tests.chaos.deaf_worker import DeafBackend as Backend
 
     num_left = int(sys.argv[1])
-    agent.__dict__["MlpBackend"] = lambda: Backend(num_left)
+    agent.__dict__["EngineBackend"] = lambda: Backend(num_left)
     sys.argv[1:] = ["worker", *sys.argv[2:]]
     cli.main()

@@ -16,7 +16,7 @@ from ridgeline.search.engine import ProgramIdentity
 from ridgeline.search.spec import parse_spec
 from ridgeline.service.cli.up import sole_user
 from ridgeline.service.store.tables import runs, studies, trials
-from tests.e2e.alone import outcome_alone, trainer
+from tests.e2e.alone import outcome_alone, preparer
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 STRIDE = 7
@@ -66,7 +66,7 @@ def check_values(database: Path) -> None:
     engine.dispose()
     widths = [ProgramIdentity.parse(run["program"]).width for run in trained]
     assert max(widths) > 1
-    with trainer() as own:
+    with preparer() as own:
         for run in trained[::STRIDE]:
             spec = parse_spec(run["spec"])
             alone = outcome_alone(own, spec, run["config"], run["seed"], run["program"])

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import torch
 
-from ridgeline.search import engine
 from ridgeline.search.engine import Outcome, ProgramIdentity, TrainingRun, native
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.space import Config
 from ridgeline.search.spec import StudySpec
-from ridgeline.search.tasks.training import RunInput, Trainer
+from ridgeline.search.tasks.base import RunInput
+from ridgeline.search.tasks.training import Preparer, open_device
 
 
 @contextmanager
-def trainer() -> Iterator[Trainer]:
+def preparer() -> Iterator[Preparer]:
     """Prepares runs as a worker with one thread does."""
     threads = torch.get_num_threads()
     try:
-        yield Trainer(None, "cpu:0", engine.LaneOptions(compile=False))
+        yield Preparer(None, open_device("cpu:0"))
     finally:
         torch.set_num_threads(threads)
 
@@ -36,14 +36,14 @@ def kernels() -> Kernels | None:
 
 
 def outcome_alone(
-    trainer: Trainer, spec: StudySpec, config: Config, seed: int, program: str
+    preparer: Preparer, spec: StudySpec, config: Config, seed: int, program: str
 ) -> Outcome:
     """The outcome of a run of a study, trained by this program, the other slots left empty."""
     identity = ProgramIdentity.parse(program)
     assert identity.form in ("eager", "native")
-    prepared = trainer.prepare(
+    prepared = preparer.prepare(
         RunInput(
-            task=spec.task,  # type: ignore[arg-type]
+            task=spec.task,
             config=spec.run_config(config),
             seed=seed,
             objective=spec.objective,

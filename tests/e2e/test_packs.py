@@ -8,7 +8,7 @@ from ridgeline.search.engine import ProgramIdentity
 from ridgeline.search.spec import parse_spec
 from ridgeline.service.lifecycle import TrialState
 from tests.deployment import Deployment
-from tests.e2e.alone import outcome_alone, trainer
+from tests.e2e.alone import outcome_alone, preparer
 from tests.e2e.support import small
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def test_values_are_those_of_the_engine_called_directly(deployment: Deployment) 
     deployment.client.create_study(data)
     trials = deployment.outcome("packed")
     spec = parse_spec(data)
-    with trainer() as own:
+    with preparer() as own:
         for trial in trials:
             for run in trial.runs:
                 program = run.program or ""

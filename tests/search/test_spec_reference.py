@@ -16,6 +16,8 @@ from pydantic.fields import FieldInfo
 
 from ridgeline.search.space import Space
 from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.search.tasks.any_settings import SettingsOfInstalled
+from ridgeline.search.tasks.registry import BUILT_IN
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
 EXAMPLES = re.findall(r"^```yaml\n(name: .*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -33,6 +35,9 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         yield prefix + name, field
+        if SettingsOfInstalled in field.metadata:
+            for task in BUILT_IN:
+                yield from _fields(task.settings, f"{prefix}{name}.")
         for inner in _models(field.annotation):
             if inner is Space:
                 (_, parameter) = get_args(Space.model_fields["root"].annotation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ridgeline.search.tasks.settings import MlpSettings
+from ridgeline.search.tasks.mlp import MlpTask
 from ridgeline.service import studies, trials, workers
 from ridgeline.service.errors import Conflict, InvalidInput, NotFound
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
@@ -66,7 +66,7 @@ def test_a_worker_is_told_all_it_needs(store: Store) -> None:
     (order,) = FakeWorker(store).sync().start
     assert order.study == "s"
     assert order.config["epochs"] == 3
-    assert set(MlpSettings.parameters) == set(order.config)
+    assert set(MlpTask.parameters) == set(order.config)
     assert order.early_stopping == {"patience": 2, "min_delta": 0.0}
     assert order.objective == {"metric": "validation_accuracy", "direction": "maximize"}
     assert order.data_fingerprint is not None

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ridgeline.search.tasks.datasets import BUILT_IN
-from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split
+from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings, MlpTask
+from ridgeline.search.tasks.settings import Split
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 DEFAULTS = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", PAGE, re.MULTILINE))
@@ -19,7 +20,7 @@ def spoken(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@pytest.mark.parametrize("name", MlpSettings.parameters)
+@pytest.mark.parametrize("name", MlpTask.parameters)
 def test_parameters(name: str) -> None:
     default = MlpDefaults().model_dump().get(name, "budget.epochs")
     assert DEFAULTS[name] == spoken(default)
@@ -38,6 +39,6 @@ def test_split(name: str, default: float) -> None:
     assert DEFAULTS[name] == str(default)
 
 
-@pytest.mark.parametrize("name", [*MlpSettings.metrics, *BUILT_IN])
+@pytest.mark.parametrize("name", [*MlpTask.metrics, *BUILT_IN])
 def test_metrics_and_data_sets(name: str) -> None:
     assert f"`{name}`" in PAGE

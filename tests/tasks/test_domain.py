@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ridgeline.search.space import Space
-from ridgeline.search.tasks.settings import MlpSettings
+from ridgeline.search.tasks.mlp import MlpTask
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ from ridgeline.search.tasks.settings import MlpSettings
     ],
 )
 def test_ranges(name: str, parameter: dict[str, Any], reason: str | None) -> None:
-    problem = MlpSettings.parameters[name].problem(Space.model_validate({name: parameter})[name])
+    problem = MlpTask.parameters[name].problem(Space.model_validate({name: parameter})[name])
     if reason is None:
         assert problem is None
     else:

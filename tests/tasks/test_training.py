@@ -17,10 +17,12 @@ import torch
 from ridgeline.search import engine
 from ridgeline.search.objective import EarlyStopping, Objective, Penalty
 from ridgeline.search.tasks import training
+from ridgeline.search.tasks.base import RunInput
 from ridgeline.search.tasks.data import Dataset, DatasetError
 from ridgeline.search.tasks.datasets import load
-from ridgeline.search.tasks.settings import MlpDefaults, MlpSettings, Split
-from ridgeline.search.tasks.training import RunInput, Trainer
+from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings
+from ridgeline.search.tasks.settings import Split
+from ridgeline.search.tasks.training import Preparer, open_device
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 
 pytestmark = pytest.mark.usefixtures("_threads_restored")
@@ -33,7 +35,7 @@ def _threads_restored() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def run_input(dataset: str = "digits", **config: Any) -> RunInput:
+def run_input(dataset: str = "digits", **config: Any) -> RunInput[MlpSettings]:
     return RunInput(
         task=MlpSettings(name="mlp", dataset=dataset, hidden=(32,)),
         config={**MlpDefaults().model_dump(), "epochs": 3, **config},
@@ -45,23 +47,23 @@ def run_input(dataset: str = "digits", **config: Any) -> RunInput:
     )
 
 
-def begin(trainer: Trainer, run: RunInput) -> engine.TrainingRun:
+def begin(preparer: Preparer, run: RunInput[MlpSettings]) -> engine.TrainingRun:
     """The run by itself, trained by the engine called directly."""
-    return engine.TrainingRun(*trainer.prepare(run))
+    return engine.TrainingRun(*preparer.prepare(run))
 
 
-def history(trainer: Trainer, run: RunInput) -> list[dict[str, float]]:
-    return [report.metrics for report in begin(trainer, run).epochs()]
+def history(preparer: Preparer, run: RunInput[MlpSettings]) -> list[dict[str, float]]:
+    return [report.metrics for report in begin(preparer, run).epochs()]
 
 
 @pytest.fixture
-def trainer() -> Trainer:
-    return Trainer(None, "cpu:0", engine.LaneOptions(compile=False))
+def preparer() -> Preparer:
+    return Preparer(None, open_device("cpu:0"))
 
 
 @pytest.mark.parametrize("name", ["digits", "breast-cancer"])
-def test_learns(trainer: Trainer, name: str) -> None:
-    run = begin(trainer, run_input(name, epochs=8, learning_rate=0.005, batch_size=32))
+def test_learns(preparer: Preparer, name: str) -> None:
+    run = begin(preparer, run_input(name, epochs=8, learning_rate=0.005, batch_size=32))
     reports = list(run.epochs())
     assert [report.epoch for report in reports] == list(range(1, 9))
     assert reports[-1].metrics["train_loss"] < reports[0].metrics["train_loss"] / 2
@@ -76,14 +78,14 @@ def test_learns(trainer: Trainer, name: str) -> None:
     assert not any(name.startswith("test_") for report in reports for name in report.metrics)
 
 
-def test_a_run_follows_from_its_input_alone(trainer: Trainer) -> None:
+def test_a_run_follows_from_its_input_alone(preparer: Preparer) -> None:
     run = run_input(dropout=0.2)
-    first = history(trainer, run)
-    history(trainer, replace(run, seed=12))
+    first = history(preparer, run)
+    history(preparer, replace(run, seed=12))
     torch.manual_seed(99)
-    assert history(trainer, run) == first
-    assert history(Trainer(None, "cpu:0", engine.LaneOptions(compile=False)), run) == first
-    assert history(trainer, replace(run, seed=12)) != first
+    assert history(preparer, run) == first
+    assert history(Preparer(None, open_device("cpu:0")), run) == first
+    assert history(preparer, replace(run, seed=12)) != first
 
 
 @pytest.mark.parametrize(
@@ -103,13 +105,15 @@ def test_a_run_follows_from_its_input_alone(trainer: Trainer) -> None:
         {"clip_norm": 0.01},
     ],
 )
-def test_every_parameter_has_an_effect(trainer: Trainer, change: dict[str, Any]) -> None:
-    assert history(trainer, run_input(epochs=1, **change)) != history(trainer, run_input(epochs=1))
+def test_every_parameter_has_an_effect(preparer: Preparer, change: dict[str, Any]) -> None:
+    assert history(preparer, run_input(epochs=1, **change)) != history(
+        preparer, run_input(epochs=1)
+    )
 
 
-def test_momentum_is_that_of_the_configuration(trainer: Trainer) -> None:
+def test_momentum_is_that_of_the_configuration(preparer: Preparer) -> None:
     def trained(**config: Any) -> list[dict[str, float]]:
-        return history(trainer, run_input(optimizer="sgd", **config))
+        return history(preparer, run_input(optimizer="sgd", **config))
 
     plain, heavy, nesterov = (
         trained(momentum=0.0),
@@ -121,10 +125,10 @@ def test_momentum_is_that_of_the_configuration(trainer: Trainer) -> None:
     assert trained(momentum=0.0, nesterov=True) == plain
 
 
-def test_penalty_conventions_reach_the_engine(trainer: Trainer) -> None:
+def test_penalty_conventions_reach_the_engine(preparer: Preparer) -> None:
     run = run_input(l1=0.02, learning_rate=0.2, optimizer="sgd", momentum=0.0)
     results = [
-        history(trainer, replace(run, penalty=penalty))[-1]
+        history(preparer, replace(run, penalty=penalty))[-1]
         for penalty in (
             Penalty(),
             Penalty(penalize="all"),
@@ -138,7 +142,7 @@ def test_penalty_conventions_reach_the_engine(trainer: Trainer) -> None:
     assert weak < plain
 
 
-def test_model_settings_reach_the_engine(trainer: Trainer) -> None:
+def test_model_settings_reach_the_engine(preparer: Preparer) -> None:
     run = run_input(epochs=1)
     changes: list[dict[str, Any]] = [
         {},
@@ -149,15 +153,15 @@ def test_model_settings_reach_the_engine(trainer: Trainer) -> None:
         {"split": Split(seed=1)},
     ]
     results = [
-        history(trainer, replace(run, task=run.task.model_copy(update=change)))[-1]["train_loss"]
+        history(preparer, replace(run, task=run.task.model_copy(update=change)))[-1]["train_loss"]
         for change in changes
     ]
     assert len(set(results)) == len(changes)
 
 
-def test_early_stopping_keeps_the_best_epoch(trainer: Trainer) -> None:
+def test_early_stopping_keeps_the_best_epoch(preparer: Preparer) -> None:
     run = begin(
-        trainer,
+        preparer,
         replace(
             run_input(epochs=60, learning_rate=0.02),
             objective=Objective(metric="validation_loss", direction="minimize"),
@@ -172,16 +176,16 @@ def test_early_stopping_keeps_the_best_epoch(trainer: Trainer) -> None:
     assert outcome.value == min(losses)
 
 
-def test_divergence_is_an_outcome(trainer: Trainer) -> None:
-    run = begin(trainer, run_input(optimizer="sgd", learning_rate=1e10, epochs=5))
+def test_divergence_is_an_outcome(preparer: Preparer) -> None:
+    run = begin(preparer, run_input(optimizer="sgd", learning_rate=1e10, epochs=5))
     assert len(list(run.epochs())) < 5
     assert run.outcome().state == "diverged"
     assert run.outcome().value is None
     assert run.outcome().metrics == {}
 
 
-def test_a_run_can_be_left_early(trainer: Trainer) -> None:
-    run = begin(trainer, run_input(epochs=5))
+def test_a_run_can_be_left_early(preparer: Preparer) -> None:
+    run = begin(preparer, run_input(epochs=5))
     next(run.epochs())
     assert run.outcome().state == "stopped"
     assert run.outcome().kept_epoch == 1
@@ -190,7 +194,7 @@ def test_a_run_can_be_left_early(trainer: Trainer) -> None:
 def test_folders_of_the_data_root_are_trained_on(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy")
     wanted = run_input("toy", epochs=30, batch_size=16, learning_rate=0.02)
-    run = begin(Trainer(tmp_path, "cpu:0", engine.LaneOptions(compile=False)), wanted)
+    run = begin(Preparer(tmp_path, open_device("cpu:0")), wanted)
     assert list(run.epochs())[-1].metrics["validation_accuracy"] == 1
     assert run.outcome().metrics["test_accuracy"] > 0.9
 
@@ -200,37 +204,35 @@ def test_folders_of_the_data_root_are_trained_on(tmp_path: Path) -> None:
     reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
 )
 def test_real_mnist() -> None:
-    trainer = Trainer(
-        Path(os.environ["RIDGELINE_DATA_ROOT"]), "cpu:0", engine.LaneOptions(compile=False)
-    )
-    run = begin(trainer, run_input("mnist", epochs=2, batch_size=256))
+    preparer = Preparer(Path(os.environ["RIDGELINE_DATA_ROOT"]), open_device("cpu:0"))
+    run = begin(preparer, run_input("mnist", epochs=2, batch_size=256))
     assert list(run.epochs())[-1].metrics["validation_accuracy"] > 0.93
     assert run.outcome().metrics["test_accuracy"] > 0.93
 
 
-def test_other_data_than_the_study_has_are_refused(trainer: Trainer) -> None:
+def test_other_data_than_the_study_has_are_refused(preparer: Preparer) -> None:
     right = load("digits", None).fingerprint
-    trainer.prepare(replace(run_input(epochs=1), data_fingerprint=right))
+    preparer.prepare(replace(run_input(epochs=1), data_fingerprint=right))
     with pytest.raises(DatasetError, match=rf"not the one the study .*{right}.*{'0' * 64}"):
-        trainer.prepare(replace(run_input(), data_fingerprint="0" * 64))
+        preparer.prepare(replace(run_input(), data_fingerprint="0" * 64))
 
 
 def test_files_replaced_while_the_worker_runs_are_read_again(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy")
-    trainer = Trainer(tmp_path, "cpu:0", engine.LaneOptions(compile=False))
+    preparer = Preparer(tmp_path, open_device("cpu:0"))
     before = load("toy", tmp_path).fingerprint
-    trainer.prepare(replace(run_input("toy"), data_fingerprint=before))
+    preparer.prepare(replace(run_input("toy"), data_fingerprint=before))
     images, _ = toy_arrays(seed=7)
     write(tmp_path / "toy" / "train-images-idx3-ubyte", encode(images))
     after = load("toy", tmp_path).fingerprint
     assert after != before
-    trainer.prepare(replace(run_input("toy"), data_fingerprint=after))
+    preparer.prepare(replace(run_input("toy"), data_fingerprint=after))
     with pytest.raises(DatasetError, match="not the one"):
-        trainer.prepare(replace(run_input("toy"), data_fingerprint=before))
+        preparer.prepare(replace(run_input("toy"), data_fingerprint=before))
 
 
 def test_the_most_recent_data_stay_prepared(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+    preparer: Preparer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
 
@@ -244,7 +246,7 @@ def test_the_most_recent_data_stay_prepared(
         """How many data sets are prepared for a run on the split of this seed."""
         loaded.clear()
         run = run_input()
-        trainer.prepare(replace(run, task=run.task.model_copy(update={"split": Split(seed=seed)})))
+        preparer.prepare(replace(run, task=run.task.model_copy(update={"split": Split(seed=seed)})))
         return len(loaded)
 
     assert [start(seed) for seed in (0, 1, 2, 3)] == [1, 1, 1, 1]
@@ -254,26 +256,26 @@ def test_the_most_recent_data_stay_prepared(
     assert start(3) == 1
 
 
-def test_configurations_must_be_complete(trainer: Trainer) -> None:
+def test_configurations_must_be_complete(preparer: Preparer) -> None:
     run = run_input()
     without = {name: value for name, value in run.config.items() if name != "momentum"}
     with pytest.raises(ValueError, match="lacks momentum"):
-        trainer.prepare(replace(run, config=without))
+        preparer.prepare(replace(run, config=without))
     with pytest.raises(ValueError, match="must not have temperature"):
-        trainer.prepare(replace(run, config={**run.config, "temperature": 1.0}))
+        preparer.prepare(replace(run, config={**run.config, "temperature": 1.0}))
     with pytest.raises(ValueError, match="dropout must be below"):
-        trainer.prepare(replace(run, config={**run.config, "dropout": 1.0}))
+        preparer.prepare(replace(run, config={**run.config, "dropout": 1.0}))
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu:1", "cuda:99", "tpu:0", ""])
 def test_devices_that_are_not_there_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="there is no device"):
-        Trainer(None, name, engine.LaneOptions())
+        open_device(name)
 
 
 def test_the_calling_thread_leaves_the_cores_to_the_packs() -> None:
     torch.set_num_threads(2)
-    Trainer(None, "cpu:0", engine.LaneOptions(compile=False, threads=2))
+    open_device("cpu:0")
     assert torch.get_num_threads() == 1
 
 
@@ -285,43 +287,43 @@ def test_the_calling_thread_leaves_the_cores_to_the_packs() -> None:
     ],
 )
 def test_data_that_do_not_fit_are_a_memory_error(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+    preparer: Preparer, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("ridgeline.search.engine.DeviceData.from_arrays", fail)
     with pytest.raises(MemoryError, match="memory"):
-        trainer.add("run", run_input())
-    assert trainer.is_idle
+        preparer.prepare(run_input())
 
 
 def test_other_errors_of_torch_stay_as_they_are(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+    preparer: Preparer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
     monkeypatch.setattr("ridgeline.search.engine.DeviceData.from_arrays", fail)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        trainer.add("run", run_input())
+        preparer.prepare(run_input())
 
 
 def test_runs_beside_others_come_to_what_they_come_to_alone() -> None:
-    trainer = Trainer(None, "cpu:0", engine.LaneOptions(width=4))
+    device = open_device("cpu:0")
+    lanes, preparer = engine.Lanes(device, engine.LaneOptions(width=4)), Preparer(None, device)
     runs = {f"run {n}": run_input(epochs=1 + n % 3, learning_rate=0.001 * 2**n) for n in range(9)}
     for key, run in runs.items():
-        trainer.add(key, run)
+        lanes.add(key, *preparer.prepare(run))
     ended = {}
-    while not trainer.is_idle:
-        for event in trainer.advance():
+    while not lanes.is_idle:
+        for event in lanes.advance():
             if isinstance(event, engine.Began):
                 assert engine.ProgramIdentity.parse(event.program).width == 4
             if isinstance(event, engine.Over):
                 ended[event.key] = event.outcome
     assert ended.keys() == runs.keys()
     for key, run in runs.items():
-        alone = engine.TrainingRun(*trainer.prepare(run), width=4)
+        alone = engine.TrainingRun(*preparer.prepare(run), width=4)
         list(alone.epochs())
         assert alone.outcome().metrics == ended[key].metrics
         assert alone.outcome().value == ended[key].value

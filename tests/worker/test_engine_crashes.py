@@ -15,9 +15,9 @@ import pytest
 
 from ridgeline.search.engine.program import ProgramIdentity
 from ridgeline.search.space import Config
-from ridgeline.search.tasks.settings import MlpDefaults
+from ridgeline.search.tasks.mlp import MlpDefaults
 from ridgeline.service.worker.agent import Agent
-from ridgeline.service.worker.mlp import MlpBackend
+from ridgeline.service.worker.backend import EngineBackend
 from ridgeline.service.worker.training import DeviceSpec, Trainer
 from tests.worker.fakes import HANG_SECONDS, MAX_CHARGES, FakeApi
 from tests.worker.running import all_over, at_work, ended, new_agent
@@ -29,7 +29,7 @@ NUM_RUNS = 5
 WIDE = range(1, 5)
 
 
-class Deadly(MlpBackend):
+class Deadly(EngineBackend):
     """Packs end their process as soon as they step the guilty run."""
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
@@ -46,7 +46,7 @@ class Deadly(MlpBackend):
         return super().trainer(device, spec)
 
 
-class Hanging(MlpBackend):
+class Hanging(EngineBackend):
     """Packs take a step of the guilty run that does not end."""
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
@@ -64,7 +64,7 @@ class Hanging(MlpBackend):
 
 
 @dataclass(frozen=True)
-class Confined(MlpBackend):
+class Confined(EngineBackend):
     """Its process may take `room` bytes of address space past what it has when packs begin."""
 
     room: int
@@ -87,7 +87,7 @@ class Confined(MlpBackend):
 
 
 def trained(
-    backend: MlpBackend,
+    backend: EngineBackend,
     runs: Mapping[int, tuple[int, ...]],
     *,
     hang_seconds: float = HANG_SECONDS,
@@ -134,7 +134,7 @@ def test_a_run_that_kills_the_engine_is_found_and_changes_no_value() -> None:
     api = trained(Deadly(), {**innocent, GUILTY: (16,)})
     assert ended(api, GUILTY)[-MAX_CHARGES:] == ["crashed"] * MAX_CHARGES
     assert set(ended(api, GUILTY)[:-MAX_CHARGES]) <= {"released"}
-    undisturbed = trained(MlpBackend(), innocent)
+    undisturbed = trained(EngineBackend(), innocent)
     for run in innocent:
         assert_same(api, undisturbed, run)
 
@@ -144,7 +144,7 @@ def test_a_run_that_hangs_in_the_engine_is_found_and_changes_no_value() -> None:
     api = trained(Hanging(), {**innocent, GUILTY: (16,)}, hang_seconds=4, num_threads=2)
     assert ended(api, GUILTY)[-MAX_CHARGES:] == ["timeout"] * MAX_CHARGES
     assert set(ended(api, GUILTY)[:-MAX_CHARGES]) <= {"released"}
-    undisturbed = trained(MlpBackend(), innocent)
+    undisturbed = trained(EngineBackend(), innocent)
     for run in innocent:
         assert_same(api, undisturbed, run)
 
@@ -161,9 +161,9 @@ def test_a_process_that_is_stopped_while_several_train_charges_none_and_changes_
 
     epochs = 50
     stopped = trained(
-        MlpBackend(), runs, hang_seconds=4, num_threads=2, epochs=epochs, meanwhile=stop
+        EngineBackend(), runs, hang_seconds=4, num_threads=2, epochs=epochs, meanwhile=stop
     )
-    undisturbed = trained(MlpBackend(), runs, num_threads=2, epochs=epochs)
+    undisturbed = trained(EngineBackend(), runs, num_threads=2, epochs=epochs)
     for run in runs:
         assert ended(stopped, run)[0] == "released"
         assert_same(stopped, undisturbed, run)

@@ -14,13 +14,13 @@ import pytest
 
 from ridgeline.search.engine import ProgramIdentity
 from ridgeline.search.space import Config
-from ridgeline.search.tasks.settings import MlpDefaults
+from ridgeline.search.tasks.mlp import MlpDefaults
 from ridgeline.service.protocol import DeviceInfo
 from ridgeline.service.worker import devices as devices_module
 from ridgeline.service.worker.api import CallFailed
+from ridgeline.service.worker.backend import EngineBackend
 from ridgeline.service.worker.device import CPU_NICENESS
 from ridgeline.service.worker.messages import DeviceEvent, Died
-from ridgeline.service.worker.mlp import MlpBackend
 from ridgeline.service.worker.process import DeviceProcess
 from ridgeline.service.worker.training import DeviceSpec
 from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, MAX_CHARGES, FakeApi, ManualClock
@@ -307,7 +307,7 @@ def test_digits_are_learned() -> None:
         )
     bad = api.runs[3].order
     api.runs[3].order = bad.model_copy(update={"task": {"name": "mlp", "dataset": "nothing"}})
-    with at_work(new_agent(api, backend=MlpBackend(), devices=None)):
+    with at_work(new_agent(api, backend=EngineBackend(), devices=None)):
         api.wait_until(lambda: all(run.state in ("DONE", "FAILED") for run in api.runs.values()))
     for run in (1, 2, 4, 5):
         (end,) = api.runs[run].ends

@@ -1,10 +1,10 @@
-"""The task mlp, on torch, which is imported in the device process alone."""
+"""The engine as the backend of device processes, in which alone torch is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ridgeline.search.events import Event
 from ridgeline.service.protocol import DatasetInfo, RunOrder, StudyRules
@@ -12,18 +12,16 @@ from ridgeline.service.worker.messages import Key, key_of
 from ridgeline.service.worker.training import DeviceSpec, Trainer
 
 if TYPE_CHECKING:
-    from ridgeline.search.tasks.training import RunInput
+    from ridgeline.search.tasks.base import RunInput
 
 
-class MlpBackend:
-    """Trains the task mlp on the GPUs of this machine, or on its CPU."""
+class EngineBackend:
+    """Trains the installed tasks on the GPUs of this machine, or on its CPU."""
 
     def devices(self) -> tuple[str, ...]:
-        import torch
+        from ridgeline.search.tasks.training import device_names
 
-        if torch.cuda.is_available():
-            return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-        return ("cpu:0",)
+        return device_names()
 
     def datasets(self) -> tuple[DatasetInfo, ...]:
         from ridgeline.search.tasks.datasets import built_in_cards
@@ -31,73 +29,76 @@ class MlpBackend:
         return tuple(DatasetInfo(**asdict(card)) for card in built_in_cards())
 
     def trainer(self, device: str, spec: DeviceSpec) -> Trainer:
-        return MlpTrainer(device, spec)
+        return EngineTrainer(device, spec)
 
 
-class MlpTrainer:
-    """The trainer of the task mlp, told what to do by orders."""
+class EngineTrainer:
+    """The lanes of one device, told what to do by orders."""
 
     def __init__(self, device: str, spec: DeviceSpec) -> None:
-        from ridgeline.search.engine import LaneOptions
-        from ridgeline.search.tasks.training import Trainer
+        from ridgeline.search.engine import LaneOptions, Lanes
+        from ridgeline.search.tasks.training import Preparer, open_device
 
         options = LaneOptions(
             width=spec.width, compile=spec.compile, cache=spec.cache, threads=spec.threads
         )
-        self._trainer = Trainer(spec.data_root, device, options)
+        opened = open_device(device)
+        self._lanes = Lanes(opened, options)
+        # Not beside training, so that it is known whose fault a crash is.
+        self._preparer = Preparer(spec.data_root, opened, before_loading=self._lanes.settle)
 
     @property
     def num_slots(self) -> int:
-        return self._trainer.num_slots
+        return self._lanes.num_slots
 
     @property
     def is_idle(self) -> bool:
-        return self._trainer.is_idle
+        return self._lanes.is_idle
 
     @property
     def num_idle(self) -> int:
-        return self._trainer.num_idle
+        return self._lanes.num_idle
 
     def add(self, order: RunOrder) -> None:
-        self._trainer.add(
+        self._lanes.add(
             key_of(order),
-            _run_input(order),
+            *self._preparer.prepare(_run_input(order)),
             group=order.study,
             num_following=order.num_following,
+            pinned=order.reproducible,
         )
 
     def remove(self, key: Key) -> bool:
-        return self._trainer.remove(key)
+        return self._lanes.remove(key)
 
     def set_rules(self, rules: StudyRules) -> None:
         from ridgeline.search.engine import PruningRules
 
-        self._trainer.set_rules(
+        self._lanes.set_rules(
             rules.study,
             PruningRules(rules.version, rules.metric, rules.direction, rules.thresholds),
         )
 
     def advance(self) -> Sequence[Event]:
-        return self._trainer.advance()
+        return self._lanes.advance()
 
     def turns(self) -> Mapping[Key, object]:
         # The keys are those of the orders, as they were given.
-        return cast(Mapping[Key, object], self._trainer.turns())
+        return cast(Mapping[Key, object], self._lanes.turns())
 
 
-def _run_input(order: RunOrder) -> RunInput:
+def _run_input(order: RunOrder) -> RunInput[Any]:
     from ridgeline.search.objective import EarlyStopping, Objective, Penalty
-    from ridgeline.search.tasks.settings import MlpSettings
-    from ridgeline.search.tasks.training import RunInput
+    from ridgeline.search.tasks.any_settings import settings_of
+    from ridgeline.search.tasks.base import RunInput
 
     stopping = order.early_stopping
     return RunInput(
-        task=MlpSettings.model_validate(order.task),
+        task=settings_of(order.task),
         config=order.config,
         seed=order.seed,
         objective=Objective.model_validate(order.objective),
         early_stopping=None if stopping is None else EarlyStopping.model_validate(stopping),
         penalty=Penalty.model_validate(order.penalty),
         data_fingerprint=order.data_fingerprint,
-        reproducible=order.reproducible,
     )

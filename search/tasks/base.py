@@ -1,0 +1,159 @@
+"""The task port: a named training procedure, installed where it is used, never sent over HTTP.
+
+The api describes tasks and checks specs by them, workers train by them.  So the modules of tasks
+import neither torch nor numpy nor scikit-learn at their top; `prepare` imports what it needs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from ridgeline.search.objective import Budget, EarlyStopping, Objective, Penalty
+from ridgeline.search.ranges import Value
+from ridgeline.search.space import Config, Space
+from ridgeline.search.tasks.domain import Domain
+from ridgeline.search.tasks.kinds import Features, FeaturesKind, Targets, TargetsKind
+from ridgeline.search.tasks.settings import Split, TaskSettings
+
+if TYPE_CHECKING:
+    from ridgeline.search.engine.config import RunConfig
+    from ridgeline.search.engine.models.base import Model
+
+S = TypeVar("S", bound=TaskSettings)
+
+Direction = Literal["maximize", "minimize"]
+Problem = tuple[str, str]
+"""The path of a field, such as `space.l2`, and what is wrong with it."""
+
+
+class DataChoice(NamedTuple):
+    """A data set by its name, and how it is divided."""
+
+    dataset: str
+    split: Split
+
+
+class SearchSpec(Protocol):
+    """What a task sees of a study's spec, besides its own settings."""
+
+    @property
+    def space(self) -> Space: ...
+    @property
+    def objective(self) -> Objective: ...
+    @property
+    def budget(self) -> Budget: ...
+    @property
+    def replicates(self) -> int: ...
+    @property
+    def early_stopping(self) -> EarlyStopping | None: ...
+    @property
+    def penalty(self) -> Penalty: ...
+
+
+@dataclass(frozen=True)
+class RunInput(Generic[S]):
+    """All that decides what a run comes to, but the program that trains it.
+
+    `config` has a value for every parameter of the task.  `data_fingerprint` is that of the data
+    set the study was created with; None takes the data as they are.
+    """
+
+    task: S
+    config: Config
+    seed: int
+    objective: Objective
+    early_stopping: EarlyStopping | None
+    penalty: Penalty
+    data_fingerprint: str | None
+
+
+class EngineRun(NamedTuple):
+    """A run as the engine takes it, but for its data."""
+
+    config: RunConfig
+    model: Model
+
+
+class Task(ABC, Generic[S]):
+    """One task: what it is called, and what can be searched and judged.
+
+    The description of the task is the docstring of its settings.
+
+    Attributes:
+        name: unique among the installed tasks.
+        settings: a model whose `name` is a Literal of the task's name.
+        trained_by: "workers", or "program" where people's own programs ask for trials and tell what
+            came of them; "nobody" where the task is not installed.
+        parameters: what a study may search, by name; None leaves that to the program.
+        metrics: what a study may be judged by, and which way is better; None leaves that to the
+            program.
+        example: settings as a spec has them, for documents.
+    """
+
+    name: str
+    settings: type[S]
+    trained_by: Literal["workers", "program", "nobody"]
+    parameters: Mapping[str, Domain] | None
+    metrics: Mapping[str, Direction] | None
+    example: Mapping[str, Any]
+
+    @property
+    def description(self) -> str:
+        """What the task is, for people."""
+        return (self.settings.__doc__ or "").strip()
+
+    def defaults(self, settings: S | None) -> Mapping[str, Value]:
+        """The value of each parameter that a study does not search, `epochs` excepted.
+
+        Args:
+            settings: those of a study; None: of one that says nothing of them.
+        """
+        return {}
+
+    def data(self, settings: S) -> DataChoice | None:
+        """What a study with these settings trains on; None: on nothing that workers have."""
+        return None
+
+    def problems(self, settings: S, spec: SearchSpec) -> Iterable[Problem]:
+        """What is wrong with a spec, besides what follows from `parameters` and `metrics`."""
+        return ()
+
+
+class EngineTask(Task[S]):
+    """A task whose runs the engine trains, in packs.
+
+    Attributes:
+        features, targets: the kinds of data that it can be trained on.
+    """
+
+    trained_by = "workers"
+    parameters: Mapping[str, Domain]
+    metrics: Mapping[str, Direction]
+    features: frozenset[FeaturesKind]
+    targets: frozenset[TargetsKind]
+
+    @abstractmethod
+    def data(self, settings: S) -> DataChoice:
+        """What a study with these settings trains on."""
+
+    def misfit(self, features: Features, targets: Targets) -> str | None:
+        """Why the task cannot be trained on such data; None where it can."""
+        for what, kind, known in (
+            ("features", features.kind, self.features),
+            ("targets", targets.kind, self.targets),
+        ):
+            if kind not in known:
+                wanted = " or ".join(sorted(known))
+                return f"its {what} are {kind}, but the task {self.name} needs {wanted}"
+        return None
+
+    @abstractmethod
+    def prepare(self, run: RunInput[S], features: Features, targets: Targets) -> EngineRun:
+        """A run for the engine, to be trained on such data.
+
+        Raises:
+            ValueError: the configuration is not complete, or not one of this task's.
+        """
