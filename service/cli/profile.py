@@ -43,7 +43,7 @@ def print_profile(device: str | None, settings: Settings) -> None:
     console.print(f"{name}: {task.name}, {told}; samples a second by the width of the pack")
     for batch_size in BATCH_SIZES:
         defaults = task.defaults(task_settings)
-        config, shape, data = preparer.prepare(
+        config, model, data = preparer.prepare(
             RunInput(
                 task=task_settings,
                 config={**defaults, "batch_size": batch_size, "epochs": 1_000},
@@ -54,7 +54,7 @@ def print_profile(device: str | None, settings: Settings) -> None:
                 data_fingerprint=None,
             )
         )
-        step = StepSpec.of(config, shape, data.train.num_samples, "float32")
+        step = StepSpec.of(config, model, data.train.num_samples, "float32")
         limit = settings.pack_width or MAX_WIDTH
         forms: list[Form] = ["eager"]
         if settings.compile:

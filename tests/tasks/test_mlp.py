@@ -8,9 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.models.mlp import Activation
 from ridgeline.search.objective import Objective, Penalty
 from ridgeline.search.space import ValuesParameter
-from ridgeline.search.tasks.mlp import MlpDefaults, MlpTask
+from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings, MlpTask
 
 PROBES: dict[str, list[Any]] = {
     "float": [-1.0, -1e-9, 0.0, 1e-9, 0.5, 1 - 1e-9, 1.0, 2.0, 1e12, 1.001e12],
@@ -64,6 +65,11 @@ def test_all_choices_are_offered(name: str) -> None:
     assert get_origin(default) is Literal
     assert get_args(default) == MlpTask.parameters[name].choices
     assert all(is_trained(**{name: choice}) for choice in get_args(default))
+
+
+def test_activations_are_those_of_the_engine() -> None:
+    offered = get_args(MlpSettings.model_fields["activation"].annotation)
+    assert offered == get_args(Activation)
 
 
 @pytest.mark.parametrize("name", Penalty.model_fields)
