@@ -224,7 +224,7 @@ class Lane:
     @property
     def _may_have_program(self) -> bool:
         """Whether a compiled program is the fastest form; native steps are faster, and at hand."""
-        if self._pinned or not self._options.compile:
+        if self._pinned or not self._options.compile or not self.spec.model.compiles:
             return False
         return self._kernels is None or self.spec.model.native(self.spec.loss) is None
 

@@ -80,7 +80,7 @@ class ParameterLayout(Layout):
     """
 
     def __init__(self, model: Model) -> None:
-        parameters = model.parameters()
+        self._model, parameters = model, model.parameters()
         ordered = sorted(parameters, key=lambda name: not parameters[name].is_penalised)
         self.penalised = [name for name in ordered if parameters[name].is_penalised]
         super().__init__({name: parameters[name].shape for name in ordered}, alone=self.penalised)
@@ -93,11 +93,14 @@ class ParameterLayout(Layout):
     def initial_rows(
         self, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
     ) -> Tensor:
-        """Initial parameters of runs, as the model's `Parameter`s say.
+        """Initial parameters of runs.
 
         Returns:
             [K, P] for K seeds.
         """
+        own_KP = _own_rows(self, self._model, seeds, device, dtype)
+        if own_KP is not None:
+            return own_KP
         rows_KP = rng.uniform(
             seeds, rng.Stream.WEIGHTS, 0, self.row_size, device=device, dtype=dtype
         )
@@ -109,15 +112,35 @@ class StatisticsLayout(Layout):
     """The statistics of a model; an empty row where it has none."""
 
     def __init__(self, model: Model) -> None:
-        statistics = model.statistics()
+        self._model, statistics = model, model.statistics()
         super().__init__({name: statistic.shape for name, statistic in statistics.items()})
         self._starts_Q = torch.zeros(self.row_size, dtype=torch.float64)
         for name, segment in self._segments.items():
             self._starts_Q[segment.span()] = statistics[name].start
 
-    def initial_row(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Initial statistics, [Q]."""
-        return self._starts_Q.to(device, dtype)
+    def initial_rows(
+        self, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """Initial statistics of runs, [K, Q] for K seeds."""
+        own_KQ = _own_rows(self, self._model, seeds, device, dtype)
+        if own_KQ is not None:
+            return own_KQ
+        return self._starts_Q.to(device, dtype).repeat(len(seeds), 1)
+
+
+def _own_rows(
+    layout: Layout, model: Model, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> Tensor | None:
+    """Rows of what the model itself begins with; None where it leaves that to its layout."""
+    rows_KP = torch.zeros(len(seeds), layout.row_size, dtype=dtype)
+    views = layout.views(rows_KP)
+    for i, seed in enumerate(seeds):
+        tensors = model.initial(seed)
+        if tensors is None:
+            return None
+        for name, view in views.items():
+            view[i] = tensors[name]
+    return rows_KP.to(device)
 
 
 class Stacks:

@@ -58,7 +58,8 @@ class SlotWriter:
             group_G = torch.tensor([*group], device=device)
             seeds = [run.config.seed for run in group.values()]
             memory.parameters.put_rows(group_G, memory.layout.initial_rows(seeds, device, dtype))
-            memory.statistics.put_rows(group_G, memory.statistics_layout.initial_row(device, dtype))
+            statistics_GQ = memory.statistics_layout.initial_rows(seeds, device, dtype)
+            memory.statistics.put_rows(group_G, statistics_GQ)
             for stacks in memory.moments.values():
                 stacks.clear_rows(group_G)
             self.write_constants(group)

@@ -157,8 +157,15 @@ class Model(ABC):
     def numbers_per_row(self) -> int:
         """Numbers of memory that a row of a training batch takes, those of dropout not counted."""
 
-    takes_ids: ClassVar[bool] = False
-    """Whether samples are ids, int64, rather than numbers."""
+    @property
+    def takes_ids(self) -> bool:
+        """Whether samples are ids, int64, rather than numbers."""
+        return False
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a program can be compiled, one for every width, batch size and data set."""
+        return True
 
     @property
     def compiler_settings(self) -> dict[str, Any]:
@@ -172,6 +179,13 @@ class Model(ABC):
     @abstractmethod
     def statistics(self) -> dict[str, Statistic]:
         """By name; apart from those of the parameters."""
+
+    def initial(self, seed: int) -> Mapping[str, Tensor] | None:
+        """Parameters and statistics of a run by name, on the CPU, from its seed alone.
+
+        None where `parameters` and `statistics` say how they begin.
+        """
+        return None
 
     @abstractmethod
     def bind(

@@ -60,8 +60,8 @@ class Stack:
         for view in self.parameters.values():
             view.add_(0.1 * random(*view.shape))
         self.gradients = layout.views(torch.full_like(rows, 7.0))
-        statistics = [statistics_layout.initial_row(CPU, torch.float64)] * K
-        self.statistics = statistics_layout.views(torch.stack(statistics))
+        statistics = statistics_layout.initial_rows(range(K), CPU, torch.float64)
+        self.statistics = statistics_layout.views(statistics)
         self.num_valid = torch.tensor([8, 5, 2, 3])
         self.invalid = torch.arange(B)[None, :] >= self.num_valid[:, None]
         self.x = random(K, B, *model.sample_shape)
