@@ -6,6 +6,7 @@ the dropout masks, and nothing else.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 
@@ -15,8 +16,10 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from ridgeline.search.engine import DeviceData, Mlp, RunConfig, rng
-from ridgeline.search.engine.layout import ParameterLayout
+from ridgeline.search.engine.layout import layouts
 from ridgeline.search.engine.models.base import Model
+from ridgeline.search.engine.models.module import ModuleModel
+from tests.engine.models import nets
 from tests.engine.models.toy import PlainToy, Toy
 
 
@@ -50,15 +53,29 @@ def plain_module(model: Model) -> nn.Module:
     """The model as its users would write it, with parameters of the same names."""
     if isinstance(model, Toy):
         return PlainToy(model)
-    assert isinstance(model, Mlp)
-    return PlainMlp(model)
+    if isinstance(model, Mlp):
+        return PlainMlp(model)
+    assert isinstance(model, ModuleModel)
+    factory = model.function()
+    module = nets.WITH_MASKS.get(factory, factory)(**json.loads(model.settings))
+    if factory not in nets.WITH_MASKS:
+        forward = module.forward
+        module.__dict__["forward"] = lambda x, kept=None: forward(x)
+    return module
 
 
 def penalised_of(module: nn.Module) -> list[nn.Parameter]:
     """The weights of its products: neither biases nor what belongs to a norm."""
     if isinstance(module, PlainToy):
         return [module.kernel, module.bias]
-    return [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]
+    kinds = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.EmbeddingBag
+    weights = [layer.weight for layer in module.modules() if isinstance(layer, kinds)]
+    for layer in module.modules():
+        if isinstance(layer, nn.MultiheadAttention):
+            weights.append(layer.in_proj_weight)
+        if isinstance(layer, nn.GRU):
+            weights += [layer.weight_ih_l0, layer.weight_hh_l0]
+    return [weight for weight in dict.fromkeys(weights) if weight.requires_grad]
 
 
 @dataclass
@@ -123,12 +140,14 @@ def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainRes
 def _load_initial_weights(
     model: nn.Module, config: RunConfig, shape: Model, dtype: torch.dtype
 ) -> None:
-    layout = ParameterLayout(shape)
-    row = layout.initial_rows([config.seed], torch.device("cpu"), dtype)[0]
-    weights = {name: view[0].clone() for name, view in layout.views(row[None]).items()}
-    missing = model.load_state_dict(weights, strict=False)
-    assert not missing.unexpected_keys
-    assert all("running" in key or "tracked" in key for key in missing.missing_keys)
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    missing = {name for name in named if "tracked" not in name and named[name].is_floating_point()}
+    for layout in layouts(shape):
+        rows = layout.initial_rows([config.seed], torch.device("cpu"), dtype)
+        for name, view in layout.views(rows).items():
+            named[name].data.copy_(view[0])
+            missing.remove(name)
+    assert not missing
 
 
 def _optimizer(

@@ -7,8 +7,9 @@ from typing import Any
 
 from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.models.mlp import Mlp
+from ridgeline.search.engine.models.module import ModuleModel
 
-MODELS: dict[str, type[Model]] = {model.kind: model for model in (Mlp,)}
+MODELS: dict[str, type[Model]] = {model.kind: model for model in (Mlp, ModuleModel)}
 
 
 def model_from_dict(data: Mapping[str, Any]) -> Model:

@@ -18,10 +18,12 @@ from ridgeline.search.engine.layout import ParameterLayout, StatisticsLayout, la
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import bytes_per_slot
 from ridgeline.search.engine.models.base import Model, Rows
+from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.models.registry import MODELS, model_from_dict
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.spec import StepSpec
 from ridgeline.search.engine.step import TracedStep
+from tests.engine.models import nets
 from tests.engine.models.toy import Toy
 from tests.engine.plain import penalised_of, plain_module, train_plainly
 from tests.engine.sets import CPU, config, fill, samples, step_spec
@@ -33,6 +35,10 @@ CASES: dict[str, Model] = {
     "mlp-norm-tanh": Mlp(6, (9,), 10, activation="tanh", batch_norm=True),
     "mlp-softmax": Mlp(11, (), 3),
     "toy": Toy((1, 3, 5), 3),
+    "module-drops": ModuleModel.of(nets.Drops, (5,), 3),
+    "module-convolutions": ModuleModel.of(nets.SpatialDrops, (2, 6, 6), 3),
+    "module-norms": ModuleModel.of(nets.batch_norm_1d, (5,), 3),
+    "module-branches": ModuleModel.of(nets.Branches, (5,), 3),
 }
 K, B = 4, 8
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

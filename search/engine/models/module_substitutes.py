@@ -1,0 +1,267 @@
+"""What stands in for the functions of torch that would break the contracts of a pack.
+
+A module's own code runs, but three kinds of function in it are ours while it does:
+
+* dropout multiplies with factors that were drawn before, by counted randomness;
+* batch norm takes its statistics from the rows that count, and follows a slot's own running ones;
+* an embedding bag is a gather and a sum, which can be batched; torch's own cannot.
+
+Functions are replaced, not modules, so that `nn.Dropout`, a call of `functional.dropout` and a
+subclass of `nn.BatchNorm2d` are all treated alike, and a dropout layer that is used twice draws
+twice.
+
+# B rows of a batch, C channels, … what comes after them, U draws of dropout a row, T tokens a row
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+MOMENTUM_NEEDED = (
+    "batch norm with momentum=None averages over the number of batches so far; "
+    "give it a momentum, such as 0.1"
+)
+
+
+class Unbatchable(Exception):
+    """Something in a module cannot be batched; the message says what."""
+
+
+@dataclass(frozen=True)
+class DropoutSite:
+    """One call of dropout in a module's forward pass.
+
+    Attributes:
+        probability: what the module itself asks for.
+        num_draws: a row.
+    """
+
+    probability: float
+    num_draws: int
+
+
+class Substitutes(TorchFunctionMode):
+    """While it is entered, a module keeps to the contracts of a slot.
+
+    Args:
+        num_valid: how many rows of the batch count, as a tensor of no dimensions.
+        invalid_B: which rows do not count; None where all do.
+        factors_UB: what dropout multiplies with; None drops nothing.
+
+    Attributes:
+        sites: the calls of dropout so far, in order, but for those that drop nothing.
+    """
+
+    def __init__(
+        self, num_valid: Tensor, invalid_B: Tensor | None, factors_UB: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.sites: list[DropoutSite] = []
+        self._num_valid, self._invalid_B, self._factors_UB = num_valid, invalid_B, factors_UB
+        self._num_drawn = 0
+        self._substitutes: dict[Callable[..., Any], Callable[..., Tensor]] = {
+            functional.dropout: self._dropout,
+            torch.dropout: self._dropout,
+            functional.dropout1d: self._spatial_dropout,
+            functional.dropout2d: self._spatial_dropout,
+            functional.dropout3d: self._spatial_dropout,
+            torch.feature_dropout: self._spatial_dropout,
+            functional.batch_norm: self._batch_norm,
+            functional.embedding_bag: _embedding_bag,
+        }
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call ours instead of torch's, where there is one."""
+        chosen: Callable[..., Any] = self._substitutes.get(func, func)
+        return chosen(*args, **(kwargs or {}))
+
+    def _dropout(
+        self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        return self._dropped(input, input.shape, p, training)
+
+    def _spatial_dropout(
+        self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        return self._dropped(input, input.shape[:2], p, training)
+
+    def _dropped(
+        self, x: Tensor, drawn: Sequence[int], probability: float, training: bool
+    ) -> Tensor:
+        """Inverted dropout (Srivastava et al., 2014), with one draw for each place of `drawn`."""
+        if not training or probability == 0:
+            return x
+        num_draws = math.prod(drawn[1:])
+        self.sites.append(DropoutSite(probability, num_draws))
+        if self._factors_UB is None:
+            return x
+        if self._factors_UB.shape[1] != drawn[0]:
+            raise Unbatchable(
+                f"dropout of a tensor of shape {list(x.shape)}, whose first dimension is not the "
+                "rows of the batch"
+            )
+        start, self._num_drawn = self._num_drawn, self._num_drawn + num_draws
+        factors_BU = self._factors_UB[start : self._num_drawn].t()
+        return x * factors_BU.reshape(*drawn, *(1,) * (x.dim() - len(drawn)))
+
+    def _batch_norm(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        if running_mean is None or running_var is None:
+            raise Unbatchable(
+                "batch norm without running statistics: in evaluation mode an output would depend "
+                "on the other rows"
+            )
+        if momentum is None:
+            raise Unbatchable(MOMENTUM_NEEDED)
+        weight = torch.ones_like(running_mean) if weight is None else weight
+        bias = torch.zeros_like(running_mean) if bias is None else bias
+        channels = (-1, *(1,) * (input.dim() - 2))
+        if not training:
+            scale_C = weight * torch.rsqrt(running_var + eps)
+            shift_C = bias - running_mean * scale_C
+            return input * scale_C.view(channels) + shift_C.view(channels)
+        if input.shape[0] != _num_rows(self._invalid_B, input):
+            raise Unbatchable(
+                f"batch norm of a tensor of shape {list(input.shape)}, whose first dimension is "
+                "not the rows of the batch"
+            )
+        count = self._num_valid * math.prod(input.shape[2:])
+        result: tuple[Tensor, ...] = _BatchNorm.apply(  # type: ignore[no-untyped-call]
+            input, weight, bias, self._invalid_B, count, eps
+        )
+        y, mean_C, squares_C = result[:3]
+        unbiased_C = squares_C / (count - 1).clamp(min=1)
+        for running_C, now_C in ((running_mean, mean_C), (running_var, unbiased_C)):
+            tracked_C = running_C.lerp(now_C, momentum)
+            running_C.copy_(torch.where(count > 1, tracked_C, running_C))
+        return y
+
+
+def _num_rows(invalid_B: Tensor | None, x: Tensor) -> int:
+    return x.shape[0] if invalid_B is None else invalid_B.shape[0]
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Batch norm over the rows that count, with its gradient written out.
+
+    Ioffe and Szegedy, "Batch normalization" (2015), as torch has it.  A channel of which a single
+    number counts has no variance (torch raises): its normalised value is 0.  Half as many passes
+    over the activations as autograd makes of the same formulas.
+
+    # x, y, normalised: [B, C, …]; n numbers of each channel count
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight_C: Tensor,
+        bias_C: Tensor,
+        invalid_B: Tensor | None,
+        count: Tensor,
+        epsilon: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """y, the channels' means, sums of squared deviations, and what the gradient needs."""
+        dims, channels = _around_channels(x)
+        mean_C = _masked(x, invalid_B).sum(dims) / count
+        centred = _masked(x - mean_C.view(channels), invalid_B)
+        squares_C = centred.square().sum(dims)
+        inverse_std_C = (squares_C / count + epsilon).rsqrt()
+        normalised = centred * inverse_std_C.view(channels)
+        y = torch.addcmul(bias_C.view(channels), normalised, weight_C.view(channels))
+        return y, mean_C, squares_C, normalised, inverse_std_C
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        """Keep what the gradient needs."""
+        _, weight_C, _, invalid_B, count, _ = inputs
+        _, mean_C, squares_C, normalised, inverse_std_C = output
+        ctx.mark_non_differentiable(mean_C, squares_C, normalised, inverse_std_C)
+        ctx.save_for_backward(weight_C, invalid_B, count, normalised, inverse_std_C)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """Through the statistics: g - mean(g) - x̂·mean(g·x̂), times scale/σ."""
+        weight_C, invalid_B, count, normalised, inverse_std_C = ctx.saved_tensors
+        dims, channels = _around_channels(normalised)
+        bias_grad_C = gradient.sum(dims)
+        weight_grad_C = (gradient * normalised).sum(dims)
+        centred = gradient - (bias_grad_C / count).view(channels)
+        centred = centred - normalised * (weight_grad_C / count).view(channels)
+        x_grad = _masked(centred * (inverse_std_C * weight_C).view(channels), invalid_B)
+        return x_grad, weight_grad_C, bias_grad_C, None, None, None
+
+
+def _around_channels(x: Tensor) -> tuple[list[int], tuple[int, ...]]:
+    return [0, *range(2, x.dim())], (-1, *(1,) * (x.dim() - 2))
+
+
+def _masked(x: Tensor, invalid_B: Tensor | None) -> Tensor:
+    """Zeros in the rows that do not count: by selection, since a product with 0 keeps a NaN."""
+    if invalid_B is None:
+        return x
+    return x.masked_fill(invalid_B.view(-1, *(1,) * (x.dim() - 1)), 0)
+
+
+def _embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """The bags of rows of tokens [B, T]; tokens of `padding_idx` do not count."""
+    if offsets is not None or input.dim() != 2:
+        raise Unbatchable(
+            "an embedding bag with offsets; give it rows of tokens of one length, with padding_idx"
+        )
+    if max_norm is not None or scale_grad_by_freq:
+        raise Unbatchable("an embedding bag with max_norm or scale_grad_by_freq")
+    flow_BTD = functional.embedding(input, weight, padding_idx)
+    if per_sample_weights is not None:
+        flow_BTD = flow_BTD * per_sample_weights[:, :, None]
+    if padding_idx is None:
+        if mode == "max":
+            return flow_BTD.max(dim=1).values
+        return flow_BTD.sum(dim=1) if mode == "sum" else flow_BTD.mean(dim=1)
+    padding_idx %= weight.shape[0]
+    counts_BT = input != padding_idx
+    some_B1 = counts_BT.any(dim=1, keepdim=True)
+    if mode == "max":
+        flow_BTD = flow_BTD.masked_fill(~counts_BT[:, :, None], -math.inf)
+        return flow_BTD.max(dim=1).values.masked_fill(~some_B1, 0)
+    total_BD = flow_BTD.masked_fill(~counts_BT[:, :, None], 0).sum(dim=1)
+    if mode == "sum":
+        return total_BD
+    return total_BD / counts_BT.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,0 +1,325 @@
+"""What a person's module consists of, and what in it stands in the way of a pack.
+
+Found by running a copy of the module on a few rows: once watched operation by operation, then with
+other numbers in the rows that do not count.
+
+# B rows of a batch
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ridgeline.search.engine.models.module_substitutes import DropoutSite, Substitutes, Unbatchable
+from ridgeline.search.engine.models.module_tracing import Parts, WithBuffers, call
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+
+_BATCH_COUNT = "num_batches_tracked"
+"""A buffer of torch's batch norms that nothing of ours reads."""
+
+_ROWS = 4
+"""Of the batch that a module is tried with; the last one does not count."""
+
+_generator_lock = Lock()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a model is fed with.
+
+    Attributes:
+        shape: of one sample.
+        num_ids: whole numbers below this; None for real numbers.
+    """
+
+    shape: tuple[int, ...]
+    num_ids: int | None = None
+
+    def random(self, size: Sequence[int], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """So many samples of random numbers, [*size, *shape], on the CPU."""
+        shape = (*size, *self.shape)
+        if self.num_ids is None:
+            return torch.randn(shape, generator=generator, dtype=dtype)
+        return torch.randint(self.num_ids, shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found out about a module.
+
+    Attributes:
+        sites: its calls of dropout in training that drop anything.
+        forward_flops, step_flops: of products and convolutions, for a row.
+        numbers_per_row: of memory: the sample, and what the operations of a step give.
+        obstacle: why it cannot be batched, in one sentence; None where nothing is known.
+    """
+
+    sites: tuple[DropoutSite, ...]
+    forward_flops: int
+    step_flops: int
+    numbers_per_row: int
+    obstacle: str | None
+
+    @property
+    def num_draws(self) -> int:
+        """Of dropout, for a row."""
+        return sum(site.num_draws for site in self.sites)
+
+
+def parts_of(module: nn.Module) -> Parts:
+    """The names of a module's tensors.
+
+    Raises:
+        ValueError: it has no parameters to train, or some without a size.
+    """
+    parameters: list[str] = []
+    statistics: list[str] = []
+    constants: list[str] = []
+    for name, parameter in module.named_parameters():
+        if nn.parameter.is_lazy(parameter):
+            raise ValueError(f"{name} has no size yet: give lazy modules their sizes")
+        if not parameter.is_floating_point():
+            raise ValueError(f"{name} is {parameter.dtype}: parameters must be real numbers")
+        (parameters if parameter.requires_grad else statistics).append(name)
+    for name, buffer in module.named_buffers():
+        if buffer.is_complex():
+            raise ValueError(f"{name} is {buffer.dtype}: buffers must be real or whole numbers")
+        (statistics if buffer.is_floating_point() else constants).append(name)
+    if not parameters:
+        raise ValueError("the module has no parameters to train")
+    return Parts(tuple(parameters), tuple(statistics), tuple(constants))
+
+
+def penalised_of(module: nn.Module) -> frozenset[str]:
+    """The parameters that l1, l2 and weight decay act on.
+
+    Those of two or more dimensions: weights of linear layers, convolutions and embeddings, but not
+    those of norms, whatever their shape.
+    """
+    in_norms = {
+        id(parameter)
+        for layer in module.modules()
+        if isinstance(layer, _NORMS)
+        for parameter in layer.parameters(recurse=False)
+    }
+    return frozenset(
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and parameter.dim() >= 2 and id(parameter) not in in_norms
+    )
+
+
+def seeded(seed: int) -> AbstractContextManager[None]:
+    """In which torch's generator of the CPU begins at a seed, and afterwards is as it was.
+
+    The generator is the process's, so one thread at a time is within.
+    """
+    return _Seeded(seed)
+
+
+class _Seeded(AbstractContextManager[None]):
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        _generator_lock.acquire()
+        self._before = torch.get_rng_state(), random.getstate(), np.random.get_state()
+        torch.default_generator.manual_seed(self._seed)
+        random.seed(self._seed)
+        np.random.seed(self._seed % 2**32)
+
+    def __exit__(self, *error: object) -> None:
+        state, python_state, numpy_state = self._before
+        torch.set_rng_state(state)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        _generator_lock.release()
+
+
+def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:
+    """Find out about a module.
+
+    Raises:
+        ValueError: it does not take the samples, or does not give so many outputs a row.
+    """
+    trial = _Trial(module, samples, num_outputs)
+    watch = trial.run(watched=True)
+    obstacle = watch.obstacle or trial.obstacle(watch)
+    return Survey(
+        tuple(watch.sites),
+        watch.forward_flops // _ROWS,
+        watch.step_flops // _ROWS,
+        math.prod(samples.shape) + watch.numbers // _ROWS,
+        None if obstacle is None else f"{type(module).__name__}: {obstacle}",
+    )
+
+
+@dataclass
+class _Run:
+    """One run of a module in training mode, and what came of it."""
+
+    y_BC: Tensor
+    buffers: dict[str, Tensor]
+    sites: list[DropoutSite]
+    obstacle: str | None = None
+    forward_flops: int = 0
+    step_flops: int = 0
+    numbers: int = 0
+
+
+class _Trial:
+    """Runs copies of a module, in float64, on a few rows of which the last does not count."""
+
+    def __init__(self, module: nn.Module, samples: Samples, num_outputs: int) -> None:
+        self._module = deepcopy(module).double()
+        self._num_outputs = num_outputs
+        generator = torch.Generator().manual_seed(0)
+        self._x_B = samples.random((_ROWS,), generator, torch.float64)
+        self._other_x_B = self._x_B.clone()
+        self._other_x_B[-1] = samples.random((1,), generator, torch.float64)[0]
+
+    def run(self, *, watched: bool = False, other_padding: bool = False) -> _Run:
+        """Run a fresh copy; forwards only unless it is watched."""
+        module = deepcopy(self._module).train()
+        x_B = self._other_x_B if other_padding else self._x_B
+        invalid_B = torch.arange(_ROWS) == _ROWS - 1
+        substitutes = Substitutes(torch.tensor(_ROWS - 1.0).double(), invalid_B, None)
+        named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        versions = {name: t._version for name, t in named.items()}
+        watch = _Watch(module)
+        counter = FlopCounterMode(display=False)
+        with counter if watched else nullcontext(), watch if watched else nullcontext():
+            try:
+                y_BC, buffers = call(WithBuffers(module), named, x_B, substitutes)
+            except Unbatchable as exc:
+                empty = torch.zeros(0)
+                return _Run(empty, {}, substitutes.sites, f"{watch.place}: {exc}")
+            self._check(y_BC)
+            forward_flops = counter.get_total_flops()
+            if watched:
+                y_BC.sum().backward()  # type: ignore[no-untyped-call]
+        obstacle = watch.obstacle
+        for name, buffer in buffers.items():
+            changed = buffer is not named[name] or buffer._version != versions[name]
+            is_whole = not buffer.is_floating_point() and not name.endswith(_BATCH_COUNT)
+            if obstacle is None and changed and is_whole:
+                obstacle = f"it changes {name}, a buffer of whole numbers, in its forward pass"
+        y_BC = y_BC.detach()
+        total_flops = counter.get_total_flops()
+        sites = substitutes.sites
+        return _Run(y_BC, buffers, sites, obstacle, forward_flops, total_flops, watch.numbers)
+
+    def obstacle(self, first: _Run) -> str | None:
+        """What shows only by comparing runs."""
+        before = _foreign_generators()
+        again = self.run()
+        if _foreign_generators() != before:
+            return "it draws random numbers from Python or numpy in its forward pass"
+        if not _agree(first, again):
+            return "it gives other outputs for the same weights and rows when it is called again"
+        if not _agree(first, self.run(other_padding=True)):
+            return (
+                "its outputs depend on the other rows of the batch, so rows that only pad a batch "
+                "would change them"
+            )
+        return None
+
+    def _check(self, y_BC: Any) -> None:
+        shape = list(y_BC.shape) if isinstance(y_BC, Tensor) else type(y_BC).__name__
+        if shape != [_ROWS, self._num_outputs]:
+            raise ValueError(
+                f"{type(self._module).__name__} must give {self._num_outputs} outputs a row, "
+                f"[{_ROWS}, {self._num_outputs}] for {_ROWS} rows, not {shape}"
+            )
+
+
+def _foreign_generators() -> tuple[object, bytes]:
+    """The states of Python's and numpy's generators, to be compared."""
+    return random.getstate(), pickle.dumps(np.random.get_state())
+
+
+def _agree(one: _Run, other: _Run) -> bool:
+    pairs = [(one.y_BC[:-1], other.y_BC[:-1])]
+    pairs += [(buffer, other.buffers[name]) for name, buffer in one.buffers.items()]
+    return all(torch.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True) for a, b in pairs)
+
+
+_OBSTACLES = {
+    torch.Tag.nondeterministic_seeded: "draws random numbers of its own",
+    torch.Tag.data_dependent_output: (
+        "reads a value out of a tensor, as control flow that depends on the data does"
+    ),
+    torch.Tag.dynamic_output_shape: "makes a tensor whose shape depends on values",
+}
+
+
+def _has_mask(indices: Sequence[Tensor | None]) -> bool:
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
+
+
+class _Watch(TorchDispatchMode):
+    """Notes each operation, and the first that cannot be batched.
+
+    Attributes:
+        numbers: that the operations gave so far.
+        obstacle: None where there is none.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.numbers = 0
+        self.obstacle: str | None = None
+        self._path: list[str] = []
+        for name, layer in module.named_modules():
+            place = f"{name} ({type(layer).__name__})" if name else "its own forward"
+            layer.register_forward_pre_hook(lambda *_, place=place: self._path.append(place))
+            layer.register_forward_hook(lambda *_: self._leave())
+
+    @property
+    def place(self) -> str:
+        """The layer that runs now."""
+        return self._path[-1] if self._path else "its own forward"
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call the operation."""
+        result = func(*args, **(kwargs or {}))
+        outputs = result if isinstance(result, tuple | list) else [result]
+        if not func.is_view:
+            self.numbers += sum(t.numel() for t in outputs if isinstance(t, Tensor))
+        if self.obstacle is None:
+            self.obstacle = self._obstacle(func, args)
+        return result
+
+    def _obstacle(self, func: Any, args: tuple[Any, ...]) -> str | None:
+        if func is torch.ops.aten.index.Tensor and not _has_mask(args[1]):
+            return None  # whose shape depends on values only where an index is a mask
+        for tag, what in _OBSTACLES.items():
+            if tag in func.tags:
+                return f"{self.place} {what} ({func})"
+        return None
+
+    def _leave(self) -> None:
+        self._path.pop()
