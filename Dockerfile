@@ -18,7 +18,7 @@ with open("/pyproject.toml", "rb") as file:
     parts = tomllib.load(file)
 project = parts["project"]
 extras = project["optional-dependencies"]
-needed = [*project["dependencies"], *extras["server"], *extras["worker"]]
+needed = [*project["dependencies"], *extras["server"], *extras["artifacts"], *extras["worker"]]
 print(*parts["build-system"]["requires"], *needed, sep="\n")
 END
 
@@ -30,10 +30,10 @@ RUN apt-get update --quiet --quiet \
  && rm -rf /var/lib/apt/lists/*
 
 # Numbered, so that Kubernetes' runAsNonRoot can tell.  The folders are for the tokens, the
-# dashboard's socket and compiled programs: a new named volume takes the owner and mode of the folder
-# that it covers.
+# dashboard's socket, compiled programs and files of runs: a new named volume takes the owner and mode
+# of the folder that it covers.
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ridgeline \
- && install --directory --owner=ridgeline --mode=700 /run/ridgeline /run/dashboard /var/cache/ridgeline
+ && install --directory --owner=ridgeline --mode=700 /run/ridgeline /run/dashboard /var/cache/ridgeline /var/lib/ridgeline
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY --from=requirements /requirements.txt /tmp/

@@ -29,6 +29,11 @@ class Settings(BaseSettings):
     data_root: Path | None = Field(
         None, description="folder whose sub-folders of IDX files are data sets, by name"
     )
+    artifacts: str | None = Field(
+        None,
+        description="where files that runs leave are kept: a folder, or a URL that fsspec knows; "
+        "left out: artifacts in `home`",
+    )
     host: str = Field("127.0.0.1", description="address the api binds to")
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(8000, description="port of the api")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -56,6 +61,9 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Annotated[int, Field(ge=1_024)] = Field(
         16 * 2**20, description="largest request body"
+    )
+    max_artifact_bytes: Annotated[int, Field(ge=1_024)] = Field(
+        256 * 2**20, description="largest file kept for a run"
     )
     max_open_studies: Annotated[int, Field(ge=1)] = Field(
         1_000, description="unfinished studies of one token"
@@ -99,6 +107,13 @@ class Settings(BaseSettings):
         if lease_seconds is not None and seconds > lease_seconds / 2:
             raise ValueError(f"must be at most half of lease_seconds, which is {lease_seconds:g}")
         return seconds
+
+    @property
+    def artifact_folder(self) -> Path | None:
+        """The folder of the artifacts; None where they are at a URL."""
+        if self.artifacts is None:
+            return self.home / "artifacts"
+        return None if "://" in self.artifacts else Path(self.artifacts)
 
     @property
     def resolved_database_url(self) -> str:

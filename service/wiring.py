@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError
 
 from ridgeline.service import projection
-from ridgeline.service.errors import Conflict, Unavailable
+from ridgeline.service.artifacts.base import ArtifactStore
+from ridgeline.service.artifacts.folder import FolderArtifacts
+from ridgeline.service.errors import Conflict, InvalidInput, Unavailable
 from ridgeline.service.settings import Settings
 from ridgeline.service.store import migrate
 from ridgeline.service.store.engine import parse_url, sqlite_file
@@ -18,6 +20,27 @@ from ridgeline.service.store.session import DatabaseClock, Store
 def open_store(settings: Settings) -> Store:
     """The store of a database that has been migrated."""
     return Store(settings.resolved_database_url, clock=DatabaseClock(), project=projection.project)
+
+
+def open_artifacts(settings: Settings) -> ArtifactStore:
+    """Where files that runs leave are kept; a folder is made when the first of them comes.
+
+    Raises:
+        InvalidInput: it is a URL that cannot be used here.
+    """
+    folder = settings.artifact_folder
+    if folder is not None:
+        return FolderArtifacts(folder)
+    assert settings.artifacts is not None
+    try:
+        from ridgeline.service.artifacts.url import UrlArtifacts  # fsspec need not be installed
+
+        return UrlArtifacts(settings.artifacts)
+    except ImportError as exc:
+        reason = f"{exc}; pip install 'ridgeline[artifacts]' and what the protocol needs"
+        raise InvalidInput([("RIDGELINE_ARTIFACTS", reason)]) from exc
+    except ValueError as exc:
+        raise InvalidInput([("RIDGELINE_ARTIFACTS", str(exc))]) from exc
 
 
 def check_database(settings: Settings) -> None:

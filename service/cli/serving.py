@@ -59,6 +59,9 @@ def serve(
             check_binding(settings, store)
         except UnsafeBinding as exc:
             raise Problem(str(exc), exit_code=2) from exc
+        if settings.artifacts is not None and (folder := settings.artifact_folder) is not None:
+            with file_problems(f"keep files of runs in {folder}"):
+                own_folder(folder)
         if (path := settings.dashboard_socket) is not None:
             # Whoever listens there instead would have their pages shown as ours.
             with file_problems(f"reach the dashboard at {path}"):
