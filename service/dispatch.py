@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from heapq import heapify, heapreplace
 from typing import Any
 
@@ -59,9 +59,10 @@ def fill(
     return handed + _fill_places(store, worker, queues, ahead=True)
 
 
-def orders(tx: Transaction, runs: Iterable[RunOfTrial]) -> Iterator[RunOrder]:
+def orders(tx: Transaction, runs: Sequence[RunOfTrial]) -> Iterator[RunOrder]:
     """All that a worker needs to train each of `runs`; a study may have been deleted since."""
     studies: dict[int, tuple[StudySpec, dict[str, Any]]] = {}
+    checkpoints = tx.artifacts.newest_checkpoints([one.run.id for one in runs])
     for run, number, config, _ in runs:
         if run.study_id not in studies:
             row = tx.studies.get(run.study_id)
@@ -90,6 +91,7 @@ def orders(tx: Transaction, runs: Iterable[RunOfTrial]) -> Iterator[RunOrder]:
             seed=run.seed,
             config=spec.run_config(config),
             data_fingerprint=run.data_fingerprint,
+            checkpoint=views.checkpoint(checkpoints[run.id]) if run.id in checkpoints else None,
             **common,
         )
 

@@ -16,15 +16,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ridgeline.service import projection, tokens
+from ridgeline.service.artifacts.base import ArtifactError, ArtifactStore, Content
 from ridgeline.service.ends import study_problems, trial_problems
-from ridgeline.service.errors import NotFound
+from ridgeline.service.errors import NotFound, Unavailable
 from ridgeline.service.files import check_file, check_folder
 from ridgeline.service.findings import BY_HAND, Check, Finding
 from ridgeline.service.settings import Settings
 from ridgeline.service.store.checks import kept_metrics, study_findings
 from ridgeline.service.store.engine import sqlite_file
 from ridgeline.service.store.health import FILE, SCHEMA, database_findings
-from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.rows import CheckpointRow, StudyRow
 from ridgeline.service.store.session import Store, Transaction
 from ridgeline.service.worker.cache import default_folder
 
@@ -44,6 +45,20 @@ _FOLDERS = Check(
     "go-w` keeps others from changing it, and `chmod o-r` from reading it; see docs/settings.md.",
 )
 _SPEC = Check("spec", "the specs of the studies with the ids {} cannot be read", BY_HAND)
+_SAME_STORE = "See that RIDGELINE_ARTIFACTS is what the service has, and that it can be read here."
+_NO_FILES = Check("artifacts", "{}", _SAME_STORE)
+_DAMAGED_FILES = Check(
+    "artifacts",
+    "the files {} are missing, or not as they were kept",
+    f"{_SAME_STORE} If it is, look after its disk: the service notices such a file when it is "
+    "needed, and the run goes on from the one before or starts over.",
+)
+_STRANGE_FILES = Check(
+    "artifacts",
+    "the files {} are in no row of this database",
+    "They are those of another service, or newer than the backup that this database was restored "
+    "from. Delete them where nobody needs them.",
+)
 _COPY = Check(
     "optuna-copy",
     "its copy in Optuna's tables differs from it in {}",
@@ -53,9 +68,14 @@ _COPY = Check(
 
 
 def examine(
-    store: Store, settings: Settings, token_dir: Path | None = None, say: Say = lambda _: None
+    store: Store,
+    artifacts: ArtifactStore,
+    settings: Settings,
+    token_dir: Path | None = None,
+    say: Say = lambda _: None,
 ) -> Iterator[Finding]:
-    """Everything that is wrong with the folders here and with a database, study by study.
+    """Everything that is wrong with the folders here, with a database, study by study, and with the
+    files that it names.
 
     Raises:
         Unavailable: the database cannot be reached.
@@ -71,6 +91,8 @@ def examine(
     for study_id in study_ids:
         with store.reading() as tx:
             yield from examine_study(tx, study_id, settings, say)
+    say("the artifact store")
+    yield from examine_artifacts(store, artifacts)
 
 
 def examine_folders(
@@ -82,7 +104,7 @@ def examine_folders(
         database: the file of an SQLite database.
         token_dir: where `migrate` leaves tokens.
     """
-    folders = [settings.home, settings.cache_dir]
+    folders = [settings.home, settings.cache_dir, settings.artifact_folder]
     with suppress(RuntimeError):  # a user without a home has no cache
         folders.append(default_folder())
     files = [(settings.home / "worker.token", True)]
@@ -131,6 +153,33 @@ def examine_study(
     differences = projection.compare(tx.connection, study_id)
     if differences:
         yield _COPY.found(differences, study=study.name)
+
+
+def examine_artifacts(store: Store, artifacts: ArtifactStore) -> Iterator[Finding]:
+    """What is wrong with the files of the artifact store; each is read as a whole."""
+    try:
+        stored = set(artifacts.keys())
+        with store.reading() as tx:
+            rows = tx.artifacts.whole()
+            strange = stored - tx.artifacts.locations()  # a file is there after its row
+        if strange and (strange := strange.intersection(artifacts.keys())):
+            yield _STRANGE_FILES.found(sorted(strange))
+        damaged = {row.location for row in rows if not _is_sound(row, artifacts)}
+        if damaged:
+            with store.reading() as tx:  # others may have been deleted meanwhile
+                damaged.intersection_update(row.location for row in tx.artifacts.whole())
+        if damaged:
+            yield _DAMAGED_FILES.found(sorted(damaged))
+    except Unavailable as exc:
+        yield _NO_FILES.found([exc])
+
+
+def _is_sound(row: CheckpointRow, artifacts: ArtifactStore) -> bool:
+    try:
+        artifacts.get(row.location, Content(row.num_bytes, row.sha256)).close()
+    except ArtifactError:
+        return False
+    return True
 
 
 def repair(store: Store) -> list[str]:

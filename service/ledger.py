@@ -7,6 +7,7 @@ transaction changes nothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from ridgeline.search.spec import StudySpec
 from ridgeline.service import metrics
 from ridgeline.service.errors import NotFound, StaleAttempt
 from ridgeline.service.lifecycle import (
+    OPEN_RUN,
     OPEN_STUDY,
     OPEN_TRIAL,
     SERVABLE_STUDY,
@@ -28,7 +30,7 @@ from ridgeline.service.lifecycle import (
     trial_end,
 )
 from ridgeline.service.outcomes import CANCELLED, News, by_trial, run_after
-from ridgeline.service.store.rows import RunOfTrial, RunRow, StudyRow
+from ridgeline.service.store.rows import CheckpointRow, RunOfTrial, RunRow, StudyRow
 from ridgeline.service.store.session import Transaction
 
 MAX_NEWS = 3_000
@@ -279,7 +281,8 @@ class Ledger:
         """Take what is told of open runs, each named once; their trials and the study may end.
 
         Where one of them tells that no run of the study can be trained, the study fails; what else
-        it has open, `wind_up` cancels.  An epoch that is known already is left as it is.
+        it has open, `wind_up` cancels.  An epoch that is known already is left as it is.  A run
+        that waits again keeps its epochs up to its newest checkpoint.
 
         Raises:
             StaleAttempt: one of the runs has changed since it was read.
@@ -287,6 +290,10 @@ class Ledger:
         failure = next((why for one in news if (why := one.study_fails) is not None), None)
         if failure is not None:
             self.set_study_state(StudyState.FAILED, reason=failure)
+        self._forget_what_was_before(news)
+        checkpoints = self._tx.artifacts.newest_checkpoints(
+            [one.run.id for one in news if one.waits_again]
+        )
         known = self._known_epochs(news)
         runs_of = self._runs_of_ending_trials(news)
         reports: list[dict[str, Any]] = []
@@ -298,7 +305,7 @@ class Ledger:
             its_runs = runs_of.get(trial_id)
             for one in of_trial:
                 reports += self._new_reports(one, known)
-                after = self._after(one)
+                after = self._after(one, has_checkpoint=one.run.id in checkpoints)
                 if after is not one.run:
                     changes.append((one.run, after))
                 if its_runs is not None:
@@ -314,7 +321,10 @@ class Ledger:
                 ended[trial_id] = self._ended_trial(*end, revision=revision)
         waiting = [run.id for run, after in changes if after.state is RunState.WAITING]
         self._offer(len(waiting))
-        self._tx.runs.delete_reports(waiting)
+        self._forget_epochs(waiting, checkpoints)
+        if not self.spec.external:
+            over = [run.id for run, after in changes if run.attempt and after.state not in OPEN_RUN]
+            self._tx.artifacts.doom_of_runs(over)
         self._tx.runs.insert_reports(reports)
         self._tx.count(metrics.REPORTS_RECEIVED, len(reports))
         num_charges = sum(after.charges - run.charges for run, after in changes)
@@ -322,6 +332,22 @@ class Ledger:
         self._change_runs(changes)
         self._tx.trials.touch(touched)
         self._end_trials(ended)
+
+    def _forget_what_was_before(self, news: Sequence[News]) -> None:
+        """Forget the epochs and checkpoints of runs that have begun anew, in another program."""
+        begun_anew = [one.run.id for one in news if one.begins_anew]
+        self._tx.runs.delete_reports(begun_anew)
+        self._tx.artifacts.doom_of_runs(begun_anew)
+
+    def _forget_epochs(
+        self, waiting: Sequence[int], checkpoints: Mapping[int, CheckpointRow]
+    ) -> None:
+        """Forget the epochs of runs that wait again, but for those up to their checkpoints."""
+        by_epoch: dict[int, list[int]] = defaultdict(list)
+        for run_id in waiting:
+            by_epoch[checkpoints[run_id].epoch if run_id in checkpoints else 0].append(run_id)
+        for epoch, run_ids in by_epoch.items():
+            self._tx.runs.delete_reports(run_ids, above_epoch=epoch)
 
     def _known_epochs(self, news: Sequence[News]) -> set[tuple[int, int]]:
         """(run, epoch) of the reports among `news` that are known already, and of others."""
@@ -343,8 +369,8 @@ class Ledger:
         self, news: News, known: Container[tuple[int, int]]
     ) -> Iterator[dict[str, Any]]:
         run = news.run
-        if news.outcome is not None and news.outcome.state is RunState.WAITING:
-            return  # it starts again from nothing
+        if news.waits_again:
+            return  # it tells them again; those up to its checkpoint are known
         for epoch, measured in sorted(news.epochs.items()):
             if (run.id, epoch) not in known:
                 yield {
@@ -357,14 +383,19 @@ class Ledger:
                     "reported_at": self._tx.now,
                 }
 
-    def _after(self, news: News) -> RunRow:
+    def _after(self, news: News, *, has_checkpoint: bool) -> RunRow:
         """The run after the news; the same row where they change nothing of it."""
         if news.outcome is None and news.program is None:
             return news.run
         if news.outcome is not None:
             self.study.device_seconds += news.outcome.device_seconds
             self.study.virtual_seconds += news.outcome.device_seconds
-        return run_after(news, now=self._tx.now, revision=self._next_revision())
+        return run_after(
+            news,
+            now=self._tx.now,
+            revision=self._next_revision(),
+            has_checkpoint=has_checkpoint,
+        )
 
     def _change_runs(self, changes: Sequence[tuple[RunRow, RunRow]]) -> None:
         if not self._tx.runs.change(changes):

@@ -27,7 +27,8 @@ class News:
 
     Attributes:
         run: as it stands in the database.
-        program: that trains it, if that was not known.
+        program: that trains it, if that is news; where another one was known, the run has begun
+            anew, and what was told of it before is void.
         epochs: metrics by finished epoch.
         outcome: what becomes of it, if it does not go on.
     """
@@ -36,6 +37,15 @@ class News:
     program: str | None = None
     epochs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     outcome: Outcome | None = None
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the run has left the program of its checkpoint, and what was made by it."""
+        return self.program is not None and self.run.program not in (None, self.program)
+
+    @property
+    def waits_again(self) -> bool:
+        return self.outcome is not None and self.outcome.state is RunState.WAITING
 
     @property
     def study_fails(self) -> str | None:
@@ -114,10 +124,11 @@ def held_seconds(run: RunRow, now: float) -> float:
     return max(0.0, now - run.started_at)
 
 
-def run_after(news: News, *, now: float, revision: int) -> RunRow:
+def run_after(news: News, *, now: float, revision: int, has_checkpoint: bool) -> RunRow:
     """The run after news that change it.
 
-    One that waits again has lost its program too: without a checkpoint nothing made by it is left.
+    One that waits again keeps its program where it has a checkpoint, which goes on in that one
+    alone.  Without, it has lost its program too: nothing made by it is left.
     """
     run, outcome = news.run, news.outcome
     values: dict[str, Any] = {"revision": revision}
@@ -132,7 +143,9 @@ def run_after(news: News, *, now: float, revision: int) -> RunRow:
         **outcome.values,
     }
     if outcome.state is RunState.WAITING:
-        values |= dict.fromkeys(("worker_id", "device", "client_id", "program", "started_at"))
+        values |= dict.fromkeys(("worker_id", "device", "client_id", "started_at"))
+        if not has_checkpoint:
+            values["program"] = None
     else:
         values["finished_at"] = now
     return run._replace(**values)

@@ -191,6 +191,16 @@ class SyncRequest(_Message):
         return not is_busy and any(self.free_slots.values())
 
 
+class CheckpointInfo(_Message):
+    """The state of a run after an epoch, as the api keeps it."""
+
+    epoch: Epoch
+    attempt: Attempt = Field(description="the attempt that made it")
+    program: Label = Field(description="in which alone the run goes on from there")
+    num_bytes: Annotated[Whole, Field(ge=1, le=MAX_INT)]
+    sha256: Fingerprint
+
+
 class RunOrder(RunKey):
     """All that a worker needs to train one run."""
 
@@ -213,6 +223,9 @@ class RunOrder(RunKey):
     )
     num_following: Annotated[Whole, Field(ge=0)] = Field(
         0, description="runs of trials that the study has still to make"
+    )
+    checkpoint: CheckpointInfo | None = Field(
+        None, description="where the run goes on; null: it starts from nothing"
     )
 
 

@@ -268,6 +268,7 @@ def delete(tx: Transaction, name: str) -> Study:
     if row.state in OPEN_STUDY:
         raise Conflict(f"{name} is {row.state}; :cancel it before deleting it")
     found = views.study(tx, row)
+    tx.artifacts.doom_of_study(row.id)
     tx.studies.delete(row.id, now=tx.now)
     return found
 

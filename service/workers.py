@@ -250,9 +250,9 @@ def _take(
         news = []
         for said in here:
             run, (_, attempt) = runs[said.key[0]], said.key
-            if not _holds(worker, run, attempt):
+            if not holds(worker, run, attempt):
                 if not _is_repeat(worker, run, attempt, said.end):
-                    refused.append(_refusal(said, _kind_of_void(run), _why_void(run)))
+                    refused.append(_refusal(said, kind_of_void(run), why_void(run)))
                 continue
             if ledger.study.state not in OPEN_STUDY:  # it is wound up, this run a little later
                 reason = f"the study is {ledger.study.state}"
@@ -262,7 +262,7 @@ def _take(
             news.append(
                 News(
                     run,
-                    program=said.program if run.program is None else None,
+                    program=said.program if said.program != run.program else None,
                     epochs=said.epochs,
                     outcome=None if end is None else _outcome(tx, run, end, settings),
                 )
@@ -278,7 +278,8 @@ def _refusal(said: _Said, kind: str, reason: str) -> Refusal:
     return Refusal(run=run, attempt=attempt, reason=reason)
 
 
-def _holds(worker: WorkerRow, run: RunRow, attempt: int) -> bool:
+def holds(worker: WorkerRow, run: RunRow, attempt: int) -> bool:
+    """Whether this worker may speak of this attempt at a run."""
     return run.worker_id == worker.id and run.attempt == attempt and run.state is RunState.RUNNING
 
 
@@ -288,11 +289,13 @@ def _is_repeat(worker: WorkerRow, run: RunRow, attempt: int, end: RunEnded | Non
     return same_attempt and end is not None and run.state is not RunState.RUNNING
 
 
-def _kind_of_void(run: RunRow) -> str:
+def kind_of_void(run: RunRow) -> str:
+    """What a write of somebody who does not hold the run counts as in the metrics."""
     return "stale_attempt" if run.state in OPEN_RUN else "run_ended"
 
 
-def _why_void(run: RunRow) -> str:
+def why_void(run: RunRow) -> str:
+    """Why nothing is taken from somebody who does not hold the run."""
     if run.state is RunState.RUNNING:
         return f"the run is at attempt {run.attempt} elsewhere"
     return f"the run is {run.state}" + (f" ({run.reason})" if run.reason else "")

@@ -19,12 +19,12 @@ def doctor(
         typer.Option("--repair", help="Make the copies in Optuna's tables anew that are wrong."),
     ] = False,
 ) -> None:
-    """Check the database that `serve` would use, and who may change its folders.
+    """Check the database and the files that `serve` would use, and who may change its folders.
 
     It may run while the service does. The exit status is 0 where all is well, and 1 where
     something is wrong.
     """
-    from ridgeline.service import doctor
+    from ridgeline.service import doctor, wiring
 
     settings = load_settings()
     token_dir = os.environ.get("RIDGELINE_TOKEN_DIR")
@@ -36,6 +36,7 @@ def doctor(
                 typer.echo(f"study {name}: its copy in Optuna's tables was made anew.")
         for finding in doctor.examine(
             store,
+            wiring.open_artifacts(settings),
             settings,
             Path(token_dir) if token_dir else None,
             lambda what: status.update(printable(what)),

@@ -37,7 +37,7 @@ from ridgeline.service.lifecycle import (
 )
 from ridgeline.service.store.bulk import one_of
 from ridgeline.service.store.rows import StudyRow
-from ridgeline.service.store.tables import reports, runs, studies, trials, workers
+from ridgeline.service.store.tables import artifacts, reports, runs, studies, trials, workers
 
 _STUDY: ColumnElement[int] = bindparam("study", type_=BigInteger)
 _GRACE: ColumnElement[float] = bindparam("grace", type_=Float(53))
@@ -97,8 +97,31 @@ _changes = union_all(
 ).subquery("changes")
 
 _later = reports.alias("later")
-_attempts = select(reports.c.run_id).where(
-    reports.c.run_id == runs.c.id, reports.c.attempt != runs.c.attempt
+_later_attempts = exists().where(reports.c.run_id == runs.c.id, reports.c.attempt > runs.c.attempt)
+_attempts_fall = exists(
+    select(reports.c.run_id)
+    .join(
+        _later,
+        and_(
+            _later.c.run_id == reports.c.run_id,
+            _later.c.epoch == reports.c.epoch + 1,
+            _later.c.attempt < reports.c.attempt,
+        ),
+    )
+    .where(reports.c.run_id == runs.c.id)
+)
+_its_checkpoint = and_(
+    artifacts.c.run_id == runs.c.id,
+    artifacts.c.kind == "checkpoint",
+    artifacts.c.state == "WHOLE",
+)
+_saved_epoch = func.coalesce(
+    select(func.max(artifacts.c.epoch)).where(_its_checkpoint).correlate(runs).scalar_subquery(), 0
+)
+_saved_epoch_is_reported = (
+    exists()
+    .where(reports.c.run_id == runs.c.id, reports.c.epoch == artifacts.c.epoch)
+    .correlate(runs, artifacts)
 )
 
 # An api was there after the lease had ended, and did not take the run back.
@@ -192,10 +215,11 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
                 *(
                     runs.c[name].is_not(None)
                     for name in (
-                        *("worker_id", "device", "client_id", "program", "lease_expires_at"),
+                        *("worker_id", "device", "client_id", "lease_expires_at"),
                         *("value", "kept_epoch", "finished_at"),
                     )
-                )
+                ),
+                and_(runs.c.program.is_not(None), ~exists().where(_its_checkpoint)),
             ),
         ),
     ),
@@ -261,13 +285,18 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
         ),
     ),
     (
-        Check("reports", "runs {} have reports of another attempt, or wait and have some", BY_HAND),
+        Check(
+            "reports",
+            "runs {} have reports of later attempts, or wait and have some past any checkpoint",
+            BY_HAND,
+        ),
         _RUNS.where(
             or_(
-                exists(_attempts),
+                _later_attempts,
+                _attempts_fall,
                 and_(
                     runs.c.state == RunState.WAITING.value,
-                    exists().where(reports.c.run_id == runs.c.id),
+                    exists().where(reports.c.run_id == runs.c.id, reports.c.epoch > _saved_epoch),
                 ),
             )
         ),
@@ -276,6 +305,27 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
         Check("reports", "runs {} have reports that are noted for another study", BY_HAND),
         _RUNS.where(
             exists().where(reports.c.run_id == runs.c.id, reports.c.study_id != runs.c.study_id)
+        ),
+    ),
+    (
+        Check("checkpoints", "runs {} have ended, and checkpoints of them are kept", BY_HAND),
+        _RUNS.where(runs.c.state.not_in(_OPEN_RUNS), exists().where(_its_checkpoint)),
+    ),
+    (
+        Check(
+            "checkpoints",
+            "runs {} have checkpoints of epochs that were not reported, or of another program",
+            BY_HAND,
+        ),
+        _RUNS.where(
+            exists().where(
+                _its_checkpoint,
+                or_(
+                    artifacts.c.program.is_distinct_from(runs.c.program),
+                    artifacts.c.attempt > runs.c.attempt,
+                    ~_saved_epoch_is_reported,
+                ),
+            )
         ),
     ),
     (

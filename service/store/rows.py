@@ -74,6 +74,20 @@ class RunOfTrial(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointRow:
+    """The row of a checkpoint in the artifact store, under the key `location`."""
+
+    id: int
+    run_id: int
+    attempt: int
+    epoch: int
+    program: str
+    num_bytes: int
+    sha256: str
+    location: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerRow:
     id: str
     name: str

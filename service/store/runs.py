@@ -231,10 +231,14 @@ class Runs:
     def insert_reports(self, rows: Sequence[Mapping[str, Any]]) -> None:
         insert_rows(self._connection, reports, rows)
 
-    def delete_reports(self, run_ids: Sequence[int]) -> None:
-        """Forget the epochs of runs that start again from nothing."""
+    def delete_reports(self, run_ids: Sequence[int], *, above_epoch: int = 0) -> None:
+        """Forget the epochs of runs past `above_epoch`."""
         if run_ids:
-            self._connection.execute(delete(reports).where(self._one_of(reports.c.run_id, run_ids)))
+            self._connection.execute(
+                delete(reports).where(
+                    self._one_of(reports.c.run_id, run_ids), reports.c.epoch > above_epoch
+                )
+            )
 
     def reports_of(
         self,

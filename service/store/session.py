@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from ridgeline.service import logs, metrics
 from ridgeline.service.clock import Clock
 from ridgeline.service.errors import Unavailable
+from ridgeline.service.store.artifacts import Artifacts
 from ridgeline.service.store.census import Census
 from ridgeline.service.store.engine import (
     BUSY_TIMEOUT_SECONDS,
@@ -74,6 +75,7 @@ class Transaction:
         self.studies = Studies(connection)
         self.trials = Trials(connection)
         self.runs = Runs(connection)
+        self.artifacts = Artifacts(connection)
         self.workers = Workers(connection)
         self.tokens = Tokens(connection, lambda: self.now)
         self.idempotency = IdempotencyKeys(connection, lambda: self.now)

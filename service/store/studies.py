@@ -37,7 +37,6 @@ from ridgeline.service.lifecycle import (
 from ridgeline.service.store.ids import next_id
 from ridgeline.service.store.rows import StudyRow
 from ridgeline.service.store.tables import (
-    artifacts,
     deleted_studies,
     reports,
     runs,
@@ -158,9 +157,11 @@ class Studies:
         return changed
 
     def delete(self, study_id: int, *, now: float) -> None:
-        """Delete a locked study with its trials, runs and reports; its ids are not used again."""
+        """Delete a locked study with its trials, runs and reports; its ids are not used again.
+
+        Its artifacts are doomed before.
+        """
         of_study = runs.c.study_id == study_id
-        run_ids = select(runs.c.id).where(of_study)
         last_run_id = select(func.max(runs.c.id)).scalar_subquery()
         kept = select(
             studies.c.id,
@@ -173,7 +174,6 @@ class Studies:
         for statement in (
             insert(deleted_studies).from_select(columns, kept),
             delete(reports).where(reports.c.study_id == study_id),
-            delete(artifacts).where(artifacts.c.run_id.in_(run_ids)),
             delete(runs).where(of_study),
             delete(trials).where(trials.c.study_id == study_id),
             delete(studies).where(studies.c.id == study_id),

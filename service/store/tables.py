@@ -244,17 +244,36 @@ artifacts = Table(
     "rl_artifacts",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("run_id", ForeignKey(runs.c.id), nullable=False),
+    Column("run_id", ForeignKey(runs.c.id), comment="none once its study is deleted"),
     Column("attempt", Integer, nullable=False),
     Column("kind", String(16), nullable=False),
-    Column("epoch", Integer),
+    Column("state", String(16), nullable=False),
+    Column("epoch", Integer, comment="after which a checkpoint was made"),
+    Column("program", String(200), comment="in which alone a checkpoint goes on"),
     Column("num_bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
-    Column("location", Text, nullable=False, comment="key in the artifact store"),
+    Column("location", Text, nullable=False, unique=True, comment="key in the artifact store"),
     Column("created_at", _Time, nullable=False),
     CheckConstraint("kind IN ('checkpoint', 'weights', 'log')", name="kind"),
+    CheckConstraint("state IN ('DRAFT', 'WHOLE', 'DOOMED')", name="state"),
+    CheckConstraint("run_id IS NOT NULL OR state <> 'WHOLE'", name="of_a_run"),
+    CheckConstraint(
+        "kind <> 'checkpoint' OR (epoch >= 1 AND program IS NOT NULL)", name="checkpoint"
+    ),
     Index(None, "run_id", "kind"),
+    Index(
+        None,
+        "state",
+        "created_at",
+        sqlite_where=text("state <> 'WHOLE'"),
+        postgresql_where=text("state <> 'WHOLE'"),
+    ),
 )
+"""Files in the artifact store.  A row is there before its file and until after it:
+
+DRAFT, while the file arrives → WHOLE → DOOMED, until the file is deleted; or DRAFT → DOOMED.
+Only its upload, or whoever finds that it is over, dooms a draft: until then its file may come.
+"""
 
 tokens = Table(
     "rl_tokens",

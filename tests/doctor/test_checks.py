@@ -126,13 +126,18 @@ BROKEN = {
     ),
     "reports of another attempt": (
         [f"UPDATE rl_reports SET attempt = 3 WHERE run_id = {RUN_2} AND epoch = 2"],
-        ("reports", "study done: runs 2/0 have reports of another attempt, or wait and have some"),
+        (
+            "reports",
+            "study done: runs 2/0 have reports of later attempts, or wait and have some past any "
+            "checkpoint",
+        ),
     ),
     "reports of a run that waits": (
         [f"UPDATE rl_runs SET state = 'WAITING' WHERE trial_id = {OPEN_1}"],
         (
             "reports",
-            "study open: runs 1/0, 1/1 have reports of another attempt, or wait and have some",
+            "study open: runs 1/0, 1/1 have reports of later attempts, or wait and have some past "
+            "any checkpoint",
         ),
     ),
     "reports for another study": (

@@ -1,7 +1,7 @@
 """Any order of events: no trial is lost, none counted twice, and Optuna's tables agree.
 
-Workers come and go, answers get lost, runs crash, studies are paused, cancelled and
-extended, the clock jumps; a plain dictionary remembers what the api has taken.
+Workers come and go, answers get lost, runs crash and go on from checkpoints, studies are paused,
+cancelled and extended, the clock jumps; plain dictionaries remember what the api has taken.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from ridgeline.service import extending, projection, studies, workers
-from ridgeline.service.errors import Conflict
+from ridgeline.service import checkpoints, extending, projection, studies, workers
+from ridgeline.service.artifacts.base import Content
+from ridgeline.service.artifacts.folder import FolderArtifacts
+from ridgeline.service.checkpoints import Holder
+from ridgeline.service.errors import Conflict, StaleAttempt
 from ridgeline.service.ledger import num_planned
-from ridgeline.service.lifecycle import OPEN_STUDY, RunState, StudyState
+from ridgeline.service.lifecycle import OPEN_RUN, OPEN_STUDY, RunState, StudyState
 from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, SyncRequest
 from ridgeline.service.resources import ExtendRequest, RetryRequest
-from ridgeline.service.store.session import Store
+from ridgeline.service.store.rows import RunRow
+from ridgeline.service.store.session import Store, Transaction
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec, value_of
 
@@ -57,6 +61,9 @@ class Service(RuleBasedStateMachine):
         """How each run ended, as its worker was told by not being refused."""
         self.thresholds: dict[tuple[str, int], dict[int, float]] = {}
         """Pruning rules by study and version, as they were sent."""
+        self.artifacts = FolderArtifacts(Path(self.directory.name) / "artifacts")
+        self.saved: dict[int, tuple[str, int]] = {}
+        """By run, the program and the epoch of the newest checkpoint that was taken."""
 
     def teardown(self) -> None:
         if self.names:
@@ -135,6 +142,47 @@ class Service(RuleBasedStateMachine):
                 assert end.run not in self.taken, "a run ended twice"
                 self.taken[end.run] = end.outcome
 
+    @precondition(lambda self: any(worker.held for worker in self.workers))
+    @rule(data=st.data(), epoch=st.integers(1, 4), program=st.sampled_from(["p", "p", "p", "q"]))
+    def save(self, data: st.DataObject, epoch: int, program: str) -> None:
+        """A run passes epochs, in one program or another, and its worker sends a checkpoint."""
+        worker = data.draw(st.sampled_from([one for one in self.workers if one.held]))
+        order = data.draw(st.sampled_from(list(worker.held.values())))
+        held = [{"run": run, "attempt": n, "device": "cpu:0"} for run, n in worker.held]
+        for one in held:
+            if one["run"] == order.run:
+                one["program"] = program
+        reports = [report(order, number) for number in range(1, epoch + 1)]
+        statement = worker.statement(held=held, reports=reports, free_slots={})
+        try:
+            answer = worker.send(statement)
+        except Conflict:
+            self.workers.remove(worker)
+            return
+        worker.hear(statement, answer)
+        holder = Holder(worker.id, order.run, order.attempt)
+        content = Content.of(f"{order.run} {program} {epoch}".encode())
+        is_refused = any(one.run == order.run for one in answer.refused)
+        if not is_refused and self.saved.get(order.run, (program,))[0] != program:
+            del self.saved[order.run]  # it has begun anew
+        try:
+            row, is_there = checkpoints.announce(
+                self.store, holder, epoch=epoch, program=program, content=content
+            )
+            if not is_there:
+                chunks = [f"{order.run} {program} {epoch}".encode()]
+                checkpoints.keep(self.store, self.artifacts, holder, row, chunks)
+        except StaleAttempt:
+            assert is_refused
+            return
+        assert not is_refused
+        _, newest_epoch = self.saved.get(order.run, (program, 0))
+        self.saved[order.run] = program, max(epoch, newest_epoch)
+
+    @rule()
+    def sweep(self) -> None:
+        checkpoints.sweep(self.store, self.artifacts)
+
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
@@ -208,6 +256,7 @@ class Service(RuleBasedStateMachine):
                 for trial in found:
                     for run in runs[trial.id]:
                         self.check_run(run)
+                        self.check_checkpoints(tx, run)
                 self.check_projection(tx.connection, name, found)
 
     def check_run(self, run: Any) -> None:
@@ -221,6 +270,23 @@ class Service(RuleBasedStateMachine):
             assert (run.state, run.reason) == (RunState.FAIL, "diverged")
         else:
             assert run.state not in (RunState.COMPLETE, RunState.PRUNED)
+
+    def check_checkpoints(self, tx: Transaction, run: RunRow) -> None:
+        """The newest is kept while its run is open, with all epochs up to it, and not longer."""
+        kept = tx.artifacts.checkpoints([run.id]).get(run.id, [])
+        if run.state not in OPEN_RUN or run.id not in self.saved:
+            assert kept == []
+        else:
+            assert (kept[0].program, kept[0].epoch) == self.saved[run.id]
+            assert run.program == kept[0].program
+        for row in kept:
+            self.artifacts.get(row.location, Content(row.num_bytes, row.sha256)).close()
+        last_epoch = kept[0].epoch if kept else 0
+        known = tx.runs.epochs_of([run.id])[run.id]
+        assert known >= set(range(1, last_epoch + 1))
+        if run.state is RunState.WAITING:
+            assert known == set(range(1, last_epoch + 1))
+            assert kept or run.program is None
 
     def check_projection(self, connection: Any, name: str, found: list[Any]) -> None:
         query = text(
@@ -256,6 +322,11 @@ class Service(RuleBasedStateMachine):
                 if study.state is StudyState.COMPLETED and not study.stopping:
                     assert study.next_number == num_planned(study, study.spec)
         self.the_books_balance()
+        while checkpoints.sweep(self.store, self.artifacts):
+            pass
+        assert list(self.artifacts.keys()) == []
+        with self.store.reading() as tx:
+            assert tx.artifacts.locations() == set()
 
 
 def end(order: RunOrder, outcome: str) -> RunEnded:
@@ -264,9 +335,9 @@ def end(order: RunOrder, outcome: str) -> RunEnded:
     return ended(order, outcome, value=value_of(order), kept_epoch=1, rule_version=1)
 
 
-def report(order: RunOrder) -> RunReport:
+def report(order: RunOrder, epoch: int = 1) -> RunReport:
     metrics = {"validation_accuracy": value_of(order)}
-    return RunReport(run=order.run, attempt=order.attempt, epoch=1, metrics=metrics)
+    return RunReport(run=order.run, attempt=order.attempt, epoch=epoch, metrics=metrics)
 
 
 def _keys(statement: SyncRequest) -> set[tuple[int, int]]:
