@@ -42,6 +42,7 @@ from ridgeline.service.external_protocol import (
 )
 from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
 from ridgeline.service.protocol import (
+    CheckpointInfo,
     SyncRequest,
     SyncResponse,
     WorkerRegistered,
@@ -344,6 +345,30 @@ class Client:
         answer = self._connection.post(path, request, idempotency_key=None)
         return parsed(SyncResponse, answer)
 
+    def put_checkpoint(
+        self,
+        worker_id: str,
+        run: int,
+        *,
+        attempt: int,
+        epoch: int,
+        program: str,
+        content: bytes,
+    ) -> CheckpointInfo:
+        """Have the state of a run kept that the worker holds; sending it again is harmless."""
+        parameters: dict[str, str | int] = {
+            "attempt": attempt,
+            "epoch": epoch,
+            "program": program,
+        }
+        path = _checkpoint_path(worker_id, run)
+        return parsed(CheckpointInfo, self._connection.put_file(path, parameters, content))
+
+    def get_checkpoint(self, worker_id: str, run: int, *, attempt: int) -> tuple[int, bytes]:
+        """The epoch and the content of the newest checkpoint of a run that the worker holds."""
+        path = _checkpoint_path(worker_id, run)
+        return self._connection.get_file(path, {"attempt": attempt}, "Ridgeline-Epoch")
+
     # -- the call itself -------------------------------------------------------------------------
 
     def _post(
@@ -375,6 +400,10 @@ class Client:
             if token is None:
                 return
             params["page_token"] = token
+
+
+def _checkpoint_path(worker_id: str, run: int) -> str:
+    return f"/v1/workers/{quote(worker_id, safe='')}/runs/{run}/checkpoint"
 
 
 def _study_path(name: str) -> str:

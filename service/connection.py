@@ -10,6 +10,8 @@ again at once, a few times, with the same key.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +30,7 @@ _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _READY_TIMEOUT_SECONDS = 2.0
 
 _KEY = "Idempotency-Key"
+_DIGEST = "Content-Digest"
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -117,6 +120,31 @@ class Connection:
         headers = {"If-Match": "*", _KEY: idempotency_key}
         return self._send(self._http.build_request("DELETE", path, headers=headers))
 
+    def put_file(
+        self, path: str, params: Mapping[str, str | int], content: bytes
+    ) -> httpx.Response:
+        """Send a file; the call must be one that may be repeated."""
+        headers = {"Content-Type": "application/octet-stream", _DIGEST: _digest_of(content)}
+        return self._send(
+            self._http.build_request("PUT", path, params=params, headers=headers, content=content)
+        )
+
+    def get_file(
+        self, path: str, params: Mapping[str, str | int], number_header: str
+    ) -> tuple[int, bytes]:
+        """A file, and the number in a header beside it.
+
+        Raises:
+            Unreachable: it arrived with another content than it was sent with.
+        """
+        answer = self.get(path, params)
+        number = answer.headers.get(number_header, "")
+        if not number.isdecimal():
+            raise _not_ridgeline(answer)
+        if answer.headers.get(_DIGEST) != _digest_of(answer.content):
+            raise Unreachable(f"what {self.url} sent was damaged on the way")
+        return int(number), answer.content
+
     def is_ready(self) -> bool:
         """Whether GET /readyz says so, asked once."""
         try:
@@ -164,6 +192,11 @@ class Connection:
         reason = _one_line(str(exc)) or type(exc).__name__
         through = "" if self._proxy is None else f" through {self._proxy}"
         return Unreachable(f"cannot reach {self.url}{through}: {reason}; is the service running?")
+
+
+def _digest_of(content: bytes) -> str:
+    """As RFC 9530 writes a SHA-256."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
 
 
 def host_of(url: str) -> str:

@@ -11,14 +11,16 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from ridgeline.search.tasks.registry import log_left_out
-from ridgeline.service import workers
+from ridgeline.service import checkpoints, wiring, workers
 from ridgeline.service.api import openapi, problems, status_page
 from ridgeline.service.api.context import Context, LocalDatasets
 from ridgeline.service.api.dashboard import Dashboard
 from ridgeline.service.api.middleware import Edge
 from ridgeline.service.api.readiness import Readiness
 from ridgeline.service.api.routes import catalog, docs, health, metrics, studies, tokens, trials
+from ridgeline.service.api.routes import checkpoints as checkpoint_routes
 from ridgeline.service.api.routes import workers as worker_routes
+from ridgeline.service.artifacts.base import ArtifactStore
 from ridgeline.service.settings import Settings
 from ridgeline.service.store.session import Store
 from ridgeline.service.timekeeping import Timekeeper
@@ -28,14 +30,25 @@ log = logging.getLogger(__name__)
 MAINTENANCE_SECONDS = 1.0
 """How often runs of silent workers are looked for."""
 
+SWEEP_SECONDS = 5.0
+"""How often files to delete are looked for."""
+
 
 def create_app(settings: Settings, store: Store) -> FastAPI:
     """The app that serves `store`; it does not close it.
 
-    While its lifespan lasts, a thread takes back the runs of workers that fell silent.
+    While its lifespan lasts, a thread takes back the runs of workers that fell silent, and another
+    one deletes files that are not needed any more.
+
+    Raises:
+        InvalidInput: the artifact store cannot be one.
     """
     context = Context(
-        settings, store, LocalDatasets(settings.data_root), Readiness(settings, store)
+        settings,
+        store,
+        wiring.open_artifacts(settings),
+        LocalDatasets(settings.data_root),
+        Readiness(settings, store),
     )
     store.tell_of_offers(context.arrivals.tell)
     dashboard = Dashboard(context)
@@ -53,12 +66,18 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         )
         maintenance.start()
         log_left_out()
+        # Its own thread: an artifact store may take its time, and leases are not to wait for it.
+        sweeping = threading.Thread(
+            target=sweep, args=(store, context.artifacts, stopping), name="sweeping", daemon=True
+        )
+        sweeping.start()
         # Read ahead, so that the first request for a data set need not wait.
         threading.Thread(target=context.local_datasets.look, daemon=True).start()
         async with dashboard.running():
             yield
         stopping.set()
         maintenance.join()
+        sweeping.join(1.0)  # it may be at a file, and what it leaves is found later
 
     app = FastAPI(
         title="Ridgeline",
@@ -74,7 +93,8 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
-    for module in (studies, trials, catalog, worker_routes, tokens, health, metrics, docs):
+    modules = (studies, trials, catalog, worker_routes, checkpoint_routes, tokens, health, metrics)
+    for module in (*modules, docs):
         app.include_router(module.router)
     app.include_router(dashboard.router)
     app.include_router(status_page.router(context))
@@ -102,3 +122,17 @@ def maintain(store: Store, stopping: threading.Event, timekeeper: Timekeeper) ->
                 log.exception("maintenance fails; it is tried again until it succeeds")
             is_failing = True
             timekeeper.lose_sight()
+
+
+def sweep(store: Store, artifacts: ArtifactStore, stopping: threading.Event) -> None:
+    """Delete files that are not needed any more until told to stop, whatever goes wrong."""
+    is_failing = False
+    while not stopping.wait(SWEEP_SECONDS):
+        try:
+            while checkpoints.sweep(store, artifacts) and not stopping.is_set():
+                pass
+            is_failing = False
+        except Exception:
+            if not is_failing:
+                log.exception("files cannot be deleted; it is tried again until it succeeds")
+            is_failing = True

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from ridgeline.search.tasks.datasets import DataRoot, Folders
 from ridgeline.service.api.arrivals import Arrivals
 from ridgeline.service.api.readiness import Readiness
+from ridgeline.service.artifacts.base import ArtifactStore
 from ridgeline.service.errors import RequestInFlight
 from ridgeline.service.settings import Settings
 from ridgeline.service.store.session import Store
@@ -72,15 +73,21 @@ class LargeBodies:
         self.in_work = asyncio.Lock()
 
 
+MAX_UPLOADS = 4
+"""Files that arrive at once; each takes a thread, of which other requests need some."""
+
+
 @dataclass(frozen=True)
 class Context:
     settings: Settings
     store: Store
+    artifacts: ArtifactStore
     local_datasets: LocalDatasets
     readiness: Readiness
     in_flight: InFlight = field(default_factory=InFlight)
     arrivals: Arrivals = field(default_factory=Arrivals)
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
+    uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_UPLOADS))
 
 
 async def _context(request: Request) -> Context:

@@ -9,6 +9,7 @@ from ridgeline.search.tasks.registry import BUILT_IN
 from ridgeline.service.api import external_examples
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
 from ridgeline.service.protocol import (
+    CheckpointInfo,
     DatasetInfo,
     DeviceInfo,
     RunEnded,
@@ -215,6 +216,9 @@ SYNC = SyncRequest(
     idle_slots={"cpu:0": 0},
     rules={"digits-tpe": 871},
 ).model_dump(mode="json", exclude_defaults=True)
+_CHECKPOINT = CheckpointInfo(
+    epoch=8, attempt=1, program=_PROGRAM, num_bytes=81_920, sha256=_FINGERPRINT
+)
 _SYNCED = SyncResponse(
     start=(
         RunOrder(
@@ -326,6 +330,8 @@ ANSWERS: dict[str, Any] = {
     "list_workers": {"workers": [_WORKER], "next_page_token": None},
     "register_worker": _REGISTERED,
     "sync_worker": _SYNCED,
+    "put_checkpoint": _CHECKPOINT.model_dump(mode="json"),
+    "get_checkpoint": "the bytes of the file",
     "get_caller": {"token_id": "9f86d081884c7d65", "scopes": ["read", "write"]},
     "list_tokens": {"tokens": [_TOKEN], "next_page_token": None},
     "create_token": {**_TOKEN, "token": "rl_9f86d081884c7d65_…"},

@@ -79,6 +79,7 @@ _MEANINGS = {
     404: "There is no such thing.",
     408: "The body did not arrive in time.",
     409: "Its state does not allow this.",
+    411: "`Content-Length` is missing.",
     412: "It has changed since `If-Match` knew it.",
     413: "The body is too large.",
     415: "The body is not `application/json`, or compressed.",

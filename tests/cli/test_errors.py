@@ -61,6 +61,8 @@ def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None
             "RIDGELINE_DATABASE_URL: must be like sqlite:///file",
         ),
         ({"data_root": "absent"}, "--data-root or RIDGELINE_DATA_ROOT: absent is no folder"),
+        ({"artifacts": "nonsense://x"}, "RIDGELINE_ARTIFACTS: Protocol not known: nonsense"),
+        ({"artifacts": "s3://x"}, "RIDGELINE_ARTIFACTS: Install s3fs to access S3; pip install "),
         ({"host": "0.0.0.0"}, "refusing to listen on 0.0.0.0 without tokens"),
     ],
 )
@@ -86,6 +88,15 @@ def test_a_folder_that_cannot_be_made(ridgeline: Ridgeline, tmp_path: Path) -> N
     home = str(tmp_path / "file" / "home")
     assert "Not a directory" in told(ridgeline, "migrate", status=1, home=home)
     assert "Not a directory" in told(ridgeline, "up", "--home", home, status=1)
+
+
+def test_a_folder_for_files_of_runs_that_others_may_change(
+    ridgeline: Ridgeline, tmp_path: Path
+) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    line = told(ridgeline, "serve", status=1, artifacts=str(tmp_path / "shared"))
+    assert line.startswith(f"cannot keep files of runs in {tmp_path}/shared: ")
 
 
 @pytest.mark.parametrize("command", ["up", "serve", "migrate", "token list"])

@@ -77,7 +77,14 @@ def populate(client: httpx.Client) -> str:
     ]
     ok(client.post("/v1/studies/ended/trials:report", json={"trials": reports}))
     free = {"sync_seq": 1, "free_slots": {"cpu:0": 4}}
-    ok(client.post(f"/v1/workers/{worker}:sync", json=free))
+    started = ok(client.post(f"/v1/workers/{worker}:sync", json=free))["start"]
+    keys = [{"run": order["run"], "attempt": order["attempt"]} for order in started]
+    statement = {
+        "sync_seq": 2,
+        "held": [{**key, "device": "cpu:0", "program": "fuzzed"} for key in keys],
+        "reports": [{**key, "epoch": epoch, "metrics": {}} for key in keys for epoch in (1, 2)],
+    }
+    ok(client.post(f"/v1/workers/{worker}:sync", json=statement))
     return worker
 
 
@@ -109,7 +116,11 @@ def test_the_api_keeps_to_its_document(migrated_url: str, tmp_path: Path) -> Non
         revocable, _ = tokens.create(tx, "nobody", ["read"])
     # The worker is only said to be there, so it must not be lost; nor has a call to wait for work.
     settings = Settings(
-        _env_file=None, lease_seconds=86_400, sync_interval_seconds=0.01, max_body_bytes=2**20
+        _env_file=None,
+        lease_seconds=86_400,
+        sync_interval_seconds=0.01,
+        max_body_bytes=2**20,
+        artifacts=str(tmp_path / "artifacts"),
     )
     app = Counting(create_app(settings, store))
     database = store.url.get_backend_name()
