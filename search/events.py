@@ -60,6 +60,15 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """The state of a run after an epoch that was reported, for a trainer of the same program."""
+
+    key: Hashable
+    epoch: int
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Over:
     """A run has ended: complete, diverged or pruned."""
 
@@ -88,4 +97,4 @@ class HandedBack:
     limit: int | None
 
 
-Event = Began | Reported | Over | Failed | HandedBack
+Event = Began | Reported | Saved | Over | Failed | HandedBack

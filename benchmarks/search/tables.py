@@ -23,7 +23,8 @@ import torch
 
 from benchmarks.rows import tell
 from benchmarks.search.data import READERS, load
-from ridgeline.search.engine import Began, LaneOptions, Lanes, Mlp, Over, Reported, RunConfig
+from ridgeline.search.engine import LaneOptions, Lanes, Mlp, Over, Reported, RunConfig
+from ridgeline.search.events import Failed, HandedBack
 from ridgeline.search.space import Config, Space
 
 FOLDER = Path(__file__).parent / "tables"
@@ -116,7 +117,7 @@ def train(name: str, folder: Path, threads: int) -> Table:
                     wrong_CSE[(*_place(event.key), event.report.epoch - 1)] = num_rows - right
                 elif isinstance(event, Over) and event.outcome.state == "complete":
                     loss_CS[_place(event.key)] = event.outcome.metrics["validation_loss"]
-                elif not isinstance(event, Began | Over):
+                elif isinstance(event, Failed | HandedBack):
                     raise event.error
         tell(f"{name}: {min(start + _CELLS_AT_ONCE, len(CELLS))} of {len(CELLS)} cells")
     return Table(name, num_rows, wrong_CSE, loss_CS)

@@ -1,7 +1,8 @@
 """The agent: passes on what devices say to the api, and what the api wants to the devices.
 
 Everything happens in one thread, but for the calls to the api.  Those take as long as the network
-does, and meanwhile a dead device must be noticed and a full pipe be emptied.
+does, and meanwhile a dead device must be noticed and a full pipe be emptied.  Checkpoints have
+threads of their own, so that no call waits for them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ridgeline.service.worker.messages import CannotStart, Died, FromDevice, Hel
 from ridgeline.service.worker.process import DeviceProcess
 from ridgeline.service.worker.session import Answer, Call, Register, Session
 from ridgeline.service.worker.training import Backend, DeviceSpec
+from ridgeline.service.worker.transfers import Transfers
 
 HANG_UP_SECONDS = 2.0
 """How long device processes have to end when the worker leaves; then they are killed."""
@@ -176,6 +178,7 @@ class Agent:
         self._clock = clock
         self._random = random
         self._processes: list[DeviceProcess] = []
+        self._transfers = Transfers(api, self._wake)
         self._answers: SimpleQueue[Answer | CallFailed] = SimpleQueue()
         self._num_leave_requests = 0
         self._built_in: tuple[DatasetInfo, ...] = ()
@@ -206,6 +209,7 @@ class Agent:
         finally:
             self._end_devices()
             self._folders.stop()
+            self._transfers.stop()
         return 0
 
     # ---- the two halves of its life
@@ -261,6 +265,7 @@ class Agent:
 
     def _work(self, holdings: Holdings, session: Session) -> None:
         leave_by = math.inf
+        self._transfers.start()
         while not session.over and self._clock() < leave_by and self._num_leave_requests < 2:
             session.datasets = self._datasets()
             self._call(session)
@@ -271,6 +276,7 @@ class Agent:
             holdings.end_overdue()
             while not self._answers.empty():
                 self._take(session, self._answers.get())
+            self._transfer(session, holdings)
             if self._num_leave_requests and leave_by == math.inf:
                 leave_by = self._clock() + LEAVE_SECONDS
                 for name, event in self._end_devices():
@@ -333,6 +339,17 @@ class Agent:
             session.answered(answer)
         if session.fatal is not None:
             raise _Unusable(session.fatal)
+
+    def _transfer(self, session: Session, holdings: Holdings) -> None:
+        """Pass on checkpoints: those that came, and those that are to be sent or got."""
+        for key, checkpoint in self._transfers.fetched():
+            holdings.fetched(key, checkpoint)
+        if session.worker_id is None:
+            return  # whatever is held then was dropped
+        for order in holdings.checkpoints_to_fetch():
+            self._transfers.fetch(session.worker_id, order)
+        for saved in holdings.checkpoints_to_send():
+            self._transfers.send(session.worker_id, saved)
 
     # ---- waiting
 

@@ -1,4 +1,4 @@
-"""The api as a worker sees it: two calls, and one way for them to fail."""
+"""The api as a worker sees it: its calls, and one way for them to fail."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Protocol
 
 from ridgeline.service.client import ApiError, Client, Unreachable
 from ridgeline.service.protocol import (
+    RunOrder,
     SyncRequest,
     SyncResponse,
     WorkerRegistered,
     WorkerRegistration,
 )
+from ridgeline.service.worker.messages import Checkpoint, key_of
 
 
 class CallFailed(Exception):
@@ -24,10 +26,12 @@ class CallFailed(Exception):
 
 
 class Api(Protocol):
-    """What a worker calls; both methods raise `CallFailed`."""
+    """What a worker calls; all methods raise `CallFailed`, and may be called from any thread."""
 
     def register_worker(self, registration: WorkerRegistration) -> WorkerRegistered: ...
     def sync(self, worker_id: str, request: SyncRequest) -> SyncResponse: ...
+    def put_checkpoint(self, worker_id: str, checkpoint: Checkpoint) -> None: ...
+    def get_checkpoint(self, worker_id: str, order: RunOrder) -> Checkpoint: ...
 
 
 class HttpApi:
@@ -43,6 +47,26 @@ class HttpApi:
     def sync(self, worker_id: str, request: SyncRequest) -> SyncResponse:
         with _client_errors():
             return self._client.sync(worker_id, request)
+
+    def put_checkpoint(self, worker_id: str, checkpoint: Checkpoint) -> None:
+        run, attempt = checkpoint.key
+        with _client_errors():
+            self._client.put_checkpoint(
+                worker_id,
+                run,
+                attempt=attempt,
+                epoch=checkpoint.epoch,
+                program=checkpoint.program,
+                content=checkpoint.content,
+            )
+
+    def get_checkpoint(self, worker_id: str, order: RunOrder) -> Checkpoint:
+        assert order.checkpoint is not None
+        with _client_errors():
+            epoch, content = self._client.get_checkpoint(
+                worker_id, order.run, attempt=order.attempt
+            )
+        return Checkpoint(key_of(order), epoch, order.checkpoint.program, content)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ridgeline.search.events import Event
 from ridgeline.service.protocol import DatasetInfo, RunOrder, StudyRules
-from ridgeline.service.worker.messages import Key, key_of
+from ridgeline.service.worker.messages import Checkpoint, Key, key_of
 from ridgeline.service.worker.training import DeviceSpec, Trainer
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class EngineTrainer:
     def num_idle(self) -> int:
         return self._lanes.num_idle
 
-    def add(self, order: RunOrder) -> None:
+    def add(self, order: RunOrder, checkpoint: Checkpoint | None = None) -> None:
+        # The engine does not go on from checkpoints yet, and makes none.
         self._lanes.add(
             key_of(order),
             *self._preparer.prepare(_run_input(order)),

@@ -20,10 +20,12 @@ from ridgeline.search.events import (
     Outcome,
     Over,
     Reported,
+    Saved,
 )
 from ridgeline.service import logs
 from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from ridgeline.service.worker.messages import (
+    Checkpoint,
     FromDevice,
     Idle,
     Key,
@@ -83,6 +85,7 @@ class Bench:
         self._unsaid: list[FromDevice] = []
         self._frail = frail
         self._programs: dict[Key, str | None] = {}  # of the open runs, once they train
+        self._checkpoints: dict[Key, Checkpoint] = {}  # of runs whose orders are about to come
         self._shares = Shares(clock)
         self._num_idle = 0
         self._last_error: str | None = None
@@ -101,7 +104,9 @@ class Bench:
         """Do what the agent says."""
         match message:
             case RunOrder():
-                self._add(message)
+                self._add(message, self._checkpoints.pop(key_of(message), None))
+            case Checkpoint(key=key):
+                self._checkpoints[key] = message
             case StudyRules():
                 self._trainer.set_rules(message)
             case Stop(key=key):
@@ -135,14 +140,14 @@ class Bench:
             self._send(self._unsaid)
             self._unsaid = []
 
-    def _add(self, order: RunOrder) -> None:
+    def _add(self, order: RunOrder, checkpoint: Checkpoint | None) -> None:
         key = key_of(order)
         self._programs[key] = None
         self._unsaid.append(Preparing(key))
         self._say()
         with logs.about(study=order.study, trial=order.trial, run=order.run, attempt=order.attempt):
             try:
-                self._trainer.add(order)
+                self._trainer.add(order, checkpoint)
             except Exception as exc:
                 self._unsaid.append(self._failure(key, exc))
             else:
@@ -161,6 +166,10 @@ class Bench:
                     return RunReport(
                         run=run, attempt=attempt, epoch=report.epoch, metrics=dict(report.metrics)
                     )
+                case Saved(epoch=epoch, content=content):
+                    begun_with = self._programs[key]
+                    assert begun_with is not None, "it has begun"
+                    return Checkpoint(key, epoch, begun_with, content)
                 case Over(outcome=outcome):
                     return self._over(key, outcome)
                 case Failed(error=error):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ridgeline.service.protocol import DeviceInfo, RunOrder, StudyRules
 from ridgeline.service.worker.limits import Limits
-from ridgeline.service.worker.messages import Beat, Key, key_of
+from ridgeline.service.worker.messages import Beat, Checkpoint, Key, key_of
 from ridgeline.service.worker.shares import Shares
 
 STOP_GRACE_SECONDS = 30.0
@@ -34,7 +34,7 @@ def num_places(num_slots: int) -> int:
 class Port(Protocol):
     """What the agent does to the process of a device."""
 
-    def start(self, order: RunOrder) -> None: ...
+    def start(self, order: RunOrder, checkpoint: Checkpoint | None) -> None: ...
     def stop(self, key: Key) -> None: ...
     def set_rules(self, rules: StudyRules) -> None: ...
     def kill(self, why: str, *, is_hung: bool) -> None: ...
@@ -79,6 +79,7 @@ class Device:
         self.info: DeviceInfo | None = None
         self.ready = False
         self._waiting: dict[Key, RunOrder] = {}  # not given to the process yet
+        self._checkpoints: dict[Key, Checkpoint] = {}  # of runs that have not begun
         self._forget()
 
     def _forget(self) -> None:
@@ -97,12 +98,18 @@ class Device:
 
     # ---- what the agent wants
 
-    def queue(self, order: RunOrder) -> None:
-        """Have a run trained once its turn has come; then `feed` is to be called."""
+    def queue(self, order: RunOrder, checkpoint: Checkpoint | None = None) -> None:
+        """Have a run trained once its turn has come, from its checkpoint on where it has one.
+
+        Then `feed` is to be called.
+        """
         self._waiting[key_of(order)] = order
+        if checkpoint is not None:
+            self._checkpoints[key_of(order)] = checkpoint
 
     def stop(self, key: Key) -> None:
         """Have a run that was ours trained no further."""
+        self._checkpoints.pop(key, None)
         if self._waiting.pop(key, None) is None:
             # One that the process has not come to yet may have to wait for a long time.
             if key == self._preparing or key in self._prepared or key in self._training:
@@ -125,7 +132,7 @@ class Device:
                 return
             del self._waiting[key]
             self._given.add(key)
-            self._port.start(order)
+            self._port.start(order, self._checkpoints.get(key))
 
     # ---- what its process says
 
@@ -148,6 +155,7 @@ class Device:
     def trains(self, key: Key, limit_seconds: float | None) -> None:
         """A run has begun to train, for so long at most where there is a limit."""
         self._prepared.pop(key, None)
+        self._checkpoints.pop(key, None)  # a later attempt brings its own
         self._training.begin(key)
         for other in self._training:
             self._most_beside[other] = max(self._most_beside.get(other, 0), len(self._training))
@@ -158,6 +166,7 @@ class Device:
 
     def leaves(self, key: Key) -> None:
         """The process has nothing to do with the run any more."""
+        self._checkpoints.pop(key, None)
         self._given.discard(key)
         self._prepared.pop(key, None)
         self._training.end(key)
@@ -235,6 +244,7 @@ class Device:
         """The process is dead, and these runs wait for the next one."""
         self.ready = False
         self._waiting = {key_of(order): order for order in open_runs}
+        self._checkpoints = {k: one for k, one in self._checkpoints.items() if k in self._waiting}
         self._forget()
 
     def _kill_hung(self, runs: Iterable[Key], why: str) -> None:

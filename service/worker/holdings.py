@@ -7,6 +7,7 @@ that carried it.  Taken or refused, it is then settled, and forgotten.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from ridgeline.service.worker.limits import Limits
 from ridgeline.service.worker.messages import (
     Beat,
     CannotStart,
+    Checkpoint,
     DeviceEvent,
     Died,
     Hello,
@@ -47,10 +49,32 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Run:
+    """A run held.
+
+    Attributes:
+        is_fetching: its checkpoint is on the way, and no device has heard of it yet.
+        checkpoints: the next that is to be sent, and the newest, which may be another one.
+    """
+
     order: RunOrder
     program: str | None = None
     reports: list[RunReport] = field(default_factory=list)
     end: RunEnded | None = None
+    is_fetching: bool = False
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        # The first one stays: were it replaced each time before its epochs are told, a fast run
+        # would never send any.
+        self.checkpoints[1:] = []
+        self.checkpoints.append(checkpoint)
+
+    def take_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint of which the api knows all epochs, which it demands."""
+        first_untold = self.reports[0].epoch if self.reports else math.inf
+        told = [one for one in self.checkpoints if one.epoch < first_untold]
+        del self.checkpoints[: len(told)]
+        return told[-1] if told else None
 
 
 class Holdings:
@@ -77,6 +101,7 @@ class Holdings:
         self._rules: dict[str, StudyRules] = {}
         self._num_following: dict[str, int] = {}  # by study, as its latest order says
         self._restarts = Counter(dict.fromkeys(devices, 0))
+        self._to_fetch: list[RunOrder] = []
         self._is_full = True
         """Whether the last answer had a run for each free slot of a device, so maybe more."""
         self.urgent = False
@@ -122,6 +147,9 @@ class Holdings:
             case RunReport():
                 if (reported := self._open_run(key_of(event))) is not None:
                     reported.reports.append(event)
+            case Checkpoint(key=key):
+                if (saved := self._open_run(key)) is not None:
+                    saved.add_checkpoint(event)
             case RunEnded():
                 self._hear_end(device, event)
             case Released(end=end, limit=limit):
@@ -161,7 +189,7 @@ class Holdings:
             # Nobody knows when it will be of use again: others may have its runs.
             for run in self._open_runs(device_name):
                 self._end(run, self._ended(run, "released"))
-        device.bury(run.order for run in self._open_runs(device_name))
+        device.bury(run.order for run in self._open_runs(device_name) if not run.is_fetching)
 
     # ---- the api
 
@@ -191,8 +219,7 @@ class Holdings:
         for order in answer.start:
             # Runs handed to a worker that leaves go back with its last statement.
             if key_of(order) not in self._runs and not self._leaving:
-                self._runs[key_of(order)] = _Run(order)
-                self._devices[order.device].queue(order)
+                self._take_on(order)
             self._num_following[order.study] = order.num_following
         num_given = Counter(order.device for order in answer.start)
         self._is_full = any(num_given[name] >= free for name, free in free_slots.items())
@@ -203,6 +230,25 @@ class Holdings:
         }
         for device in self._devices.values():
             device.feed()
+
+    def checkpoints_to_fetch(self) -> list[RunOrder]:
+        """Runs whose checkpoints are to be got, and then given to `fetched`; each is told once."""
+        told, self._to_fetch = self._to_fetch, []
+        return [order for order in told if self._open_run(key_of(order)) is not None]
+
+    def fetched(self, key: Key, checkpoint: Checkpoint | None) -> None:
+        """Let a run begin from its checkpoint; None: from nothing, since it could not be got."""
+        run = self._open_run(key)
+        if run is not None and run.is_fetching:
+            run.is_fetching = False
+            device = self._devices[run.order.device]
+            device.queue(run.order, checkpoint)
+            device.feed()
+
+    def checkpoints_to_send(self) -> list[Checkpoint]:
+        """Those of which the api knows all epochs by now, of each run the newest; told once."""
+        found = [run.take_checkpoint() for run in self._runs.values() if run.end is None]
+        return [checkpoint for checkpoint in found if checkpoint is not None]
 
     def drop_all(self) -> None:
         """Forget every run and all there is to tell: the api has given them to others."""
@@ -252,6 +298,14 @@ class Holdings:
         else:
             self._limits.lower(run.order.run, num_runs // 2)
             self._end(run, self._ended(run, "released"))
+
+    def _take_on(self, order: RunOrder) -> None:
+        run = self._runs[key_of(order)] = _Run(order)
+        if order.checkpoint is None:
+            self._devices[order.device].queue(order)
+        else:
+            run.is_fetching = True
+            self._to_fetch.append(order)
 
     def _open_run(self, key: Key) -> _Run | None:
         """A run held and not ended."""

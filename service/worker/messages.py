@@ -1,10 +1,11 @@
 """What the agent and the process of a device say to each other, over two pipes.
 
-To the device: a `RunOrder` for each run to train, in the order they arrive, `Stop`, and the pruning
-rules of studies.  From the device: `Hello` or `CannotStart` once; then for each run `Preparing` and
-`Prepared`, `Started`, its reports and its end; `Idle` where that changes; and a `Beat` every
-BEAT_SECONDS.  The device sends lists of messages, which all are in the pipe before it goes on to
-what could end its process, so that what it said before it died is heard.
+To the device: a `RunOrder` for each run to train, in the order they arrive, before it the
+`Checkpoint` that it goes on from; `Stop`; and the pruning rules of studies.  From the device:
+`Hello` or `CannotStart` once; then for each run `Preparing` and `Prepared`, `Started`, its reports,
+checkpoints and end; `Idle` where that changes; and a `Beat` every BEAT_SECONDS.  The device sends
+lists of messages, which all are in the pipe before it goes on to what could end its process, so
+that what it said before it died is heard.
 """
 
 from __future__ import annotations
@@ -79,6 +80,21 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after an epoch that was reported before.
+
+    Attributes:
+        program: in which alone the run goes on from there.
+        content: what the trainer made of it, and takes again.
+    """
+
+    key: Key
+    epoch: int
+    program: str
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Idle:
     """How many slots of packs in training no run is in from now on."""
 
@@ -136,8 +152,9 @@ FromDevice = (
     | Idle
     | Beat
     | RunReport
+    | Checkpoint
     | RunEnded
     | Released
 )
-ToDevice = RunOrder | Stop | StudyRules
+ToDevice = RunOrder | Checkpoint | Stop | StudyRules
 DeviceEvent = FromDevice | Died

@@ -13,6 +13,7 @@ from ridgeline.service.worker.child import Child
 from ridgeline.service.worker.devices import SLOW_SECONDS
 from ridgeline.service.worker.messages import (
     BEAT_SECONDS,
+    Checkpoint,
     DeviceEvent,
     Died,
     FromDevice,
@@ -74,8 +75,10 @@ class DeviceProcess:
         """When to call `poll` even if nothing has happened."""
         return self._due_at
 
-    def start(self, order: RunOrder) -> None:
-        """Have the device train a run once it has a slot for it."""
+    def start(self, order: RunOrder, checkpoint: Checkpoint | None = None) -> None:
+        """Have the device train a run once it has a slot for it, from its checkpoint on."""
+        if checkpoint is not None:
+            self._say(checkpoint)
         self._say(order)
 
     def stop(self, key: Key) -> None:

@@ -91,6 +91,11 @@ class Session:
         """Why the worker cannot go on, in one line for a person."""
 
     @property
+    def worker_id(self) -> str | None:
+        """As which the worker is registered now, if it is."""
+        return self._worker_id
+
+    @property
     def due_at(self) -> float:
         """When the next call is to be made; infinite while an answer is awaited."""
         if self._call is not None:

@@ -10,7 +10,7 @@ from typing import Protocol
 from ridgeline.search.events import Event
 from ridgeline.service.logs import LogFormat
 from ridgeline.service.protocol import DatasetInfo, RunOrder, StudyRules
-from ridgeline.service.worker.messages import Key
+from ridgeline.service.worker.messages import Checkpoint, Key
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,12 @@ class Trainer(Protocol):
         """Slots of packs in training that no run is in."""
         ...
 
-    def add(self, order: RunOrder) -> None:
-        """Have a run wait for a slot; any exception says why it can never begin."""
+    def add(self, order: RunOrder, checkpoint: Checkpoint | None = None) -> None:
+        """Have a run wait for a slot; any exception says why it can never begin.
+
+        It goes on from the checkpoint where that can be used, in the checkpoint's program alone;
+        where not, it starts from nothing, in any.
+        """
         ...
 
     def remove(self, key: Key) -> bool:

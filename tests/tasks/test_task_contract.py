@@ -206,6 +206,7 @@ def test_nothing_outside_of_the_tasks_names_one() -> None:
         for folder in ("search", "service")
         for file in sorted((ROOT / folder).rglob("*.py"))
         if not file.is_relative_to(ROOT / "search" / "tasks")
+        if not file.is_relative_to(ROOT / "search" / "engine" / "models")  # have names of their own
         for line in file.read_text().splitlines()
         if naming.search(line)
     ]

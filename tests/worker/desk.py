@@ -12,6 +12,7 @@ from ridgeline.service.protocol import (
 )
 from ridgeline.service.worker.holdings import Holdings
 from ridgeline.service.worker.messages import (
+    Checkpoint,
     DeviceEvent,
     Died,
     Hello,
@@ -27,12 +28,15 @@ class Port:
 
     def __init__(self) -> None:
         self.started: list[Key] = []
+        self.given: list[Checkpoint | None] = []
+        """The checkpoints of those that were started."""
         self.rules: list[StudyRules] = []
         self.stopped: list[Key] = []
         self.killed: list[tuple[str, bool]] = []
 
-    def start(self, order: RunOrder) -> None:
+    def start(self, order: RunOrder, checkpoint: Checkpoint | None) -> None:
         self.started.append(key_of(order))
+        self.given.append(checkpoint)
 
     def stop(self, key: Key) -> None:
         self.stopped.append(key)

@@ -6,12 +6,14 @@ tests' to do.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ridgeline.service.protocol import (
+    CheckpointInfo,
     DatasetInfo,
     DeviceInfo,
     Refusal,
@@ -26,7 +28,7 @@ from ridgeline.service.protocol import (
 )
 from ridgeline.service.worker.api import CallFailed
 from ridgeline.service.worker.devices import num_places
-from ridgeline.service.worker.messages import Key, key_of
+from ridgeline.service.worker.messages import Checkpoint, Key, key_of
 
 MAX_CHARGES = 3
 HANG_SECONDS = 300.0
@@ -70,6 +72,18 @@ def order(
     )
 
 
+def _info(checkpoint: Checkpoint | None) -> CheckpointInfo | None:
+    if checkpoint is None:
+        return None
+    return CheckpointInfo(
+        epoch=checkpoint.epoch,
+        attempt=checkpoint.key[1],
+        program=checkpoint.program,
+        num_bytes=len(checkpoint.content),
+        sha256=hashlib.sha256(checkpoint.content).hexdigest(),
+    )
+
+
 @dataclass
 class ApiRun:
     """A run as the api has it."""
@@ -82,6 +96,7 @@ class ApiRun:
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
     ends: list[RunEnded] = field(default_factory=list)
     program: str | None = None
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass
@@ -104,6 +119,13 @@ class FakeApi:
         self.told_datasets: dict[str, tuple[DatasetInfo, ...]] = {}
         """By worker, those that it has told of since it registered."""
         self.num_calls = 0
+        self.sent: list[tuple[int, int]] = []
+        """(run, epoch) of the checkpoints that were taken."""
+        self.transfer_failure: CallFailed | None = None
+        """How sending and getting checkpoints fails, if it does."""
+        self.holds_transfers_up = threading.Event()
+        """Unset, checkpoints are not answered."""
+        self.holds_transfers_up.set()
         self._failure: Exception | None = None
         self._held_up = False
         self._interval_seconds = sync_interval_seconds
@@ -173,6 +195,33 @@ class FakeApi:
             self._changed.notify_all()
             return answer
 
+    def put_checkpoint(self, worker_id: str, checkpoint: Checkpoint) -> None:
+        self._transfer()
+        with self._changed:
+            run = self.runs[checkpoint.key[0]]
+            if (run.state, run.worker, run.attempt) != ("RUNNING", worker_id, checkpoint.key[1]):
+                raise CallFailed(409, "the run is somebody else's")
+            assert checkpoint.epoch in run.epochs, "its epoch was told before"
+            assert checkpoint.program == run.program
+            if run.checkpoint is None or run.checkpoint.epoch < checkpoint.epoch:
+                run.checkpoint = checkpoint
+            self.sent.append((run.order.run, checkpoint.epoch))
+            self._changed.notify_all()
+
+    def get_checkpoint(self, worker_id: str, order: RunOrder) -> Checkpoint:
+        self._transfer()
+        with self._changed:
+            run = self.runs[order.run]
+            if (run.state, run.worker, run.attempt) != ("RUNNING", worker_id, order.attempt):
+                raise CallFailed(409, "the run is somebody else's")
+            assert run.checkpoint is not None
+            return replace(run.checkpoint, key=key_of(order))
+
+    def _transfer(self) -> None:
+        assert self.holds_transfers_up.wait(DEADLINE_SECONDS)
+        if self.transfer_failure is not None:
+            raise self.transfer_failure
+
     def _arrive(self) -> None:
         self.num_calls += 1
         self._changed.notify_all()
@@ -196,7 +245,11 @@ class FakeApi:
             key = key_of(report)
             assert key in worker.given
             assert key not in worker.told_ends, "no report after the end"
-            assert report.epoch == worker.told_epochs.get(key, 0) + 1, "no epoch is left out"
+            checkpoint = self.runs[report.run].checkpoint
+            begins = [1] if checkpoint is None else [1, checkpoint.epoch + 1]
+            if key in worker.told_epochs or report.epoch not in begins:
+                last_epoch = worker.told_epochs.get(key, 0)
+                assert report.epoch == last_epoch + 1, "no epoch is left out"
             worker.told_epochs[key] = report.epoch
         for key in ended:
             assert key in worker.given
@@ -226,7 +279,13 @@ class FakeApi:
                 free[device] -= 1
                 run.attempt += 1
                 run.state, run.worker = "RUNNING", worker_id
-                run.order = run.order.model_copy(update={"attempt": run.attempt, "device": device})
+                run.order = run.order.model_copy(
+                    update={
+                        "attempt": run.attempt,
+                        "device": device,
+                        "checkpoint": _info(run.checkpoint),
+                    }
+                )
                 worker.given.add((run.order.run, run.attempt))
         assigned = {key_of(run.order): run.order for run in self._held_by(worker_id)}
         return SyncResponse(
@@ -270,7 +329,8 @@ class FakeApi:
 
     def _hand_back(self, run: ApiRun) -> None:
         run.state, run.worker = "WAITING", None
-        run.epochs.clear()
+        last_epoch = 0 if run.checkpoint is None else run.checkpoint.epoch
+        run.epochs = {epoch: told for epoch, told in run.epochs.items() if epoch <= last_epoch}
 
     def _give_up(self, worker_id: str, state: str) -> None:
         self.workers[worker_id].state = state

@@ -19,6 +19,7 @@ from ridgeline.service.worker.api import CallFailed
 from ridgeline.service.worker.devices import STOP_GRACE_SECONDS
 from ridgeline.service.worker.holdings import Holdings
 from ridgeline.service.worker.messages import (
+    Checkpoint,
     DeviceEvent,
     Died,
     Hello,
@@ -66,7 +67,7 @@ class FakeDevice:
 
     # ---- what the agent does to it
 
-    def start(self, order: RunOrder) -> None:
+    def start(self, order: RunOrder, checkpoint: Checkpoint | None) -> None:
         key = key_of(order)
         assert order.device == self.name
         assert key not in self.stopped, "a stopped run never starts again"

@@ -31,7 +31,7 @@ NOTHING = SyncResponse(start=(), stop=(), refused=())
 
 
 class Port:
-    def start(self, order: object) -> None:
+    def start(self, order: object, checkpoint: object) -> None:
         pass
 
     def stop(self, key: Key) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import math
 import os
 import signal
 import struct
@@ -15,14 +16,28 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
-from ridgeline.search.events import Began, Event, Failed, HandedBack, NeverTrains, Over, Reported
+from ridgeline.search.events import (
+    Began,
+    Event,
+    Failed,
+    HandedBack,
+    NeverTrains,
+    Over,
+    Reported,
+    Saved,
+)
 from ridgeline.service.protocol import DatasetInfo, RunOrder, StudyRules
-from ridgeline.service.worker.messages import Key, key_of
+from ridgeline.service.worker.messages import Checkpoint, Key, key_of
 from ridgeline.service.worker.training import DeviceSpec, Trainer
 
 PROGRAM = "scripted/1"
 
 _log = logging.getLogger(__name__)
+
+
+def state_of(run: int, epoch: int) -> bytes:
+    """The content of a checkpoint."""
+    return f"run {run} after epoch {epoch}".encode() * 1_000
 
 
 @dataclass(frozen=True)
@@ -45,8 +60,9 @@ class ScriptedTrainer:
     """Trains `num_slots` runs at once, an epoch of each at a time.
 
     A run has `epochs` epochs whose metrics tell the process, and then does what `end` says: it
-    completes where that is left out, or calls a method below.  `add` is the method to call when it
-    is added, `begun` a pipe to write a byte to when it begins.
+    completes where that is left out, or calls a method below.  It saves its state every
+    `save_every` epochs, and goes on from a checkpoint of its program.  `add` is the method to call
+    when it is added, `begun` a pipe to write a byte to when it begins.
     """
 
     def __init__(self, num_slots: int = 4) -> None:
@@ -62,9 +78,12 @@ class ScriptedTrainer:
     def is_idle(self) -> bool:
         return not self._waiting and not self._training
 
-    def add(self, order: RunOrder) -> None:
+    def add(self, order: RunOrder, checkpoint: Checkpoint | None = None) -> None:
         if "add" in order.task:
             getattr(self, order.task["add"])(key_of(order))
+        if checkpoint is not None and checkpoint.program == PROGRAM:
+            assert checkpoint.content == state_of(order.run, checkpoint.epoch)
+            self._epochs[key_of(order)] = checkpoint.epoch
         self._waiting[key_of(order)] = order
 
     def remove(self, key: Key) -> bool:
@@ -96,7 +115,7 @@ class ScriptedTrainer:
             key, order = next(iter(self._waiting.items()))
             del self._waiting[key]
             self._training[key] = order
-            self._epochs[key] = 0
+            self._epochs.setdefault(key, 0)
             yield [Began(key, PROGRAM)]
             if "begun" in order.task:
                 Path(order.task["begun"]).write_bytes(b".")
@@ -116,6 +135,8 @@ class ScriptedTrainer:
                 "loss": key[0] / number,
             }
             yield Reported(key, Epoch(number, metrics))
+            if number % task.get("save_every", math.inf) == 0:
+                yield Saved(key, number, state_of(key[0], number))
         else:
             yield from getattr(self, task.get("end", "complete"))(key) or ()
 
