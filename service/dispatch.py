@@ -64,6 +64,7 @@ def orders(tx: Transaction, runs: Sequence[RunOfTrial]) -> Iterator[RunOrder]:
     studies: dict[int, tuple[StudySpec, dict[str, Any]]] = {}
     checkpoints = tx.artifacts.newest_checkpoints([one.run.id for one in runs])
     for run, number, config, _ in runs:
+        checkpoint = checkpoints.get(run.id)
         if run.study_id not in studies:
             row = tx.studies.get(run.study_id)
             if row is None:
@@ -91,7 +92,7 @@ def orders(tx: Transaction, runs: Sequence[RunOfTrial]) -> Iterator[RunOrder]:
             seed=run.seed,
             config=spec.run_config(config),
             data_fingerprint=run.data_fingerprint,
-            checkpoint=views.checkpoint(checkpoints[run.id]) if run.id in checkpoints else None,
+            checkpoint=None if checkpoint is None else checkpoint.info(),
             **common,
         )
 

@@ -11,8 +11,8 @@ from ridgeline.service import resources
 from ridgeline.service.errors import InvalidInput, ServiceError
 from ridgeline.service.ledger import num_planned
 from ridgeline.service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState
-from ridgeline.service.protocol import CheckpointInfo, DatasetInfo, DeviceInfo
-from ridgeline.service.store.rows import CheckpointRow, RunRow, StudyRow, TrialRow, WorkerRow
+from ridgeline.service.protocol import DatasetInfo, DeviceInfo
+from ridgeline.service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
 from ridgeline.service.store.session import Transaction
 from ridgeline.service.waiting import Reason, reason_of
 
@@ -27,16 +27,6 @@ def problem(error: ServiceError) -> resources.Problem:
         status=error.status,
         detail=error.detail,
         errors=[resources.FieldError(field=field, message=reason) for field, reason in found],
-    )
-
-
-def checkpoint(row: CheckpointRow) -> CheckpointInfo:
-    return CheckpointInfo(
-        epoch=row.epoch,
-        attempt=row.attempt,
-        program=row.program,
-        num_bytes=row.num_bytes,
-        sha256=row.sha256,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ridgeline.search.space import Config
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
+from ridgeline.service.protocol import CheckpointInfo
 
 
 class TrialRow(NamedTuple):
@@ -85,6 +86,16 @@ class CheckpointRow:
     num_bytes: int
     sha256: str
     location: str
+
+    def info(self) -> CheckpointInfo:
+        """What a worker is told of it."""
+        return CheckpointInfo(
+            epoch=self.epoch,
+            attempt=self.attempt,
+            program=self.program,
+            num_bytes=self.num_bytes,
+            sha256=self.sha256,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ridgeline.search.fields import MAX_INT
-from ridgeline.search.tasks.settings import MAX_EPOCHS
-from ridgeline.service import checkpoints, views
+from ridgeline.search.fields import MAX_EPOCHS, MAX_INT
+from ridgeline.service import checkpoints
 from ridgeline.service.api import uploads
 from ridgeline.service.api.auth import WorkerCaller
 from ridgeline.service.api.context import Api
@@ -128,7 +127,7 @@ async def put_checkpoint(
         if not is_there:
             take = partial(checkpoints.keep, api.store, api.artifacts, holder, row)
             await uploads.receive(request, take)
-    return views.checkpoint(row)
+    return row.info()
 
 
 @router.get(
