@@ -55,8 +55,8 @@ class Deployment:
             **(settings or {}),
         }
         self._processes: dict[subprocess.Popen[bytes], str] = {}
-        # Patient: the api is killed and started again under its hands.
-        self.client = Client(self.url, retry_delays_seconds=(0.25,) * 120)
+        # Patient: the api is killed and started again under its hands, on machines that are busy.
+        self.client = Client(self.url, retry_delays_seconds=(0.25,) * 1_200)
         self.api: subprocess.Popen[bytes]
 
     def start_api(self, *args: str) -> None:
