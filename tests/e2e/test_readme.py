@@ -66,6 +66,7 @@ def test_a_program_of_ones_own(sqlite_deployment: Deployment, tmp_path: Path) ->
     (code,) = blocks("python", "client.external", page="docs/external.md")
     printed = run(code, sqlite_deployment, tmp_path)
     assert sqlite_deployment.client.study("wing").state is StudyState.COMPLETED
+    assert run(code, sqlite_deployment, tmp_path) == printed
     assert printed.strip() == str(sqlite_deployment.client.best("wing").config)
 
 
