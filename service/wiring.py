@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from ridgeline.service import projection
@@ -14,6 +15,7 @@ from ridgeline.service.errors import Conflict, InvalidInput, Unavailable
 from ridgeline.service.settings import Settings
 from ridgeline.service.store import migrate
 from ridgeline.service.store.engine import parse_url, sqlite_file
+from ridgeline.service.store.failures import how_to_restore, is_damage
 from ridgeline.service.store.session import DatabaseClock, Store
 
 
@@ -55,16 +57,21 @@ def check_database(settings: Settings) -> None:
     url = parse_url(text, "RIDGELINE_DATABASE_URL")
     if (path := sqlite_file(url)) is not None and not path.exists():
         raise Unavailable(f"there is no database {path}")
-    with _reached():
+    with _reached(url):
         if not migrate.is_current(text):
             raise Conflict("the database is not of this version: run `ridgeline migrate` first")
 
 
 @contextmanager
-def _reached() -> Iterator[None]:
+def _reached(url: URL) -> Iterator[None]:
     try:
         yield
     except DBAPIError as exc:
+        file = sqlite_file(url)
+        if file is not None and is_damage(exc):
+            raise Unavailable(
+                f"the database {file} is damaged ({exc.orig}). {how_to_restore(file)}"
+            ) from exc
         raise Unavailable(f"the database cannot be used: {exc.orig}") from exc
 
 
@@ -76,10 +83,10 @@ def migrate_database(settings: Settings) -> None:
         Unavailable: the database cannot be reached.
         Conflict: it holds the tables of another version of Optuna, or is newer than this program.
     """
-    url = settings.resolved_database_url
-    parse_url(url, "RIDGELINE_DATABASE_URL")
+    text = settings.resolved_database_url
+    url = parse_url(text, "RIDGELINE_DATABASE_URL")
     try:
-        with _reached():
-            migrate.upgrade(url, prepare=projection.prepare)
+        with _reached(url):
+            migrate.upgrade(text, prepare=projection.prepare)
     except RuntimeError as exc:
         raise Conflict(str(exc)) from exc

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ridgeline.service.errors import Conflict, Unavailable
 from ridgeline.service.settings import Settings
 from ridgeline.service.store import migrate
+from ridgeline.service.store.failures import LACKS_SCHEMA
 from ridgeline.service.store.room import why_not_writable
-from ridgeline.service.store.session import LACKS_SCHEMA, Store
+from ridgeline.service.store.session import Store
 
 _CONNECT_SECONDS = 1.0
 _IS_NEWER = "the database is newer than this program: install the version that made it so"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -10,7 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ridgeline.service.errors import InvalidInput
+from ridgeline.service.errors import InvalidInput, Unavailable
 
 READ_ONLY = "rl_read_only"
 """Execution option of connections that will not write."""
@@ -72,6 +73,14 @@ def open_engine(url: URL) -> Engine:
             url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, hide_parameters=True
         )
         event.listen(engine, "connect", _set_up_sqlite)
+        file = sqlite_file(url)
+        if file is not None:
+            place = _Place(file)
+            # Before a connection, which would make an empty file, and before what is written to a
+            # file that is elsewhere by now would be told as done.
+            for name in ("do_connect", "begin", "commit"):
+                event.listen(engine, name, place.check)
+            event.listen(engine, "connect", place.remember)  # by then there is one
         event.listen(engine, "begin", _begin)
         event.listen(engine, "commit", _check_begun)
         return engine
@@ -96,6 +105,41 @@ def _postgresql(url: URL, num_connections: int) -> Engine:
         max_overflow=num_connections - num_kept,
         hide_parameters=True,
     )
+
+
+class _Place:
+    """Where an SQLite file is, and which file was there first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._first: tuple[int, int] | None = None
+
+    def remember(self, *_: object) -> None:
+        """Take note of the file that the first connection has opened or made."""
+        if self._first is None:
+            self._first = self._found()
+
+    def check(self, *_: object) -> None:
+        """See that the file is still there, once it was.
+
+        Raises:
+            Unavailable: it was moved or deleted, or another one is in its place.
+        """
+        if self._first is None or (found := self._found()) == self._first:
+            return
+        if found is None:
+            raise Unavailable("the database's file is no longer in its place: put it back there")
+        raise Unavailable(
+            "another file is in the place of the database's: restart the service to use it, or put "
+            "the former one back"
+        )
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_dev, status.st_ino
 
 
 def _set_up_sqlite(connection: object, _entry: ConnectionPoolEntry) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
@@ -28,9 +29,19 @@ def why_not_writable(connection: Connection, url: URL) -> str | None:
     assert file is not None, "the service keeps nothing in memory"
     if not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
         return "the database's file or folder cannot be written to"
-    free, needed = (
-        num_bytes / 2**20 for num_bytes in (shutil.disk_usage(file.parent).free, MIN_FREE_BYTES)
-    )
-    if free < needed:
-        return f"the database's disk has {free:.0f} MiB left, and {needed:.0f} are needed"
+    return why_no_room(file.parent)
+
+
+def why_no_room(folder: Path) -> str | None:
+    """That the disk of an SQLite file's folder has too little room, or that the folder is gone."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except FileNotFoundError:
+        return "the database's folder is not there: put it back"
+    if free < MIN_FREE_BYTES:
+        left, needed = (num_bytes / 2**20 for num_bytes in (free, MIN_FREE_BYTES))
+        return (
+            f"the database's disk has {left:.0f} MiB left, and {needed:.0f} are needed: make room "
+            "on it"
+        )
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
@@ -13,12 +12,9 @@ from time import monotonic
 from prometheus_client import Counter as Metric
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ridgeline.service import logs, metrics
 from ridgeline.service.clock import Clock
-from ridgeline.service.errors import Unavailable
 from ridgeline.service.store.artifacts import Artifacts
 from ridgeline.service.store.census import Census
 from ridgeline.service.store.engine import (
@@ -27,6 +23,7 @@ from ridgeline.service.store.engine import (
     open_engine,
     open_turn_engine,
 )
+from ridgeline.service.store.failures import outage_behind, translated
 from ridgeline.service.store.histories import Histories
 from ridgeline.service.store.idempotency import IdempotencyKeys
 from ridgeline.service.store.rules import RulesBook
@@ -38,11 +35,6 @@ from ridgeline.service.store.turns import Turns
 from ridgeline.service.store.workers import Workers
 
 log = logging.getLogger(__name__)
-
-LACKS_SCHEMA = "the database lacks this version's schema: run `ridgeline migrate`"
-
-_UNDEFINED = ("42P01", "42703")
-"""PostgreSQL's codes of a table and of a column that there is not."""
 
 _TURN_LOCKS = 0x524C
 """The first key of our advisory locks with two keys."""
@@ -149,7 +141,7 @@ class Store:
         """
         with (
             self._writing(),
-            _translated(),
+            translated(self.url),
             self._engine.connect() as connection,
             connection.begin(),
         ):
@@ -171,7 +163,7 @@ class Store:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with _translated(), self._engine.connect() as connection:
+        with translated(self.url), self._engine.connect() as connection:
             options = {READ_ONLY: True}
             if connection.dialect.name == "postgresql":
                 connection = connection.execution_options(
@@ -200,7 +192,7 @@ class Store:
                 _waited("study", began)
                 yield
                 return
-            with _translated(), self._turn_engine.begin() as connection:
+            with translated(self.url), self._turn_engine.begin() as connection:
                 patience = func.set_config("lock_timeout", f"{BUSY_TIMEOUT_SECONDS}s", True)
                 connection.execute(select(patience))
                 lock = func.pg_advisory_xact_lock(_TURN_LOCKS, func.hashtext(study))
@@ -236,7 +228,7 @@ class Store:
             if study.projection_error is not None:
                 tx.count(metrics.PROJECTION_REPAIRS)
         except Exception as exc:
-            outage = _outage_behind(exc)
+            outage = outage_behind(exc)
             if outage is not None:
                 raise outage from None
             with logs.about(study=study.name):
@@ -247,54 +239,3 @@ class Store:
 
 def _waited(lock: str, began: float) -> None:
     metrics.LOCK_WAIT_SECONDS.labels(lock).observe(monotonic() - began)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except PoolTimeoutError as exc:
-        metrics.DATABASE_ERRORS.labels("pool").inc()
-        raise Unavailable("all connections to the database are in use; try again") from exc
-    except DBAPIError as exc:
-        if _is_outage(exc):
-            kind, detail = "outage", "the database cannot do this now; try again in a moment"
-        elif _lacks_schema(exc):
-            kind, detail = "schema", LACKS_SCHEMA
-        else:
-            metrics.DATABASE_ERRORS.labels("statement").inc()
-            raise
-        metrics.DATABASE_ERRORS.labels(kind).inc()
-        log.warning("database: %s", exc.orig)
-        raise Unavailable(detail) from exc
-
-
-def _outage_behind(exc: BaseException | None) -> DBAPIError | None:
-    """The outage that an error is, or that was being handled when it was raised.
-
-    Of a full disk SQLite undoes the whole transaction, and going back to a savepoint fails.
-    """
-    while exc is not None:
-        if isinstance(exc, DBAPIError) and _is_outage(exc):
-            return exc
-        exc = exc.__context__
-    return None
-
-
-def _is_outage(exc: DBAPIError) -> bool:
-    """Whether the database is at fault (gone, locked, full) rather than the statement."""
-    if isinstance(exc.orig, sqlite3.Error):
-        # SQLite calls a wrong statement an OperationalError too, with this code.
-        statement_is_wrong = getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-        return isinstance(exc, OperationalError) and not statement_is_wrong
-    return exc.connection_invalidated or isinstance(exc, OperationalError | InterfaceError)
-
-
-def _lacks_schema(exc: DBAPIError) -> bool:
-    """Whether there is no such table or column: the schema was changed under this process."""
-    if isinstance(exc.orig, sqlite3.Error):
-        return any(
-            words in str(exc.orig)
-            for words in ("no such table", "no such column", "has no column named")
-        )
-    return getattr(exc.orig, "sqlstate", None) in _UNDEFINED

@@ -165,7 +165,7 @@ def test_the_database_tells_the_time(migrated_url: str) -> None:
 
 def test_a_database_out_of_reach_is_unavailable(tmp_path: Path, clock: ManualClock) -> None:
     store = Store(f"sqlite:///{tmp_path}/no/such.db", clock=clock, project=projection.project)
-    with pytest.raises(Unavailable, match="try again"), store.reading():
+    with pytest.raises(Unavailable, match="folder is not there"), store.reading():
         pass
     store.close()
 
