@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ridgeline.service.errors import Conflict, Unavailable
+from ridgeline.service.errors import Unavailable
 from ridgeline.service.settings import Settings
 from ridgeline.service.store import migrate
 from ridgeline.service.store.failures import LACKS_SCHEMA
@@ -17,7 +17,6 @@ from ridgeline.service.store.room import why_not_writable
 from ridgeline.service.store.session import Store
 
 _CONNECT_SECONDS = 1.0
-_IS_NEWER = "the database is newer than this program: install the version that made it so"
 
 Name = Literal["database", "schema", "storage", "projection", "dashboard"]
 
@@ -63,8 +62,8 @@ class Readiness:
             url = self._store.url.render_as_string(hide_password=False)
             try:
                 self._schema_is_current = migrate.is_current(url)
-            except Conflict:  # whose text names files, which anybody would read here
-                yield Check(name="schema", status="failed", detail=_IS_NEWER)
+            except migrate.UnknownSchema as exc:  # its text names files, and anybody reads this
+                yield Check(name="schema", status="failed", detail=exc.brief)
                 return
         if not self._schema_is_current:
             yield Check(name="schema", status="failed", detail=LACKS_SCHEMA)

@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, func, insert, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 
 from ridgeline.service.errors import Conflict, Unavailable
@@ -42,7 +42,7 @@ def upgrade(url: str, *, prepare: Callable[[str], None], revision: str = "head")
 
     Raises:
         OSError: the folder of an SQLite file cannot be made, or others may change it.
-        Conflict: the database is that of a newer version.
+        UnknownSchema: the database is that of a newer version, say.
         Unavailable: there is no room for the copy, say.
     """
     with _migrating(url) as engine:
@@ -77,17 +77,37 @@ def is_current(url: str) -> bool:
         engine.dispose()
 
 
+class UnknownSchema(Conflict):
+    """The schema of the database is none that this version knows; the text says what to do.
+
+    Attributes:
+        brief: the same without the names of files, for whoever may know that it is so.
+    """
+
+    def __init__(self, detail: str, *, brief: str) -> None:
+        super().__init__(detail)
+        self.brief = brief
+
+
 def known_revision(connection: Connection) -> str | None:
     """The revision of the schema; None where there is none yet.
 
     Raises:
-        Conflict: this version does not know it; the text says what to do.
+        UnknownSchema: this version does not know it, or nothing says for sure which it is.
     """
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    revision = context.get_current_revision()
+    revisions = context.get_current_heads()
+    if not revisions:
+        if _has_our_tables(connection):
+            raise _unclear(connection, "does not say which schema it has")
+        return None
+    if len(revisions) > 1:
+        named = " and ".join(sorted(revisions))
+        raise _unclear(connection, f"names several schemas, {named}, and has one")
+    (revision,) = revisions
     scripts = _scripts(connection)
     known = {script.revision for script in scripts.walk_revisions()}
-    if revision is None or revision in known:
+    if revision in known:
         return revision
     theirs = _upgraded_by(connection, revision)
     newer = "a newer version" if theirs is None else f"version {theirs} or later"
@@ -98,10 +118,35 @@ def known_revision(connection: Connection) -> str | None:
         if usable
         else ""
     )
-    raise Conflict(
+    raise UnknownSchema(
         f"the database is newer than this program: it has schema {revision}, and ridgeline "
         f"{metadata_version('ridgeline')} knows schemas up to {scripts.get_current_head()}; "
-        f"install {newer}{go_back}"
+        f"install {newer}{go_back}",
+        brief="the database is newer than this program: install the version that made it so",
+    )
+
+
+def _has_our_tables(connection: Connection) -> bool:
+    names = inspect(connection).get_table_names()
+    return any(is_ours(name, "table", None) and name != VERSION_TABLE for name in names)
+
+
+def _unclear(connection: Connection, wrong: str) -> UnknownSchema:
+    """The error that nothing says for sure which schema there is, with what may well be right."""
+    noted = None
+    if inspect(connection).has_table(upgrades.name):
+        noted = connection.execute(select(func.max(upgrades.c.revision))).scalar()
+    likely = (
+        f", or, where {VERSION_TABLE} was changed by hand, give it one row, of which the "
+        f"version_num is {noted}: {upgrades.name} notes that as the latest, and `ridgeline doctor` "
+        "then says whether the tables are those of it"
+        if noted is not None and inspect(connection).has_table(VERSION_TABLE)
+        else ""
+    )
+    return UnknownSchema(
+        f"the database {wrong}, in its table {VERSION_TABLE}; keep a copy of it, and go back to a "
+        f"backup{likely}",
+        brief=f"the database {wrong}: `ridgeline doctor` says what to do",
     )
 
 

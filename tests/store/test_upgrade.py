@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from ridgeline.service import projection
@@ -102,3 +103,40 @@ def test_the_version_that_upgrades_is_noted(migrated_url: str) -> None:
         rows = connection.execute(text("SELECT program FROM rl_upgrades")).scalars().all()
     engine.dispose()
     assert rows == [version("ridgeline")]
+
+
+LATEST = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations")).get_current_head()
+
+
+@pytest.mark.parametrize(
+    ("statements", "wrong"),
+    [
+        (["DELETE FROM rl_alembic_version"], "does not say which schema it has"),
+        (
+            ["INSERT INTO rl_alembic_version (version_num) VALUES ('0001')"],
+            f"names several schemas, 0001 and {LATEST}, and has one",
+        ),
+    ],
+)
+def test_a_database_that_does_not_say_which_schema_it_has(
+    database_url: str, statements: list[str], wrong: str
+) -> None:
+    upgraded(database_url)
+    execute(database_url, *statements)
+    with pytest.raises(migrate.UnknownSchema) as caught:
+        upgraded(database_url)
+    assert caught.value.detail.startswith(f"the database {wrong}, in its table rl_alembic_version")
+    assert f"give it one row, of which the version_num is {LATEST}" in caught.value.detail
+    execute(
+        database_url,
+        "DELETE FROM rl_alembic_version",
+        f"INSERT INTO rl_alembic_version (version_num) VALUES ('{LATEST}')",
+    )
+    assert migrate.is_current(database_url)
+
+
+def test_nor_where_no_table_tells_it(database_url: str) -> None:
+    upgraded(database_url)
+    execute(database_url, "DROP TABLE rl_alembic_version")
+    with pytest.raises(migrate.UnknownSchema, match=r"go back to a backup$"):
+        migrate.is_current(database_url)
