@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import glob
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from ridgeline.service import projection, tokens
+from ridgeline.search.fields import Real, Whole
+from ridgeline.service import projection, tokens, views
 from ridgeline.service.artifacts.base import ArtifactError, ArtifactStore, Content
 from ridgeline.service.ends import study_problems, trial_problems
-from ridgeline.service.errors import NotFound, Unavailable
+from ridgeline.service.errors import Unavailable
 from ridgeline.service.files import check_file, check_folder
 from ridgeline.service.findings import BY_HAND, Check, Finding
 from ridgeline.service.settings import Settings
+from ridgeline.service.store import tables
 from ridgeline.service.store.checks import kept_metrics, study_findings
 from ridgeline.service.store.engine import sqlite_file
 from ridgeline.service.store.health import FILE, SCHEMA, database_findings
-from ridgeline.service.store.rows import CheckpointRow, StudyRow
+from ridgeline.service.store.rows import CheckpointRow, StudyRow, WorkerRow
 from ridgeline.service.store.session import Store, Transaction
+from ridgeline.service.store.values import Shapes, misfits_of_study
 from ridgeline.service.worker.cache import default_folder
 
 Say = Callable[[str], None]
@@ -59,12 +63,28 @@ _STRANGE_FILES = Check(
     "They are those of another service, or newer than the backup that this database was restored "
     "from. Delete them where nobody needs them.",
 )
+_WORKERS = Check("workers", "the workers {} cannot be shown as they are stored", BY_HAND)
 _COPY = Check(
     "optuna-copy",
     "its copy in Optuna's tables differs from it in {}",
     "`ridgeline doctor --repair` makes the copy anew. It is for reading: open it as the README's "
     "example does, in a way through which nothing can be written.",
 )
+
+_NUMBERS: TypeAdapter[Any] = TypeAdapter(dict[str, Real])
+_COUNTS: TypeAdapter[Any] = TypeAdapter(dict[str, Whole])
+_SHAPES: Shapes = {
+    tables.trials.c.config: TypeAdapter(dict[str, Any]),
+    tables.trials.c.given: TypeAdapter(list[str]),
+    tables.runs.c.metrics: _NUMBERS,
+    tables.reports.c.metrics: _NUMBERS,
+    tables.workers.c.devices: TypeAdapter(list[dict[str, Any]]),
+    tables.workers.c.tasks: TypeAdapter(list[str]),
+    tables.workers.c.datasets: TypeAdapter(list[dict[str, Any]]),
+    tables.workers.c.idle_slots: _COUNTS,
+    tables.workers.c.restarts: _COUNTS,
+}
+"""Of the JSON in the tables; what else it must be, the checks say that read it."""
 
 
 def examine(
@@ -85,14 +105,19 @@ def examine(
     with store.reading() as tx:
         findings = list(examine_database(tx))
         yield from findings
-        if any(finding.check in (FILE, SCHEMA) for finding in findings):
-            return  # nothing else can be read for sure
+        if not _can_be_read(findings):
+            return
         study_ids = tx.studies.ids()
     for study_id in study_ids:
         with store.reading() as tx:
             yield from examine_study(tx, study_id, settings, say)
     say("the artifact store")
     yield from examine_artifacts(store, artifacts)
+
+
+def _can_be_read(findings: Sequence[Finding]) -> bool:
+    """Whether the studies can be examined, for all that is wrong with the database."""
+    return not any(finding.check in (FILE, SCHEMA, projection.TABLES) for finding in findings)
 
 
 def examine_folders(
@@ -131,28 +156,105 @@ def examine_folders(
 
 def examine_database(tx: Transaction) -> Iterator[Finding]:
     """What is wrong but for the studies."""
-    return database_findings(tx.connection, scopes=tokens.SCOPES, now=tx.now)
+    findings = list(
+        database_findings(tx.connection, scopes=tokens.SCOPES, now=tx.now, shapes=_SHAPES)
+    )
+    yield from findings
+    if any(finding.check in (FILE, SCHEMA) for finding in findings):
+        return
+    yield from projection.examine_tables(tx.connection)
+    if not any(finding.wrong.startswith(tables.workers.name) for finding in findings):
+        unreadable = [worker.id for worker in tx.workers.all() if not _can_be_shown(worker)]
+        if unreadable:
+            yield _WORKERS.found(unreadable)
+
+
+def _can_be_shown(worker: WorkerRow) -> bool:
+    try:
+        views.worker(worker, {})
+    except ValidationError:
+        return False
+    return True
 
 
 def examine_study(
     tx: Transaction, study_id: int, settings: Settings, say: Say = lambda _: None
 ) -> Iterator[Finding]:
-    """What is wrong with one study, and with its copy in Optuna's tables."""
+    """What is wrong with one study, and with its copy in Optuna's tables.
+
+    The copy is compared only where nothing is wrong with the study itself: it may hold what the
+    study has lost, and nobody is to be told to make it anew then.
+    """
+    is_good = True
+    for finding in _source_findings(tx, study_id, settings, say):
+        yield finding
+        is_good = False
+    if not is_good:
+        return
+    study = tx.studies.get(study_id)
+    if study is None:
+        return  # it was deleted meanwhile
+    say(f"study {study.name}: its copy in Optuna's tables")
+    differences = _differences(tx, study_id)
+    if differences:
+        yield _COPY.found(differences, study=study.name)
+
+
+class Repair(NamedTuple):
+    """What became of the copy of a study that was not as it should be."""
+
+    study: str
+    obstacles: list[Finding]
+    """Why it was left alone: what is wrong with the study itself.  None: it was made anew."""
+
+
+def repair(store: Store, settings: Settings) -> Iterator[Repair]:
+    """Make every copy in Optuna's tables anew that is not as it should be.
+
+    A copy of a study with which something is wrong itself is left as it is.  Nothing is written to
+    a database whose file or tables are damaged.
+
+    Raises:
+        Unavailable: the database cannot be reached.
+    """
+    with store.reading() as tx:
+        if not _can_be_read(list(examine_database(tx))):
+            return
+        study_ids = tx.studies.ids()
+    for study_id in study_ids:
+        with store.reading() as tx:
+            if not _differences(tx, study_id):
+                continue
+        with store.transaction() as tx:
+            name = tx.studies.name_of(study_id)
+            if name is None:
+                continue  # it was deleted meanwhile
+            obstacles = list(_source_findings(tx, study_id, settings, lambda _: None))
+            if not obstacles:
+                tx.studies.lock(study_id)
+                projection.rebuild(tx.connection, study_id)
+        yield Repair(name, obstacles)
+
+
+def _source_findings(
+    tx: Transaction, study_id: int, settings: Settings, say: Say
+) -> Iterator[Finding]:
+    """What is wrong with a study in our own tables."""
+    misfits = list(misfits_of_study(tx.connection, study_id, _SHAPES))
+    yield from misfits
+    if misfits:
+        return  # the rows cannot be read
     try:
         study = tx.studies.get(study_id)
     except ValidationError:
         yield _SPEC.found([study_id])
         return  # nothing of it can be understood
     if study is None:
-        return  # it was deleted meanwhile
+        return
     say(f"study {study.name}")
     grace_seconds = _LEASES_OF_GRACE * settings.lease_seconds
     yield from study_findings(tx.connection, study, grace_seconds=grace_seconds)
     yield from _end_findings(tx, study, say)
-    say(f"study {study.name}: its copy in Optuna's tables")
-    differences = projection.compare(tx.connection, study_id)
-    if differences:
-        yield _COPY.found(differences, study=study.name)
 
 
 def examine_artifacts(store: Store, artifacts: ArtifactStore) -> Iterator[Finding]:
@@ -182,22 +284,12 @@ def _is_sound(row: CheckpointRow, artifacts: ArtifactStore) -> bool:
     return True
 
 
-def repair(store: Store) -> list[str]:
-    """Make every copy in Optuna's tables anew that is not as it should be; the studies' names."""
-    with store.reading() as tx:
-        study_ids = tx.studies.ids()
-    repaired = []
-    for study_id in study_ids:
-        is_wrong = False  # also where its spec cannot be read
-        with store.reading() as tx, suppress(ValidationError):
-            is_wrong = bool(projection.compare(tx.connection, study_id))
-        if not is_wrong:
-            continue
-        with suppress(NotFound), store.transaction() as tx:
-            study = tx.studies.lock(study_id)
-            projection.rebuild(tx.connection, study_id)
-            repaired.append(study.name)
-    return repaired
+def _differences(tx: Transaction, study_id: int) -> list[str]:
+    """Where the copy of a study differs from it; also that one of them cannot be read."""
+    try:
+        return projection.compare(tx.connection, study_id)
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as exc:
+        return [f"what cannot be read ({type(exc).__name__}: {exc})"]
 
 
 def _end_findings(tx: Transaction, study: StudyRow, say: Say) -> Iterator[Finding]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.findings import BY_HAND, Check
-from ridgeline.service.ledger import num_planned
+from ridgeline.service.ledger import num_planned, run_seed
 from ridgeline.service.lifecycle import (
     OPEN_STUDY,
     OPEN_TRIAL,
     RunEnd,
+    RunState,
     StudyState,
     study_end,
     trial_end,
@@ -23,7 +23,14 @@ _ENDS = Check("trial-ends", "trials {} stand otherwise than their runs imply", B
 _VALUES = Check(
     "run-values", "runs {} have another value than they told of their kept epoch", BY_HAND
 )
-_FINITE = Check("run-values", "runs {} have a value that is no finite number", BY_HAND)
+_METRICS = Check(
+    "run-values", "runs {} have other metrics than they told of their kept epoch", BY_HAND
+)
+_KEPT = Check(
+    "kept-epochs", "runs {} have kept another epoch than the last one that is planned", BY_HAND
+)
+_SEEDS = Check("run-seeds", "runs {} have another seed than the spec implies", BY_HAND)
+_CONFIGS = Check("configs", "trials {} have a configuration that is not of the space", BY_HAND)
 _BUDGET = Check("budget", "it has more trials than its budget: {}", BY_HAND)
 _STUDY_END = Check("study-state", "its trials say that it should be {}", BY_HAND)
 
@@ -42,6 +49,9 @@ def trial_problems(
         its_runs: in the order of their replicates.
         kept: by run, what was reported of the epoch whose weights are kept.
     """
+    if spec.space.problems(trial.config):
+        yield _CONFIGS, str(trial.number)
+        return
     if [run.replicate for run in its_runs] != list(range(spec.replicates)):
         yield _NUM_RUNS, str(trial.number)
         return
@@ -52,11 +62,27 @@ def trial_problems(
     ):
         yield _ENDS, str(trial.number)
     for run in its_runs:
-        told = kept.get(run.id, {}).get(spec.objective.metric)
-        if run.value is not None and not math.isfinite(run.value):
-            yield _FINITE, f"{trial.number}/{run.replicate}"
-        elif told is not None and run.value != told:
-            yield _VALUES, f"{trial.number}/{run.replicate}"
+        for check in _run_problems(spec, trial, run, kept.get(run.id)):
+            yield check, f"{trial.number}/{run.replicate}"
+
+
+def _run_problems(
+    spec: StudySpec, trial: TrialRow, run: RunRow, told: Mapping[str, float] | None
+) -> Iterator[Check]:
+    """What is wrong with a run, of whose kept epoch was `told` something or nothing."""
+    if run.seed != run_seed(spec, run.replicate):
+        yield _SEEDS
+    if told is not None:
+        if run.value != told.get(spec.objective.metric, run.value):
+            yield _VALUES
+        metrics = run.metrics or {}
+        if any(metrics.get(name, value) != value for name, value in told.items()):
+            yield _METRICS
+    # Without early stopping a run trains to its end and keeps what it has then.
+    planned = spec.run_config(trial.config).get("epochs", run.kept_epoch)
+    goes_to_the_end = run.state is RunState.COMPLETE and spec.early_stopping is None
+    if goes_to_the_end and run.kept_epoch not in (None, planned):
+        yield _KEPT
 
 
 def study_problems(study: StudyRow, *, num_failed: int) -> Wrong:

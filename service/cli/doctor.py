@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ridgeline.service.cli.environment import load_settings, open_current_database
 from ridgeline.service.texts import printable
+
+if TYPE_CHECKING:
+    from ridgeline.service.doctor import Repair
 
 
 def doctor(
@@ -32,8 +35,8 @@ def doctor(
     console = Console(stderr=True)
     with open_current_database(settings) as store, console.status("") as status:
         if repair:
-            for name in doctor.repair(store):
-                typer.echo(f"study {name}: its copy in Optuna's tables was made anew.")
+            for done in doctor.repair(store, settings):
+                typer.echo(printable(_in_words(done)))
         for finding in doctor.examine(
             store,
             wiring.open_artifacts(settings),
@@ -47,3 +50,13 @@ def doctor(
         typer.echo(f"{num_found} {'problem' if num_found == 1 else 'problems'} found.")
         raise typer.Exit(1)
     typer.echo("All is well.")
+
+
+def _in_words(done: Repair) -> str:
+    copy = f"study {done.study}: its copy in Optuna's tables"
+    if not done.obstacles:
+        return f"{copy} was made anew."
+    return (
+        f"{copy} differs and is left as it is, since it may hold what the study has lost: "
+        f"{done.obstacles[0].wrong}."
+    )

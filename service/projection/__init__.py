@@ -35,8 +35,11 @@ from ridgeline.service.projection.noticing import STUDY_COLUMNS, CopyChanged, ch
 from ridgeline.service.projection.optuna_tables import STUDIES
 from ridgeline.service.projection.study import delete_copy, delete_rows, forget_copy, write_study
 from ridgeline.service.projection.trials import write_trials
+from ridgeline.service.projection.versions import TABLES, examine_tables
 from ridgeline.service.store.studies import SPEC_TEXT, parsed_spec
 from ridgeline.service.store.tables import studies
+
+__all__ = ["TABLES", "compare", "examine_tables", "prepare", "project", "rebuild"]
 
 log = logging.getLogger(__name__)
 

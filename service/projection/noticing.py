@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Row, Table, func, select
+from sqlalchemy import Row, String, Table, func, select, type_coerce
 
 from ridgeline.search.optuna_space import to_optuna
 from ridgeline.search.spec import StudySpec
@@ -56,7 +56,8 @@ STUDY_COLUMNS = (
     .limit(1)
     .scalar_subquery()
     .label("last_id"),
-    select(DIRECTIONS.c.direction)
+    # As it is stored, so that a copy with nonsense there can be made anew.
+    select(type_coerce(DIRECTIONS.c.direction, String))
     .where(DIRECTIONS.c.study_id == STUDIES.c.study_id, DIRECTIONS.c.objective == 0)
     .scalar_subquery()
     .label("copied_direction"),
@@ -83,7 +84,7 @@ def check_study(study: Row[Any], spec: StudySpec) -> None:
     """
     if study.copied_last_id != study.last_id:
         raise CopyChanged(f"its last trial has the id {study.copied_last_id}, not {study.last_id}")
-    if study.copied_direction is not direction(spec):
+    if study.copied_direction != direction(spec).name:
         raise CopyChanged("its direction is another one")
 
 

@@ -96,6 +96,7 @@ _changes = union_all(
     select(reports.c.revision).where(_its_reports),
 ).subquery("changes")
 
+_of_run = reports.c.run_id == runs.c.id
 _later = reports.alias("later")
 _later_attempts = exists().where(reports.c.run_id == runs.c.id, reports.c.attempt > runs.c.attempt)
 _attempts_fall = exists(
@@ -329,6 +330,13 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
         ),
     ),
     (
+        Check("reports", "runs {} have kept an epoch of which there is no report", BY_HAND),
+        _RUNS.where(
+            runs.c.kept_epoch.is_not(None),
+            ~exists().where(reports.c.run_id == runs.c.id, reports.c.epoch == runs.c.kept_epoch),
+        ),
+    ),
+    (
         Check("retries", "trials {} try again what did not fail before them", BY_HAND),
         _TRIALS.where(
             trials.c.retry_of.is_not(None),
@@ -343,20 +351,31 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
 )
 
 
-_IN_ORDER = Check("reports", "runs {} have told their epochs out of order", BY_HAND)
-_NOT_IN_ORDER = _RUNS.where(
-    exists(
-        select(reports.c.run_id)
-        .join(
-            _later,
-            and_(
-                _later.c.run_id == reports.c.run_id,
-                _later.c.epoch == reports.c.epoch + 1,
-                _later.c.revision < reports.c.revision,
-            ),
-        )
-        .where(reports.c.run_id == runs.c.id)
-    )
+_OF_WORKERS = (
+    (
+        Check("reports", "runs {} have no reports of epochs before their last one", BY_HAND),
+        _RUNS.where(
+            select(func.count()).where(_of_run).scalar_subquery()
+            < select(func.max(reports.c.epoch)).where(_of_run).scalar_subquery()
+        ),
+    ),
+    (
+        Check("reports", "runs {} have told their epochs out of order", BY_HAND),
+        _RUNS.where(
+            exists(
+                select(reports.c.run_id)
+                .join(
+                    _later,
+                    and_(
+                        _later.c.run_id == reports.c.run_id,
+                        _later.c.epoch == reports.c.epoch + 1,
+                        _later.c.revision < reports.c.revision,
+                    ),
+                )
+                .where(_of_run)
+            )
+        ),
+    ),
 )
 """Workers tell each epoch after the one before it; programs of one's own in any order."""
 
@@ -369,7 +388,7 @@ def study_findings(
     Args:
         grace_seconds: after the end of a lease, within which its run may not be taken back yet.
     """
-    checks = _CHECKS if study.spec.external else (*_CHECKS, (_IN_ORDER, _NOT_IN_ORDER))
+    checks = _CHECKS if study.spec.external else (*_CHECKS, *_OF_WORKERS)
     parameters = {"study": study.id, "grace": grace_seconds}
     for check, query in checks:
         rows = connection.execute(query, parameters).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from alembic.autogenerate import compare_metadata
@@ -12,6 +13,8 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DatabaseError
 
 from ridgeline.service.findings import Check, Finding
+from ridgeline.service.store.engine import sqlite_file
+from ridgeline.service.store.failures import how_to_restore
 from ridgeline.service.store.migrate import VERSION_TABLE, is_ours
 from ridgeline.service.store.tables import (
     deleted_studies,
@@ -20,10 +23,10 @@ from ridgeline.service.store.tables import (
     studies,
     tokens,
 )
+from ridgeline.service.store.values import Shapes, misfits_of_none
 
 _RESTORE = "Stop the service, keep a copy of the database, and go back to a backup."
 FILE, SCHEMA = "database-file", "schema"
-_FILE = Check(FILE, "SQLite finds it damaged: {}", _RESTORE)
 _FOREIGN_KEYS = Check("foreign-keys", "rows name others that are gone: {}", _RESTORE)
 _SCHEMA = Check(
     SCHEMA,
@@ -51,17 +54,20 @@ _DAY_SECONDS = 24 * 3_600
 
 
 def database_findings(
-    connection: Connection, *, scopes: Sequence[str], now: float
+    connection: Connection, *, scopes: Sequence[str], now: float, shapes: Shapes
 ) -> Iterator[Finding]:
     """What is wrong with the database itself, before one looks at its studies.
 
     Args:
         scopes: that a token may have.
+        shapes: of the JSON in the tables.
     """
     if connection.dialect.name == "sqlite":
         damage = _damage(connection)
         if damage:
-            yield _FILE.found(damage)
+            file = sqlite_file(connection.engine.url)
+            assert file is not None, "the service keeps nothing in memory"
+            yield Check(FILE, "SQLite finds it damaged: {}", how_to_restore(file)).found(damage)
             return
         broken = connection.execute(text("PRAGMA foreign_key_check")).all()
         if broken:
@@ -70,14 +76,18 @@ def database_findings(
     if differences:
         yield _SCHEMA.found(differences)
         return  # what follows reads these tables
-    unusable = [row.id for row in connection.execute(select(tokens)) if not _is_usable(row, scopes)]
-    if unusable:
-        yield _TOKENS.found(unusable)
+    misfits = misfits_of_none(connection, shapes)
+    yield from chain.from_iterable(misfits.values())
+    if tokens not in misfits:
+        rows = connection.execute(select(tokens))
+        unusable = [row.id for row in rows if not _is_usable(row, scopes)]
+        if unusable:
+            yield _TOKENS.found(unusable)
     reused = _reused_ids(connection)
     if reused:
         yield _DELETED.found(reused)
     ahead = select(idempotency_keys.c.key).where(idempotency_keys.c.created_at > now + _DAY_SECONDS)
-    num_ahead = len(connection.execute(ahead).all())
+    num_ahead = 0 if idempotency_keys in misfits else len(connection.execute(ahead).all())
     if num_ahead:
         yield _KEYS.found([num_ahead])
 

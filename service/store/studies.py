@@ -113,6 +113,12 @@ class Studies:
         )
         return None if row is None else _study(row)
 
+    def name_of(self, study_id: int) -> str | None:
+        """The name of a study, whatever else its row holds; None where it has been deleted."""
+        query = select(studies.c.name).where(studies.c.id == study_id)
+        name = self._connection.execute(query).scalar()
+        return None if name is None else str(name)
+
     def ids(self) -> list[int]:
         """Of all studies, oldest first."""
         return list(self._connection.execute(select(studies.c.id).order_by(studies.c.id)).scalars())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -12,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from ridgeline.service import doctor, extending, projection, studies, trials, workers
 from ridgeline.service.external_protocol import CompleteRequest, ReportRequest, SuggestRequest
-from ridgeline.service.protocol import RunReport
+from ridgeline.service.protocol import RunOrder, RunReport
 from ridgeline.service.reporting import complete, report
 from ridgeline.service.resources import ExtendRequest, RetryRequest
 from ridgeline.service.store.engine import open_engine
@@ -22,6 +23,8 @@ from tests.postgres import PostgresServer
 from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, value_of
 
 NOW = ManualClock(seconds=2_000_000.0)
+EPOCHS = 3
+"""Of the budget of each study."""
 
 
 class Ticking(ManualClock):
@@ -99,7 +102,7 @@ def happen(store: Store, clock: ManualClock) -> None:
     post(store, spec("stopped", budget={"trials": 20, "epochs": 3}))
     worker.sync()
     tell(store, "stopped", "stop")
-    worker.end_all()
+    finish(worker)
     lost = FakeWorker(store, num_slots=2)
     post(store, spec("open", replicates=2, budget={"trials": 30, "epochs": 3}))
     lost.sync()
@@ -109,17 +112,8 @@ def happen(store: Store, clock: ManualClock) -> None:
     worker.sync()
     first, second, third, fourth = worker.held.values()
     worker.sync(
-        ended=[ended(first), ended(second, "crashed")],
-        reports=[
-            RunReport(
-                run=order.run,
-                attempt=order.attempt,
-                epoch=epoch,
-                metrics={"validation_accuracy": epoch / 10},
-            )
-            for order in (third, fourth)
-            for epoch in (1, 2)
-        ],
+        ended=[ended(first, kept_epoch=EPOCHS), ended(second, "crashed")],
+        reports=[*told(first, EPOCHS), *told(third, 2), *told(fourth, 2)],
     )
 
 
@@ -129,22 +123,37 @@ def tell(store: Store, name: str, verb: studies.Verb) -> None:
 
 
 def train(store: Store, worker: FakeWorker, *, outcome: str = "complete") -> None:
-    """Train all that there is; every run reports the epoch that it keeps."""
+    """Train all that there is."""
     worker.sync()
     while worker.held:
-        orders = list(worker.held.values())
-        reports = [
-            RunReport(
-                run=order.run,
-                attempt=order.attempt,
-                epoch=epoch,
-                metrics={"validation_accuracy": value_of(order)},
-            )
-            for order in orders
-            for epoch in (1, 2)
-        ]
-        changes = {"value": 0.25, "rule_version": 1} if outcome == "pruned" else {}
-        worker.sync(reports=reports, ended=[ended(order, outcome, **changes) for order in orders])
+        finish(worker, outcome=outcome)
+
+
+def finish(worker: FakeWorker, *, outcome: str = "complete") -> None:
+    """Train the runs that a worker holds to their last epoch."""
+    orders = list(worker.held.values())
+    changes: dict[str, Any] = {}
+    if outcome == "complete":
+        changes = {"kept_epoch": EPOCHS}
+    elif outcome == "pruned":
+        changes = {"value": 0.25, "rule_version": 1}
+    worker.sync(
+        reports=[report for order in orders for report in told(order, EPOCHS)],
+        ended=[ended(order, outcome, **changes) for order in orders],
+    )
+
+
+def told(order: RunOrder, num_epochs: int) -> list[RunReport]:
+    """What a run reports of its first epochs."""
+    return [
+        RunReport(
+            run=order.run,
+            attempt=order.attempt,
+            epoch=epoch,
+            metrics={"validation_accuracy": value_of(order)},
+        )
+        for epoch in range(1, num_epochs + 1)
+    ]
 
 
 def of_ones_own(store: Store) -> None:

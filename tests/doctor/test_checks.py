@@ -148,6 +148,44 @@ BROKEN = {
         [f"UPDATE rl_reports SET revision = 0 WHERE run_id = {RUN_2} AND epoch = 2"],
         ("reports", "study done: runs 2/0 have told their epochs out of order"),
     ),
+    "a kept epoch that was never reported": (
+        [f"UPDATE rl_runs SET kept_epoch = 999 WHERE id = {RUN_2}"],
+        ("reports", "study done: runs 2/0 have kept an epoch of which there is no report"),
+    ),
+    "a kept epoch before the last one": (
+        [f"UPDATE rl_runs SET kept_epoch = 1 WHERE id = {RUN_2}"],
+        (
+            "kept-epochs",
+            "study done: runs 2/0 have kept another epoch than the last one that is planned",
+        ),
+    ),
+    "no reports any more": (
+        [f"DELETE FROM rl_reports WHERE run_id = {RUN_2}"],
+        ("reports", "study done: runs 2/0 have kept an epoch of which there is no report"),
+    ),
+    "a report too few": (
+        [f"DELETE FROM rl_reports WHERE run_id = {RUN_2} AND epoch = 1"],
+        ("reports", "study done: runs 2/0 have no reports of epochs before their last one"),
+    ),
+    "a run's metrics": (
+        [f"UPDATE rl_runs SET metrics = '{{\"validation_accuracy\": 0.1}}' WHERE id = {RUN_2}"],
+        (
+            "run-values",
+            "study done: runs 2/0 have other metrics than they told of their kept epoch",
+        ),
+    ),
+    "a seed": (
+        [f"UPDATE rl_runs SET seed = 1 WHERE id = {RUN_2}"],
+        ("run-seeds", "study done: runs 2/0 have another seed than the spec implies"),
+    ),
+    "a configuration of nothing": (
+        [f"UPDATE rl_trials SET config = '{{}}' WHERE id = {DONE_2}"],
+        ("configs", "study done: trials 2 have a configuration that is not of the space"),
+    ),
+    "a configuration beyond the space": (
+        [f"UPDATE rl_trials SET config = '{{\"learning_rate\": 99}}' WHERE id = {DONE_2}"],
+        ("configs", "study done: trials 2 have a configuration that is not of the space"),
+    ),
     "a retry of what did not fail": (
         [f"UPDATE rl_trials SET retry_of = 1 WHERE id = {DONE_2}"],
         ("retries", "study done: trials 2 try again what did not fail before them"),
@@ -176,7 +214,7 @@ BROKEN = {
     ),
     "a value that is none": (
         [f"UPDATE rl_runs SET value = {{infinity}} WHERE id = {RUN_2}"],
-        ("run-values", "study done: runs 2/0 have a value that is no finite number"),
+        ("values", "rl_runs.value of the row 5 cannot be read as what belongs there"),
     ),
     "more trials than planned": (
         [f"UPDATE rl_studies SET next_number = 31 WHERE id = {OPEN}"],
@@ -215,7 +253,7 @@ BROKEN = {
     "an answer from the future": (
         [
             "INSERT INTO rl_idempotency_keys (scope, key, body_sha256, status, answer, created_at) "
-            "VALUES ('s', 'k', 'b', 200, '1', 9000000000)"
+            "VALUES ('s', 'k', 'b', 200, '{}', 9000000000)"
         ],
         (
             "idempotency-keys",
@@ -244,3 +282,11 @@ def test_what_is_broken_is_told(busy: Transaction, broken: str) -> None:
         infinity = "9e999" if is_sqlite else "'infinity'"
         busy.connection.execute(text(statement.replace("{infinity}", infinity)))
     assert expected in examined(busy)
+
+
+def test_workers_that_cannot_be_shown(busy: Transaction) -> None:
+    first = busy.workers.all()[0].id
+    busy.connection.execute(text(f"UPDATE rl_workers SET devices = '[{{}}]' WHERE id = '{first}'"))
+    assert examined(busy) == [
+        ("workers", f"the workers {first} cannot be shown as they are stored")
+    ]
