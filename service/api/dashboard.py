@@ -7,6 +7,7 @@ only at the root of a host, which is why our own API lives under /v1.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -20,6 +21,11 @@ from starlette.responses import Response, StreamingResponse
 
 from ridgeline.service.api.auth import PageReader
 from ridgeline.service.api.context import Context
+from ridgeline.service.api.dashboard_alive import (
+    ALIVE_PATH,
+    ALIVE_SECONDS,
+    DOES_NOT_ANSWER,
+)
 from ridgeline.service.api.problems import HttpError, problem_response
 from ridgeline.service.errors import NotFound, Unavailable
 
@@ -57,7 +63,15 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 _REFUSED = ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 _WHY = "the dashboard only reads; studies are changed at /status, by `ridgeline` and over /v1"
+_HOST = "http://localhost"
 _TIMEOUT = httpx.Timeout(60.0, connect=3.0)
+
+PATIENCE_SECONDS = 10.0
+"""How long the beginning of a page may take before the dashboard is asked whether it is alive.
+
+Its largest pages take about that long, and longer where others use the processor.  So a slow answer
+is waited for, and a process that answers nothing is not.
+"""
 
 
 class Dashboard:
@@ -82,7 +96,7 @@ class Dashboard:
             return
         transport = httpx.AsyncHTTPTransport(uds=str(path))
         async with httpx.AsyncClient(
-            transport=transport, base_url="http://localhost", timeout=_TIMEOUT, trust_env=False
+            transport=transport, base_url=_HOST, timeout=_TIMEOUT, trust_env=False
         ) as client:
             self._client = client
             yield
@@ -100,9 +114,9 @@ class Dashboard:
             headers=_passed_on(request.headers.raw),
         )
         try:
-            answer = await self._client.send(upstream, stream=True)
+            answer = await self._answer(self._client, upstream)
         except httpx.TransportError as exc:
-            raise Unavailable("the dashboard does not answer; is its process running?") from exc
+            raise Unavailable(DOES_NOT_ANSWER) from exc
         if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             await answer.aclose()
             raise HttpError(
@@ -114,6 +128,20 @@ class Dashboard:
         )
         response.raw_headers = _passed_back(answer.headers.raw)
         return response
+
+    async def _answer(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+        """The beginning of the answer, waited for as long as the dashboard lives.
+
+        Raises:
+            httpx.TransportError: it does not, or takes longer than any page does.
+        """
+        sending = asyncio.ensure_future(client.send(request, stream=True))
+        try:
+            while not (await asyncio.wait({sending}, timeout=PATIENCE_SECONDS))[0]:
+                await client.head(ALIVE_PATH, timeout=ALIVE_SECONDS)
+            return sending.result()
+        finally:
+            sending.cancel()
 
 
 async def _refuse() -> Response:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ridgeline.service.api.dashboard_alive import DOES_NOT_ANSWER, is_alive
 from ridgeline.service.errors import Unavailable
 from ridgeline.service.settings import Settings
 from ridgeline.service.store import migrate
 from ridgeline.service.store.failures import LACKS_SCHEMA
 from ridgeline.service.store.room import why_not_writable
 from ridgeline.service.store.session import Store
-
-_CONNECT_SECONDS = 1.0
 
 Name = Literal["database", "schema", "storage", "projection", "dashboard"]
 
@@ -76,8 +73,8 @@ class Readiness:
 
     def _of_dashboard(self) -> Check:
         obstacle = None
-        if self._dashboard is not None and not _listens(self._dashboard):
-            obstacle = "its process does not answer; its log says why"
+        if self._dashboard is not None and not is_alive(self._dashboard):
+            obstacle = DOES_NOT_ANSWER
         return _check("dashboard", "degraded", obstacle)
 
 
@@ -85,13 +82,3 @@ def _check(name: Name, otherwise: Literal["degraded", "failed"], obstacle: str |
     if obstacle is None:
         return Check(name=name, status="ok", detail="")
     return Check(name=name, status=otherwise, detail=obstacle)
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(_CONNECT_SECONDS)
-        try:
-            client.connect(str(path))
-        except OSError:
-            return False
-    return True

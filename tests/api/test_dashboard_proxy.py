@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import anyio.from_thread
@@ -23,55 +20,18 @@ from ridgeline.service.settings import Settings
 from ridgeline.service.store.session import Store
 from tests.api.calling import problem, sqlite_only
 from tests.api.conftest import ClientOf
+from tests.api.upstream import FILE, SLOW, Upstream, hung_at, upstream_at
 
 PATHS = ("/dashboard", "/dashboard/studies/1", "/api/studies", "/csv/1", "/artifacts/1/a",
          "/static/bundle.js")  # fmt: skip
 
 ODD_CREDENTIALS = (b"???", b"\xe9", b"/w==", b"")
-FILE = "attachment; filename=数字.csv".encode()
-
-
-class Upstream(BaseHTTPRequestHandler):
-    """Stands for the dashboard: says what it was asked, with headers that must not pass."""
-
-    seen: list[tuple[str, str, dict[str, str]]] = []  # noqa: RUF012
-
-    def do_GET(self) -> None:
-        names = {name.lower(): value for name, value in self.headers.items()}
-        self.seen.append((self.command, self.path, names))
-        if self.path.startswith("/api/broken"):
-            self.send_error(500, "a traceback, say")
-            return
-        self.send_response(302 if self.path == "/dashboard/" else 200)
-        if self.path == "/dashboard/":
-            self.send_header("Location", f"http://{self.headers['Host']}/dashboard?a=b")
-        self.send_header("Content-Type", "text/plain")
-        self.send_header("Content-Length", "5")
-        self.send_header("Content-Disposition", FILE.decode("latin-1"))
-        self.send_header("Content-Security-Policy", "default-src 'self'")
-        self.send_header("Access-Control-Allow-Origin", "*")
-        self.send_header("Set-Cookie", "a=b")
-        self.send_header("Keep-Alive", "timeout=5")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(b"hello")
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
 
 @pytest.fixture
 def upstream(socket_path: Path) -> Iterator[Path]:
-    server = ThreadingUnixStreamServer(str(socket_path), Upstream)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    Upstream.seen.clear()
-    yield socket_path
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with upstream_at(socket_path):
+        yield socket_path
 
 
 @pytest.fixture
@@ -254,3 +214,28 @@ def test_the_dashboard_writes_nothing_under_get() -> None:
         "/artifacts/<study_id:int>/<artifact_id:re:[0-9a-fA-F-]+>",
         "/artifacts/<study_id:int>/<trial_id:int>/<artifact_id:re:[0-9a-fA-F-]+>",
     }, "the dashboard has other GET routes than those that were looked at: look at the new ones"
+
+
+@sqlite_only
+def test_a_dashboard_that_hangs_is_not_waited_for(
+    settings: Settings,
+    store: Store,
+    socket_path: Path,
+    client_of: ClientOf,
+    portal: anyio.from_thread.BlockingPortal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ridgeline.service.api.dashboard.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("ridgeline.service.api.dashboard.ALIVE_SECONDS", 0.01)
+    app = create_app(settings.model_copy(update={"dashboard_socket": socket_path}), store)
+    with hung_at(socket_path), portal.wrap_async_context_manager(app.router.lifespan_context(app)):
+        answer = client_of(app).get("/api/studies")
+    assert "the dashboard does not answer" in problem(answer, 503)["detail"]
+
+
+@sqlite_only
+def test_a_page_that_takes_long_is_waited_for_while_the_dashboard_lives(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ridgeline.service.api.dashboard.PATIENCE_SECONDS", 0.01)
+    assert client.get(SLOW).text == "hello"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ridgeline.service.store import migrate
 from ridgeline.service.store.session import Store
 from tests.api.calling import ok, problem, sqlite_only
 from tests.api.conftest import ClientOf
+from tests.api.upstream import hung_at, upstream_at
 from tests.conftest import ManualClock
 from tests.service.factory import external, post
 
@@ -63,10 +64,22 @@ def test_a_dashboard_that_does_not_answer_degrades_it(
     app = create_app(settings.model_copy(update={"dashboard_socket": socket_path}), store)
     client = client_of(app)
     assert "does not answer" in checks(client)["dashboard"]
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(socket_path))
-        listener.listen()
+    with upstream_at(socket_path):
         assert checks(client) == {}
+
+
+@sqlite_only
+def test_a_dashboard_that_hangs_degrades_it(
+    settings: Settings,
+    store: Store,
+    socket_path: Path,
+    client_of: ClientOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ridgeline.service.api.dashboard_alive.ALIVE_SECONDS", 0.01)
+    app = create_app(settings.model_copy(update={"dashboard_socket": socket_path}), store)
+    with hung_at(socket_path):
+        assert "does not answer" in checks(client_of(app))["dashboard"]
 
 
 def test_a_database_without_tables(
@@ -126,3 +139,37 @@ def test_a_database_of_a_newer_version(client: httpx.Client, store: Store) -> No
         tx.connection.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num = '9999'"))
     assert list(failed(client)) == ["schema"]
     assert "newer than this program" in failed(client)["schema"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "wrong"),
+    [
+        ("DELETE FROM {}", "does not say which schema it has"),
+        ("INSERT INTO {} (version_num) VALUES ('0001')", "names several schemas"),
+    ],
+)
+def test_a_database_of_an_unknown_version(
+    client: httpx.Client, store: Store, statement: str, wrong: str
+) -> None:
+    with store.transaction() as tx:
+        tx.connection.execute(text(statement.format(migrate.VERSION_TABLE)))
+    assert wrong in failed(client)["schema"]
+
+
+def test_a_database_whose_folder_is_gone(
+    migrated_sqlite: Path,
+    settings: Settings,
+    clock: ManualClock,
+    client_of: ClientOf,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copy(migrated_sqlite, folder / "test.db")
+    store = Store(f"sqlite:///{folder}/test.db", clock=clock, project=projection.project)
+    client = client_of(create_app(settings, store))
+    assert checks(client) == {}
+    shutil.rmtree(folder)
+    assert "no longer in its place" in failed(client)["database"]
+    assert "no longer in its place" in problem(client.get("/v1/studies"), 503)["detail"]
+    store.close()
