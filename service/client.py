@@ -332,7 +332,14 @@ class Client:
 
     def is_ready(self) -> bool:
         """Whether the service answers and its database does; tried once."""
-        return self._connection.is_ready()
+        return self.why_not_ready() is None
+
+    def why_not_ready(self) -> str | None:
+        """Why the service cannot do its work, tried once; None: it can.
+
+        An empty text where it does not answer at all.
+        """
+        return self._connection.why_not_ready()
 
     # -- workers ---------------------------------------------------------------------------------
 

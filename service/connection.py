@@ -27,7 +27,7 @@ RETRY_DELAYS_SECONDS = (0.1, 0.4, 1.5)
 """Waits before repeating a call whose connection failed; long enough for an api to restart."""
 
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-_READY_TIMEOUT_SECONDS = 2.0
+_READY_TIMEOUT_SECONDS = 5.0
 
 _KEY = "Idempotency-Key"
 _DIGEST = "Content-Digest"
@@ -145,12 +145,16 @@ class Connection:
             raise Unreachable(f"what {self.url} sent was damaged on the way")
         return int(number), answer.content
 
-    def is_ready(self) -> bool:
-        """Whether GET /readyz says so, asked once."""
+    def why_not_ready(self) -> str | None:
+        """Why GET /readyz, asked once, does not say that the service is; None: it is.
+
+        An empty text where no answer comes.
+        """
         try:
-            return self._http.get("/readyz", timeout=_READY_TIMEOUT_SECONDS).is_success
+            answer = self._http.get("/readyz", timeout=_READY_TIMEOUT_SECONDS)
         except httpx.TransportError:
-            return False
+            return ""
+        return None if answer.is_success else _api_error(answer).detail
 
     def events(self, path: str, after: int) -> Iterator[dict[str, str]]:
         """Server-sent events past the id `after`, as fields; a stream that breaks is taken up

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ridgeline.service.logs import LogFormat
 
 MAX_PACK_WIDTH = 256
+
+MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+"""What the path of a Unix socket may have."""
 
 
 class Settings(BaseSettings):
@@ -99,6 +104,13 @@ class Settings(BaseSettings):
         except UnicodeEncodeError as exc:
             raise ValueError("must be a path in UTF-8, since it becomes part of a URL") from exc
         return home
+
+    @field_validator("dashboard_socket")
+    @classmethod
+    def _fits_into_an_address(cls, path: Path | None) -> Path | None:
+        if path is not None and len(os.fsencode(path)) > MAX_SOCKET_BYTES:
+            raise ValueError(f"must be a path of at most {MAX_SOCKET_BYTES} bytes, as sockets have")
+        return path
 
     @field_validator("sync_interval_seconds")
     @classmethod

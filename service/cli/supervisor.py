@@ -109,8 +109,11 @@ class Supervisor:
         self._say = say
         self._asked_to_stop = threading.Event()
 
-    def run(self, is_ready: Callable[[], bool], when_ready: Callable[[], None]) -> None:
+    def run(self, why_not_ready: Callable[[], str | None], when_ready: Callable[[], None]) -> None:
         """Returns once asked to stop and everything has stopped.
+
+        Args:
+            why_not_ready: of the first part; None once it is, an empty text while it says nothing.
 
         Raises:
             Problem: the first part did not become ready, or failed too often.
@@ -119,7 +122,7 @@ class Supervisor:
             signal.signal(number, lambda *_: self._asked_to_stop.set())
         try:
             self._first.start()
-            if not self._wait_until(is_ready):
+            if not self._wait_until_ready(why_not_ready):
                 return
             when_ready()
             while not self._asked_to_stop.wait(POLL_SECONDS):
@@ -130,20 +133,28 @@ class Supervisor:
             for part in (*self._others, self._first):
                 part.stop()
 
-    def _wait_until(self, is_ready: Callable[[], bool]) -> bool:
-        """True once the first part is ready, False when asked to stop before."""
+    def _wait_until_ready(self, why_not_ready: Callable[[], str | None]) -> bool:
+        """True once the first part is ready, False when asked to stop before.
+
+        Tells why it is not as soon as the part says so: somebody may put that right meanwhile.
+        """
         gives_up_at = time.monotonic() + READY_SECONDS
+        told = ""
         while not self._asked_to_stop.wait(POLL_SECONDS):
             assert self._first.process is not None
             status = self._first.process.poll()
             if status is not None:
                 raise self._first.failed(status)
-            if is_ready():
+            reason = why_not_ready()
+            if reason is None:
                 return True
+            if reason and reason != told:
+                self._say(f"the {self._first.name} is not ready yet: {reason}")
+                told = reason
             if time.monotonic() > gives_up_at:
                 raise Problem(
-                    f"the {self._first.name} is not ready after {READY_SECONDS:g} s; "
-                    f"see {self._first.log}"
+                    f"the {self._first.name} is not ready after {READY_SECONDS:g} s"
+                    f"{': ' if told else ''}{told}; see {self._first.log}"
                 )
         return False
 

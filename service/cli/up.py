@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Annotated
 
 import typer
@@ -21,10 +21,13 @@ from ridgeline.service.cli.sockets import listen
 from ridgeline.service.cli.supervisor import Part, Supervisor
 from ridgeline.service.client import Client
 from ridgeline.service.files import own_folder, without_links
-from ridgeline.service.settings import Settings
+from ridgeline.service.settings import MAX_SOCKET_BYTES, Settings
 
 DIE_GRACE_SECONDS = 30.0
 """Time to end in order, where the parent that started this is gone: see `Supervisor`."""
+
+_SHORT_FOLDERS = ("/tmp", "/var/tmp")
+_LONGEST_NAME = "ridgeline-xxxxxxxx/dashboard"
 
 HomeOption = Annotated[
     Path | None, typer.Option(help="Folder of the database and the logs.", show_default=False)
@@ -67,7 +70,7 @@ def up(
         supervisor = Supervisor(api, others, say=complain)
         client = stack.enter_context(Client(url, retry_delays_seconds=()))
         supervisor.run(
-            client.is_ready, lambda: _say_ready(url, settings.home, dashboard=not no_dashboard)
+            client.why_not_ready, lambda: _say_ready(url, settings.home, dashboard=not no_dashboard)
         )
         typer.echo("Ridgeline has stopped.")
 
@@ -108,12 +111,33 @@ def sole_user(home: Path) -> Iterator[None]:
 def dashboard_socket() -> Iterator[Path]:
     """Where the dashboard listens for the api: a path in a folder for this user alone.
 
-    It is not in the home folder, since a socket's path has room for about 100 bytes.
+    It is not in the home folder, since a socket's path has room for about 100 bytes; so may TMPDIR
+    be too long.
+
+    Raises:
+        Problem: there is no folder for it.
     """
     with ExitStack() as stack:
         with file_problems("make a folder for the dashboard's socket"):
-            folder = stack.enter_context(TemporaryDirectory(prefix="ridgeline-"))
+            parent = short_folder([Path(gettempdir()), *map(Path, _SHORT_FOLDERS)])
+            folder = stack.enter_context(TemporaryDirectory(prefix="ridgeline-", dir=parent))
         yield Path(folder, "dashboard")
+
+
+def short_folder(folders: Sequence[Path]) -> Path:
+    """The first of some folders that can be written to and has room for a socket's path.
+
+    Raises:
+        Problem: none is.
+    """
+    for folder in folders:
+        path = folder.absolute() / _LONGEST_NAME
+        if len(os.fsencode(path)) <= MAX_SOCKET_BYTES and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise Problem(
+        f"no folder for the dashboard's socket, whose path may have {MAX_SOCKET_BYTES} bytes: set "
+        f"TMPDIR to a shorter path than {folders[0]}, or start with --no-dashboard"
+    )
 
 
 def _part_environment(settings: Settings, url: str, socket: Path | None) -> dict[str, str]:

@@ -45,11 +45,11 @@ class Disk:
 
 
 @contextmanager
-def small_disk(parent: Path) -> Iterator[Disk]:
-    """A disk in memory within the block, at a folder of `parent`."""
+def small_disk(parent: Path, size: int | str = _SIZE) -> Iterator[Disk]:
+    """A disk in memory within the block, at a folder of `parent`; `size` as `mount` takes it."""
     folder = parent / "disk"
     folder.mkdir()
-    options = f"size={_SIZE},mode=0755"
+    options = f"size={size},mode=0755"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
     try:
         yield Disk(folder)

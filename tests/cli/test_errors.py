@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ridgeline.service.cli.problems import Problem
+from ridgeline.service.cli.up import short_folder
 from ridgeline.service.logs import TextLines
+from ridgeline.service.settings import MAX_SOCKET_BYTES
 from tests.cli.conftest import Ridgeline
 
 
@@ -63,6 +66,10 @@ def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None
         ({"data_root": "absent"}, "--data-root or RIDGELINE_DATA_ROOT: absent is no folder"),
         ({"artifacts": "nonsense://x"}, "RIDGELINE_ARTIFACTS: Protocol not known: nonsense"),
         ({"artifacts": "s3://x"}, "RIDGELINE_ARTIFACTS: Install s3fs to access S3; pip install "),
+        (
+            {"dashboard_socket": "x" * 120},
+            f"RIDGELINE_DASHBOARD_SOCKET: must be a path of at most {MAX_SOCKET_BYTES} bytes",
+        ),
         ({"host": "0.0.0.0"}, "refusing to listen on 0.0.0.0 without tokens"),
     ],
 )
@@ -129,6 +136,14 @@ def test_a_dashboard_whose_socket_others_may_replace(ridgeline: Ridgeline, tmp_p
     path = shared / "socket"
     line = told(ridgeline, "serve", status=1, dashboard_socket=str(path))
     assert line == f"cannot reach the dashboard at {path}: others may write to {shared}"
+
+
+def test_a_temporary_folder_that_is_too_deep_for_a_socket(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 90) / ("y" * 80)
+    deep.mkdir(parents=True)
+    assert short_folder([deep, tmp_path / "absent", Path("/tmp")]) == Path("/tmp")
+    with pytest.raises(Problem, match=f"set TMPDIR to a shorter path than {deep}"):
+        short_folder([deep])
 
 
 @pytest.mark.parametrize("command", ["up", "serve"])

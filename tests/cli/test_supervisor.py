@@ -109,7 +109,7 @@ def test_a_part_that_cannot_do_with_what_it_was_given_ends_it_all(tmp_path: Path
     first = part(tmp_path, WAITS_FOR_ITS_PARENT, "api")
     other = part(tmp_path, "print('ridgeline: there is no device cuda:7'); raise SystemExit(2)")
     with pytest.raises(Problem, match=r"worker ended \(exit status 2\): .* no device") as caught:
-        Supervisor(first, [other]).run(lambda: True, lambda: None)
+        Supervisor(first, [other]).run(lambda: None, lambda: None)
     assert caught.value.exit_code == 2
     assert first.process is other.process is None
 
@@ -118,7 +118,7 @@ def test_a_part_that_cannot_do_with_what_it_was_given_ends_it_all(tmp_path: Path
 def test_a_first_part_that_ends_before_it_is_ready_ends_it_all(tmp_path: Path) -> None:
     first, other = part(tmp_path, FAILS, "api"), part(tmp_path, WAITS_FOR_ITS_PARENT)
     with pytest.raises(Problem, match=r"the api ended .*: no such table"):
-        Supervisor(first, [other]).run(lambda: False, lambda: pytest.fail("it is not ready"))
+        Supervisor(first, [other]).run(lambda: "", lambda: pytest.fail("it is not ready"))
     assert other.process is None
 
 
@@ -129,8 +129,28 @@ def test_a_first_part_that_is_never_ready_ends_it_all(
     monkeypatch.setattr(supervisor, "READY_SECONDS", 0.0)
     first = part(tmp_path, WAITS_FOR_ITS_PARENT, "api")
     with pytest.raises(Problem, match="the api is not ready after 0 s"):
-        Supervisor(first, []).run(lambda: False, lambda: None)
+        Supervisor(first, []).run(lambda: "", lambda: None)
     assert first.process is None
+
+
+@pytest.mark.usefixtures("signals")
+def test_why_a_first_part_is_not_ready_is_told_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["", "no room", "no room", "", "too new", None])
+    said: list[str] = []
+
+    def ready() -> None:
+        said.append("ready")
+        signal.raise_signal(signal.SIGINT)
+
+    first = part(tmp_path, WAITS_FOR_ITS_PARENT, "api")
+    Supervisor(first, [], said.append).run(lambda: next(answers), ready)
+    told = ["the api is not ready yet: no room", "the api is not ready yet: too new"]
+    assert said == [*told, "ready"]
+    monkeypatch.setattr(supervisor, "READY_SECONDS", 0.0)
+    with pytest.raises(Problem, match=r"the api is not ready after 0 s: no room; see "):
+        Supervisor(first, [], said.append).run(lambda: "no room", ready)
 
 
 @pytest.mark.usefixtures("signals")
@@ -144,7 +164,7 @@ def test_a_signal_ends_all_parts(number: signal.Signals, tmp_path: Path) -> None
         said.append(line)
         signal.raise_signal(number)
 
-    Supervisor(first, [other], say).run(lambda: True, lambda: said.append("ready"))
+    Supervisor(first, [other], say).run(lambda: None, lambda: said.append("ready"))
     assert said[0] == "ready"
     assert said[1].startswith("the worker ended")
     assert first.process is other.process is None
@@ -152,10 +172,10 @@ def test_a_signal_ends_all_parts(number: signal.Signals, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("signals")
 def test_a_signal_ends_the_wait_for_the_first_part(tmp_path: Path) -> None:
-    def is_ready() -> bool:
+    def why_not_ready() -> str:
         signal.raise_signal(signal.SIGINT)
-        return False
+        return ""
 
     first = part(tmp_path, WAITS_FOR_ITS_PARENT, "api")
-    Supervisor(first, []).run(is_ready, lambda: pytest.fail("it is not ready"))
+    Supervisor(first, []).run(why_not_ready, lambda: pytest.fail("it is not ready"))
     assert first.process is None

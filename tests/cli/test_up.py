@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
 
 from ridgeline.service.client import Client
 from ridgeline.service.lifecycle import StudyState
+from tests.chaos.disk import small_disk
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +69,7 @@ class Up:
 
 
 @contextmanager
-def up(home: Path, *options: str, stderr: int | None = None) -> Iterator[Up]:
+def up(home: Path, *options: str, stderr: int | None = None, **variables: str) -> Iterator[Up]:
     env = {name: text for name, text in os.environ.items() if not name.startswith("RIDGELINE_")}
     process = subprocess.Popen(
         [
@@ -84,17 +86,22 @@ def up(home: Path, *options: str, stderr: int | None = None) -> Iterator[Up]:
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
-        env={**env, "PYTHONUNBUFFERED": "1"},
+        env={**env, "PYTHONUNBUFFERED": "1", **variables},
         process_group=0,
     )
     assert process.stdout is not None
     try:
-        first = process.stdout.readline()
-        assert first.startswith("Ridgeline runs at http://127.0.0.1:"), first
-        yield Up(process, home, first.split()[-1])
+        yield Up(process, home, "" if stderr == subprocess.STDOUT else ready(process.stdout))
     finally:
         process.kill()
         process.communicate()
+
+
+def ready(output: IO[str]) -> str:
+    """The URL, once the service runs."""
+    first = output.readline()
+    assert first.startswith("Ridgeline runs at http://127.0.0.1:"), first
+    return first.split()[-1]
 
 
 def wait_for_the_end_of(pids: set[int]) -> None:
@@ -224,3 +231,29 @@ def test_a_worker_that_cannot_start_ends_it_at_once(tmp_path: Path) -> None:
     assert line.startswith(
         "ridgeline: the worker ended (exit status 2): ridgeline: RIDGELINE_CACHE"
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
+def test_a_disk_without_room_is_told_and_waited_for(tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path, size="30m") as disk,
+        up(disk.folder, "--no-worker", stderr=subprocess.STDOUT) as service,
+    ):
+        assert service.process.stdout is not None
+        line = service.process.stdout.readline()
+        assert line.startswith("ridgeline: the api is not ready yet: the database's disk has")
+        assert line.endswith(" MiB left, and 32 are needed: make room on it\n")
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk.folder)], check=True)
+        service.url = ready(service.process.stdout)
+        assert httpx.get(f"{service.url}/readyz").is_success
+        assert service.end(signal.SIGINT)[0] == 0
+
+
+def test_the_dashboard_answers_where_tmpdir_is_too_long_for_its_socket(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 90) / ("y" * 80)
+    folder.mkdir(parents=True)
+    with up(tmp_path / "home", "--no-worker", TMPDIR=str(folder)) as service:
+        while "degraded" in (answer := httpx.get(f"{service.url}/readyz").text):
+            assert service.process.poll() is None, answer
+        assert httpx.get(f"{service.url}/dashboard").is_success
+        assert service.end(signal.SIGINT)[0] == 0
