@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ridgeline.service.logs import LogFormat
 
 MAX_PACK_WIDTH = 256
+MAX_WAIT_SECONDS = 86_400
+"""A day without a word from a worker or a device, after which it is surely gone."""
 
 MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 """What the path of a Unix socket may have."""
@@ -55,25 +57,25 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(
         "text", description="lines of the logs: text for people, or json, an object a line"
     )
-    lease_seconds: Annotated[float, Field(gt=0)] = Field(
+    lease_seconds: Annotated[float, Field(gt=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)] = Field(
         30.0, description="a worker silent for longer loses its runs"
     )
-    sync_interval_seconds: Annotated[float, Field(gt=0, le=5)] = Field(
+    sync_interval_seconds: Annotated[float, Field(ge=0.01, le=5, allow_inf_nan=False)] = Field(
         0.5, validate_default=True, description="how often a worker calls when nothing happens"
     )
-    max_charges: Annotated[int, Field(ge=1)] = Field(
+    max_charges: Annotated[int, Field(ge=1, le=1_000)] = Field(
         3, description="failures blamed on one run before it is given up"
     )
-    max_body_bytes: Annotated[int, Field(ge=1_024)] = Field(
+    max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = Field(
         16 * 2**20, description="largest request body"
     )
-    max_artifact_bytes: Annotated[int, Field(ge=1_024)] = Field(
+    max_artifact_bytes: Annotated[int, Field(ge=1_024, le=2**40)] = Field(
         256 * 2**20, description="largest file kept for a run"
     )
-    max_open_studies: Annotated[int, Field(ge=1)] = Field(
+    max_open_studies: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1_000, description="unfinished studies of one token"
     )
-    device_threads: Annotated[int, Field(ge=1)] | None = Field(
+    device_threads: Annotated[int, Field(ge=1, le=1_024)] | None = Field(
         None,
         description="threads of a CPU device, which train packs side by side; "
         "left out: one for each core",
@@ -87,7 +89,7 @@ class Settings(BaseSettings):
         None, description="folder of compiled programs; left out: ridgeline in the user's cache"
     )
 
-    hang_seconds: Annotated[float, Field(ge=5)] = Field(
+    hang_seconds: Annotated[float, Field(ge=5, le=MAX_WAIT_SECONDS, allow_inf_nan=False)] = Field(
         300.0, description="a worker's device without progress for longer is taken for hung"
     )
 
@@ -95,6 +97,17 @@ class Settings(BaseSettings):
     @classmethod
     def _split_hosts(cls, hosts: object) -> object:
         return tuple(h.strip() for h in hosts.split(",")) if isinstance(hosts, str) else hosts
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, host: str) -> str:
+        if not host:  # to a socket it would be all addresses
+            raise ValueError("must be an address, such as 127.0.0.1; 0.0.0.0 stands for all")
+        try:
+            host.encode("idna")
+        except UnicodeError as exc:
+            raise ValueError("is not an address, nor the name of a host") from exc
+        return host
 
     @field_validator("home")
     @classmethod

@@ -52,6 +52,14 @@ def test_the_command_line(command: str, line: str, ridgeline: Ridgeline) -> None
     [
         ({"port": "many"}, "RIDGELINE_PORT: must be a valid integer"),
         ({"lease_seconds": "0"}, "RIDGELINE_LEASE_SECONDS: must be greater than 0"),
+        ({"lease_seconds": "nan"}, "RIDGELINE_LEASE_SECONDS: must be a finite number"),
+        ({"lease_seconds": "1e999"}, "RIDGELINE_LEASE_SECONDS: must be a finite number"),
+        ({"lease_seconds": "1e9"}, "RIDGELINE_LEASE_SECONDS: must be less than or equal to 86400"),
+        ({"sync_interval_seconds": "nan"}, "RIDGELINE_SYNC_INTERVAL_SECONDS: must be a finite"),
+        ({"hang_seconds": "inf"}, "RIDGELINE_HANG_SECONDS: must be a finite number"),
+        ({"max_charges": "1e999"}, "RIDGELINE_MAX_CHARGES: must be"),
+        ({"host": ""}, "RIDGELINE_HOST: must be an address, such as 127.0.0.1"),
+        ({"host": "a..b"}, "RIDGELINE_HOST: is not an address, nor the name of a host"),
         (
             {"lease_seconds": "0.75"},
             "RIDGELINE_SYNC_INTERVAL_SECONDS: must be at most half of lease_seconds, which is 0.75",
