@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ridgeline.service.cli.app import app
-
-__all__ = ["app", "main"]
+from ridgeline.service.interrupts import interruptible
 
 
 def main() -> None:
     """Run the command line and leave with its exit status."""
+    with interruptible():
+        from ridgeline.service.cli.app import app
     app(prog_name="ridgeline")

@@ -13,7 +13,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from sqlalchemy.engine import URL, make_url
 
-from ridgeline.service import dashboard, projection
+from ridgeline.service import projection
+from ridgeline.service.dashboard import server as dashboard
 from ridgeline.service.store import migrate
 from ridgeline.service.store.engine import read_only
 from tests.api.calling import EXTERNAL, ok

@@ -9,7 +9,7 @@ import httpx
 from sqlalchemy.engine import make_url
 
 from ridgeline.service.api.app import create_app
-from ridgeline.service.dashboard import open_storage
+from ridgeline.service.dashboard.server import open_storage
 from ridgeline.service.settings import Settings
 from ridgeline.service.store.session import Store
 from tests.api.calling import EXTERNAL, SPEC, fields, ok, problem

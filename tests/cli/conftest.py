@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from ridgeline.service.cli import app
+from ridgeline.service.cli.app import app
 
 Ridgeline = Callable[..., Result]
 

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from ridgeline.service.cli import app
+from ridgeline.service.cli.app import app
 from ridgeline.service.cli.follow import follow
 from ridgeline.service.client import ApiError, Client
 from ridgeline.service.lifecycle import FailReason

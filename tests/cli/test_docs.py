@@ -11,7 +11,7 @@ from typing import Any
 import typer.main
 import yaml
 
-from ridgeline.service.cli import app
+from ridgeline.service.cli.app import app
 from ridgeline.service.cli.environment import VARIABLES
 from ridgeline.service.settings import Settings
 from ridgeline.service.worker.agent import run_worker

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ridgeline.service import dashboard
+from ridgeline.service.dashboard import server as dashboard
 from tests.cli.conftest import Ridgeline
 from tests.store.test_upgrade import make_newer, upgraded
 

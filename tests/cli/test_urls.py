@@ -9,7 +9,7 @@ import optuna
 import pytest
 from sqlalchemy.engine import make_url
 
-from ridgeline.service import dashboard
+from ridgeline.service.dashboard import server as dashboard
 from ridgeline.service.settings import Settings
 from ridgeline.service.store.engine import read_only
 from tests.cli.conftest import Ridgeline

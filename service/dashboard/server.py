@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import logging
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from sqlalchemy.exc import DBAPIError
 from ridgeline.service import logs, processes
 from ridgeline.service.cli.environment import load_settings
 from ridgeline.service.cli.problems import Problem
-from ridgeline.service.dashboard_pages import adapted
+from ridgeline.service.dashboard.pages import adapted
 from ridgeline.service.errors import Conflict, InvalidInput
 from ridgeline.service.files import own_folder
 from ridgeline.service.settings import Settings
@@ -187,7 +186,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.critical("%s", exc)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""optuna-dashboard in a process of its own; `python -m ridgeline.service.dashboard` starts it."""
