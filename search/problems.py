@@ -12,6 +12,13 @@ _MAX_ERRORS = 10_000
 """More of them are not listed: as plain data each takes about a kilobyte."""
 
 
+def told(problems: Iterable[tuple[str, str]]) -> str:
+    """(field, reason) pairs as one text; a reason without a field is about the whole."""
+    return "; ".join(
+        f"{field}: {reason}" if field else f"the body {reason}" for field, reason in problems
+    )
+
+
 def validation_problems(exc: ValidationError) -> Iterable[tuple[str, str]]:
     """pydantic's errors as (field path, reason) pairs, in words for people."""
     if exc.error_count() > _MAX_ERRORS:

@@ -20,7 +20,7 @@ from ridgeline.search.objective import (
     Objective,
     Penalty,
 )
-from ridgeline.search.problems import validation_problems
+from ridgeline.search.problems import told, validation_problems
 from ridgeline.search.pruners import MedianPruner, Pruner
 from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
 from ridgeline.search.space import Config, Space
@@ -41,7 +41,7 @@ class InvalidSpec(ValueError):
     """A spec or configuration that cannot be used; `problems` are (field path, reason) pairs."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{field}: {reason}" for field, reason in problems))
+        super().__init__(told(problems))
         self.problems = problems
 
 

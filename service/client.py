@@ -10,15 +10,16 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from ridgeline.search.fields import Whole
 from ridgeline.search.space import Config
-from ridgeline.search.spec import StudySpec
-from ridgeline.service.bodies import message, plain
+from ridgeline.search.spec import StudyName, StudySpec
+from ridgeline.service.bodies import items_of, message, plain, refused
 from ridgeline.service.connection import (
     RETRY_DELAYS_SECONDS,
     ApiError,
@@ -37,6 +38,7 @@ from ridgeline.service.external_protocol import (
     ReportRequest,
     SuggestRequest,
     SuggestResponse,
+    TrialNumber,
     TrialReport,
     TrialReports,
 )
@@ -65,7 +67,14 @@ __all__ = ["ApiError", "Client", "ClientError", "Unreachable"]
 
 _PAGE_SIZE = 500
 
+_STUDY_NAME = TypeAdapter[str](StudyName)
+_TRIAL_NUMBER = TypeAdapter[int](TrialNumber)
+
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _EventId(BaseModel):
+    after: Annotated[Whole, Field(ge=0)]
 
 
 class Client:
@@ -135,7 +144,7 @@ class Client:
         self, *, state: StudyState | None = None, archived: bool = False
     ) -> Iterator[Study]:
         """All studies, newest first, page by page; `archived` ones where asked for."""
-        filters = {"archived": "true"} if archived else {}
+        filters = {} if archived is False else {"archived": archived}
         return self._pages("/v1/studies", "studies", Study, state=state, **filters)
 
     def pause(self, name: str) -> Study:
@@ -162,17 +171,23 @@ class Client:
         self, name: str, *, trials: int | None = None, seconds: float | None = None
     ) -> Study:
         """Add to a study's budget; one that has ended is queued again."""
-        body = ExtendRequest(trials=trials, seconds=seconds)
+        body = message(ExtendRequest, trials=trials, seconds=seconds)
         return parsed(Study, self._post(f"{_study_path(name)}:extend", body))
 
     def retry(self, name: str, *, reasons: Iterable[FailReason] | None = None) -> Study:
         """Try the failures of a study again, those for other reasons than `diverged` by default."""
-        body = RetryRequest() if reasons is None else RetryRequest(reasons=tuple(reasons))
+        given = {} if reasons is None else {"reasons": items_of(reasons)}
+        body = message(RetryRequest, **given)
         return parsed(Study, self._post(f"{_study_path(name)}:retry", body))
 
     def clone(self, name: str, new_name: str, changes: Mapping[str, Any] | None = None) -> Study:
         """Post a study with the spec of another, but for the fields in `changes`."""
-        body = {**(changes or {}), "name": new_name}
+        given = {} if changes is None else changes
+        if not isinstance(given, Mapping):
+            raise refused(("changes", "must be an object"))
+        if "name" in given and plain(given["name"]) != plain(new_name):
+            raise refused(("name", "is given beside new_name; leave it out of the changes"))
+        body = plain({**given, "name": new_name})
         return parsed(Study, self._post(f"{_study_path(name)}:clone", body))
 
     def delete(self, name: str) -> Study:
@@ -192,7 +207,8 @@ class Client:
 
         A stream that breaks is taken up again where it broke.
         """
-        for event in self._connection.events(f"{_study_path(name)}/events", after):
+        start = message(_EventId, after=after).after
+        for event in self._connection.events(f"{_study_path(name)}/events", start):
             if event["type"] == "end":
                 return
             yield Event.model_validate({**event, "data": json.loads(event["data"])})
@@ -210,9 +226,13 @@ class Client:
             client_id: a name that the program keeps when it is started again, to get the trials
                 it had open then at once.  It asks for one trial after the other.
         """
-        has_pruner = self.study(study).spec.pruner is not None
+        asked = message(SuggestRequest, lease_seconds=lease_seconds, client_id=client_id)
         found = ExternalStudy(
-            self, study, has_pruner=has_pruner, lease_seconds=lease_seconds, client_id=client_id
+            self,
+            study,
+            has_pruner=self.study(study).spec.pruner is not None,
+            lease_seconds=asked.lease_seconds,
+            client_id=asked.client_id,
         )
         self._external.append(found)
         return found
@@ -222,15 +242,14 @@ class Client:
         return self._pages(f"{_study_path(study)}/trials", "trials", Trial, state=state)
 
     def trial(self, study: str, number: int) -> TrialWithHistory:
-        path = f"{_study_path(study)}/trials/{number}"
-        return parsed(TrialWithHistory, self._connection.get(path))
+        return parsed(TrialWithHistory, self._connection.get(_trial_path(study, number)))
 
     def enqueue(self, study: str, configs: Iterable[Config]) -> list[Trial]:
         """Trials to try next, before the sampler is asked for whole ones.
 
         What a configuration leaves out the sampler chooses, `{}` all; a grid's leave out nothing.
         """
-        body = message(EnqueueRequest, configs=tuple(configs))
+        body = message(EnqueueRequest, configs=items_of(configs))
         answer = self._post(f"{_study_path(study)}/trials:enqueue", body)
         return listed(Trial, answer, "trials")
 
@@ -266,7 +285,7 @@ class Client:
 
         Reports on a failed trial may be repeated only with the key that they came with first.
         """
-        body = message(TrialReports, trials=tuple(reports))
+        body = message(TrialReports, trials=items_of(reports))
         failed = any(one.end is not None and one.end.state == "FAIL" for one in body.trials)
         path = f"{_study_path(study)}/trials:report"
         answer = self._report(path, body, failed=failed, key=idempotency_key)
@@ -280,7 +299,7 @@ class Client:
         `attempt` is the one that `suggest` gave with the trial; an older one is refused with 409.
         """
         body = message(ReportRequest, attempt=attempt, epoch=epoch, metrics=metrics)
-        answer = self._report(f"{_study_path(study)}/trials/{number}:report", body, failed=False)
+        answer = self._report(f"{_trial_path(study, number)}:report", body, failed=False)
         return parsed(ReportedTrial, answer)
 
     def complete(
@@ -314,9 +333,9 @@ class Client:
             state=state,
             reason=reason,
             error=error,
-            metrics=metrics or {},
+            metrics={} if metrics is None else metrics,
         )
-        path = f"{_study_path(study)}/trials/{number}:complete"
+        path = f"{_trial_path(study, number)}:complete"
         return parsed(Trial, self._report(path, body, failed=state == "FAIL"))
 
     # -- what there is ---------------------------------------------------------------------------
@@ -382,7 +401,9 @@ class Client:
         self, path: str, body: BaseModel | Mapping[str, Any] | None, key: str | None = None
     ) -> httpx.Response:
         """A POST that has its effect once, however often it is sent."""
-        return self._connection.post(path, body, idempotency_key=key or str(uuid.uuid4()))
+        return self._connection.post(
+            path, body, idempotency_key=str(uuid.uuid4()) if key is None else key
+        )
 
     def _report(
         self, path: str, body: BaseModel, *, failed: bool, key: str | None = None
@@ -396,10 +417,10 @@ class Client:
         return parsed(Study, self._post(f"{_study_path(name)}:{verb}", None))
 
     def _pages(
-        self, path: str, key: str, model: type[_Model], **filters: str | None
+        self, path: str, key: str, model: type[_Model], **filters: str | bool | None
     ) -> Iterator[_Model]:
         params: dict[str, str | int] = {"page_size": _PAGE_SIZE}
-        params.update({name: value for name, value in filters.items() if value is not None})
+        params.update({name: value for name, value in plain(filters).items() if value is not None})
         while True:
             answer = self._connection.get(path, params)
             yield from listed(model, answer, key)
@@ -414,4 +435,16 @@ def _checkpoint_path(worker_id: str, run: int) -> str:
 
 
 def _study_path(name: str) -> str:
-    return f"/v1/studies/{quote(name, safe='')}"
+    """The path of a study; a name that none can have, `..` say, would lead elsewhere."""
+    try:
+        return f"/v1/studies/{_STUDY_NAME.validate_python(plain(name))}"
+    except ValidationError as exc:
+        raise ApiError(404, "Not found", f"there is no study named {name!r}") from exc
+
+
+def _trial_path(study: str, number: int) -> str:
+    path = _study_path(study)
+    try:
+        return f"{path}/trials/{_TRIAL_NUMBER.validate_python(plain(number))}"
+    except ValidationError as exc:
+        raise ApiError(404, "Not found", f"{study} has no trial {number!r}") from exc

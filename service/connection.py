@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from ridgeline.search.problems import told
 from ridgeline.service.network import proxy_for, tls_context
 
 RETRY_DELAYS_SECONDS = (0.1, 0.4, 1.5)
@@ -52,8 +53,7 @@ class ApiError(ClientError):
         self.title = title
         self.detail = detail
         self.problems = list(problems)
-        named = "; ".join(f"{field}: {reason}" for field, reason in self.problems)
-        super().__init__(_one_line(named or detail or title) + f" (HTTP {status})")
+        super().__init__(_one_line(told(self.problems) or detail or title) + f" (HTTP {status})")
 
 
 class Unreachable(ClientError):
@@ -108,7 +108,7 @@ class Connection:
         """Without a key, the call must be one that may be repeated as it is."""
         headers = {"Content-Type": "application/json"}
         if idempotency_key is not None:
-            headers[_KEY] = idempotency_key
+            headers[_KEY] = _header_value(idempotency_key)
         if isinstance(body, BaseModel):
             content = body.model_dump_json()
         else:
@@ -212,13 +212,23 @@ def host_of(url: str) -> str:
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not match, or a port beyond 65535
+        httpx.URL(url)  # knows what else cannot be in one, such as control characters
+        (parts.hostname or "").encode("idna")  # as sockets will
+    except (ValueError, httpx.InvalidURL):  # brackets that do not match, a port beyond 65535
         is_url = False
     if not is_url:
         raise ValueError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError(f"leave the path out of {url!r}; it ends after the port")
     return str(parts.hostname)
+
+
+def _header_value(key: object) -> str:
+    """The key, where a header can hold it; raises the `ApiError` that the service would answer."""
+    if isinstance(key, str) and key and key.isascii() and key.isprintable():
+        return key
+    reason = "must be printable ASCII characters, one at least"
+    raise ApiError(422, "Invalid input", f"{_KEY}: {reason}", [(_KEY, reason)])
 
 
 def parsed(model: type[_Model], answer: httpx.Response) -> _Model:

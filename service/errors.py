@@ -16,6 +16,8 @@ ServiceError
 
 from __future__ import annotations
 
+from ridgeline.search.problems import told
+
 
 class ServiceError(Exception):
     """Base of all; `status` is the HTTP status that tells it."""
@@ -33,7 +35,7 @@ class InvalidInput(ServiceError):
     status = 422
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{field}: {reason}" for field, reason in problems))
+        super().__init__(told(problems))
         self.problems = problems
 
 

@@ -27,6 +27,7 @@ from ridgeline.service.resources import Problem, Trial
 
 MAX_TRIALS_A_CALL = 1_000
 
+TrialNumber = Annotated[Whole, Field(ge=0, le=MAX_INT_32)]
 Attempt = Annotated[Whole, Field(ge=1, le=MAX_INT_32, description="as `trials:suggest` gave it")]
 
 
@@ -140,7 +141,7 @@ class CompleteRequest(TrialEnd):
 class TrialReport(_Message):
     """What a program has to say about one trial; without epochs and end it renews the lease."""
 
-    number: Annotated[Whole, Field(ge=0, le=MAX_INT_32)]
+    number: TrialNumber
     attempt: Attempt
     epochs: Epochs = ()
     end: TrialEnd | None = Field(None, description="set where the trial has ended")

@@ -60,6 +60,7 @@ def proxy_for(url: str) -> NamedProxy | None:
         parts = urlsplit(text)
         is_url = bool(parts.hostname) and parts.port != 0
         proxy = httpx.Proxy(text)
+        (parts.hostname or "").encode("idna")  # as sockets will
     except (httpx.InvalidURL, ValueError):
         is_url = False
     if not is_url:

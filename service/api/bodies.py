@@ -129,7 +129,9 @@ def _json_body(request: Request, raw: RawBody) -> Any:
         return strict_json.loads(raw, max_values=max_values) if raw else {}
     except strict_json.NotJson as exc:
         raise HttpError(
-            HTTPStatus.BAD_REQUEST, f"the body is not JSON: {exc}", errors=[("", str(exc))]
+            HTTPStatus.BAD_REQUEST,
+            f"the body is not JSON: {exc}",
+            errors=[("", f"is not JSON: {exc}")],
         ) from exc
 
 

@@ -40,7 +40,7 @@ def load_settings(**overrides: Any) -> Settings:
     given = {name: value for name, value in overrides.items() if value is not None}
     with input_problems(lambda field: f"RIDGELINE_{field.upper()}"):
         settings = Settings(**given)
-    if settings.data_root is not None and not settings.data_root.is_dir():
+    if settings.data_root is not None and not os.path.isdir(settings.data_root):
         line = f"--data-root or RIDGELINE_DATA_ROOT: {settings.data_root} is no folder"
         raise Problem(line, exit_code=2)
     return settings
@@ -56,8 +56,7 @@ def open_database(settings: Settings) -> Iterator[Store]:
     """
     from ridgeline.service import wiring
 
-    named = "of RIDGELINE_DATABASE_URL" if settings.database_url else f"in {settings.home}"
-    with file_problems(f"open the database {named}"):
+    with file_problems(f"open the database {_named(settings)}"):
         wiring.migrate_database(settings)
         store = wiring.open_store(settings)
     try:
@@ -75,12 +74,17 @@ def open_current_database(settings: Settings) -> Iterator[Store]:
     """
     from ridgeline.service import wiring
 
-    wiring.check_database(settings)
-    store = wiring.open_store(settings)
+    with file_problems(f"open the database {_named(settings)}"):
+        wiring.check_database(settings)
+        store = wiring.open_store(settings)
     try:
         yield store
     finally:
         store.close()
+
+
+def _named(settings: Settings) -> str:
+    return "of RIDGELINE_DATABASE_URL" if settings.database_url else f"in {settings.home}"
 
 
 def open_client() -> Client:
@@ -121,7 +125,8 @@ def read_token() -> str | None:
     path = os.environ.get("RIDGELINE_TOKEN_FILE")
     if not token and path:
         with file_problems(f"read RIDGELINE_TOKEN_FILE {path}", exit_code=2):
-            token = Path(path).read_text(encoding="utf-8").strip()
+            text = Path(path).read_bytes()
+        token = text.decode(errors="surrogateescape").strip()  # the client refuses what is none
     return token or None
 
 

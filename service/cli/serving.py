@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter
 
 from ridgeline.service import logs, processes
 from ridgeline.service.cli.environment import (
@@ -21,14 +22,17 @@ from ridgeline.service.cli.environment import (
     service_url,
 )
 from ridgeline.service.cli.options import DataRootOption, DieWithParentOption, PortOption
-from ridgeline.service.cli.problems import Problem, file_problems, needs_torch
+from ridgeline.service.cli.problems import Problem, file_problems, input_problems, needs_torch
 from ridgeline.service.cli.sockets import listen
 from ridgeline.service.cli.tokens import ensure_token_file
 from ridgeline.service.client import ApiError, Client, Unreachable
 from ridgeline.service.files import own_folder
+from ridgeline.service.protocol import Label
 from ridgeline.service.settings import MAX_PACK_WIDTH, Settings
 
 _GRACEFUL_SHUTDOWN_SECONDS = 5
+
+_LABEL = TypeAdapter[str](Label)
 
 
 def serve(
@@ -135,6 +139,8 @@ def worker(
     settings = load_settings(
         data_root=data_root, pack_width=width, compile=False if no_compile else None
     )
+    with input_problems(lambda _field: "--name"):
+        name = _LABEL.validate_python(name or socket.gethostname())
     needs_torch()
     if profile:
         from ridgeline.service.cli.profile import print_profile
@@ -151,7 +157,7 @@ def worker(
     status = run_worker(
         service_url(),
         token,
-        name=name or socket.gethostname(),
+        name=name,
         data_root=settings.data_root,
         devices=device or None,
         device_threads=settings.device_threads,
@@ -191,7 +197,9 @@ def _own_token(settings: Settings) -> str | None:
     started again, and comes by here.
     """
     path = settings.home / "worker.token"
-    token = path.read_text(encoding="ascii").strip() if path.exists() else None
+    token = path.read_text(encoding="ascii", errors="replace").strip() if path.exists() else None
+    if token is not None and not token.isascii():
+        token = None
     try:
         with Client(service_url(), token) as client:
             client.workers()

@@ -14,7 +14,7 @@ from ridgeline.search.spec import StudyName
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.environment import open_client
 from ridgeline.service.cli.follow import follow as follow_studies
-from ridgeline.service.cli.problems import Problem, file_problems, input_problems
+from ridgeline.service.cli.problems import Problem, file_problems, refused_options
 from ridgeline.service.cli.study_file import parse_changes, parse_config, post_study
 from ridgeline.service.client import Client
 from ridgeline.service.lifecycle import OPEN_STUDY, FailReason, StudyState, TrialState
@@ -128,8 +128,10 @@ def extend(
     follow: FollowOption = False,
 ) -> None:
     """Add trials or time to a study's budget; one that has ended is queued again."""
-    with input_problems(lambda field: f"--{field}"), open_client() as client:
-        _follow_or_tell(client, client.extend(name, trials=trials, seconds=seconds), follow)
+    with open_client() as client:
+        with refused_options():
+            study = client.extend(name, trials=trials, seconds=seconds)
+        _follow_or_tell(client, study, follow)
 
 
 def retry(
@@ -182,7 +184,10 @@ def clone(
 ) -> None:
     """Post a study like another one, without its trials."""
     with open_client() as client:
-        study = client.clone(name, new_name, parse_changes(changes or []))
+        given = parse_changes(changes or [])
+        if "name" in given:
+            raise Problem(f"--set name: the name is {new_name}, as given before it", exit_code=2)
+        study = client.clone(name, new_name, given)
         _follow_or_tell(client, study, follow)
 
 

@@ -112,20 +112,24 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
     """Changes of a spec from texts such as `budget.trials=50`, whose values are YAML.
 
     Raises:
-        Problem: one of them is no such text.
+        Problem: one of them is no such text, or sets a field once more.
     """
     changes: dict[str, Any] = {}
+    wholes: set[str] = set()
     for text in texts:
         field, equals, value = text.partition("=")
         *parts, last = field.split(".")
         if not equals or not all((*parts, last)):
             raise Problem(f"--set {text}: must be like budget.trials=50", exit_code=2)
         inner = changes
-        for part in parts:
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
+        for depth, part in enumerate(parts, start=1):
+            if ".".join(parts[:depth]) in wholes:
                 raise Problem(f"--set {text}: {part} is set as a whole already", exit_code=2)
-        inner[last] = _parse(value.encode(), Path("--set"))[1]
+            inner = inner.setdefault(part, {})
+        if last in inner:
+            raise Problem(f"--set {text}: {field} is set already", exit_code=2)
+        inner[last] = _value(text, value)
+        wholes.add(field)
     return changes
 
 
@@ -142,8 +146,17 @@ def parse_config(texts: Iterable[str]) -> Config:
             raise Problem(f"--set {text}: must be like learning_rate=0.01", exit_code=2)
         if name in config:
             raise Problem(f"--set {text}: {name} is set already", exit_code=2)
-        config[name] = _parse(value.encode(), Path("--set"))[1]
+        config[name] = _value(text, value)
     return config
+
+
+def _value(text: str, value: str) -> Any:
+    """What a value given with --set means, as YAML; `text` is all of what was given."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise Problem(f"--set {text}: must be text in UTF-8", exit_code=2) from exc
+    return _parse(value.encode(), Path("--set"))[1]
 
 
 def _load(path: Path) -> tuple[StudySpec, yaml.Node | None]:
@@ -161,7 +174,10 @@ def _load(path: Path) -> tuple[StudySpec, yaml.Node | None]:
 
 
 def _refused(path: Path, root: yaml.Node | None, problems: Iterable[tuple[str, str]]) -> Problem:
-    lines = [f"{path}:{_line_of(field, root)}: {field}: {reason}" for field, reason in problems]
+    lines = [
+        f"{path}:{_line_of(field, root)}: {field}: {reason}" if field else f"{path}: {reason}"
+        for field, reason in problems
+    ]
     return Problem(*lines, exit_code=2)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ridgeline.service.cli.environment import load_settings, open_database
 from ridgeline.service.cli.help_text import Command
-from ridgeline.service.cli.problems import OneLineErrors, file_problems, input_problems
+from ridgeline.service.cli.problems import OneLineErrors, Problem, file_problems, input_problems
 from ridgeline.service.cli.tables import plain_console
 from ridgeline.service.errors import Unauthenticated
 from ridgeline.service.files import without_links
@@ -85,6 +85,8 @@ def revoke(
     """Revoke a token; it is refused from now on."""
     from ridgeline.service import tokens
 
+    if not id.isascii():
+        raise Problem(f"there is no token {id}")
     with open_database(load_settings()) as store, store.transaction() as tx:
         tokens.revoke(tx, id)
     typer.echo(f"{id} is revoked.")

@@ -319,9 +319,11 @@ def test_a_study_is_extended(ridgeline: Ridgeline, client: Client) -> None:
     )
     refused = ridgeline("extend", "x")
     assert (refused.exit_code, refused.stderr) == (
-        1,
-        "ridgeline: trials: is missing, and so is seconds (HTTP 422)\n",
+        2,
+        "ridgeline: --trials: is missing, and so is seconds\n",
     )
+    refused = ridgeline("extend", "x", "--trials", "100000")
+    assert refused.stderr.startswith("ridgeline: --trials: the budget would come to 100")
     refused = ridgeline("extend", "x", "--seconds", "0")
     assert (refused.exit_code, refused.stderr.startswith("ridgeline: --seconds: ")) == (2, True)
 
@@ -363,6 +365,12 @@ def test_a_change_that_cannot_be_made_is_told(
     assert refused.stderr.startswith(f"ridgeline: {told}")
     whole = ridgeline("clone", "x", "y", "--set", "budget=3", "--set", "budget.trials=3")
     assert "budget is set as a whole already" in whole.stderr
+    for first in ("budget.trials=3", "budget={}"):
+        field = first.partition("=")[0]
+        again = ridgeline("clone", "x", "y", "--set", first, "--set", f"{field}=4")
+        assert again.stderr == f"ridgeline: --set {field}=4: {field} is set already\n"
+    named = ridgeline("clone", "x", "y", "--set", "name=z")
+    assert named.stderr == "ridgeline: --set name: the name is y, as given before it\n"
 
 
 def test_a_study_is_deleted_where_one_means_it(ridgeline: Ridgeline, client: Client) -> None:

@@ -196,11 +196,24 @@ def test_pages_are_followed() -> None:
     assert script.requests[1].url.params["page_token"] == "t&2"
 
 
-def test_names_are_quoted() -> None:
-    script = Script(httpx.Response(200, json=STUDY))
-    with client_of(script) as client:
-        client.study("../x?y")
-    assert script.requests[0].url.raw_path == b"/v1/studies/..%2Fx%3Fy"
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../workers", "x?y", "a/trials/0", "x\n", "\ud800"]
+)
+def test_a_name_that_no_study_has_leads_nowhere_else(name: str) -> None:
+    script = Script()
+    with client_of(script) as client, pytest.raises(ApiError) as caught:
+        client.study(name)
+    assert caught.value.status in (404, 422)
+    assert script.requests == []
+
+
+@pytest.mark.parametrize("number", ["0/../1", "1:complete", -1, 1.5, "", None, 2**31])
+def test_a_number_that_no_trial_has_leads_nowhere_else(number: Any) -> None:
+    script = Script()
+    with client_of(script) as client, pytest.raises(ApiError, match="a has no trial ") as caught:
+        client.trial("a", number)
+    assert caught.value.status == 404
+    assert script.requests == []
 
 
 def stream(*events: tuple[int, str, str]) -> httpx.Response:
