@@ -25,6 +25,8 @@ Config = dict[str, Value]
 
 MAX_VALUES = 1_000
 MAX_PARAMETERS = 100
+MAX_VALUES_OF_ALL = 10_000
+"""Listed values of all parameters together; what a list or a suggestion costs grows with them."""
 
 
 def _scalar(value: object, handler: ValidatorFunctionWrapHandler) -> Value:
@@ -122,6 +124,12 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
 
     def items(self) -> Iterator[tuple[str, FloatParameter | IntParameter | ValuesParameter]]:
         return iter(self.root.items())
+
+    @property
+    def num_listed(self) -> int:
+        """How many values are listed, for all parameters together."""
+        listed = (p for p in self.root.values() if isinstance(p, ValuesParameter))
+        return sum(len(parameter.values) for parameter in listed)
 
     @property
     def num_cells(self) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ridgeline.search.space import Config
 from ridgeline.service import sampling, studies, trials
+from ridgeline.service.errors import InvalidInput
 from ridgeline.service.ledger import Ledger
 from ridgeline.service.resources import Trial
 from ridgeline.service.store.session import Store, Transaction
@@ -30,6 +31,17 @@ def enqueue(
                 if any(len(config) < len(row.spec.space) for config in configs):
                     outlook = sampling.look_for_enqueued(store, tx, row, configs)
             proposal = None if outlook is None else outlook.propose()
+            if proposal is not None and not proposal.is_whole:
+                num = len(proposal.suggestions)
+                raise InvalidInput(
+                    [
+                        (
+                            "configs",
+                            f"the sampler has completed {num} of {len(configs)} in the time there "
+                            "is; enqueue fewer at once, or leave less out",
+                        )
+                    ]
+                )
             with store.transaction() as tx:
                 if proposal is not None and not sampling.is_next(Ledger(tx, row.id), proposal):
                     continue  # a person has retried trials, which waits for no turn: look again

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.samplers import sampler_for
@@ -16,6 +17,9 @@ from ridgeline.service.store.histories import put
 from ridgeline.service.store.rows import StudyRow
 from ridgeline.service.store.session import Store, Transaction
 
+PATIENCE_SECONDS = 5.0
+"""After this time a sampler is asked for no further trial."""
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -24,6 +28,8 @@ class Proposal:
     suggestions: list[Suggestion]
     sampler: str
     seen_revision: int
+    is_whole: bool = True
+    """Whether there are as many as were asked for."""
 
     def first(self, count: int) -> Proposal:
         """The first `count` of the suggestions: each stands without those after it."""
@@ -41,8 +47,20 @@ class Outlook:
     given: Given = field(default_factory=dict)
 
     def propose(self) -> Proposal:
-        """Suggestions for the next `count` trials; needs no transaction."""
-        return _derive(self.spec, self.history, self.revision, self.count, self.given)
+        """Suggestions for the next trials; needs no transaction.
+
+        `count` of them, or those that `PATIENCE_SECONDS` were enough for, at least one: whoever
+        asked may not want them any more after a longer time, and others wait for their turn.
+        """
+        until = monotonic() + PATIENCE_SECONDS
+        return _derive(
+            self.spec,
+            self.history,
+            self.revision,
+            self.count,
+            self.given,
+            is_enough=lambda: monotonic() >= until,
+        )
 
 
 def look(
@@ -149,14 +167,25 @@ def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
     return _derive(spec, history, trial.seen_revision, 1, given).suggestions[0]
 
 
-def _derive(spec: StudySpec, history: History, revision: int, count: int, given: Given) -> Proposal:
+def _derive(
+    spec: StudySpec,
+    history: History,
+    revision: int,
+    count: int,
+    given: Given,
+    *,
+    is_enough: Callable[[], bool] = lambda: False,
+) -> Proposal:
     sampler = sampler_for(spec.sampler.name)
     seed, direction = spec.sampler.seed, spec.objective.direction
     first = len(history)
     if given or not spec.reproducible:
         numbers = range(first, first + count)
-        suggestions = sampler.suggest(spec.space, history, numbers, seed, direction, given)
-        return Proposal(suggestions, sampler.identity, revision)
+        suggestions = sampler.suggest(
+            spec.space, history, numbers, seed, direction, given, is_enough=is_enough
+        )
+        is_whole = len(suggestions) == count
+        return Proposal(suggestions, sampler.identity, revision, is_whole)
     # Each trial sees a history of its own, see docs/decisions/0001.
     suggestions = []
     for number in range(first, first + count):
@@ -171,7 +200,9 @@ def _derive(spec: StudySpec, history: History, revision: int, count: int, given:
             state=TrialStatus.RUNNING,
             value=None,
         )
-    return Proposal(suggestions, sampler.identity, revision)
+        if is_enough():
+            break
+    return Proposal(suggestions, sampler.identity, revision, len(suggestions) == count)
 
 
 def _mark_running(history: History, number: int) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
+from ridgeline.search.space import MAX_VALUES_OF_ALL
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.data import DatasetCard
 from ridgeline.search.tasks.datasets import BUILT_IN
 from ridgeline.search.tasks.splits import rows_needed
-from ridgeline.service import catalog, views
+from ridgeline.service import catalog, paging, views
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.ledger import Ledger
 from ridgeline.service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
@@ -36,13 +37,17 @@ def create(
 
     Raises:
         Conflict: the name is taken.
-        InvalidInput: nobody has the data set, or it cannot be split.
+        InvalidInput: nobody has the data set, or it cannot be split; or the space lists too many
+            values, which earlier versions took.
         LimitExceeded: the owner has `max_open` unfinished studies.
     """
     if tx.studies.find(spec.name) is not None:
         raise Conflict(
             f"there is a study named {spec.name} already; choose another name, or delete that one"
         )
+    if (num_listed := spec.space.num_listed) > MAX_VALUES_OF_ALL:
+        reason = f"lists {num_listed} values, and may list {MAX_VALUES_OF_ALL} in all"
+        raise InvalidInput([("space", f"{reason}; a range has any number without a list")])
     check_limit(tx, owner, max_open)
     _refuse_unfit(tx, spec, local_datasets)
     row = tx.studies.insert(
@@ -172,11 +177,15 @@ def list_page(
 ) -> tuple[list[Study], int | None]:
     """Studies in one of `states`, or in any, newest first, and the cursor of the next page.
 
-    Archived ones only where asked for.
+    Archived ones only where asked for.  A page is shorter where its specs are long.
     """
-    rows = tx.studies.page(limit=page_size + 1, below_id=cursor, states=states, archived=archived)
-    more = rows[page_size - 1].id if len(rows) > page_size else None
-    return [views.study(tx, row) for row in rows[:page_size]], more
+    sizes = tx.studies.spec_sizes(
+        limit=page_size + 1, below_id=cursor, states=states, archived=archived
+    )
+    limit = max(1, paging.num_fitting(sizes[:page_size], paging.MAX_PAGE_BYTES))
+    rows = tx.studies.page(limit=limit, below_id=cursor, states=states, archived=archived)
+    more = rows[-1].id if len(sizes) > limit else None
+    return [views.study(tx, row) for row in rows], more
 
 
 def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ridgeline.search.objective import MAX_TRIALS
 from ridgeline.search.samplers.base import Suggestion
 from ridgeline.search.space import Config
-from ridgeline.service import dispatch, sampling, studies, views
+from ridgeline.service import dispatch, paging, sampling, studies, views
 from ridgeline.service.errors import Conflict, InvalidInput, NotFound
 from ridgeline.service.external_protocol import (
     SuggestedTrial,
@@ -21,6 +21,9 @@ from ridgeline.service.sampling import Proposal
 from ridgeline.service.store.rows import RunOfTrial, StudyRow, TrialRow
 from ridgeline.service.store.session import Store, Transaction
 
+_RUNS_AT_ONCE = 1_000
+"""How many runs are read at a time, of which a page may hold fewer."""
+
 Remember = Callable[[Transaction, SuggestResponse], None]
 """Stores an answer in the transaction that makes it true."""
 
@@ -28,12 +31,30 @@ Remember = Callable[[Transaction, SuggestResponse], None]
 def list_page(
     tx: Transaction, study: str, *, page_size: int, cursor: int | None, state: TrialState | None
 ) -> tuple[list[Trial], int | None]:
-    """Trials in the order of their numbers, and the cursor of the next page."""
+    """Trials in the order of their numbers, and the cursor of the next page.
+
+    A page is shorter where its trials are large.
+    """
     row = studies.find(tx, study)
     above = -1 if cursor is None else cursor
-    rows = tx.trials.page(row.id, limit=page_size + 1, above_number=above, state=state)
-    more = rows[page_size - 1].number if len(rows) > page_size else None
-    return views.trials(tx, study, rows[:page_size]), more
+    at_once = max(1, _RUNS_AT_ONCE // row.spec.replicates)
+    page: list[Trial] = []
+    room = paging.MAX_PAGE_BYTES
+    while True:
+        limit = min(page_size - len(page), at_once)
+        rows = tx.trials.page(row.id, limit=limit + 1, above_number=above, state=state)
+        found = views.trials(tx, study, rows[:limit])
+        sizes = [len(trial.model_dump_json()) for trial in found]
+        num = max(paging.num_fitting(sizes, room), 0 if page else 1)
+        page += found[:num]
+        if num < len(found):
+            return page, page[-1].number
+        if len(rows) <= limit:
+            return page, None
+        above = page[-1].number
+        if len(page) == page_size:
+            return page, above
+        room -= sum(sizes)
 
 
 def get(tx: Transaction, study: str, number: int) -> TrialWithHistory:
@@ -157,7 +178,8 @@ def _suggest(
                 if not sampling.accept(ledger, proposal.first(missing)) and not handed:
                     continue  # a person has enqueued trials or stopped the study: look again
                 handed += _hand_out_waiting(tx, ledger, request, limit=missing)
-            response = _answer(ledger.study, request, handed)
+            is_cut = proposal is not None and not proposal.is_whole
+            response = _answer(ledger.study, request, handed, is_cut=is_cut)
             if remember is not None and handed:
                 remember(tx, response)
             return response
@@ -194,8 +216,18 @@ def _hand_out_waiting(
 
 
 def _answer(
-    study: StudyRow, request: SuggestRequest, handed: Sequence[RunOfTrial]
+    study: StudyRow,
+    request: SuggestRequest,
+    handed: Sequence[RunOfTrial],
+    *,
+    is_cut: bool = False,
 ) -> SuggestResponse:
+    if len(handed) == request.count:
+        reason = None
+    elif is_cut and study.state in SERVABLE_STUDY and not study.stopping:
+        reason = "the sampler takes long; ask again for the others"
+    else:
+        reason = _why_fewer(study)
     return SuggestResponse(
         trials=tuple(
             SuggestedTrial(
@@ -208,7 +240,7 @@ def _answer(
             for run, number, config, _ in handed
         ),
         state=study.state,
-        reason=None if len(handed) == request.count else _why_fewer(study),
+        reason=reason,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -52,6 +52,8 @@ class Sampler(ABC):
         seed: int,
         direction: Direction,
         given: Given = NOTHING_GIVEN,
+        *,
+        is_enough: Callable[[], bool] = lambda: False,
     ) -> list[Suggestion]:
         """Configurations for the trials `numbers`, which follow one another.
 
@@ -59,7 +61,8 @@ class Sampler(ABC):
         Later ones see the earlier ones as RUNNING, so that asking for [5, 6] is asking for [5],
         adding that trial, and asking for [6].  What the history has from `numbers[0]` on is not
         read.  Values that are `given` for a trial stand in for those chosen, in what later trials
-        see too; a grid chooses no values and takes none.
+        see too; a grid chooses no values and takes none.  `is_enough` is asked after each one; the
+        rest are left out where it says so.
 
         Raises:
             IndexError: a grid has no cell left.
@@ -70,7 +73,12 @@ class Sampler(ABC):
         assert list(numbers) == list(range(first, first + len(numbers)))
         assert first <= len(history)
         suggestions = self._suggestions(space, history, first, seed, direction, given)
-        return list(islice(suggestions, len(numbers)))
+        chosen = []
+        for suggestion in islice(suggestions, len(numbers)):
+            chosen.append(suggestion)
+            if is_enough():
+                break
+        return chosen
 
     @abstractmethod
     def _suggestions(

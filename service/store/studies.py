@@ -211,6 +211,21 @@ class Studies:
             query = query.where(studies.c.id < below_id)
         return [_study(row) for row in self._connection.execute(query).mappings()]
 
+    def spec_sizes(
+        self,
+        *,
+        limit: int,
+        below_id: int | None,
+        states: Collection[StudyState],
+        archived: bool = False,
+    ) -> list[int]:
+        """How long the specs of the studies of `page` are as text."""
+        query = select(func.length(SPEC_TEXT)).order_by(studies.c.id.desc()).limit(limit)
+        query = query.where(*_shown(states, archived))
+        if below_id is not None:
+            query = query.where(studies.c.id < below_id)
+        return [int(size) for size in self._connection.execute(query).scalars()]
+
     def num_in(self, states: Collection[StudyState], *, archived: bool = False) -> int:
         """How many studies `page` has in all."""
         query = select(func.count()).select_from(studies).where(*_shown(states, archived))
