@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ridgeline.search.objective import MAX_TRIALS
+from ridgeline.search.objective import MAX_SECONDS, MAX_TRIALS
 from ridgeline.search.samplers.base import Suggestion
 from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.service import studies, views
@@ -41,6 +41,7 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
         if spec.budget.seconds is None:
             raise InvalidInput([("seconds", "the study has no budget of time that could grow")])
         budget["seconds"] = spec.budget.seconds + request.seconds
+    _check_sums(study, budget)
     seconds_left = _seconds_left(tx, study) + (request.seconds or 0.0)
     study.spec = _with_budget(spec, budget)
     if study.next_number >= num_planned(study, study.spec):
@@ -72,7 +73,7 @@ def retry(tx: Transaction, name: str, request: RetryRequest, *, max_open: int) -
         why = "is stopping" if study.stopping else "is reproducible"
         raise Conflict(f"{name} {why}: its failures can be tried again once it has ended")
     if study.next_number + len(failures) > MAX_TRIALS:
-        raise Conflict(f"{name} would have more than {MAX_TRIALS} trials; :clone it")
+        raise Conflict(f"{name} would have more than {MAX_TRIALS} trials; clone it")
     is_grid = spec.sampler.name == "grid"  # what a person enqueues comes on top of its cells
     kept = _num_kept(study)
     study.spec = _with_budget(spec, {"trials": kept if is_grid else kept + len(failures)})
@@ -92,7 +93,7 @@ def retry(tx: Transaction, name: str, request: RetryRequest, *, max_open: int) -
 def _ledger(tx: Transaction, name: str) -> Ledger:
     ledger = Ledger(tx, studies.find(tx, name).id)
     if ledger.study.state is StudyState.CANCELLED:
-        raise Conflict(f"{name} was cancelled for good; :clone makes a study like it")
+        raise Conflict(f"{name} was cancelled for good; clone it to search again")
     return ledger
 
 
@@ -102,6 +103,23 @@ def _num_kept(study: StudyRow) -> int:
         return study.spec.num_trials
     extra = num_planned(study, study.spec) - study.spec.num_trials
     return max(1, study.next_number - extra)
+
+
+def _check_sums(study: StudyRow, budget: dict[str, Any]) -> None:
+    """Raises InvalidInput where what is asked for and what is there come to too much."""
+    num_cells = study.spec.space.num_cells if study.spec.sampler.name == "grid" else None
+    problems = []
+    if (trials := budget.get("trials", 0)) > MAX_TRIALS:
+        reason = f"the budget would come to {trials} trials, and may have {MAX_TRIALS} at most"
+        problems.append(("trials", f"{reason}; clone the study for more"))
+    elif num_cells is not None and trials > num_cells:
+        reason = f"the grid has only {num_cells} cells; clone the study with more points or values"
+        problems.append(("trials", f"{reason} to try more"))
+    if (seconds := budget.get("seconds", 0.0)) > MAX_SECONDS:
+        reason = f"the budget would come to {seconds:.15g} seconds"
+        problems.append(("seconds", f"{reason}, and may have {MAX_SECONDS} at most"))
+    if problems:
+        raise InvalidInput(problems)
 
 
 def _seconds_left(tx: Transaction, study: StudyRow) -> float:

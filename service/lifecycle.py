@@ -75,14 +75,19 @@ A verb that finds its work already done is not refused: see `verb_is_done`.
 
 
 def verb_is_done(verb: str, state: StudyState, *, stopping: bool, archived: bool) -> bool:
-    """Whether `verb` has nothing left to do, so that repeating it changes nothing."""
+    """Whether `verb` has nothing left to do, so that repeating it changes nothing.
+
+    A study that was told to pause, to resume or to stop may have come to its end since, COMPLETED
+    or FAILED; whoever has seen no answer and asks again is not to be refused then.
+    """
+    has_come_to_its_end = state in (StudyState.COMPLETED, StudyState.FAILED)
     match verb:
         case "pause":
-            return state is StudyState.PAUSED
+            return state is StudyState.PAUSED or has_come_to_its_end
         case "resume":
-            return state in SERVABLE_STUDY
+            return state in SERVABLE_STUDY or has_come_to_its_end
         case "stop":
-            return stopping or state is StudyState.COMPLETED
+            return stopping or has_come_to_its_end
         case "archive" | "unarchive":
             return archived is (verb == "archive")
         case _:

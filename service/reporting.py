@@ -277,6 +277,12 @@ def _accept(
         why = f"{ledger.study.name} is {ledger.study.state}, and {name} with it"
         raise _refused("study_ended", why)
     is_repeated = run.state is not RunState.RUNNING
+    if run.state is RunState.WAITING and not (end and _has_ended_so(run, end, value)):
+        raise _refused(
+            "run_ended",
+            f"attempt {report.attempt} at {name} was handed back, since its lease ran out or it "
+            "failed, and the trial waits to be tried again; drop it, and take what suggest gives",
+        )
     if is_repeated:
         if end is None:
             raise _refused("run_ended", f"{name} is {run.state}, it takes no more reports")

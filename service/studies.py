@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ridgeline.search.space import MAX_VALUES_OF_ALL
-from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.search.tasks.data import DatasetCard
 from ridgeline.search.tasks.datasets import BUILT_IN
 from ridgeline.search.tasks.splits import rows_needed
@@ -20,6 +20,9 @@ from ridgeline.service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, ver
 from ridgeline.service.resources import Event, Study, Trial
 from ridgeline.service.store.rows import StudyRow, TrialRow
 from ridgeline.service.store.session import Store, Transaction
+
+_OF_A_KIND = {("task",), ("pruner",)}
+"""Parts of a spec whose fields follow from their name."""
 
 Verb = Literal["pause", "resume", "stop", "cancel", "archive", "unarchive"]
 
@@ -77,20 +80,35 @@ def changed_spec(tx: Transaction, name: str, changes: Mapping[str, Any]) -> Stud
 
     Args:
         changes: fields of a spec, a `name` among them.  A part is changed field by field, a
-            parameter of the space as a whole; None takes a field out.
+            parameter of the space, and a task or pruner that becomes another, as a whole; None
+            takes a field out.
 
     Raises:
         NotFound: there is no study of that name.
         InvalidSpec: a field cannot be used.
     """
-    return parse_spec(_merged(find(tx, name).spec.model_dump(mode="json"), changes, depth=2))
+    problems: list[tuple[str, str]] = []
+    spec = _merged(find(tx, name).spec.model_dump(mode="json"), changes, problems)
+    if problems:
+        raise InvalidSpec(problems)
+    return parse_spec(spec)
 
 
-def _merged(old: Any, new: Any, *, depth: int) -> Any:
-    """A merge patch (RFC 7396), but only so deep."""
-    if depth == 0 or not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+def _merged(old: Any, new: Any, problems: list[tuple[str, str]], path: tuple[str, ...] = ()) -> Any:
+    """A merge patch (RFC 7396), but only so deep, and only of a part of the same kind.
+
+    Appends to `problems` what is to be taken out and is not there.
+    """
+    if len(path) == 2 or not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         return new
-    merged = {k: _merged(old.get(k), v, depth=depth - 1) for k, v in new.items()}
+    if path in _OF_A_KIND and new.get("name", old["name"]) != old["name"]:
+        return new  # another kind has other fields
+    for key, value in new.items():
+        if value is None and key not in old:
+            problems.append((".".join((*path, key)), "is not a field here"))
+    merged = {
+        key: _merged(old.get(key), value, problems, (*path, key)) for key, value in new.items()
+    }
     return {key: value for key, value in {**old, **merged}.items() if new.get(key, 0) is not None}
 
 
@@ -202,7 +220,9 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
     if not verb_is_done(verb, study.state, stopping=study.stopping, archived=study.archived):
         target = STUDY_VERBS[verb].get(study.state)
         if target is None:
-            raise Conflict(f"a study that is {study.state} cannot be told to {verb}")
+            raise Conflict(
+                f"a study that is {study.state} cannot be told to {verb}: {_way_on(study.state)}"
+            )
         match verb:
             case "stop":
                 ledger.stop()
@@ -214,6 +234,14 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
                 ledger.set_study_state(target)
     ledger.wind_up()
     return views.study(tx, study)
+
+
+def _way_on(state: StudyState) -> str:
+    if state in OPEN_STUDY:
+        return "it has not ended; stop or cancel it first"
+    if state is StudyState.CANCELLED:
+        return "it was cancelled for good; clone it to search again"
+    return "it has ended; extend it, retry its failures, or clone it"
 
 
 def perform_verb(
@@ -275,7 +303,7 @@ def delete(tx: Transaction, name: str) -> Study:
     """
     row = tx.studies.lock(find(tx, name).id)
     if row.state in OPEN_STUDY:
-        raise Conflict(f"{name} is {row.state}; :cancel it before deleting it")
+        raise Conflict(f"{name} is {row.state}; cancel it before deleting it")
     found = views.study(tx, row)
     tx.artifacts.doom_of_study(row.id)
     tx.studies.delete(row.id, now=tx.now)

@@ -121,15 +121,22 @@ def refuse_unfit(row: StudyRow, configs: Sequence[Config]) -> None:
     if problems:
         raise InvalidInput(problems)
     if row.state not in OPEN_STUDY or row.stopping:
-        verb = ":clone" if row.state is StudyState.CANCELLED else ":extend"
-        raise Conflict(f"{study} takes no more trials: it is {_condition(row)}; {verb} it first")
+        # The budget of a whole grid cannot grow.
+        is_whole = (
+            grid
+            and spec.num_trials == spec.space.num_cells
+            and row.next_number >= num_planned(row, spec)
+        )
+        can_go_on = row.state is not StudyState.CANCELLED and not is_whole
+        way_on = "extend it first" if can_go_on else "clone it, and enqueue there"
+        raise Conflict(f"{study} takes no more trials: it is {_condition(row)}; {way_on}")
     room = (MAX_TRIALS if grid else spec.num_trials) - row.next_number
     if len(configs) > room:
-        raise Conflict(f"the budget of {study} has room for {max(room, 0)} more trials; :extend it")
+        raise Conflict(f"the budget of {study} has room for {max(room, 0)} more trials; extend it")
     if spec.reproducible and row.next_number > row.num_enqueued:
         raise Conflict(
             f"{study} is reproducible and has begun: trials enqueued now would take numbers that "
-            "depend on timing; enqueue them before its first suggestion, or :clone the study"
+            "depend on timing; enqueue them before its first suggestion, or clone the study"
         )
 
 

@@ -64,7 +64,7 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
 def waits_for(tx: Transaction, row: StudyRow) -> str | None:
     """Why an open study has no run in flight; None where it has one, or has ended."""
     if row.state is StudyState.PAUSED:
-        return "paused; :resume goes on"
+        return "paused; resume it to go on"
     if row.state not in SERVABLE_STUDY:
         return None
     if tx.studies.load([row.id])[row.id].num_in_flight > 0:

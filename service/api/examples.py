@@ -312,7 +312,7 @@ ANSWERS: dict[str, Any] = {
     "get_best_trial": _TRIAL,
     "export_study": _CSV,
     "stream_events": _EVENTS,
-    "pause_study": {**_STUDY, "state": "PAUSED", "reason": "paused; :resume goes on"},
+    "pause_study": {**_STUDY, "state": "PAUSED", "reason": "paused; resume it to go on"},
     "resume_study": _STUDY,
     "stop_study": {**_STUDY, "stopping": True},
     "cancel_study": {**_STUDY, "state": "CANCELLED", "finished_at": _DAY + 60},

@@ -102,7 +102,7 @@ def test_a_person_watches_studies_and_stops_them(
     text = shown(browser, "Live.", "0 of 4 trials done, 3 running", "0 of 4 slots busy, 4 idle")
     assert browser.current_url == f"{url}/status"
     assert "no connected worker has the task mlp" in card(browser, "queued").text
-    assert "paused; :resume goes on" in card(browser, "paused").text
+    assert "paused; resume it to go on" in card(browser, "paused").text
     assert f"best loss/{MARKUP} 0.25, trial 0: depth=" in card(browser, "ended").text
     assert f"{MARKUP} live" in text
     assert f"cpu:0 ({MARKUP}): 0 of 4" in text

@@ -382,7 +382,7 @@ def test_a_study_is_deleted_where_one_means_it(ridgeline: Ridgeline, client: Cli
         "ridgeline delete x --yes\n",
     )
     open_ = ridgeline("delete", "x", "--yes")
-    assert (open_.exit_code, ":cancel it before" in open_.stderr) == (1, True)
+    assert (open_.exit_code, "; cancel it before" in open_.stderr) == (1, True)
     client.cancel("x")
     assert ridgeline("delete", "x", "--yes").stdout == "x is deleted.\n"
     assert ridgeline("show", "x").exit_code == 1

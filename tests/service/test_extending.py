@@ -219,9 +219,9 @@ def test_time_alone_does_not_help_a_study_without_trials(store: Store) -> None:
 def test_a_cancelled_study_stays_cancelled(store: Store) -> None:
     post(store, external())
     tell(store, "cancel")
-    with pytest.raises(Conflict, match=":clone"):
+    with pytest.raises(Conflict, match="clone it"):
         extend(store, trials=1)
-    with pytest.raises(Conflict, match=":clone"):
+    with pytest.raises(Conflict, match="clone it"):
         retry(store)
 
 
