@@ -123,6 +123,12 @@ class Dashboard:
                 HTTPStatus.BAD_GATEWAY,
                 f"the dashboard answered with status {answer.status_code}; its log says why",
             )
+        if answer.is_client_error and not _is_json(answer):
+            await answer.aclose()
+            raise HttpError(
+                HTTPStatus(answer.status_code),
+                f"the dashboard cannot answer this: {HTTPStatus(answer.status_code).phrase}",
+            )
         response = StreamingResponse(
             answer.aiter_raw(), answer.status_code, background=BackgroundTask(answer.aclose)
         )
@@ -142,6 +148,11 @@ class Dashboard:
             return sending.result()
         finally:
             sending.cancel()
+
+
+def _is_json(answer: httpx.Response) -> bool:
+    """Its own page reads errors as JSON; the pages that its framework makes of others, nobody."""
+    return str(answer.headers.get("content-type", "")).startswith("application/json")
 
 
 async def _refuse() -> Response:

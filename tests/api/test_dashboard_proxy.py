@@ -88,6 +88,14 @@ def test_names_of_files_in_any_language_pass_back(client: httpx.Client) -> None:
 
 
 @sqlite_only
+def test_a_page_that_the_dashboard_does_not_have_is_a_problem(client: httpx.Client) -> None:
+    told = problem(client.get("/static/absent"), 404)["detail"]
+    assert told == "the dashboard cannot answer this: Not Found"
+    answer = client.get("/api/absent")  # its own page reads this one
+    assert (answer.status_code, answer.json()) == (404, {"reason": "absent"})
+
+
+@sqlite_only
 def test_a_target_that_is_no_url_is_refused(
     app: FastAPI, portal: anyio.from_thread.BlockingPortal
 ) -> None:

@@ -35,6 +35,15 @@ class Upstream(BaseHTTPRequestHandler):
         if self.path.startswith("/api/broken"):
             self.send_error(500, "a traceback, say")
             return
+        if self.path.startswith("/static/absent"):
+            self.send_error(404)
+            return
+        if self.path.startswith("/api/absent"):
+            self.send_response(404)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"reason": "absent"}')
+            return
         self.send_response(302 if self.path == "/dashboard/" else 200)
         if self.path == "/dashboard/":
             self.send_header("Location", f"http://{self.headers['Host']}/dashboard?a=b")
