@@ -15,6 +15,7 @@ as a whole is made again in halves, down to what is at fault, which is told once
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import time
 import weakref
@@ -45,6 +46,7 @@ GATHER_SECONDS = 1.0
 _MAX_EPOCHS_A_CALL = 2_000
 """With a hundred metrics each they come to 10 MB, which the service's limit on bodies allows."""
 
+_NOT_FOUND = 404
 _TOO_LARGE = 413
 _INVALID = 422
 
@@ -94,7 +96,7 @@ class ExternalStudy:
         # Weak: a trial that the program has dropped will never end, and is for others to train.
         self._trials: weakref.WeakSet[ExternalTrial] = weakref.WeakSet()
         self._renewal = Repeater(self.renew, seconds=_MAX_SHARE_OF_LEASE * lease_seconds)
-        atexit.register(self.flush)
+        atexit.register(self._flush_at_exit)
 
     def __iter__(self) -> Iterator[ExternalTrial]:
         """Trials one after the other, until the study has ended; waits while others have them all.
@@ -190,9 +192,16 @@ class ExternalStudy:
                 self._errors.clear()
                 raise api_error(errors)
 
+    def _flush_at_exit(self) -> None:
+        try:
+            self.flush()
+        except ClientError as exc:
+            # Raised here, it would be a traceback that nobody can catch.
+            print(f"ridgeline: {self.name}: not all reports were taken: {exc}", file=sys.stderr)
+
     def close(self) -> None:
         """Send what was gathered; the end of the interpreter does so too."""
-        atexit.unregister(self.flush)
+        atexit.unregister(self._flush_at_exit)
         self._renewal.stop()
         self.flush()
 
@@ -246,6 +255,8 @@ class ExternalStudy:
                     self.name, [one.report() for one in call.told], idempotency_key=call.key
                 )
             except ApiError as exc:
+                if exc.status == _NOT_FOUND:  # the study was deleted, and its trials with it
+                    self._forget_all()
                 if exc.status not in (_TOO_LARGE, _INVALID):
                     raise
                 self._calls[:1] = self._without_the_refused(call, exc)
@@ -262,6 +273,12 @@ class ExternalStudy:
                         # Its epochs may be as they should: they go out without it.
                         again = self._gathered.setdefault(one.trial.number, Gathered(one.trial))
                         again.epochs[:0] = one.epochs
+
+    def _forget_all(self) -> None:
+        for trial in self._trials:
+            trial.is_open = False
+        self._calls.clear()
+        self._gathered.clear()
 
     def _without_the_refused(self, call: Call, error: ApiError) -> list[Call]:
         """The calls to make instead of one that is refused as a whole: its halves, one by one.
@@ -332,7 +349,12 @@ class ExternalTrial:
             ApiError: a number is not finite, say.
         """
         end = message(
-            TrialEnd, state=state, value=value, reason=reason, error=error, metrics=metrics or {}
+            TrialEnd,
+            state=state,
+            value=value,
+            reason=reason,
+            error=error,
+            metrics={} if metrics is None else metrics,
         )
         self.is_open = False
         self._study._add(self, epoch=None, end=end)

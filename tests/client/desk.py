@@ -27,6 +27,8 @@ class Desk(httpx.BaseTransport):
     stale: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
     max_bytes: int = 10**9
+    refusal: tuple[int, str] | None = None
+    """Status and detail that every call is answered with."""
     calls: list[list[dict[str, Any]]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     num_suggested: int = 0
@@ -37,6 +39,9 @@ class Desk(httpx.BaseTransport):
         if len(request.content) > self.max_bytes:
             detail = "the body is larger than the limit"
             return httpx.Response(413, json={"title": "Too large", "detail": detail})
+        if self.refusal is not None:
+            status, detail = self.refusal
+            return httpx.Response(status, json={"title": "Refused", "detail": detail})
         body = json.loads(request.content)
         if request.url.path.endswith(":suggest"):
             return httpx.Response(200, json=self._suggest(body["count"]))

@@ -297,6 +297,28 @@ report(study.suggest()[0], 1, 2)
     assert found.stdout.strip() == "[[(0, [1, 2], False)]]"
 
 
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(404, ""), (403, "ridgeline: s: not all reports were taken: no (HTTP 403)\n")],
+)
+def test_a_loop_that_is_refused_ends_in_one_error(status: int, told: str) -> None:
+    """A study that was deleted has nothing to be told at the end of the interpreter."""
+    code = f"""
+from tests.client.desk import URL, Clock, Desk, report, study_of
+from ridgeline.service.client import ApiError, Client
+desk = Desk()
+study = study_of(Client(URL, transport=desk), Clock())
+try:
+    for trial in study:
+        desk.refusal = ({status}, "no")
+        trial.complete(1.0)
+except ApiError as exc:
+    print(exc)
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (found.stdout, found.stderr) == (f"no (HTTP {status})\n", told)
+
+
 def test_reports_of_one_trial_do_not_keep_another_from_renewing_its_lease(
     study: ExternalStudy, desk: Desk, clock: Clock
 ) -> None:
