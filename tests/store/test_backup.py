@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ridgeline.service import doctor, projection
+from ridgeline.service.artifacts.folder import FolderArtifacts
 from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, post, spec
@@ -59,6 +60,7 @@ def test_a_backup_and_the_way_back(
         run(command, tmp_path)
     store = Store(f"sqlite:///{file}", clock=clock, project=projection.project)
     assert names(store) == ["before"]
-    assert [one for one in doctor.examine(store, SETTINGS) if one.check != "folders"] == []
+    found = doctor.examine(store, FolderArtifacts(tmp_path / "artifacts"), SETTINGS)
+    assert [one for one in found if one.check != "folders"] == []
     post(store, spec("again"))
     store.close()
