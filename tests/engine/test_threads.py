@@ -187,7 +187,7 @@ def test_a_pack_that_needs_all_threads_trains_by_itself(
     seen: list[tuple[int, int]] = []
 
     def count(pack: Pack, ticks: int) -> None:
-        is_large = pack.spec.shape == large
+        is_large = pack.spec.model == large
         for _ in range(1 + is_large):
             assert busy.acquire(blocking=False), "a large pack and another one at once"
         tick(pack, ticks)
