@@ -162,6 +162,14 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
+def state_sizes(spec: StepSpec) -> dict[str, int]:
+    """The length of each row of `PackMemory.state`."""
+    layout, statistics_layout = layouts(spec.model)
+    moments = dict.fromkeys(MOMENTS[spec.family], layout.row_size)
+    sizes = {"parameters": layout.row_size, "statistics": statistics_layout.row_size}
+    return {**sizes, **moments}
+
+
 def bytes_per_slot(spec: StepSpec, width: int) -> int:
     """What one slot more takes of the device, by the shapes above and those of `step`.
 

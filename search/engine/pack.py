@@ -45,7 +45,8 @@ from ridgeline.search.engine.threads import computing
 class SlotState:
     """All that training changes in a slot, at the end of an epoch.
 
-    `tensors` are rows: `parameters` [P], `statistics` [Q] and the optimizer's moments [P].
+    `tensors` are rows: `parameters` [P], `statistics` [Q] and the optimizer's moments [P]; their
+    sizes are `memory.state_sizes`.
     """
 
     tensors: dict[str, Tensor]
@@ -289,10 +290,6 @@ class Pack:
         self._write_starts()
         tensors = {name: stacks.row(slot).cpu() for name, stacks in self._memory.state.items()}
         return SlotState(tensors, run.epochs_done)
-
-    def state_sizes(self) -> dict[str, int]:
-        """The length of each tensor of a `SlotState`."""
-        return {name: stacks.row_size for name, stacks in self._memory.state.items()}
 
     def _write_starts(self) -> None:
         """Write the starts of the runs that were loaded since the last call."""

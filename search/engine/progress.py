@@ -1,27 +1,23 @@
 """A run in a slot: what its epochs came to, which weights are kept, and whether it goes on.
 
-Its checkpoint is what training has changed in its slot, and this progress.
+What training has changed in its slot, and this progress, is all that it needs to go on elsewhere.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from ridgeline.search.engine.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ridgeline.search.engine.checkpoint import CheckpointError
 from ridgeline.search.engine.config import RunConfig
-from ridgeline.search.engine.pack import Pack, SlotState, Weights
+from ridgeline.search.engine.pack import Pack, Weights
 from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.engine.saved import SavedRun
 from ridgeline.search.engine.stopping import EarlyStopping
-
-_KEPT = "kept_"
-"""Begins the names of the kept weights' tensors in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Progress:
         self.config = config
         self.slot = slot
         self._pack = pack
-        self._stopping = EarlyStopping(config.patience, config.min_delta, config.direction)
+        self._stopping = EarlyStopping.of(config)
         self.kept: Weights | None = None
         self._kept_metrics: dict[str, float] = {}
         self._diverged_epoch: int | None = None
@@ -147,62 +143,33 @@ class Progress:
     def checkpoint(self) -> bytes:
         """All that the run needs to go on elsewhere.  Between epochs; not for a diverged run."""
         assert self._diverged_epoch is None, "a diverged run has nothing to go on with"
-        state = self._pack.state(self.slot)
-        tensors = dict(state.tensors)
-        if self.kept is not None:
-            tensors[f"{_KEPT}parameters"] = self.kept.parameters_P
-            tensors[f"{_KEPT}statistics"] = self.kept.statistics_Q
-        metadata = {
-            **self._identity(),
-            "epochs_done": state.epochs_done,
-            "is_over": self.is_over,
-            "stopping": self._stopping.state(),
-            "kept_metrics": self._kept_metrics,
-        }
-        return save_checkpoint(tensors, metadata)
+        saved = SavedRun(
+            program=self._pack.program,
+            state=self._pack.state(self.slot),
+            stopping=self._stopping,
+            kept=self.kept,
+            kept_metrics=self._kept_metrics,
+            is_over=self.is_over,
+        )
+        return saved.as_bytes(self.config, self._pack.spec, self._pack.data)
 
-    def resume(self, checkpoint: bytes) -> None:
-        """Load the run into its slot, which is free, from a `checkpoint()` of the same run.
+    def resume(self, saved: SavedRun) -> None:
+        """Load the run into its slot, which is free, as it was saved.
 
-        It then goes on after the epoch at which that was taken, and ends with the same bits as if
-        it had never stopped.
+        It then goes on after the epoch at which it was, and ends with the same bits as if it had
+        never stopped.
 
         Raises:
-            CheckpointError: where the checkpoint is damaged, or not of this configuration, model,
-                data and program.
+            CheckpointError: where the pack is not of its program.
         """
-        tensors, metadata = load_checkpoint(checkpoint)
-        for name, value in self._identity().items():
-            if metadata.get(name) != value:
-                raise CheckpointError(f"the checkpoint is of another {name}: {metadata.get(name)}")
-        sizes, data = self._pack.state_sizes(), self._pack.data
-        for name, size in sizes.items():
-            _check_row(name, tensors, size, data.dtype)
-        if f"{_KEPT}parameters" in tensors:
-            for name in ("parameters", "statistics"):
-                _check_row(f"{_KEPT}{name}", tensors, sizes[name], data.dtype)
+        if saved.program != self._pack.program:
+            raise CheckpointError(f"the checkpoint is of another program: {saved.program}")
+        device = self._pack.device
+        if saved.kept is not None:
             self.kept = Weights(
-                tensors[f"{_KEPT}parameters"].to(data.device),
-                tensors[f"{_KEPT}statistics"].to(data.device),
+                saved.kept.parameters_P.to(device), saved.kept.statistics_Q.to(device)
             )
-        state = SlotState({name: tensors[name] for name in sizes}, metadata["epochs_done"])
-        self._pack.load(self.slot, self.config, state)
-        self.is_over = metadata["is_over"]
-        self._stopping.restore(metadata["stopping"])
-        self._kept_metrics = metadata["kept_metrics"]
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be of this run; plain JSON data."""
-        return {
-            "config": self.config.as_dict(),
-            "model": json.loads(json.dumps(self._pack.spec.model.as_dict())),  # no tuples
-            "loss": self._pack.spec.loss,
-            "data": self._pack.data.fingerprint,
-            "program": str(self._pack.program),
-        }
-
-
-def _check_row(name: str, tensors: dict[str, Tensor], size: int, dtype: torch.dtype) -> None:
-    tensor = tensors.get(name)
-    if tensor is None or tensor.shape != (size,) or tensor.dtype != dtype:
-        raise CheckpointError(f"the checkpoint's {name} does not fit the model")
+        self._pack.load(self.slot, self.config, saved.state)
+        self.is_over = saved.is_over
+        self._stopping = saved.stopping
+        self._kept_metrics = saved.kept_metrics

@@ -18,6 +18,7 @@ from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.program import ProgramIdentity
 from ridgeline.search.engine.progress import EpochReport, Outcome, Progress
+from ridgeline.search.engine.saved import SavedRun
 from ridgeline.search.engine.spec import StepSpec
 
 _SLOT = 0
@@ -31,11 +32,12 @@ class TrainingRun:
     Args:
         width: of the pack.
         threads, compiled, kernels: as of a `Pack`.
-        checkpoint: to go on from, see `Progress.resume`.
+        checkpoint: to go on from, see `SavedRun` and `Progress.resume`.
 
     Raises:
         ValueError: where model and data do not fit.
-        CheckpointError: as `Progress.resume` has it.
+        CheckpointError: where the checkpoint is damaged, or not of this configuration, model, data
+            and program.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class TrainingRun:
         if checkpoint is None:
             self._pack.load(_SLOT, config)
         else:
-            self._progress.resume(checkpoint)
+            self._progress.resume(SavedRun.read(checkpoint, config, spec, data))
 
     @property
     def program(self) -> ProgramIdentity:

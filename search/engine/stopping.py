@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ridgeline.search.engine.config import Direction
+from ridgeline.search.engine.config import Direction, RunConfig
 
 
 class EarlyStopping:
@@ -26,6 +26,11 @@ class EarlyStopping:
         self._kept_value: float | None = None
         self._reference: float | None = None
         self._epochs_waited = 0
+
+    @classmethod
+    def of(cls, config: RunConfig) -> EarlyStopping:
+        """That of a run which has no epoch yet."""
+        return cls(config.patience, config.min_delta, config.direction)
 
     @property
     def kept_epoch(self) -> int | None:
