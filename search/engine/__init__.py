@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ridgeline.search.engine.progress import EpochReport, Outcome
     from ridgeline.search.engine.pruning import PruningRules
     from ridgeline.search.engine.run import TrainingRun
-    from ridgeline.search.events import Began, Event, Failed, HandedBack, Over, Reported
+    from ridgeline.search.events import Began, Event, Failed, HandedBack, Over, Reported, Saved
 
 _PLACES = {
     "ridgeline.search.engine.checkpoint": ("CheckpointError",),
@@ -39,7 +39,15 @@ _PLACES = {
     "ridgeline.search.engine.progress": ("EpochReport", "Outcome"),
     "ridgeline.search.engine.pruning": ("PruningRules",),
     "ridgeline.search.engine.run": ("TrainingRun",),
-    "ridgeline.search.events": ("Began", "Event", "Failed", "HandedBack", "Over", "Reported"),
+    "ridgeline.search.events": (
+        "Began",
+        "Event",
+        "Failed",
+        "HandedBack",
+        "Over",
+        "Reported",
+        "Saved",
+    ),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
@@ -62,6 +70,7 @@ __all__ = [
     "PruningRules",
     "Reported",
     "RunConfig",
+    "Saved",
     "TrainingRun",
 ]
 

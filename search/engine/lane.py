@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ridgeline.search.engine.admission import Widths, compiled_width, prior_width
@@ -13,8 +14,9 @@ from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.open_pack import OpenPack, Waiting
 from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.program import Form, ProgramIdentity
 from ridgeline.search.engine.programs import Programs
-from ridgeline.search.engine.progress import Progress
+from ridgeline.search.engine.saving import SAVE_SECONDS, Saving
 from ridgeline.search.engine.spec import StepSpec
 from ridgeline.search.engine.threads import threads_for_step
 from ridgeline.search.events import Began, Event
@@ -22,6 +24,12 @@ from ridgeline.search.events import Began, Event
 _SAVED_PER_TICK, _SAVED_SHARE = 1e-4, 0.1
 """What a compiled step saves: the calls of its operations, and passes over memory.  As measured
 for 64-64-10 and 784-128-10 with batches of 16 to 512, against the native form."""
+
+_ROOM_TO_GO_ON = 2
+"""How many slots packs may have, as a multiple of what they have otherwise, while runs go on in the
+programs of their checkpoints: those may be of several widths."""
+
+_log = logging.getLogger(__name__)
 
 
 def savable_seconds(num_ticks: float, seconds: float) -> float:
@@ -39,6 +47,7 @@ class LaneOptions:
         cache: the folder of compiled programs and measurements; None compiles nothing.
         memory_bytes: what a pack may take; None goes by what is free.
         threads: of a CPU, to train on.
+        save_seconds: as the `seconds` of a `Saving`.
     """
 
     width: int | None = None
@@ -46,6 +55,17 @@ class LaneOptions:
     cache: Path | None = None
     memory_bytes: int | None = None
     threads: int = 1
+    save_seconds: float | None = SAVE_SECONDS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pack to open: for which run first, and with which program, or else which kernels."""
+
+    run: Waiting
+    program: CompiledProgram | None
+    kernels: Kernels | None
+    width: int
 
 
 class Lane:
@@ -158,26 +178,21 @@ class Lane:
         self.packs = [p for p in self.packs if p.runs or p.has_turn]
 
     def _refill(self, seconds: float) -> Iterator[Event]:
-        program, kernels, width = self.choose()
-        form = "compiled" if program else "native" if kernels else "eager"
-        fitting = [p for p in self.packs if p.pack.program.form == form]
-        for open_pack in fitting:
+        self._begin_anew_what_cannot_go_on()
+        for open_pack in self.packs:
             if not open_pack.has_turn:
                 yield from self._fill(open_pack)
-        # Those whose turn it is take more runs after it.
-        num_expected = sum(p.num_free for p in fitting if p.has_turn)
-        num_slots = sum(p.pack.width for p in self.packs if p.runs)
-        if len(self.waiting) > num_expected and num_slots < self.full_width * self._side_by_side:
-            self.filling = None
+        self.filling = None
+        if (plan := self.plan()) is not None:
             pack = Pack(
                 self.spec,
                 self.data,
-                width=width,
+                width=plan.width,
                 threads=self._threads,
-                compiled=program,
-                kernels=kernels,
+                compiled=plan.program,
+                kernels=plan.kernels,
             )
-            self.packs.append(OpenPack(pack, {}, seconds))
+            self.packs.append(OpenPack(pack, {}, seconds, Saving(self._options.save_seconds)))
             yield from self._fill(self.packs[-1])
 
     @property
@@ -186,23 +201,90 @@ class Lane:
         width = self._options.width or prior_width(self.spec, self.data.device)
         return min(width, self._widest.get(self.spec, width))
 
-    def choose(self) -> tuple[CompiledProgram | None, Kernels | None, int]:
-        """The program, or else the kernels, and the width of the next pack."""
+    def plan(self) -> Plan | None:
+        """The next pack to open; None where there is no room for one, or no run waits for it."""
+        # Those whose turn it is take more runs after it; no other has room.
+        num_free = {p: p.num_free for p in self.packs if p.has_turn}
+        num_slots = sum(p.pack.width for p in self.packs if p.runs)
+        room, form = self.full_width * self._side_by_side, self._form
+        for run in sorted(self.waiting, key=lambda run: run.saved is None):
+            place = next((p for p, n in num_free.items() if n and self._fits(run, p, form)), None)
+            if place is not None:
+                num_free[place] -= 1
+            elif num_slots < (room if run.saved is None else _ROOM_TO_GO_ON * room):
+                return self._plan_for(run)
+        return None
+
+    def _is_one_without_pack(self) -> bool:
+        """Whether a run is to go on in a program that no pack has."""
+        programs = {run.saved.program for run in self.waiting if run.saved is not None}
+        return bool(programs - {p.pack.program for p in self.packs if p.runs})
+
+    def _plan_for(self, run: Waiting) -> Plan:
+        """The pack to open for a run that no other can take."""
+        if run.saved is not None:
+            form, width = run.saved.program.form, run.saved.program.width
+            program = self._programs.get(self.job) if form == "compiled" else None
+            kernels = self._programs.kernels if form == "native" else None
+            return Plan(run, program, kernels, width)
         full = self.full_width
         if self._pinned:
-            return None, None, full
-        program = self._programs.get(self.job) if self._may_have_program else None
+            return Plan(run, None, None, full)
+        program = self._program
         kernels = None if program is not None else self._kernels
         if self._options.width is not None:
-            return program, kernels, full
+            return Plan(run, program, kernels, full)
         if program is not None:
             full = min(full, compiled_width(self.spec, self.data.device))
         elif kernels is None:
             full = min(full, self._eager_width or 1)
         # The runs are shared out among packs that train side by side.
         num_packs = sum(bool(p.runs) for p in self.packs)
-        share = -(-len(self.waiting) // max(1, self._side_by_side - num_packs))
-        return program, kernels, max(1, min(share, full))
+        num_fresh = sum(one.saved is None for one in self.waiting)
+        share = -(-num_fresh // max(1, self._side_by_side - num_packs))
+        return Plan(run, program, kernels, max(1, min(share, full)))
+
+    @property
+    def _form(self) -> Form:
+        """Of the packs that runs begin in."""
+        if self._pinned:
+            return "eager"
+        if self._program is not None:
+            return "compiled"
+        return "eager" if self._kernels is None else "native"
+
+    def _fits(self, run: Waiting, open_pack: OpenPack, form: Form) -> bool:
+        """Whether a free slot of the pack is one for the run; `form` is that of runs that begin."""
+        program = open_pack.pack.program
+        return program.form == form if run.saved is None else program == run.saved.program
+
+    def _begin_anew_what_cannot_go_on(self) -> None:
+        """Let runs go whose checkpoints are of a program that is not at hand here."""
+        for i, run in enumerate(self.waiting):
+            if run.saved is not None and not self._has(run.saved.program):
+                _log.info(
+                    "a run of %d epochs begins anew: here is no %s",
+                    *(run.saved.state.epochs_done, run.saved.program),
+                )
+                self.waiting[i] = replace(run, saved=None)
+
+    def _has(self, program: ProgramIdentity) -> bool:
+        """Whether a pack of this program can be opened."""
+        device, dtype, threads = self.data.device, self.data.dtype, self._threads
+        mine = ProgramIdentity.current(
+            program.form, program.width, device, dtype, threads if device.type == "cpu" else 0
+        )
+        width = program.width
+        if mine != program or not 1 <= width <= self.full_width:
+            return False
+        if self._options.width not in (None, width) and width != self.full_width:
+            return False
+        if program.form == "compiled":
+            return self._options.compile and self._programs.get(self.job) is not None
+        if program.form == "native":
+            may_have = threads == 1 and self._options.compile
+            return may_have and self._programs.kernels is not None
+        return True
 
     @property
     def wants_program(self) -> bool:
@@ -222,6 +304,10 @@ class Lane:
         return savable_seconds(num_ticks, num_ticks * per_tick)
 
     @property
+    def _program(self) -> CompiledProgram | None:
+        return self._programs.get(self.job) if self._may_have_program else None
+
+    @property
     def _may_have_program(self) -> bool:
         """Whether a compiled program is the fastest form; native steps are faster, and at hand."""
         if self._pinned or not self._options.compile or not self.spec.model.compiles:
@@ -234,14 +320,21 @@ class Lane:
         return self._programs.kernels if may_have else None
 
     def _fill(self, open_pack: OpenPack) -> Iterator[Event]:
-        self.filling, pack = open_pack, open_pack.pack
+        self.filling, pack, form = open_pack, open_pack.pack, self._form
+        # Those that begin would else keep packs going for ever that have to make room.
+        are_held = self._is_one_without_pack()
         for slot in range(pack.width):
-            if not self.waiting:
-                return
             if slot in open_pack.runs:
                 continue
-            run = self.waiting.popleft()
+            fitting = (run for run in self.waiting if self._fits(run, open_pack, form))
+            run = next((run for run in fitting if run.saved is not None or not are_held), None)
+            if run is None:
+                return
+            self.waiting.remove(run)
             # Named before it is touched: what fails from here on is known to be about it too.
-            open_pack.runs[slot] = run, Progress(run.config, pack, slot)
+            progress = open_pack.put(slot, run)
             yield Began(run.key, str(pack.program))
-            pack.load(slot, run.config)
+            if run.saved is None:
+                pack.load(slot, run.config)
+            else:
+                progress.resume(run.saved)

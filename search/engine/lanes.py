@@ -7,6 +7,7 @@ network.
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections import defaultdict
 from collections.abc import Hashable
@@ -16,6 +17,7 @@ from functools import partial
 import torch
 
 from ridgeline.search.engine.admission import MAX_WIDTH, Widths, free_bytes, is_out_of_memory
+from ridgeline.search.engine.checkpoint import CheckpointError
 from ridgeline.search.engine.compiled import Job
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
@@ -26,6 +28,7 @@ from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.open_pack import OpenPack, Turn, Waiting
 from ridgeline.search.engine.programs import Programs
 from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.engine.saved import SavedRun
 from ridgeline.search.engine.spec import StepSpec
 from ridgeline.search.engine.threads import Crew
 from ridgeline.search.events import Event, Failed, HandedBack
@@ -38,6 +41,8 @@ IDLE_COMPILE_SECONDS = 0.1
 
 PATIENCE_SECONDS = 0.5
 """How much more device time others may get than a pack that cannot have its turn beside them."""
+
+_log = logging.getLogger(__name__)
 
 
 class Lanes:
@@ -89,6 +94,7 @@ class Lanes:
         num_following: int = 0,
         pinned: bool = False,
         keep_weights: bool = False,
+        checkpoint: bytes | None = None,
     ) -> None:
         """Have a run wait for a slot.
 
@@ -99,6 +105,10 @@ class Lanes:
                 whether compiling a program is worth it.
             pinned: by the same program whatever else waits and whatever has been compiled.
             keep_weights: whether the outcome has the weights; copying them takes time.
+            checkpoint: the content of a `Saved` of the same run.  The run goes on from there, in
+                the program that made it, and ends with the bits of one that was never stopped.
+                Where that program is not at hand, or the content is damaged or of another run, it
+                begins anew, which the log tells.
 
         Raises:
             ValueError: where the model or its loss is not one for the data.
@@ -121,7 +131,8 @@ class Lanes:
         lane = self._lanes[lane_key]
         if lane.needs_measuring:
             self.settle()  # by which speeds would be wrong, and packs want the other library
-        lane.add(Waiting(key, config, group, keep_weights))
+        saved = None if checkpoint is None else _read(checkpoint, config, spec, data)
+        lane.add(Waiting(key, config, group, keep_weights, saved))
         if group is not None:
             self._num_following[group] = num_following
 
@@ -267,11 +278,13 @@ class Lanes:
         if out_of_memory and not isinstance(error, MemoryError):
             error = MemoryError(str(error))
         if open_pack is None:  # not even its tensors could be made
-            *_, width = lane.choose()
-            if out_of_memory and width > 1:
-                lane.narrow(width)
+            plan = lane.plan()
+            assert plan is not None, "a pack was being opened"
+            if out_of_memory and plan.width > 1:
+                lane.narrow(plan.width)
                 return []
-            key = lane.waiting.popleft().key
+            lane.waiting.remove(plan.run)
+            key = plan.run.key
             if out_of_memory and self._is_shared_with(None):
                 return [HandedBack(key, error, 1)]
             return [Failed(key, error)]
@@ -292,3 +305,18 @@ class Lanes:
     def _is_shared_with(self, open_pack: OpenPack | None) -> bool:
         """Whether other packs hold memory: then nobody knows whether a run would fit alone."""
         return any(other is not open_pack and other.runs for other in self._packs())
+
+
+def _read(
+    checkpoint: bytes, config: RunConfig, spec: StepSpec, data: DeviceData
+) -> SavedRun | None:
+    """The run as its checkpoint has it; None where that is not one to go on from."""
+    try:
+        saved = SavedRun.read(checkpoint, config, spec, data)
+    except CheckpointError as exc:
+        _log.warning("a run begins anew: %s", exc)
+        return None
+    if saved.is_over:
+        _log.warning("a run begins anew: its checkpoint is of its end")
+        return None
+    return saved

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.progress import Progress
 from ridgeline.search.engine.pruning import PruningRules
-from ridgeline.search.events import Event, Over, Reported
+from ridgeline.search.engine.saved import SavedRun
+from ridgeline.search.engine.saving import Saving
+from ridgeline.search.events import Event, Over, Reported, Saved
 
 TURN_SECONDS = 0.05
 """How long a pack trains before it is heard, unless a run ends: it then can take another."""
@@ -21,12 +23,16 @@ ADVANCE_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run that has no slot yet; the attributes are the arguments of `Lanes.add`."""
+    """A run that has no slot yet; the attributes are the arguments of `Lanes.add`.
+
+    `saved` is what was read from its checkpoint, and None of a run that begins.
+    """
 
     key: Hashable
     config: RunConfig
     group: str | None
     keep_weights: bool
+    saved: SavedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class OpenPack:
     """By slot."""
     seconds: float
     """Of its turns, and of those that others had before it came."""
+    saving: Saving
     has_turn: bool = False
     removed: dict[int, Hashable] = field(default_factory=dict)
     """Slots whose runs were taken out while it had its turn, and their keys."""
@@ -66,6 +73,13 @@ class OpenPack:
     def num_free(self) -> int:
         """Slots that no run is in."""
         return self.pack.width - len(self.runs)
+
+    def put(self, slot: int, run: Waiting) -> Progress:
+        """Name the run that comes into a free slot; it is not touched yet."""
+        progress = Progress(run.config, self.pack, slot)
+        self.runs[slot] = replace(run, saved=None), progress
+        self.saving.begin(run.key, self.seconds)
+        return progress
 
     def take_turn(self, rules: dict[str, PruningRules]) -> Turn:
         """Train for a moment: until a run ends, or TURN_SECONDS are over at the end of an epoch."""
@@ -79,14 +93,20 @@ class OpenPack:
             num_ticks += count
             ended = [slot for slot in self.runs if pack.at_epoch_end(slot)]
             metrics = pack.epoch_metrics(ended) if ended else []
+            seconds = self.seconds + time.perf_counter() - start
             for slot, values in zip(ended, metrics, strict=True):
                 run, progress = self.runs[slot]
-                report = progress.end_epoch(values, rules.get(run.group or ""))
+                its_rules = rules.get(run.group or "")
+                report = progress.end_epoch(values, its_rules)
                 if report is not None:
                     events.append(Reported(run.key, report))
                 if progress.is_over:
                     events.append(Over(run.key, progress.outcome(keep_weights=run.keep_weights)))
                     freed.append(slot)
+                elif report is not None:
+                    at_rung = its_rules is not None and report.epoch in its_rules.thresholds
+                    if self.saving.is_due(run.key, seconds, at_rung=at_rung):
+                        events.append(self._save(run.key, progress, start))
             now = time.perf_counter()
         return Turn(events, freed, now - start, num_ticks)
 
@@ -109,7 +129,16 @@ class OpenPack:
     def free(self, slot: int) -> None:
         """Take the run out of a slot."""
         self.pack.free(slot)
-        self.runs.pop(slot, None)
+        if (taken := self.runs.pop(slot, None)) is not None:
+            run, _ = taken
+            self.saving.end(run.key)
+
+    def _save(self, key: Hashable, progress: Progress, start: float) -> Saved:
+        """The run as it is now, in a turn that began at `start`."""
+        before = self.seconds + time.perf_counter() - start
+        saved = Saved(key, progress.epochs_trained, progress.checkpoint())
+        self.saving.saved(key, before, self.seconds + time.perf_counter() - start)
+        return saved
 
     def _ticks_until(self, seconds: float) -> int:
         """How many ticks to take at once."""

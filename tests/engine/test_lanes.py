@@ -23,6 +23,7 @@ from ridgeline.search.engine import (
     PruningRules,
     Reported,
     RunConfig,
+    Saved,
 )
 from ridgeline.search.engine.compiled import Job
 from ridgeline.search.engine.config import OptimizerName
@@ -247,7 +248,9 @@ class SlotTable(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.lanes = Lanes(CPU, LaneOptions(width=self.width, cache=self.cache))
+        options = LaneOptions(width=self.width, cache=self.cache, save_seconds=0)
+        self.lanes = Lanes(CPU, options)
+        self.saved: dict[int, bytes] = {}
         self.number = 0
         self.open: dict[int, RunConfig] = {}
         self.training: set[int] = set()
@@ -272,6 +275,18 @@ class SlotTable(RuleBasedStateMachine):
         del self.open[number]
         self.training.discard(number)
 
+    @precondition(lambda self: self.saved)
+    @rule(choice=st.data())
+    def go_on(self, choice: st.DataObject) -> None:
+        """Take a run out, and in again from where it was saved; it may have ended since."""
+        number = choice.draw(st.sampled_from(sorted(self.saved)))
+        content = self.saved.pop(number)
+        if number in self.open:
+            run = self.open[number]
+            assert self.lanes.remove(number)
+            self.lanes.add(number, run, SHAPE, DATA, keep_weights=True, checkpoint=content)
+            self.training.discard(number)
+
     @precondition(lambda self: self.open)
     @rule()
     def advance(self) -> None:
@@ -289,6 +304,9 @@ class SlotTable(RuleBasedStateMachine):
                     assert_same(outcome, self.alone[run])
                 case Reported(key=key):
                     assert key in self.training
+                case Saved(key=key, content=content):
+                    assert key in self.training
+                    self.saved[key] = content
                 case _:
                     raise AssertionError(event)
 
