@@ -164,6 +164,7 @@ def worker(
         pack_width=settings.pack_width,
         compile=settings.compile,
         cache_dir=settings.cache_dir,
+        checkpoint_seconds=settings.checkpoint_seconds,
         log_format=settings.log_format,
         hang_seconds=settings.hang_seconds,
     )

@@ -72,6 +72,7 @@ def run_worker(
     pack_width: int | None,
     compile: bool,
     cache_dir: Path | None,
+    checkpoint_seconds: float,
     log_format: LogFormat,
     hang_seconds: float,
 ) -> int:
@@ -85,6 +86,7 @@ def run_worker(
         pack_width: slots of every pack; None takes what suits the runs and the device.
         compile: whether programs may be compiled.
         cache_dir: the folder for them; None takes one in the user's cache.
+        checkpoint_seconds: of training, between two checkpoints of a run.
         log_format: of the processes of devices.
         hang_seconds: a device without progress for longer is taken for hung.
 
@@ -103,7 +105,14 @@ def run_worker(
         _log.critical("RIDGELINE_CACHE_DIR: %s", exc)
         return 2
     specs = [
-        replace(spec, width=pack_width, compile=compile, cache=cache, log_format=log_format)
+        replace(
+            spec,
+            width=pack_width,
+            compile=compile,
+            cache=cache,
+            checkpoint_seconds=checkpoint_seconds,
+            log_format=log_format,
+        )
         for spec in device_specs(data_root, devices, device_threads)
     ]
     with client:

@@ -40,7 +40,11 @@ class EngineTrainer:
         from ridgeline.search.tasks.training import Preparer, open_device
 
         options = LaneOptions(
-            width=spec.width, compile=spec.compile, cache=spec.cache, threads=spec.threads
+            width=spec.width,
+            compile=spec.compile,
+            cache=spec.cache,
+            threads=spec.threads,
+            save_seconds=spec.checkpoint_seconds,
         )
         opened = open_device(device)
         self._lanes = Lanes(opened, options)
@@ -60,13 +64,13 @@ class EngineTrainer:
         return self._lanes.num_idle
 
     def add(self, order: RunOrder, checkpoint: Checkpoint | None = None) -> None:
-        # The engine does not go on from checkpoints yet, and makes none.
         self._lanes.add(
             key_of(order),
             *self._preparer.prepare(_run_input(order)),
             group=order.study,
             num_following=order.num_following,
             pinned=order.reproducible,
+            checkpoint=None if checkpoint is None else checkpoint.content,
         )
 
     def remove(self, key: Key) -> bool:

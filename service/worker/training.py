@@ -18,8 +18,8 @@ class DeviceSpec:
     """What a device process is started with.
 
     `name` None takes the first device there is.  `survey` asks for the machine's devices and the
-    data sets built in, in the `Hello`.  `threads`, `width`, `compile` and `cache` are the engine's
-    `LaneOptions`.
+    data sets built in, in the `Hello`.  `threads`, `width`, `compile`, `cache` and
+    `checkpoint_seconds` are of the engine's `LaneOptions`.
     """
 
     name: str | None
@@ -29,6 +29,7 @@ class DeviceSpec:
     width: int | None = None
     compile: bool = True
     cache: Path | None = None
+    checkpoint_seconds: float = 10.0
     log_format: LogFormat = "text"
 
 

@@ -37,6 +37,16 @@ def test_packs_are_as_options_and_settings_say(
     assert packs(compile="false") == (None, False, None)
 
 
+def test_checkpoints_are_made_as_often_as_the_settings_say(
+    ridgeline: Ridgeline, started: dict[str, Any]
+) -> None:
+    assert ridgeline("worker").exit_code == 0
+    assert started["checkpoint_seconds"] == 10.0
+    assert ridgeline("worker", checkpoint_seconds="2.5").exit_code == 0
+    assert started["checkpoint_seconds"] == 2.5
+    assert ridgeline("worker", checkpoint_seconds="0").exit_code == 2
+
+
 def test_a_cache_folder_that_cannot_be_used_is_told(ridgeline: Ridgeline, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = ridgeline("worker", cache_dir=str(tmp_path / "file"))

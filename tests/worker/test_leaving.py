@@ -179,6 +179,7 @@ SETTINGS: dict[str, Any] = {
     "pack_width": None,
     "compile": False,
     "cache_dir": None,
+    "checkpoint_seconds": 10.0,
     "hang_seconds": HANG_SECONDS,
     "log_format": "text",
 }
