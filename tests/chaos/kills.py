@@ -17,6 +17,15 @@ PER_PART = 20
 
 DYING_API = "tests.chaos.dying_api"
 
+COUNTING_WORKER = "tests.chaos.counting_worker"
+
+MAX_TWICE = 0.1
+"""Epochs trained more than once, of those that a study has."""
+
+SECONDS_BETWEEN_KILLS = 30.0
+"""On average: twenty times what a kill costs, the time since the last checkpoint and some more.  At
+half of it 13 kills cost 7 % of the epochs."""
+
 UP = ("-m", "ridgeline.service.cli", "up")
 
 
@@ -33,6 +42,47 @@ def kill_workers(rig: Rig, random: Random, count: int) -> Tally:
             orphans = rig.kill(victim)
             tally.injected += 1
             rig.count_orphans(orphans, tally)
+    return tally
+
+
+@campaign(
+    "kill-worker-with-checkpoints",
+    target=40,
+    num_workers=0,
+    settings={"RIDGELINE_CHECKPOINT_SECONDS": "1"},
+)
+def kill_workers_of_long_runs(rig: Rig, random: Random, count: int) -> Tally:
+    """Workers die at random moments of runs that train for long; those go on where they were."""
+    trained = rig.home / "epochs-trained"
+    trained.touch()
+    hire = ("-m", COUNTING_WORKER, str(trained))
+    while len(rig.workers) < 2:
+        rig.hire(*hire)
+    spec = study("kill-worker-with-checkpoints", trials=8, epochs=40 * rig.num_epochs)
+    rig.undisturbed(spec)
+    num_before = trained.stat().st_size
+    name, tally = rig.post(spec), Tally()
+    while tally.injected < min(count, PER_PART):
+        victim = rig.wait_until_one_trains(name, random)
+        if victim is None:
+            break
+        time.sleep(random.uniform(0.0, 2 * SECONDS_BETWEEN_KILLS))
+        tally.count("runs_held", rig.num_held(victim))
+        rig.hire(*hire)
+        orphans = rig.kill(victim)
+        tally.injected += 1
+        rig.count_orphans(orphans, tally)
+    tally.add(rig.check_undisturbed(name, spec))
+    num_trained = trained.stat().st_size - num_before
+    ((num_epochs,),) = rig.ask(
+        "SELECT COUNT(*) FROM rl_reports p JOIN rl_runs r ON r.id = p.run_id"
+        " JOIN rl_studies s ON s.id = r.study_id WHERE s.name = :study",
+        study=name,
+    )
+    tally.count("epochs", num_epochs)
+    tally.count("epochs_twice", num_trained - num_epochs)
+    if not 0 <= num_trained - num_epochs <= MAX_TWICE * num_epochs:
+        tally.problems.append(f"{name}: {num_trained} epochs were trained for {num_epochs}")
     return tally
 
 
