@@ -67,7 +67,9 @@ def kill_workers_of_long_runs(rig: Rig, random: Random, count: int) -> Tally:
         if victim is None:
             break
         time.sleep(random.uniform(0.0, 2 * SECONDS_BETWEEN_KILLS))
-        tally.count("runs_held", rig.num_held(victim))
+        if (num_held := rig.num_held(victim)) == 0:
+            continue  # its runs have ended meanwhile
+        tally.count("runs_held", num_held)
         rig.hire(*hire)
         orphans = rig.kill(victim)
         tally.injected += 1
