@@ -89,11 +89,11 @@ class Settings(BaseSettings):
         None, description="folder of compiled programs; left out: ridgeline in the user's cache"
     )
 
-    checkpoint_seconds: Annotated[
-        float, Field(gt=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)
-    ] = Field(
-        10.0,
-        description="training between two checkpoints of a run, about what a lost worker costs",
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)] = (
+        Field(
+            10.0,
+            description="training between two checkpoints of a run, about what a lost worker costs",
+        )
     )
     hang_seconds: Annotated[float, Field(ge=5, le=MAX_WAIT_SECONDS, allow_inf_nan=False)] = Field(
         300.0, description="a worker's device without progress for longer is taken for hung"
