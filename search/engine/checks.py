@@ -17,15 +17,23 @@ def check_int(name: str, value: object, *, low: int, high: int | None = None) ->
 
 
 def check_float(
-    name: str, value: object, *, low: float, open_low: bool = False, below: float = math.inf
+    name: str,
+    value: object,
+    *,
+    low: float,
+    open_low: bool = False,
+    below: float = math.inf,
+    high: float = math.inf,
 ) -> None:
-    """Raise where it is no finite number from `low` on, or above it, and below `below`."""
+    """Raise where it is no finite number from `low`, or above it, to `high`, or below `below`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, not {value!r}")
     if value < low or (open_low and value == low):
         raise ValueError(f"{name} must be {'above' if open_low else 'at least'} {low}, not {value}")
     if value >= below:
         raise ValueError(f"{name} must be below {below}, not {value}")
+    if value > high:
+        raise ValueError(f"{name} must be at most {high}, not {value}")
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from ridgeline.search.engine import processor
+from ridgeline.search.engine.config import Augmentation
 from ridgeline.search.engine.data import DeviceData, Split
 from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation
 from ridgeline.search.engine.losses import LOSSES, Targets
@@ -56,6 +57,12 @@ _STEP_SIZES = {
     "dropout_counters": "uB",
     "invalid": "SB",
     "num_valid": "S",
+    "augmentation.keys": "KS",
+    "augmentation.strengths": "Kc",
+    "augmentation.tables": "Kct",
+    "augmentation.draws": "cB",
+    "augmentation.noise": "Bd",
+    "augmentation.normal": "t",
 }
 """The dimensions of inputs whose first is not the slots alone; others, and those in lower case, are
 fixed for a model."""
@@ -133,6 +140,7 @@ class Job:
     is_beyond_cache: bool
     device_type: str
     threads: int
+    augments: tuple[Augmentation, ...] = ()
 
     @classmethod
     def of(cls, spec: StepSpec, data: DeviceData, threads: int) -> Job:
@@ -147,6 +155,7 @@ class Job:
             _is_beyond_cache(data),
             data.device.type,
             threads if data.device.type == "cpu" else 0,
+            spec.augments,
         )
 
     @property
@@ -181,6 +190,7 @@ class Job:
             clips=self.clips,
             dtype=self.dtype,
             loss=self.loss,
+            augments=self.augments,
         )
         step_inputs = PackMemory(spec, _SLOTS, data).inputs()
         evaluation_inputs = EvaluationMemory(
@@ -211,7 +221,8 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """The job that `as_json` wrote down."""
         data = json.loads(text)
-        return cls(**{**data, "model": model_from_dict(data["model"])})
+        given = {"model": model_from_dict(data["model"]), "augments": tuple(data["augments"])}
+        return cls(**{**data, **given})
 
     def as_json(self) -> str:
         """The job for another process; see `from_json`."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ridgeline.search.engine.checks import check_bool, check_choice, check_float, check_int
 
@@ -17,17 +17,24 @@ LambdaConvention = Literal["sum", "half_per_sample"]
 L1Update = Literal["subgradient", "proximal"]
 Monitor = Literal["validation_accuracy", "validation_loss"]
 Direction = Literal["maximize", "minimize"]
+Augmentation = Literal[
+    "shift", "flip", "rotation", "cutout", "brightness", "contrast", "input_noise", "mixup"
+]
 
 MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers that a field may have: from `low` on, or above it, and below `below`."""
+    """The finite numbers that a field may have.
+
+    From `low` on, or above it; below `below`; and up to `high`.
+    """
 
     low: float
     open_low: bool = False
     below: float = math.inf
+    high: float = math.inf
 
 
 RANGES: Mapping[str, Range] = MappingProxyType(
@@ -41,6 +48,14 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "warmup": Range(0.0, below=1.0),
         "clip_norm": Range(0.0),
         "min_delta": Range(0.0),
+        "shift": Range(0.0, high=256.0),
+        "flip": Range(0.0, high=1.0),
+        "rotation": Range(0.0, high=180.0),
+        "cutout": Range(0.0, high=1.0),
+        "brightness": Range(0.0),
+        "contrast": Range(0.0, high=1.0),
+        "input_noise": Range(0.0),
+        "mixup": Range(0.0, high=16.0),
     }
 )
 """Of the fields of `RunConfig` that are no whole numbers; whoever offers them may offer less."""
@@ -69,6 +84,16 @@ class RunConfig:
     `torch.nn.utils.clip_grad_norm_` after `backward()`.  Neither decoupled decay nor the proximal
     update is part of it.
 
+    The strengths of augmentation, of which 0 means none, change the samples that a step learns
+    from, and never those of an evaluation; formulas stand in `augment`.  `shift`: pixels, the
+    farthest that an image moves along each side.  `flip`: the probability that left and right are
+    swapped.  `rotation`: degrees, the farthest that an image turns to either side.  `cutout`: the
+    share of the area that is set to 0.  `brightness`: the most that is added to or taken from a
+    whole image, in standard deviations of the standardised features; `contrast`: the share by
+    which its differences from its mean grow or shrink at most.  `input_noise`: the standard
+    deviation of what is added to each number, in those of the standardised features.  `mixup`: the
+    parameter alpha of the distribution of shares.  All but the last two are for images.
+
     `patience` is the number of epochs in a row that may pass without `monitor` improving by more
     than `min_delta`; None trains all `epochs` and keeps the last.
 
@@ -95,6 +120,14 @@ class RunConfig:
     l1_update: L1Update = "subgradient"
     patience: int | None = None
     min_delta: float = 0.0
+    shift: float = 0.0
+    flip: float = 0.0
+    rotation: float = 0.0
+    cutout: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    input_noise: float = 0.0
+    mixup: float = 0.0
     monitor: Monitor = "validation_accuracy"
     direction: Direction = "maximize"
 
@@ -109,6 +142,7 @@ class RunConfig:
                 low=allowed.low,
                 open_low=allowed.open_low,
                 below=allowed.below,
+                high=allowed.high,
             )
         check_bool("nesterov", self.nesterov)
         check_choice("optimizer", self.optimizer, OptimizerName)
@@ -120,6 +154,11 @@ class RunConfig:
             check_int("patience", self.patience, low=1)
         check_choice("monitor", self.monitor, Monitor)
         check_choice("direction", self.direction, Direction)
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The kinds of augmentation whose strength is above 0, in the order of `Augmentation`."""
+        return tuple(kind for kind in get_args(Augmentation) if getattr(self, kind) > 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data from which `RunConfig(**data)` builds an equal configuration."""

@@ -46,7 +46,7 @@ def eager_steps(
     regions = stretches(memory, gradients)
     inputs, views = memory.inputs(), gradients.views()
     num_slots, _, num_rows = memory.samples_KSB.shape
-    program = None if kernels is None else spec.model.native(spec.loss)
+    program = None if kernels is None else spec.native()
     if kernels is not None and program is not None:
         run = program.bind_steps(kernels, spec, inputs, views, regions)
         return lambda terms, count: run(terms.num_slots or num_slots, count)

@@ -312,7 +312,7 @@ class Lane:
         """Whether a compiled program is the fastest form; native steps are faster, and at hand."""
         if self._pinned or not self._options.compile or not self.spec.model.compiles:
             return False
-        return self._kernels is None or self.spec.model.native(self.spec.loss) is None
+        return self._kernels is None or self.spec.native() is None
 
     @property
     def _kernels(self) -> Kernels | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ridgeline.search.engine import rng
+from ridgeline.search.engine.augment_memory import AugmentationMemory, augmentation_bytes
 from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.layout import Stacks, layouts
 from ridgeline.search.engine.losses import LOSSES
@@ -60,6 +61,7 @@ class PackMemory:
         samples_KSB: the rows of the training part that each step takes, int32.
         rates_KSC, constants_KC: see `Rate` and `Constant`.
         dropout_keys_KS, dropout_thresholds_K1, dropout_counters_UB: see `rng`.
+        augmentation: what augments a batch; None where nothing does.
         step_K: the step of its epoch that each slot takes next.
         occupied_K: whether a slot has a run.
         loss_sums_K, score_sums_K: over the samples met in the slot's epoch so far.
@@ -90,6 +92,11 @@ class PackMemory:
         num_units = spec.model.num_draws if spec.drops else 0
         counters_BU = rng.counters(num_rows * num_units, device).view(num_rows, num_units)
         self.dropout_counters_UB = counters_BU.t().contiguous()
+        self.augmentation: AugmentationMemory | None = None
+        if spec.augments:
+            self.augmentation = AugmentationMemory(
+                spec.augments, (width, num_steps, num_rows), spec.model.sample_shape, device, dtype
+            )
         self.step_K = zeros(width, dtype=torch.int64)
         self.occupied_K = zeros(width, dtype=torch.bool)
         self.loss_sums_K = zeros(width, dtype=torch.float64)
@@ -128,6 +135,7 @@ class PackMemory:
             self.occupied_K,
             self.loss_sums_K,
             self.score_sums_K,
+            *(self.augmentation.by_slot() if self.augmentation is not None else ()),
         ]
 
     def inputs(self) -> dict[str, Tensor]:
@@ -148,6 +156,9 @@ class PackMemory:
             "invalid": self.invalid_SB,
             "num_valid": self.num_valid_S,
         }
+        if self.augmentation is not None:
+            its = self.augmentation.inputs()
+            tensors |= {f"augmentation.{name}": tensor for name, tensor in its.items()}
         for kind, stacks in self.state.items():
             tensors |= {f"{kind}.{name}": view for name, view in stacks.views().items()}
         return tensors
@@ -174,7 +185,7 @@ def bytes_per_slot(spec: StepSpec, width: int) -> int:
     """What one slot more takes of the device, by the shapes above and those of `step`.
 
     Parameters, gradients, scratch and moments; the batch and its activations forwards and
-    backwards; the order of the samples and the coefficients of an epoch.
+    backwards; the order of the samples and the coefficients of an epoch; what augmentation takes.
     """
     item = 8 if spec.dtype == "float64" else 4
     num_rows, model = spec.num_rows(width), spec.model
@@ -184,4 +195,5 @@ def bytes_per_slot(spec: StepSpec, width: int) -> int:
     activations = num_rows * model.numbers_per_row
     dropout = num_rows * model.num_draws * (item + 8) + 8 * spec.num_steps if spec.drops else 0
     tables = spec.num_steps * (4 * num_rows + item * len(Rate))
-    return item * (state + activations) + dropout + tables
+    augmentation = num_rows * augmentation_bytes(spec.augments, model.sample_shape, item)
+    return item * (state + activations) + dropout + tables + augmentation

@@ -115,7 +115,7 @@ class Pack:
         self._num_computed = width
         self._can_narrow: bool | None = None
         """None until the first tick tries it."""
-        self._native = None if kernels is None else spec.model.native(spec.loss)
+        self._native = None if kernels is None else spec.native()
         self._steps: Callable[[Terms, int], None]
         evaluation: BindEvaluation | None = None
         self._gradients: Stacks | None = None
@@ -170,7 +170,7 @@ class Pack:
         assert self._occupants[slot] is None, f"slot {slot} is taken"
         self._num_computed = max(self._num_computed, slot + 1)
         spec = StepSpec.of(config, self.spec.model, self.spec.num_samples, self.spec.dtype)
-        for name in ("batch_size", "family", "drops", "clips"):
+        for name in ("batch_size", "family", "drops", "clips", "augments"):
             mine, its = getattr(self.spec, name), getattr(spec, name)
             if mine != its:
                 raise ValueError(f"{name} is {its}, the pack's {mine}")

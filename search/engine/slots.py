@@ -77,6 +77,8 @@ class SlotWriter:
         )
         thresholds = [[rng.threshold(config.dropout)] for config in configs]
         memory.dropout_thresholds_K1[group_G] = torch.tensor(thresholds, device=self._device)
+        if memory.augmentation is not None:
+            memory.augmentation.write_constants(group_G, configs)
         memory.occupied_K[group_G] = True
 
     def prepare_epochs(self, runs: Mapping[int, Occupant]) -> None:
@@ -94,6 +96,9 @@ class SlotWriter:
         if self._spec.drops:
             keys = [rng.stream_key(run.config.seed, rng.Stream.DROPOUT) for run in occupants]
             memory.dropout_keys_KS[group_G] = rng.step_keys(keys, first_steps, num_steps, device)
+        if memory.augmentation is not None:
+            seeds = [run.config.seed for run in occupants]
+            memory.augmentation.write_keys(group_G, seeds, first_steps)
         tables_GSC = rate_tables([run.config for run in occupants], first_steps, self._spec)
         memory.rates_KSC[group_G] = torch.from_numpy(tables_GSC).to(device, memory.rates_KSC.dtype)
         memory.loss_sums_K[group_G] = 0

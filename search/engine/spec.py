@@ -9,20 +9,29 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ridgeline.search.engine.alignment import round_up
-from ridgeline.search.engine.config import RunConfig
-from ridgeline.search.engine.models.base import Model
+from ridgeline.search.engine.config import Augmentation, RunConfig
+from ridgeline.search.engine.models.base import Model, NativeProgram
 
 Family = Literal["sgd", "adam"]
+
+FOR_ALL_NUMBERS: tuple[Augmentation, ...] = ("input_noise", "mixup")
+"""The kinds of augmentation that need no image."""
 
 
 @dataclass(frozen=True)
 class StepSpec:
     """A training step, to the last operation.
 
-    Runs with dropout are apart from those without, and clipped ones from the others: both cost
-    every slot of a pack, and which of them a run pays for must not depend on its neighbours.
+    Runs with dropout are apart from those without, and clipped ones from the others, and so are
+    runs that augment in different ways: all of it costs every slot of a pack, and what a run pays
+    for must not depend on its neighbours.
 
-    `loss` is its name in `losses`.
+    Attributes:
+        augments: the kinds of augmentation in use, in the order of `Augmentation`.
+        loss: its name in `losses`.
+
+    Raises:
+        ValueError: the model's samples cannot be augmented so.
     """
 
     model: Model
@@ -33,6 +42,19 @@ class StepSpec:
     clips: bool
     dtype: str
     loss: str = "cross_entropy"
+    augments: tuple[Augmentation, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "augments", tuple(self.augments))
+        if self.augments and self.model.takes_ids:
+            raise ValueError(f"{self.augments[0]} must be 0: the samples are ids")
+        shape = self.model.sample_shape
+        for kind in self.augments:
+            if kind not in FOR_ALL_NUMBERS and len(shape) != 3:
+                raise ValueError(
+                    f"{kind} must be 0: it is for images of shape [channels, height, width], "
+                    f"the samples have the shape {[*shape]}"
+                )
 
     @classmethod
     def of(cls, config: RunConfig, model: Model, num_samples: int, dtype: str) -> StepSpec:
@@ -45,6 +67,7 @@ class StepSpec:
             drops=config.dropout > 0 and model.num_draws > 0,
             clips=config.clip_norm > 0,
             dtype=dtype,
+            augments=config.augmentations,
         )
 
     @property
@@ -59,6 +82,10 @@ class StepSpec:
         the same kernels run for each, to the bit.
         """
         return self.batch_size if width == 1 else round_up(self.batch_size)
+
+    def native(self) -> NativeProgram | None:
+        """Whole steps by native kernels; there are none of runs that augment."""
+        return None if self.augments else self.model.native(self.loss)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ridgeline.search.engine import rng
+from ridgeline.search.engine.augment import Augmenting, MixedLoss
 from ridgeline.search.engine.losses import LOSSES, Judged, targets_of
 from ridgeline.search.engine.memory import MOMENTS, Constant, Rate, under
 from ridgeline.search.engine.models.base import Rows
@@ -100,6 +101,11 @@ class Step:
         self._statistics = list(statistics.values())
         self._model = spec.model.bind(parameters, gradients, statistics)
         self._loss = LOSSES[spec.loss]
+        self._augmenting: Augmenting | None = None
+        if spec.augments:
+            self._augmenting = Augmenting(
+                spec.augments, spec.model.sample_shape, under(inputs, "augmentation.")
+            )
         step_K = inputs["step"]
         self._slots_K = torch.arange(step_K.shape[0], device=step_K.device)
 
@@ -112,11 +118,17 @@ class Step:
         targets_KB = targets_of(inputs["y"][samples_KB])
         invalid_KB = inputs["invalid"][step_K] if terms.padding else None
         rows = Rows(invalid_KB, inputs["num_valid"][step_K].view(-1, 1, 1))
+        loss = self._loss
+        if self._augmenting is not None:
+            x_KB, mixture = self._augmenting(at, x_KB, rows)
+            if mixture is not None:
+                others_KB = inputs["y"][samples_KB.gather(1, mixture.partners_KB)]
+                loss = MixedLoss(loss, targets_of(others_KB), mixture.shares_KB)
         changing = self._changing() if terms.frozen else []
         before = [tensor.clone() for tensor in changing]
 
         dropout_KUB = self._dropout(at)
-        judged = self._model.loss_gradients(x_KB, targets_KB, rows, dropout_KUB, self._loss)
+        judged = self._model.loss_gradients(x_KB, targets_KB, rows, dropout_KUB, loss)
         self._count(judged, invalid_KB)
         if self._parts is None:
             self._update(inputs["rates"][at], terms)

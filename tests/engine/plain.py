@@ -1,7 +1,7 @@
 """The oracle: a plain training loop of `nn.Module` and `torch.optim`.
 
-Of the engine it takes the initial weights, the order of the samples and the uniform numbers behind
-the dropout masks, and nothing else.
+Of the engine it takes the initial weights, the order of the samples, the uniform numbers behind
+the dropout masks and what `plain_augment` names, and nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.models.module import ModuleModel
 from tests.engine.models import nets
 from tests.engine.models.toy import PlainToy, Toy
+from tests.engine.plain_augment import augmented
 
 
 class PlainMlp(nn.Module):
@@ -108,8 +109,9 @@ def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainRes
         for start in range(0, num_samples, config.batch_size):
             rows = order[start : start + config.batch_size]
             x, y = data.train.x[rows], data.train.y[rows]
+            x, shares = augmented(config, step, x)
             logits = model(x, _dropout_mask(config, shape, step, len(rows), dtype))
-            loss = F.cross_entropy(logits, y)
+            loss = _mixed_loss(logits, y, shares)
             optimizer.zero_grad()
             (loss + _penalty(config, selected, num_samples)).backward()
             if config.clip_norm > 0:
@@ -135,6 +137,12 @@ def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainRes
         right = (logits.argmax(1) == data.validation.y).double().mean()
         result.validation_accuracies.append(right.item())
     return result
+
+
+def _mixed_loss(logits: Tensor, y: Tensor, shares: Tensor) -> Tensor:
+    """Of each row's own target, and by its share of the next row's."""
+    own, other = (F.cross_entropy(logits, t, reduction="none") for t in (y, y.roll(-1)))
+    return ((1 - shares.to(own)) * own + shares.to(own) * other).mean()
 
 
 def _load_initial_weights(
