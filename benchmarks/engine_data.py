@@ -151,13 +151,13 @@ def _split(
 
 def _read_mnist(folder: Path, num_train: int, num_validation: int) -> tuple[Part, Part]:
     """The training part of MNIST, divided; its test part is left alone."""
-    images = _read_idx(folder, "train-images-idx3-ubyte")
-    labels = _read_idx(folder, "train-labels-idx1-ubyte")
+    images = read_idx(folder, "train-images-idx3-ubyte")
+    labels = read_idx(folder, "train-labels-idx1-ubyte")
     x_ND = images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
     return _split(x_ND, labels.astype(np.int64), num_train, num_validation)
 
 
-def _read_idx(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+def read_idx(folder: Path, name: str) -> npt.NDArray[np.uint8]:
     """An IDX file of bytes, plain or gzipped; `tasks.formats.idx` reads those from strangers."""
     plain, packed = folder / name, folder / f"{name}.gz"
     content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
