@@ -8,6 +8,7 @@ from functools import partial
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import ValidationError
 
 from ridgeline.service import tokens
 from ridgeline.service.api import examples
@@ -129,7 +130,9 @@ def test_without_tokens_the_service_stays_on_loopback(store: Store) -> None:
 
     for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
         check_binding(settings(host), store)
-    for host in ("0.0.0.0", "::", "192.168.1.7", "api.example", ""):
+    with pytest.raises(ValidationError, match=r"0\.0\.0\.0 stands for all"):
+        settings("")
+    for host in ("0.0.0.0", "::", "192.168.1.7", "api.example"):
         with pytest.raises(UnsafeBinding, match="ridgeline token create"):
             check_binding(settings(host), store)
     new_token(store, "read")

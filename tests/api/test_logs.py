@@ -222,5 +222,8 @@ def test_every_line_of_the_api_and_the_dashboard_is_json(
     with dashboard_process(url, socket_path) as dashboard:
         wait_until_listening(dashboard, said=lines)
     found: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    assert {line["logger"] for line in found} >= {"uvicorn.error", "__main__"}
+    assert {line["logger"] for line in found} >= {
+        "uvicorn.error",
+        "ridgeline.service.dashboard.server",
+    }
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in found)

@@ -41,7 +41,10 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 """The calls of people's programs, with arguments that can be used."""
 
-NOT_OF_PEOPLE = {"close", "register_worker", "sync", "tasks", "datasets", "workers", "is_ready"}
+NOT_OF_PEOPLE = {
+    *("close", "tasks", "datasets", "workers", "is_ready", "why_not_ready"),
+    *("register_worker", "sync", "put_checkpoint", "get_checkpoint"),
+}
 """They take no argument, or only messages that workers make."""
 
 ODD = [

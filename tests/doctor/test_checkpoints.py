@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def kept(store: Store, folder: Path) -> Store:
     """A run that waits, one in training that went on, and one that has ended; all were saved."""
-    post(store, spec())
+    post(store, spec(budget={"trials": 6, "epochs": 2}))
     worker = FakeWorker(store, num_slots=3)
     worker.sync()
     keys = [{"run": order.run, "attempt": order.attempt} for order in worker.held.values()]
