@@ -26,8 +26,9 @@ FILLED = (
     f"VALUES ('0123456789abcdef', 'x', '{'0' * 64}', '[\"read\"]', 0)",
     "INSERT INTO rl_idempotency_keys (scope, key, body_sha256, status, answer, created_at) "
     "VALUES ('s', 'k', 'b', 200, '{}', 0)",
-    "INSERT INTO rl_artifacts (run_id, attempt, kind, num_bytes, sha256, location, created_at) "
-    "SELECT min(id), 1, 'log', 0, '', '', 0 FROM rl_runs",
+    "INSERT INTO rl_artifacts "
+    "(run_id, attempt, kind, state, num_bytes, sha256, location, created_at) "
+    "SELECT min(id), 1, 'log', 'DRAFT', 0, '', '', 0 FROM rl_runs",
 )
 NOTHING_READS = {
     "studies.study_id",  # the study of a copy is found by its id and name: it is gone then
