@@ -62,7 +62,8 @@ def fill(
 def orders(tx: Transaction, runs: Sequence[RunOfTrial]) -> Iterator[RunOrder]:
     """All that a worker needs to train each of `runs`; a study may have been deleted since."""
     studies: dict[int, tuple[StudySpec, dict[str, Any]]] = {}
-    checkpoints = tx.artifacts.newest_checkpoints([one.run.id for one in runs])
+    again = [one.run.id for one in runs if one.run.attempt > 1]  # others cannot have any
+    checkpoints = tx.artifacts.newest_checkpoints(again)
     for run, number, config, _ in runs:
         checkpoint = checkpoints.get(run.id)
         if run.study_id not in studies:
