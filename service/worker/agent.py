@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,7 +29,7 @@ from ridgeline.search.tasks.registry import log_left_out
 from ridgeline.service.client import Client
 from ridgeline.service.logs import LogFormat
 from ridgeline.service.protocol import DatasetInfo
-from ridgeline.service.worker.api import Api, CallFailed, HttpApi
+from ridgeline.service.worker.api import Api, CallFailed, HttpApi, made
 from ridgeline.service.worker.backend import EngineBackend
 from ridgeline.service.worker.cache import cache_folder
 from ridgeline.service.worker.child import SCRATCH_PREFIX
@@ -329,15 +330,10 @@ class Agent:
 
     def _make(self, call: Call) -> None:
         answer: Answer | CallFailed
-        try:
-            if isinstance(call, Register):
-                answer = self._api.register_worker(call.registration)
-            else:
-                answer = self._api.sync(call.worker_id, call.request)
-        except CallFailed as exc:
-            answer = exc
-        except Exception as exc:  # left alone, it would end this thread, and the agent would wait
-            answer = CallFailed(None, f"{type(exc).__name__}: {exc}")
+        if isinstance(call, Register):
+            answer = made(partial(self._api.register_worker, call.registration))
+        else:
+            answer = made(partial(self._api.sync, call.worker_id, call.request))
         self._answers.put(answer)
         self._wake()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ridgeline.service.client import ApiError, Client, Unreachable
 from ridgeline.service.protocol import (
@@ -16,6 +16,8 @@ from ridgeline.service.protocol import (
 )
 from ridgeline.service.worker.messages import Checkpoint, key_of
 
+_Answer = TypeVar("_Answer")
+
 
 class CallFailed(Exception):
     """A call that was not answered as it should be; `status` is None where nobody was reached."""
@@ -23,6 +25,19 @@ class CallFailed(Exception):
     def __init__(self, status: int | None, detail: str) -> None:
         super().__init__(detail)
         self.status = status
+
+
+def made(call: Callable[[], _Answer]) -> _Answer | CallFailed:
+    """The answer to a call, or how it failed.
+
+    Whatever it raises is a failure: left alone, it would end the thread that makes the call.
+    """
+    try:
+        return call()
+    except CallFailed as exc:
+        return exc
+    except Exception as exc:
+        return CallFailed(None, f"{type(exc).__name__}: {exc}")
 
 
 class Api(Protocol):

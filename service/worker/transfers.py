@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TypeVar
 
 from ridgeline.service.protocol import RunOrder
-from ridgeline.service.worker.api import Api, CallFailed
+from ridgeline.service.worker.api import Api, CallFailed, made
 from ridgeline.service.worker.messages import Checkpoint, Key, key_of
 
 MAX_QUEUED_BYTES = 512 * 2**20
@@ -29,8 +28,6 @@ _OVERTAKEN = (404, 409)
 """The run is not ours any more: nothing to complain about."""
 
 _PASSING = (None, 408, 429, 503)
-
-_Answer = TypeVar("_Answer")
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +105,7 @@ class Transfers:
                 if self._ending.is_set():
                     return
                 worker_id, checkpoint = self._to_send.pop(next(iter(self._to_send)))
-            sent = _made(partial(self._api.put_checkpoint, worker_id, checkpoint))
+            sent = made(partial(self._api.put_checkpoint, worker_id, checkpoint))
             if not isinstance(sent, CallFailed):
                 self._is_failing = False
             elif sent.status not in _OVERTAKEN:
@@ -129,24 +126,14 @@ class Transfers:
     def _fetch(self, worker_id: str, order: RunOrder) -> Checkpoint | None:
         get = partial(self._api.get_checkpoint, worker_id, order)
         for delay_seconds in self._retry_delays_seconds:
-            got = _made(get)
+            got = made(get)
             if not isinstance(got, CallFailed) or got.status not in _PASSING:
                 break
             if self._ending.wait(delay_seconds):
                 return None
         else:
-            got = _made(get)
+            got = made(get)
         if isinstance(got, CallFailed):
             _log.warning("run %d starts over; its checkpoint cannot be got: %s", order.run, got)
             return None
         return got
-
-
-def _made(call: Callable[[], _Answer]) -> _Answer | CallFailed:
-    """The answer to a call, or how it failed; whatever it raises, the thread is to go on."""
-    try:
-        return call()
-    except CallFailed as exc:
-        return exc
-    except Exception as exc:
-        return CallFailed(None, f"{type(exc).__name__}: {exc}")
