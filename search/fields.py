@@ -5,7 +5,7 @@ Numbers are finite, and whole ones stay where JSON readers, float64 columns and 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -19,6 +19,9 @@ class SpecPart(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+Direction = Literal["maximize", "minimize"]
+"""Of a metric: which values are the better ones."""
 
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True, ge=-MAX_INT, le=MAX_INT)]

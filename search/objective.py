@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ridgeline.search.fields import MAX_EPOCHS, MetricName, Real, SpecPart, Whole
+from ridgeline.search.fields import MAX_EPOCHS, Direction, MetricName, Real, SpecPart, Whole
 
 MAX_TRIALS = 100_000
 MAX_PARALLEL = 10_000
@@ -20,7 +20,7 @@ class Objective(SpecPart):
     """What makes one trial better than another; an external study has to say both."""
 
     metric: MetricName = "validation_accuracy"
-    direction: Literal["maximize", "minimize"] = "maximize"
+    direction: Direction = "maximize"
 
 
 class Budget(SpecPart):

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ridgeline.search.fields import MAX_EPOCHS, SpecPart, Whole
-
-if TYPE_CHECKING:  # the samplers bring Optuna along
-    from ridgeline.search.samplers.base import Direction
+from ridgeline.search.fields import MAX_EPOCHS, Direction, SpecPart, Whole
 
 MAX_STARTUP = 100_000
 MAX_ETA = 1_000

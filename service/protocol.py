@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
-from ridgeline.search.fields import MAX_EPOCHS, MAX_INT, Flag, MetricName, Real, Whole
+from ridgeline.search.fields import MAX_EPOCHS, MAX_INT, Direction, Flag, MetricName, Real, Whole
 from ridgeline.search.space import Config
 from ridgeline.search.tasks.settings import DatasetName
 
@@ -240,7 +240,7 @@ class StudyRules(_Message):
     study: str
     version: Version = Field(description="the revision of the newest thing they rest on")
     metric: str
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
     thresholds: dict[Annotated[int, Field(ge=1, le=MAX_EPOCHS)], float] = Field(
         description="by epoch; others prune nobody"
     )

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ridgeline.search.engine.config import Direction
 from ridgeline.search.engine.models.base import Rows
-
-Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from ridgeline.search.fields import Direction
 from ridgeline.search.history import History
 from ridgeline.search.space import Config, Space
-
-Direction = Literal["maximize", "minimize"]
-
 
 Given = Mapping[int, Config]
 """By trial number, values of some parameters that are not the sampler's to choose."""

@@ -7,8 +7,9 @@ from itertools import count
 
 import numpy as np
 
+from ridgeline.search.fields import Direction
 from ridgeline.search.history import History
-from ridgeline.search.samplers.base import Direction, Given, Sampler, Suggestion
+from ridgeline.search.samplers.base import Given, Sampler, Suggestion
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Space
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 
+from ridgeline.search.fields import Direction
 from ridgeline.search.history import History
 from ridgeline.search.samplers.base import (
     NOTHING_GIVEN,
-    Direction,
     Given,
     Sampler,
     Suggestion,

@@ -26,9 +26,10 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ridgeline.search.fields import Direction
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.ranges import FloatParameter, IntParameter, Value
-from ridgeline.search.samplers.base import Direction, Given, Sampler, Suggestion, completed
+from ridgeline.search.samplers.base import Given, Sampler, Suggestion, completed
 from ridgeline.search.samplers.random import draws
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Config, Parameter, Space

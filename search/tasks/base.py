@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
+from ridgeline.search.fields import Direction
 from ridgeline.search.objective import Budget, EarlyStopping, Objective, Penalty
 from ridgeline.search.ranges import Value
 from ridgeline.search.space import Config, Space
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=TaskSettings)
 
-Direction = Literal["maximize", "minimize"]
 Problem = tuple[str, str]
 """The path of a field, such as `space.l2`, and what is wrong with it."""
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from ridgeline.search.engine.pruning import PruningRules
+from ridgeline.search.fields import Direction
 from ridgeline.search.pruners import Curve, HalvingPruner, MedianPruner, standings
-from ridgeline.search.samplers.base import Direction
 
 # Sums and halves of these are exact, and many are equal.
 VALUES = st.integers(-8, 8).map(float)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from ridgeline.search.fields import Direction
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.ranges import ZERO_SHARE
 from ridgeline.search.samplers import sampler_for
-from ridgeline.search.samplers.base import Direction
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Config, Space
 from tests.search import strategies
