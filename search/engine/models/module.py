@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -152,7 +151,9 @@ class ModuleModel(Model):
 
         On the CPU and in float32, so the numbers are the same on every device.
         """
-        return _initial(self, seed)
+        from ridgeline.search.engine.models.module_template import initial
+
+        return initial(self, seed)
 
     def bind(
         self,
@@ -176,11 +177,3 @@ class ModuleModel(Model):
 
     def step_flops(self, num_rows: int) -> int:
         return self.survey.step_flops * num_rows
-
-
-@lru_cache(maxsize=8)
-def _initial(model: ModuleModel, seed: int) -> Mapping[str, Tensor]:
-    # Asked for twice in a row, for the parameters and for the statistics.
-    from ridgeline.search.engine.models.module_template import initial
-
-    return initial(model, seed)

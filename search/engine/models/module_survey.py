@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from threading import Lock
@@ -130,31 +130,27 @@ def penalised_of(module: nn.Module) -> frozenset[str]:
     )
 
 
-def seeded(seed: int) -> AbstractContextManager[None]:
-    """In which torch's generator of the CPU begins at a seed, and afterwards is as it was.
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """In which torch's generator of the CPU, Python's and numpy's begin at a seed.
 
-    The generator is the process's, so one thread at a time is within.
+    Afterwards they are as they were.  They are the process's, so one thread at a time is within.
     """
-    return _Seeded(seed)
-
-
-class _Seeded(AbstractContextManager[None]):
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        _generator_lock.acquire()
-        self._before = torch.get_rng_state(), random.getstate(), np.random.get_state()
-        torch.default_generator.manual_seed(self._seed)
-        random.seed(self._seed)
-        np.random.seed(self._seed % 2**32)
-
-    def __exit__(self, *error: object) -> None:
-        state, python_state, numpy_state = self._before
-        torch.set_rng_state(state)
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        _generator_lock.release()
+    with _generator_lock:
+        state, python_state, numpy_state = (
+            torch.get_rng_state(),
+            random.getstate(),
+            np.random.get_state(),
+        )
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:

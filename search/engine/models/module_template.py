@@ -70,8 +70,9 @@ def template_of(model: ModuleModel) -> Template:
     )
 
 
+@lru_cache(maxsize=8)
 def initial(model: ModuleModel, seed: int) -> Mapping[str, Tensor]:
-    """See `ModuleModel.initial`.
+    """See `ModuleModel.initial`; asked for twice in a row, for parameters and for statistics.
 
     Raises:
         ValueError: the function gives another module for this seed.
