@@ -225,7 +225,7 @@ class Lane:
         if run.saved is not None:
             form, width = run.saved.program.form, run.saved.program.width
             program = self._programs.get(self.job) if form == "compiled" else None
-            kernels = self._programs.kernels if form == "native" else None
+            kernels = self._kernels_here if form == "native" else None
             return Plan(run, program, kernels, width)
         full = self.full_width
         if self._pinned:
@@ -281,10 +281,7 @@ class Lane:
             return False
         if program.form == "compiled":
             return self._options.compile and self._programs.get(self.job) is not None
-        if program.form == "native":
-            may_have = threads == 1 and self._options.compile
-            return may_have and self._programs.kernels is not None
-        return True
+        return program.form == "eager" or self._kernels_here is not None
 
     @property
     def wants_program(self) -> bool:
@@ -316,7 +313,12 @@ class Lane:
 
     @property
     def _kernels(self) -> Kernels | None:
-        may_have = self._threads == 1 and self._options.compile and not self._pinned
+        return None if self._pinned else self._kernels_here
+
+    @property
+    def _kernels_here(self) -> Kernels | None:
+        """Those of packs on one thread, whether or not runs begin with them."""
+        may_have = self._threads == 1 and self._options.compile
         return self._programs.kernels if may_have else None
 
     def _fill(self, open_pack: OpenPack) -> Iterator[Event]:
