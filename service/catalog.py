@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ridgeline.search.tasks.base import Task
@@ -47,7 +48,7 @@ def _parameters(task: Task[Any]) -> Iterator[ParameterInfo]:
 
 def datasets(tx: Transaction, local: Sequence[DatasetCard]) -> list[Dataset]:
     """The data sets of the api's own machine and of live workers, by name and fingerprint."""
-    found = {(card.name, card.fingerprint): _fields(card) for card in local}
+    found = {(card.name, card.fingerprint): asdict(card) for card in local}
     num_workers: Counter[tuple[str, str]] = Counter()
     for worker in tx.workers.all(live_only=True):
         for dataset in worker.datasets:
@@ -57,15 +58,3 @@ def datasets(tx: Transaction, local: Sequence[DatasetCard]) -> list[Dataset]:
     return [
         Dataset(**fields, num_workers=num_workers[key]) for key, fields in sorted(found.items())
     ]
-
-
-def _fields(card: DatasetCard) -> dict[str, object]:
-    return {
-        "name": card.name,
-        "fingerprint": card.fingerprint,
-        "num_rows": card.num_rows,
-        "num_features": card.num_features,
-        "num_classes": card.num_classes,
-        "has_test_part": card.has_test_part,
-        "smallest_class": card.smallest_class,
-    }
