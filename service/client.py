@@ -42,6 +42,7 @@ from ridgeline.service.external_protocol import (
     TrialReport,
     TrialReports,
 )
+from ridgeline.service.file_headers import EPOCH
 from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
 from ridgeline.service.protocol import (
     CheckpointInfo,
@@ -393,7 +394,7 @@ class Client:
     def get_checkpoint(self, worker_id: str, run: int, *, attempt: int) -> tuple[int, bytes]:
         """The epoch and the content of the newest checkpoint of a run that the worker holds."""
         path = _checkpoint_path(worker_id, run)
-        return self._connection.get_file(path, {"attempt": attempt}, "Ridgeline-Epoch")
+        return self._connection.get_file(path, {"attempt": attempt}, EPOCH)
 
     # -- the call itself -------------------------------------------------------------------------
 

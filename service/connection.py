@@ -10,7 +10,6 @@ again at once, a few times, with the same key.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import time
@@ -22,6 +21,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from ridgeline.search.problems import told
+from ridgeline.service.file_headers import DIGEST, MEDIA_TYPE, digest_header
 from ridgeline.service.network import proxy_for, tls_context
 
 RETRY_DELAYS_SECONDS = (0.1, 0.4, 1.5)
@@ -31,7 +31,6 @@ _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _READY_TIMEOUT_SECONDS = 5.0
 
 _KEY = "Idempotency-Key"
-_DIGEST = "Content-Digest"
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -124,7 +123,7 @@ class Connection:
         self, path: str, params: Mapping[str, str | int], content: bytes
     ) -> httpx.Response:
         """Send a file; the call must be one that may be repeated."""
-        headers = {"Content-Type": "application/octet-stream", _DIGEST: _digest_of(content)}
+        headers = {"Content-Type": MEDIA_TYPE, DIGEST: _digest_of(content)}
         return self._send(
             self._http.build_request("PUT", path, params=params, headers=headers, content=content)
         )
@@ -141,7 +140,7 @@ class Connection:
         number = answer.headers.get(number_header, "")
         if not number.isdecimal():
             raise _not_ridgeline(answer)
-        if answer.headers.get(_DIGEST) != _digest_of(answer.content):
+        if answer.headers.get(DIGEST) != _digest_of(answer.content):
             raise Unreachable(f"what {self.url} sent was damaged on the way")
         return int(number), answer.content
 
@@ -199,8 +198,7 @@ class Connection:
 
 
 def _digest_of(content: bytes) -> str:
-    """As RFC 9530 writes a SHA-256."""
-    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+    return digest_header(hashlib.sha256(content).hexdigest())
 
 
 def host_of(url: str) -> str:

@@ -19,12 +19,7 @@ from starlette.requests import Request
 from ridgeline.service.api.problems import HttpError
 from ridgeline.service.artifacts.base import Content
 from ridgeline.service.errors import InvalidInput
-
-MEDIA_TYPE = "application/octet-stream"
-
-DIGEST = "Content-Digest"
-DIGEST_PATTERN = r"^sha-256=:[A-Za-z0-9+/]{43}=:$"
-"""RFC 9530, and of its algorithms SHA-256 alone."""
+from ridgeline.service.file_headers import MEDIA_TYPE
 
 SILENCE_SECONDS = 30.0
 """In which the next chunk must arrive."""
@@ -33,11 +28,6 @@ UPLOAD_SECONDS = 900.0
 """In which all of them must; well within `checkpoints.DRAFT_SECONDS`."""
 
 _Result = TypeVar("_Result")
-
-
-def digest_header(sha256: str) -> str:
-    """The value of `Content-Digest` for a SHA-256 in hexadecimal digits."""
-    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
 
 
 def announced(request: Request, digest: str, *, limit: int) -> Content:

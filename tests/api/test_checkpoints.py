@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from ridgeline.service import file_headers
 from ridgeline.service.api import examples, uploads
 from ridgeline.service.api.app import create_app, sweep
 from ridgeline.service.api.context import MAX_UPLOADS, Context
@@ -165,7 +166,7 @@ def test_of_whom_nothing_is_taken(held: Held, tmp_path: Path) -> None:
     nobody = held.path.replace(held.worker, "nobody")
     missing = held.path.replace(f"runs/{held.run}", "runs/999")
     stranger = str(ok(held.client.post("/v1/workers", json=examples.REGISTRATION), 201)["id"])
-    headers = {"Content-Type": uploads.MEDIA_TYPE, "Content-Digest": digest(DATA)}
+    headers = {"Content-Type": file_headers.MEDIA_TYPE, "Content-Digest": digest(DATA)}
     params: dict[str, int | str] = {"attempt": 1, "epoch": 1, "program": PROGRAM}
     for path, status in (
         (nobody, 404),
@@ -249,7 +250,7 @@ def half_sent(url: str, held: Held) -> socket.socket:
     query = httpx.QueryParams({"attempt": 1, "epoch": 1, "program": PROGRAM})
     head = (
         f"PUT {held.path}?{query} HTTP/1.1\r\nHost: localhost\r\n"
-        f"Content-Type: {uploads.MEDIA_TYPE}\r\nContent-Length: {len(DATA)}\r\n"
+        f"Content-Type: {file_headers.MEDIA_TYPE}\r\nContent-Length: {len(DATA)}\r\n"
         f"Content-Digest: {digest(DATA)}\r\n\r\n"
     )
     connection.sendall(head.encode() + DATA[: len(DATA) // 2])

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ridgeline.search.fields import MAX_EPOCHS, MAX_INT
-from ridgeline.service import checkpoints
+from ridgeline.service import checkpoints, file_headers
 from ridgeline.service.api import uploads
 from ridgeline.service.api.auth import WorkerCaller
 from ridgeline.service.api.context import Api
@@ -40,15 +40,15 @@ Attempt = Annotated[
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 _FILE: dict[str, Any] = {
     "description": "the checkpoint",
-    "content": {uploads.MEDIA_TYPE: {"schema": _BYTES}},
+    "content": {file_headers.MEDIA_TYPE: {"schema": _BYTES}},
     "headers": {
-        "Ridgeline-Epoch": {
+        file_headers.EPOCH: {
             "description": "after which the checkpoint was made",
             "schema": {"type": "integer"},
         },
-        uploads.DIGEST: {
+        file_headers.DIGEST: {
             "description": "SHA-256 of the checkpoint, as RFC 9530 has it",
-            "schema": {"type": "string", "pattern": uploads.DIGEST_PATTERN},
+            "schema": {"type": "string", "pattern": file_headers.DIGEST_PATTERN},
         },
     },
 }
@@ -57,7 +57,7 @@ _FILE: dict[str, Any] = {
 class FileResponse(StreamingResponse):
     """Sends a file and closes it, whether all of it is sent or, as to a HEAD, nothing."""
 
-    media_type = uploads.MEDIA_TYPE
+    media_type = file_headers.MEDIA_TYPE
 
     def __init__(self, file: BinaryIO, headers: Mapping[str, str]) -> None:
         super().__init__(chunks_of(file), headers=headers)
@@ -75,12 +75,12 @@ class FileResponse(StreamingResponse):
     responses={
         **problems(404, 408, 409, 413, 422),
         411: problem(411),
-        415: {**problem(415), "description": f"The body is not `{uploads.MEDIA_TYPE}`."},
+        415: {**problem(415), "description": f"The body is not `{file_headers.MEDIA_TYPE}`."},
     },
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {uploads.MEDIA_TYPE: {"schema": {**_BYTES, "minLength": 1}}},
+            "content": {file_headers.MEDIA_TYPE: {"schema": {**_BYTES, "minLength": 1}}},
         }
     },
 )
@@ -106,9 +106,9 @@ async def put_checkpoint(
     content_digest: Annotated[
         str,
         Header(
-            pattern=uploads.DIGEST_PATTERN,
+            pattern=file_headers.DIGEST_PATTERN,
             description="SHA-256 of the body, as RFC 9530 has it",
-            examples=[uploads.digest_header("5f2c" * 16)],
+            examples=[file_headers.digest_header("5f2c" * 16)],
         ),
     ],
 ) -> CheckpointInfo:
@@ -148,7 +148,7 @@ def get_checkpoint(
     row, file = checkpoints.newest(api.store, api.artifacts, holder)
     headers = {
         "Content-Length": str(row.num_bytes),
-        uploads.DIGEST: uploads.digest_header(row.sha256),
-        "Ridgeline-Epoch": str(row.epoch),
+        file_headers.DIGEST: file_headers.digest_header(row.sha256),
+        file_headers.EPOCH: str(row.epoch),
     }
     return FileResponse(file, headers)
