@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import anyio.to_thread
@@ -110,29 +110,39 @@ def maintain(store: Store, stopping: threading.Event, timekeeper: Timekeeper) ->
     A lease counts only while its holder can renew it: after a start, and after a time without the
     database, everybody gets a whole lease to call again.
     """
-    is_failing = False
-    while not stopping.wait(MAINTENANCE_SECONDS):
+
+    def look() -> None:
         try:
             now = timekeeper.keep(store)
             if now is not None:
                 workers.expire(store, by=now)
-            is_failing = False
         except Exception:
-            if not is_failing:
-                log.exception("maintenance fails; it is tried again until it succeeds")
-            is_failing = True
             timekeeper.lose_sight()
+            raise
+
+    _repeat(look, stopping, MAINTENANCE_SECONDS, complaint="maintenance fails")
 
 
 def sweep(store: Store, artifacts: ArtifactStore, stopping: threading.Event) -> None:
     """Delete files that are not needed any more until told to stop, whatever goes wrong."""
+
+    def look() -> None:
+        while checkpoints.sweep(store, artifacts) and not stopping.is_set():
+            pass
+
+    _repeat(look, stopping, SWEEP_SECONDS, complaint="files cannot be deleted")
+
+
+def _repeat(
+    action: Callable[[], None], stopping: threading.Event, seconds: float, *, complaint: str
+) -> None:
+    """Do it every so many seconds until told to stop; of failures in a row, the first is told."""
     is_failing = False
-    while not stopping.wait(SWEEP_SECONDS):
+    while not stopping.wait(seconds):
         try:
-            while checkpoints.sweep(store, artifacts) and not stopping.is_set():
-                pass
+            action()
             is_failing = False
         except Exception:
             if not is_failing:
-                log.exception("files cannot be deleted; it is tried again until it succeeds")
+                log.exception("%s; it is tried again until it succeeds", complaint)
             is_failing = True
