@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ridgeline.search.events import Event, Reported
-from ridgeline.service.worker import agent
 from ridgeline.service.worker.backend import EngineBackend, EngineTrainer
 from ridgeline.service.worker.training import DeviceSpec
+from tests.chaos.own_trainer import work_with
 
 
 class CountingTrainer(EngineTrainer):
@@ -40,10 +40,6 @@ class CountingBackend(EngineBackend):
 
 if __name__ == "__main__":  # device processes import this module too
     # By the name that device processes know it by.
-    from ridgeline.service import cli
     from tests.chaos.counting_worker import CountingBackend as Backend
 
-    path = Path(sys.argv[1])
-    agent.__dict__["EngineBackend"] = lambda: Backend(path)
-    sys.argv[1:] = ["worker", *sys.argv[2:]]
-    cli.main()
+    work_with(Backend(Path(sys.argv[1])))

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ridgeline.search.events import Event
-from ridgeline.service.worker import agent
 from ridgeline.service.worker.backend import EngineBackend, EngineTrainer
 from ridgeline.service.worker.training import DeviceSpec
+from tests.chaos.own_trainer import work_with
 
 
 class DeafTrainer(EngineTrainer):
@@ -44,10 +44,6 @@ class DeafBackend(EngineBackend):
 
 if __name__ == "__main__":  # device processes import this module too
     # By the name that device processes know it by.
-    from ridgeline.service import cli
     from tests.chaos.deaf_worker import DeafBackend as Backend
 
-    num_left = int(sys.argv[1])
-    agent.__dict__["EngineBackend"] = lambda: Backend(num_left)
-    sys.argv[1:] = ["worker", *sys.argv[2:]]
-    cli.main()
+    work_with(Backend(int(sys.argv[1])))

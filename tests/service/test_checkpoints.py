@@ -144,6 +144,14 @@ def lose(store: Store, clock: ManualClock) -> None:
     assert workers.expire(store) == 1
 
 
+def successor(store: Store, clock: ManualClock) -> FakeWorker:
+    """The worker that gets the run of one that is lost."""
+    lose(store, clock)
+    other = FakeWorker(store)
+    other.sync()
+    return other
+
+
 def test_a_run_goes_on_from_its_checkpoint(
     store: Store, clock: ManualClock, artifacts: FolderArtifacts, worker: FakeWorker
 ) -> None:
@@ -214,9 +222,7 @@ def test_told_again_in_the_same_program_changes_nothing(
     run = order_of(worker).run
     report(worker, 1, 2)
     send(store, artifacts, holder_of(worker), 2)
-    lose(store, clock)
-    other = FakeWorker(store)
-    other.sync()
+    other = successor(store, clock)
     report(other, 1, 2, 3)
     assert known(store, run) == {1: (0.1, 1), 2: (0.2, 1), 3: (0.3, 2)}
 
@@ -227,9 +233,7 @@ def test_in_another_program_it_begins_anew(
     run = order_of(worker).run
     report(worker, 1, 2)
     send(store, artifacts, holder_of(worker), 2)
-    lose(store, clock)
-    other = FakeWorker(store)
-    other.sync()
+    other = successor(store, clock)
     report(other, 1, program="eager/2", salt=0.5)
     assert known(store, run) == {1: (0.6, 2)}
     assert swept(store, artifacts) == []
@@ -265,9 +269,7 @@ def test_the_one_before_is_used_where_the_newest_is_damaged(
     report(worker, 1, 2, 3)
     for epoch in (1, 2):
         send(store, artifacts, holder_of(worker), epoch)
-    lose(store, clock)
-    other = FakeWorker(store)
-    other.sync()
+    other = successor(store, clock)
     (newest,) = (tmp_path / "artifacts" / "files" / "checkpoints").glob(f"{run}-1-2-*")
     newest.write_bytes(newest.read_bytes()[:-1])
     assert got(store, artifacts, other) == 1
