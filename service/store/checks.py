@@ -98,19 +98,26 @@ _changes = union_all(
 
 _of_run = reports.c.run_id == runs.c.id
 _later = reports.alias("later")
-_later_attempts = exists().where(reports.c.run_id == runs.c.id, reports.c.attempt > runs.c.attempt)
-_attempts_fall = exists(
-    select(reports.c.run_id)
-    .join(
-        _later,
-        and_(
-            _later.c.run_id == reports.c.run_id,
-            _later.c.epoch == reports.c.epoch + 1,
-            _later.c.attempt < reports.c.attempt,
-        ),
+
+
+def _from_one_epoch_to_the_next(change: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether two reports of a run on epochs in a row, the second as `_later`, show the change."""
+    return exists(
+        select(reports.c.run_id)
+        .join(
+            _later,
+            and_(
+                _later.c.run_id == reports.c.run_id,
+                _later.c.epoch == reports.c.epoch + 1,
+                change,
+            ),
+        )
+        .where(_of_run)
     )
-    .where(reports.c.run_id == runs.c.id)
-)
+
+
+_later_attempts = exists().where(_of_run, reports.c.attempt > runs.c.attempt)
+_attempts_fall = _from_one_epoch_to_the_next(_later.c.attempt < reports.c.attempt)
 _its_checkpoint = and_(
     artifacts.c.run_id == runs.c.id,
     artifacts.c.kind == "checkpoint",
@@ -120,9 +127,7 @@ _saved_epoch = func.coalesce(
     select(func.max(artifacts.c.epoch)).where(_its_checkpoint).correlate(runs).scalar_subquery(), 0
 )
 _saved_epoch_is_reported = (
-    exists()
-    .where(reports.c.run_id == runs.c.id, reports.c.epoch == artifacts.c.epoch)
-    .correlate(runs, artifacts)
+    exists().where(_of_run, reports.c.epoch == artifacts.c.epoch).correlate(runs, artifacts)
 )
 
 # An api was there after the lease had ended, and did not take the run back.
@@ -297,16 +302,14 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
                 _attempts_fall,
                 and_(
                     runs.c.state == RunState.WAITING.value,
-                    exists().where(reports.c.run_id == runs.c.id, reports.c.epoch > _saved_epoch),
+                    exists().where(_of_run, reports.c.epoch > _saved_epoch),
                 ),
             )
         ),
     ),
     (
         Check("reports", "runs {} have reports that are noted for another study", BY_HAND),
-        _RUNS.where(
-            exists().where(reports.c.run_id == runs.c.id, reports.c.study_id != runs.c.study_id)
-        ),
+        _RUNS.where(exists().where(_of_run, reports.c.study_id != runs.c.study_id)),
     ),
     (
         Check("checkpoints", "runs {} have ended, and checkpoints of them are kept", BY_HAND),
@@ -333,7 +336,7 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
         Check("reports", "runs {} have kept an epoch of which there is no report", BY_HAND),
         _RUNS.where(
             runs.c.kept_epoch.is_not(None),
-            ~exists().where(reports.c.run_id == runs.c.id, reports.c.epoch == runs.c.kept_epoch),
+            ~exists().where(_of_run, reports.c.epoch == runs.c.kept_epoch),
         ),
     ),
     (
@@ -361,20 +364,7 @@ _OF_WORKERS = (
     ),
     (
         Check("reports", "runs {} have told their epochs out of order", BY_HAND),
-        _RUNS.where(
-            exists(
-                select(reports.c.run_id)
-                .join(
-                    _later,
-                    and_(
-                        _later.c.run_id == reports.c.run_id,
-                        _later.c.epoch == reports.c.epoch + 1,
-                        _later.c.revision < reports.c.revision,
-                    ),
-                )
-                .where(_of_run)
-            )
-        ),
+        _RUNS.where(_from_one_epoch_to_the_next(_later.c.revision < reports.c.revision)),
     ),
 )
 """Workers tell each epoch after the one before it; programs of one's own in any order."""
@@ -400,7 +390,7 @@ def kept_metrics(connection: Connection, run_ids: Sequence[int]) -> dict[int, Ma
     """By run, what was reported of the epoch whose weights are kept, where that was."""
     query = (
         select(runs.c.id, reports.c.metrics)
-        .join(reports, and_(reports.c.run_id == runs.c.id, reports.c.epoch == runs.c.kept_epoch))
+        .join(reports, and_(_of_run, reports.c.epoch == runs.c.kept_epoch))
         .where(one_of(connection, runs.c.id, run_ids))
     )
     return {row[0]: row[1] for row in connection.execute(query)}
