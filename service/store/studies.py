@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     Text,
     and_,
     cast,
@@ -205,10 +206,7 @@ class Studies:
 
         Archived ones only where asked for.
         """
-        query = select(*_COLUMNS).order_by(studies.c.id.desc()).limit(limit)
-        query = query.where(*_shown(states, archived))
-        if below_id is not None:
-            query = query.where(studies.c.id < below_id)
+        query = _of_page(select(*_COLUMNS), limit, below_id, states, archived=archived)
         return [_study(row) for row in self._connection.execute(query).mappings()]
 
     def spec_sizes(
@@ -220,10 +218,8 @@ class Studies:
         archived: bool = False,
     ) -> list[int]:
         """How long the specs of the studies of `page` are as text."""
-        query = select(func.length(SPEC_TEXT)).order_by(studies.c.id.desc()).limit(limit)
-        query = query.where(*_shown(states, archived))
-        if below_id is not None:
-            query = query.where(studies.c.id < below_id)
+        sizes = select(func.length(SPEC_TEXT))
+        query = _of_page(sizes, limit, below_id, states, archived=archived)
         return [int(size) for size in self._connection.execute(query).scalars()]
 
     def num_in(self, states: Collection[StudyState], *, archived: bool = False) -> int:
@@ -333,6 +329,19 @@ def parsed_spec(text: str) -> StudySpec:
 
 def _is_open() -> ColumnElement[bool]:
     return _is_in(OPEN_STUDY)
+
+
+def _of_page(
+    query: Select[Any],
+    limit: int,
+    below_id: int | None,
+    states: Collection[StudyState],
+    *,
+    archived: bool,
+) -> Select[Any]:
+    """The query, of the studies of one page alone."""
+    of_page = query.where(*_shown(states, archived)).order_by(studies.c.id.desc()).limit(limit)
+    return of_page if below_id is None else of_page.where(studies.c.id < below_id)
 
 
 def _shown(states: Collection[StudyState], archived: bool) -> Iterator[ColumnElement[bool]]:
