@@ -177,14 +177,13 @@ def test_a_program_is_made_in_a_hurry_where_runs_save_as_much(
     assert any(hurry for _, hurry in requests) is hurries
 
 
-def test_nothing_is_compiled_where_native_steps_are_at_hand(
-    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("nothing is to be compiled")
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("nothing is to be compiled")
 
-    monkeypatch.setattr(Programs, "request", refuse)
-    lanes = Lanes(CPU, LaneOptions(width=2, cache=tmp_path))
+
+def form_of_a_long_study(data: DeviceData, options: LaneOptions) -> str:
+    """Of the program that trains a run of a study that has many more to come."""
+    lanes = Lanes(CPU, options)
     lanes.add(
         "run",
         config(epochs=3),
@@ -195,29 +194,23 @@ def test_nothing_is_compiled_where_native_steps_are_at_hand(
         keep_weights=True,
     )
     (began,) = [event for event in drain(lanes) if isinstance(event, Began)]
-    assert began.program.startswith("native/")
+    return began.program.partition("/")[0]
+
+
+def test_nothing_is_compiled_where_native_steps_are_at_hand(
+    data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Programs, "request", refuse)
+    assert form_of_a_long_study(data, LaneOptions(width=2, cache=tmp_path)) == "native"
 
 
 def test_without_compiling_no_program_is_asked_for(
     data: DeviceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("nothing is to be compiled")
-
     monkeypatch.setattr(Programs, "request", refuse)
     monkeypatch.setattr("ridgeline.search.engine.native.kernels", refuse)
-    lanes = Lanes(CPU, LaneOptions(width=2, compile=False, cache=tmp_path))
-    lanes.add(
-        "run",
-        config(epochs=3),
-        shape_for(data),
-        data,
-        group="study",
-        num_following=10_000,
-        keep_weights=True,
-    )
-    (began,) = [event for event in drain(lanes) if isinstance(event, Began)]
-    assert began.program.startswith("eager/")
+    options = LaneOptions(width=2, compile=False, cache=tmp_path)
+    assert form_of_a_long_study(data, options) == "eager"
 
 
 def test_memory_bounds_the_width(data: DeviceData) -> None:
