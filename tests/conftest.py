@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from ridgeline.service import projection
 from ridgeline.service.store import migrate
 from ridgeline.service.store.session import Store
 from tests.postgres import FLUSHES, PostgresServer, postgres_data
+
+# A shell starts `make test &` with SIGINT ignored, and the programs that tests interrupt would
+# inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
