@@ -49,7 +49,10 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
     if spec.budget.seconds is not None and seconds_left <= 0:
         raise InvalidInput([("seconds", "is missing: the study's time is up")])
     if spec.budget.seconds is not None and study.started_at is not None:
-        study.deadline_at = tx.now + seconds_left
+        if study.state not in OPEN_STUDY:
+            ledger.set_deadline(seconds_left)
+        elif request.seconds is not None:
+            ledger.extend_deadline(request.seconds)
     _go_on(tx, ledger, max_open=max_open)
     return views.study(tx, study)
 
@@ -78,7 +81,8 @@ def retry(tx: Transaction, name: str, request: RetryRequest, *, max_open: int) -
     kept = _num_kept(study)
     study.spec = _with_budget(spec, {"trials": kept if is_grid else kept + len(failures)})
     if study.state not in OPEN_STUDY:
-        study.deadline_at = None  # all its trials are there, and they need not hurry
+        # All its trials are there, and they need not hurry.
+        study.deadline_at = study.ungranted_seconds = None
     _go_on(tx, ledger, max_open=max_open)
     first = study.next_number
     suggestions = [

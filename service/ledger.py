@@ -275,7 +275,26 @@ class Ledger:
             return  # it goes on after an end
         self.study.started_at = self._tx.now
         if self.spec.budget.seconds is not None:
-            self.study.deadline_at = self._tx.now + self.spec.budget.seconds
+            self.set_deadline(self.spec.budget.seconds)
+
+    def set_deadline(self, seconds: float) -> None:
+        """Let the study's time be up so many seconds from now.
+
+        The clock may have been set since this transaction read it, so the timekeeper has the last
+        word: the study is not told to stop before.
+        """
+        self.study.deadline_at = self._tx.now + seconds
+        self.study.ungranted_seconds = seconds
+
+    def extend_deadline(self, seconds: float) -> None:
+        """Let the study's time be up so much later; where it is up already, so long from now."""
+        study = self.study
+        if study.deadline_at is None or study.deadline_at <= self._tx.now:
+            self.set_deadline(seconds)
+            return
+        study.deadline_at += seconds
+        if study.ungranted_seconds is not None:
+            study.ungranted_seconds += seconds
 
     def take(self, news: Sequence[News]) -> None:
         """Take what is told of open runs, each named once; their trials and the study may end.

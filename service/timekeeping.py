@@ -28,6 +28,7 @@ class _Look:
     began: float
     ended: float
     deadlines: Mapping[int, Deadline]
+    ungranted: Mapping[int, float]
     lasts_too_long: bool
     """Whether a lease lasts longer than one that begins now."""
 
@@ -41,16 +42,6 @@ class _Look:
         if most < -TOLERANCE_SECONDS:
             return most
         return 0.0
-
-    def deadlines_until(self, later: _Look) -> dict[int, Deadline]:
-        """Those by a clock that was set between the looks, of studies begun in between too."""
-        longest = later.ended - self.began
-        begun = {
-            study_id: one
-            for study_id, one in later.deadlines.items()
-            if self.now < one.started_at <= self.now + longest
-        }
-        return {**begun, **self.deadlines}
 
 
 class Timekeeper:
@@ -77,7 +68,9 @@ class Timekeeper:
         """Set right what has gone wrong since the last call.
 
         Where the clock was set, leases begin anew and deadlines move with it: a study has the
-        seconds of its budget, however they are counted.
+        seconds of its budget, however they are counted.  Those that it is to have from now on are
+        granted here, by a clock that the next call compares: whoever gave them may have read the
+        clock before it was set, and written after all others were set right.
 
         Returns the time at which all is right: what had run out by then is over.  None while leases
         that have run out are not.
@@ -89,8 +82,7 @@ class Timekeeper:
         set_by = 0.0 if before is None else before.clock_set_by(look)
         if before is not None and set_by:
             log.warning("the database's clock was set by %+.0f seconds", set_by)
-            deadlines = before.deadlines_until(look)
-            moves = {study_id: (one, set_by) for study_id, one in deadlines.items()}
+            moves = {study_id: (one, set_by) for study_id, one in before.deadlines.items()}
         else:
             # Of studies begun before the clock was set back while nobody looked.
             moves = {
@@ -98,20 +90,31 @@ class Timekeeper:
                 for study_id, one in look.deadlines.items()
                 if one.started_at > look.now + TOLERANCE_SECONDS
             }
-        if set_by or moves or look.lasts_too_long:
+        # Not by another look, which would be of a clock that may have been set once more by now.
+        deadlines = {
+            **look.deadlines,
+            **{study_id: one.moved(seconds) for study_id, (one, seconds) in moves.items()},
+        }
+        leases_begin_anew = bool(set_by or moves or look.lasts_too_long)
+        if leases_begin_anew or look.ungranted:
             with store.transaction() as tx:
-                tx.workers.renew_leases(tx.now + self._lease_seconds)
-                tx.runs.renew_all_leases(tx.now)
+                if leases_begin_anew:
+                    tx.workers.renew_leases(tx.now + self._lease_seconds)
+                    tx.runs.renew_all_leases(tx.now)
                 for study_id, (deadline, seconds) in moves.items():
                     tx.studies.move_deadline(study_id, deadline, seconds)
-        # Not another look, which would be of a clock that may have been set once more by now.
-        moved = {study_id: one.moved(seconds) for study_id, (one, seconds) in moves.items()}
-        self._before = replace(look, deadlines={**look.deadlines, **moved})
+                for study_id, seconds in look.ungranted.items():
+                    granted = tx.studies.grant_deadline(study_id, seconds, look.now)
+                    if granted is not None:
+                        deadlines[study_id] = granted
+        self._before = replace(look, deadlines=deadlines)
         return look.now if self._monotonic() >= self._trusts_leases_from else None
 
     def _look(self, store: Store) -> _Look:
-        began = self._monotonic()
         with store.reading() as tx:
+            # Before the clock: what another process grants in between is that one's to move.
+            deadlines, ungranted = tx.studies.deadlines(), tx.studies.ungranted()
+            began = self._monotonic()
             now = tx.now
             ended = self._monotonic()
             longest = now + self._lease_seconds + TOLERANCE_SECONDS
@@ -119,7 +122,8 @@ class Timekeeper:
                 now,
                 began,
                 ended,
-                tx.studies.deadlines(),
+                deadlines,
+                ungranted,
                 lasts_too_long=tx.workers.any_lease_past(longest)
                 or tx.runs.any_lease_too_long(now + TOLERANCE_SECONDS),
             )

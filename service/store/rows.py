@@ -135,6 +135,7 @@ class StudyRow:
     device_seconds: float
     virtual_seconds: float
     deadline_at: float | None
+    ungranted_seconds: float | None
     data_fingerprint: str | None
     optuna_study_id: int | None
     projected_revision: int

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
+    case,
     cast,
     delete,
     func,
@@ -247,7 +248,12 @@ class Studies:
         """Ids of open studies whose time is up and that have not been told to stop."""
         query = (
             select(studies.c.id)
-            .where(_is_open(), studies.c.stopping.is_(False), studies.c.deadline_at <= now)
+            .where(
+                _is_open(),
+                studies.c.stopping.is_(False),
+                studies.c.deadline_at <= now,
+                studies.c.ungranted_seconds.is_(None),
+            )
             .order_by(studies.c.id)
         )
         return list(self._connection.execute(query).scalars())
@@ -268,11 +274,39 @@ class Studies:
         return list(self._connection.execute(query).scalars())
 
     def deadlines(self) -> dict[int, Deadline]:
-        """Of the open studies that have one, by id."""
+        """Of the open studies that have been granted one, by id."""
         query = select(studies.c.id, studies.c.started_at, studies.c.deadline_at).where(
-            _is_open(), studies.c.deadline_at.is_not(None)
+            _is_open(),
+            studies.c.deadline_at.is_not(None),
+            studies.c.ungranted_seconds.is_(None),
         )
         return {row[0]: Deadline(row[1], row[2]) for row in self._connection.execute(query)}
+
+    def ungranted(self) -> dict[int, float]:
+        """For how many seconds open studies are to be granted a deadline, by id."""
+        query = select(studies.c.id, studies.c.ungranted_seconds).where(
+            _is_open(), studies.c.ungranted_seconds.is_not(None)
+        )
+        return {row[0]: row[1] for row in self._connection.execute(query)}
+
+    def grant_deadline(self, study_id: int, seconds: float, now: float) -> Deadline | None:
+        """Let a study's time be up so many seconds from now.
+
+        None where others were first, or the study has other seconds by now.
+        """
+        deadline_at = now + seconds
+        is_later = studies.c.started_at > now  # by a clock that has been set back since
+        granted = self._connection.execute(
+            update(studies)
+            .where(studies.c.id == study_id, studies.c.ungranted_seconds == seconds)
+            .values(
+                started_at=case((is_later, now), else_=studies.c.started_at),
+                deadline_at=deadline_at,
+                ungranted_seconds=None,
+            )
+            .returning(studies.c.started_at)
+        ).scalar()
+        return None if granted is None else Deadline(granted, deadline_at)
 
     def move_deadline(self, study_id: int, before: Deadline, seconds: float) -> None:
         """Move both times of a study's budget, unless somebody else has moved them since."""

@@ -69,6 +69,11 @@ studies = Table(
     Column("device_seconds", _Time, nullable=False),
     Column("virtual_seconds", _Time, nullable=False, comment="device time, for fair sharing"),
     Column("deadline_at", _Time, comment="no new trials from here on"),
+    Column(
+        "ungranted_seconds",
+        _Time,
+        comment="that the deadline comes from, until the timekeeper has set it",
+    ),
     Column("data_fingerprint", String(64), comment="of the data set its runs train on"),
     Column("optuna_study_id", Integer, comment="its row in Optuna's tables"),
     Column("projected_revision", BigInteger, nullable=False),

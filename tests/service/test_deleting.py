@@ -18,7 +18,16 @@ from ridgeline.service.store.session import Store, Transaction
 from ridgeline.service.store.studies import Studies
 from ridgeline.service.store.tables import metadata
 from tests.conftest import ManualClock
-from tests.service.factory import SETTINGS, FakeWorker, ended, external, post, spec, study_of
+from tests.service.factory import (
+    SETTINGS,
+    FakeWorker,
+    ended,
+    external,
+    grant_deadlines,
+    post,
+    spec,
+    study_of,
+)
 
 KEPT = {"rl_deleted_studies", "rl_workers", "rl_upgrades"}
 
@@ -237,6 +246,7 @@ def test_a_study_that_is_deleted_at_any_moment_of_a_workers_call(
         worker.sync()
         assert {order.study for order in worker.held.values()} == {"s", "t"}
         if move is _is_lost:
+            grant_deadlines(store)
             clock.advance(SETTINGS.lease_seconds + 1)  # and the time of both studies is up
         with deleted_meanwhile(store, moment) as other:
             move(store, worker)

@@ -18,7 +18,7 @@ from ridgeline.service.resources import ExtendRequest, RetryRequest, Study, Tria
 from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
-from tests.service.factory import FakeWorker, external, post, spec, study_of
+from tests.service.factory import FakeWorker, external, grant_deadlines, post, spec, study_of
 
 
 def extend(store: Store, *, max_open: int = 1_000, **values: Any) -> Study:
@@ -165,6 +165,7 @@ def test_a_grid_is_extended_by_cells_it_has(store: Store) -> None:
 def test_time_runs_on_from_the_extension(store: Store, clock: ManualClock) -> None:
     post(store, external(budget={"trials": 50, "seconds": 60}))
     end(store, suggest(store, 1))
+    grant_deadlines(store)
     clock.advance(61)
     workers.expire(store)
     assert study_of(store).state is StudyState.COMPLETED
@@ -175,6 +176,7 @@ def test_time_runs_on_from_the_extension(store: Store, clock: ManualClock) -> No
     assert extend(store, seconds=30).spec.budget.seconds == 90
     given = suggest(store, 2)
     assert [trial.number for trial in given] == [1, 2]
+    grant_deadlines(store)
     clock.advance(29)
     workers.expire(store)
     assert not study_of(store).stopping
@@ -312,6 +314,7 @@ def test_a_stopped_study_gets_only_its_failures(store: Store) -> None:
 def test_failures_are_tried_again_when_time_is_up(store: Store, clock: ManualClock) -> None:
     post(store, external(budget={"trials": 50, "seconds": 60}))
     given = suggest(store, 2)
+    grant_deadlines(store)
     clock.advance(61)
     workers.expire(store)
     end(store, given, state="FAIL", reason="crashed")

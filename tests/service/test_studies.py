@@ -22,6 +22,7 @@ from tests.service.factory import (
     FakeWorker,
     ended,
     external,
+    grant_deadlines,
     post,
     spec,
     study_of,
@@ -147,6 +148,7 @@ def test_time_runs_out(store: Store, clock: ManualClock) -> None:
     post(store, spec(budget={"trials": 6, "seconds": 10}))
     worker = FakeWorker(store)
     worker.sync()
+    grant_deadlines(store)
     clock.advance(11)
     worker.end_all()
     assert worker.held == {}

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from ridgeline.service import projection, reporting, trials, workers
+from ridgeline.service import extending, projection, reporting, trials, workers
 from ridgeline.service.external_protocol import ReportRequest, SuggestRequest
 from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.resources import ExtendRequest
 from ridgeline.service.store.session import Store, Transaction
 from ridgeline.service.timekeeping import Timekeeper
 from tests.conftest import ManualClock
@@ -134,6 +135,43 @@ def test_a_study_begun_just_before_the_clock_is_set(store: Store, time: Time, by
     time.passes(95)
     assert not study_of(store).stopping
     time.passes(10)
+    assert study_of(store).stopping
+
+
+@pytest.mark.parametrize("by", [-HOUR, HOUR])
+def test_a_study_begun_by_a_clock_read_before_it_was_set(
+    store: Store, time: Time, by: float
+) -> None:
+    """Its transaction reads the clock, and ends after the timekeeper has noticed the change."""
+    post(store, external(budget={"trials": 4, "seconds": 100}))
+    time.passes(LEASE + 5)
+    time.set_clock(by)
+    time.passes(1)
+    time.set_clock(-by)
+    trials.suggest(store, "s", SuggestRequest())
+    time.set_clock(by)
+    time.passes(95)
+    assert not study_of(store).stopping
+    time.passes(10)
+    assert study_of(store).stopping
+
+
+@pytest.mark.parametrize("by", [-HOUR, HOUR])
+def test_a_study_extended_by_a_clock_read_before_it_was_set(
+    store: Store, time: Time, by: float
+) -> None:
+    post(store, external(budget={"trials": 4, "seconds": 100}))
+    trials.suggest(store, "s", SuggestRequest())
+    time.passes(LEASE + 5)
+    time.set_clock(by)
+    time.passes(1)
+    time.set_clock(-by)
+    with store.transaction() as tx:
+        extending.extend(tx, "s", ExtendRequest(seconds=200), max_open=10)
+    time.set_clock(by)
+    time.passes(195)
+    assert not study_of(store).stopping
+    time.passes(110)
     assert study_of(store).stopping
 
 
