@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+from ridgeline.search.fields import Flag, Real, Whole
 from ridgeline.search.ranges import FloatParameter, number_text
 from ridgeline.search.space import Parameter, ValuesParameter
 
@@ -16,6 +20,9 @@ class Domain:
     `low` and `high` bound numbers; an open bound is not itself allowed.  `choices` lists the texts
     a choice may take; a flag is true or false.  `listed` demands a finite list of values: each is a
     tensor shape of its own.
+
+    In the annotation of a pydantic field, it is what the field accepts; the field's type has the
+    choices then.
     """
 
     kind: Literal["float", "int", "choice", "flag"]
@@ -26,6 +33,21 @@ class Domain:
     open_high: bool = False
     choices: tuple[str, ...] = ()
     listed: bool = False
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        if self.kind == "choice":
+            return handler(source)
+        if self.kind == "flag":
+            return handler.generate_schema(Flag)
+        bounds: dict[str, Any] = {
+            "gt" if self.open_low else "ge": self.low,
+            "lt" if self.open_high else "le": self.high,
+        }
+        return handler.generate_schema(
+            Annotated[Real if self.kind == "float" else Whole, Field(**bounds)]
+        )
 
     def problem(self, parameter: Parameter) -> str | None:
         """Why a study may not search this range, or None where it may."""
