@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,16 +108,29 @@ class DeviceData:
             fingerprint=fingerprint or _fingerprint(parts),
         )
 
+    def shaped(self, sample_shape: tuple[int, ...]) -> DeviceData:
+        """The same numbers, with samples of another shape.
+
+        Raises:
+            ValueError: samples of that shape have more numbers, or fewer.
+        """
+        if sample_shape == self.sample_shape:
+            return self
+        if math.prod(sample_shape) != math.prod(self.sample_shape):
+            raise ValueError(self._other_shape(sample_shape))
+        train, validation, test = (
+            Split(part.x.view(-1, *sample_shape), part.y)
+            for part in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
+
     def check(self, model: Model, loss: Loss) -> None:
         """Raise a ValueError where the model or the loss is not one for these data."""
         if model.takes_ids != self.are_ids:
             wanted, there = ("ids", "numbers") if model.takes_ids else ("numbers", "ids")
             raise ValueError(f"the model is for samples of {wanted}, the data's are {there}")
         if model.sample_shape != self.sample_shape:
-            raise ValueError(
-                f"the model is for samples of shape {model.sample_shape}, "
-                f"the data's are {self.sample_shape}"
-            )
+            raise ValueError(self._other_shape(model.sample_shape))
         loss.check(self.targets, model.num_outputs)
 
     @property
@@ -133,6 +147,9 @@ class DeviceData:
     def sample_shape(self) -> tuple[int, ...]:
         """Of one sample."""
         return tuple(self.train.x.shape[1:])
+
+    def _other_shape(self, wanted: tuple[int, ...]) -> str:
+        return f"the model is for samples of shape {wanted}, the data's are {self.sample_shape}"
 
 
 def _check_part(

@@ -30,6 +30,18 @@ def test_samples_have_any_shape(shape: tuple[int, ...]) -> None:
     assert data.targets == Targets.classes(2)
 
 
+def test_samples_can_be_of_another_shape() -> None:
+    images = make(np.arange(48).reshape(4, 3, 2, 2), LABELS)
+    flat = images.shaped((12,))
+    assert flat.sample_shape == (12,)
+    assert flat.train.x.data_ptr() == images.train.x.data_ptr()
+    assert torch.equal(flat.shaped((3, 2, 2)).test.x, images.test.x)
+    assert flat.fingerprint == images.fingerprint
+    assert images.shaped((3, 2, 2)) is images
+    with pytest.raises(ValueError, match=r"of shape \(13,\), the data's are \(3, 2, 2\)"):
+        images.shaped((13,))
+
+
 def test_ids_stay_whole_numbers() -> None:
     data = make(np.arange(12).reshape(4, 3), LABELS, are_ids=True)
     assert (data.train.x.dtype, data.dtype) == (torch.int64, torch.float32)
