@@ -15,7 +15,10 @@ ScheduleName = Literal["constant", "step", "cosine", "one_cycle"]
 Penalize = Literal["weights", "all"]
 LambdaConvention = Literal["sum", "half_per_sample"]
 L1Update = Literal["subgradient", "proximal"]
-Monitor = Literal["validation_accuracy", "validation_loss"]
+Monitor = Literal[
+    "validation_accuracy", "validation_loss", "validation_mae", "validation_rmse", "validation_r2"
+]
+LossName = Literal["cross_entropy", "binary_cross_entropy", "mean_squared_error"]
 Direction = Literal["maximize", "minimize"]
 Augmentation = Literal[
     "shift", "flip", "rotation", "cutout", "brightness", "contrast", "input_noise", "mixup"
@@ -94,6 +97,8 @@ class RunConfig:
     deviation of what is added to each number, in those of the standardised features.  `mixup`: the
     parameter alpha of the distribution of shares.  All but the last two are for images.
 
+    `loss` is a name in `losses`, where it is told what `monitor` may be with it.
+
     `patience` is the number of epochs in a row that may pass without `monitor` improving by more
     than `min_delta`; None trains all `epochs` and keeps the last.
 
@@ -128,6 +133,7 @@ class RunConfig:
     contrast: float = 0.0
     input_noise: float = 0.0
     mixup: float = 0.0
+    loss: LossName = "cross_entropy"
     monitor: Monitor = "validation_accuracy"
     direction: Direction = "maximize"
 
@@ -152,6 +158,7 @@ class RunConfig:
         check_choice("l1_update", self.l1_update, L1Update)
         if self.patience is not None:
             check_int("patience", self.patience, low=1)
+        check_choice("loss", self.loss, LossName)
         check_choice("monitor", self.monitor, Monitor)
         check_choice("direction", self.direction, Direction)
 

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class Split:
         """The number of rows."""
         return len(self.y)
 
+    @cached_property
+    def variance(self) -> float:
+        """Of its targets, the mean over all that there are of a sample; waits for the device."""
+        return float(self.y.double().var(dim=0, unbiased=False).mean())
+
 
 @dataclass(frozen=True)
 class DeviceData:
@@ -66,6 +72,7 @@ class DeviceData:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         are_ids: bool = False,
+        unit: float = 1.0,
         fingerprint: str | None = None,
     ) -> DeviceData:
         """Copy (x, y) pairs of numpy arrays to the device.
@@ -75,6 +82,7 @@ class DeviceData:
                 numbers [N, C] with the same C.
             num_classes: None where y are numbers.
             are_ids: whether x are whole numbers that name something, such as tokens.
+            unit: see `Targets`; where y are numbers.
             fingerprint: of data and split; None makes one of the arrays.
 
         Raises:
@@ -98,7 +106,7 @@ class DeviceData:
         if num_classes is None:
             of_all = [split.y for split in splits.values()]
             low, high = min(float(y.min()) for y in of_all), max(float(y.max()) for y in of_all)
-            targets = Targets("numbers", train[1].shape[1], low, high)
+            targets = Targets("numbers", train[1].shape[1], low, high, unit)
         else:
             targets = Targets.classes(num_classes)
         return cls(

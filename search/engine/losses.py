@@ -1,6 +1,6 @@
-"""The port of losses: the gradient of the mean loss, the loss of each row, and its second metric.
+"""The port of losses: the gradient of the mean loss, and the loss and the score of each row.
 
-A loss tells with which targets it can be trained, and what its metrics are called.  All of them
+A loss tells with which targets it can be trained, and the metrics that follow from the means.  All
 take outputs as they are (logits, not probabilities) and work with logarithms throughout, so an
 extreme output costs no precision and only an infinite one is not finite.
 
@@ -13,7 +13,9 @@ or numbers, [K, C, B].
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -31,12 +33,14 @@ class Targets:
 
     Attributes:
         low, high: of all numbers, the least and the greatest; of classes, the first and the last.
+        unit: of numbers, what 1 is in the unit that people have them in: they may be standardised.
     """
 
     kind: Literal["classes", "numbers"]
     count: int
     low: float
     high: float
+    unit: float = 1.0
 
     @classmethod
     def classes(cls, count: int) -> Targets:
@@ -51,7 +55,7 @@ class Judged(NamedTuple):
         gradient_KCB: of the sum over slots of each slot's mean loss over the rows that count, by
             the outputs; 0 in all other rows.
         losses_KB: of each row, whether it counts or not.
-        scores_KB: whose mean over the rows is the second metric.
+        scores_KB: of each row, what the loss is not, such as whether the guess is right.
     """
 
     gradient_KCB: Tensor
@@ -68,8 +72,8 @@ class Loss(ABC):
     targets: ClassVar[Literal["classes", "numbers"]]
     """The kind of targets that can be learned by it."""
 
-    metrics: ClassVar[tuple[tuple[str, Direction], tuple[str, Direction]]]
-    """The loss itself and the second metric: their names and which values are the better ones."""
+    metrics: ClassVar[tuple[tuple[str, Direction], ...]]
+    """Of what `told` gives, the loss first: the names, and which values are the better ones."""
 
     score_dtype: ClassVar[torch.dtype]
     """In which scores are added up; whole numbers where a score is yes or no."""
@@ -87,6 +91,16 @@ class Loss(ABC):
             raise ValueError(
                 f"the model has {num_outputs} outputs, the data have {targets.count} {targets.kind}"
             )
+
+    def told(self, means: Sequence[float], variance: float, unit: float) -> Sequence[float]:
+        """The metrics of a part of the data.
+
+        Args:
+            means: of the losses and of the scores over its rows.
+            variance: of its targets.
+            unit: as of `Targets`.
+        """
+        return means
 
     @abstractmethod
     def judge(
@@ -208,12 +222,24 @@ class BinaryCrossEntropy(Loss):
 
 
 class MeanSquaredError(Loss):
-    """(o - t)², the mean over the outputs; and the mean absolute error, in the target's unit."""
+    """(o - t)², the mean over the outputs; the score is |o - t|.
+
+    Its metrics are the loss, in the unit that is trained in; the mean absolute error (`mae`) and
+    the root of the mean squared error (`rmse`), in the unit that people have the targets in; and
+    R² (`r2`), 1 less the quotient of the loss and the variance of the targets.  Of a part whose
+    targets do not vary, R² is 1 where all outputs are right, and else 0.
+    """
 
     name = "mean_squared_error"
     targets = "numbers"
-    metrics = (("loss", "minimize"), ("mean_absolute_error", "minimize"))
+    metrics = (("loss", "minimize"), ("mae", "minimize"), ("rmse", "minimize"), ("r2", "maximize"))
     score_dtype = torch.float64
+
+    def told(self, means: Sequence[float], variance: float, unit: float) -> Sequence[float]:
+        loss, score = means
+        # A loss that is not finite has to show.
+        r2 = 1 - loss / variance if variance > 0 else (0.0 if loss > 0 else 1.0 - loss)
+        return loss, score * unit, math.sqrt(loss) * unit, r2
 
     def judge(
         self, outputs_KCB: Tensor, targets_KB: Tensor, rows: Rows, smoothing_K: Tensor | None = None
@@ -236,6 +262,12 @@ LOSSES: dict[str, Loss] = {
 def targets_of(y_KB: Tensor) -> Tensor:
     """Targets as a loss has them: classes [K, B], or numbers [K, C, B] of y [K, B, C]."""
     return y_KB if y_KB.dim() == 2 else y_KB.transpose(1, 2)
+
+
+def check_monitor(loss: Loss, monitor: str) -> None:
+    """Raise a ValueError where it is no metric that a run with this loss has."""
+    if monitor not in (known := epoch_metrics(loss)):
+        raise ValueError(f"{loss.name} has no {monitor}, only {', '.join(known)}")
 
 
 def epoch_metrics(loss: Loss) -> tuple[str, ...]:

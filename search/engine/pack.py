@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ridgeline.search.engine.compiled import CompiledProgram
 from ridgeline.search.engine.config import RunConfig
-from ridgeline.search.engine.data import DeviceData
+from ridgeline.search.engine.data import DeviceData, Split
 from ridgeline.search.engine.eager import eager_steps
 from ridgeline.search.engine.evaluation import (
     BindEvaluation,
@@ -30,7 +30,7 @@ from ridgeline.search.engine.evaluation import (
     slots_at_once,
 )
 from ridgeline.search.engine.layout import Stacks
-from ridgeline.search.engine.losses import LOSSES, epoch_metrics
+from ridgeline.search.engine.losses import LOSSES, check_monitor, epoch_metrics
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.products import has_choice, multiplies_with_onednn, products
@@ -68,7 +68,7 @@ class Pack:
 
     Attributes:
         program: its identity.
-        metrics, test_metrics: the names of what `epoch_metrics` and `test` tell, in order.
+        metrics, test_metrics: the names of what `epoch_metrics` and `tested` tell, in order.
         with_onednn: whether oneDNN multiplies rather than MKL; None where there is no choice.
             Packs that compute at the same time must agree, see `products`.
 
@@ -91,7 +91,7 @@ class Pack:
         compiled: CompiledProgram | None = None,
         kernels: Kernels | None = None,
     ) -> None:
-        loss = LOSSES[spec.loss]
+        self._loss = loss = LOSSES[spec.loss]
         data.check(spec.model, loss)
         assert compiled is None or kernels is None, "a pack has one program"
         assert kernels is None or threads == 1, "the kernels compute on one thread"
@@ -170,10 +170,11 @@ class Pack:
         assert self._occupants[slot] is None, f"slot {slot} is taken"
         self._num_computed = max(self._num_computed, slot + 1)
         spec = StepSpec.of(config, self.spec.model, self.spec.num_samples, self.spec.dtype)
-        for name in ("batch_size", "family", "drops", "clips", "augments"):
+        for name in ("batch_size", "family", "drops", "clips", "loss", "augments"):
             mine, its = getattr(self.spec, name), getattr(spec, name)
             if mine != its:
                 raise ValueError(f"{name} is {its}, the pack's {mine}")
+        check_monitor(self._loss, config.monitor)
         if state is None:
             self._occupants[slot] = Occupant(config, 0, step=None, is_written=False)
             return
@@ -252,8 +253,8 @@ class Pack:
         finite only if that of every step was.  The one place where the host waits for the device.
         """
         assert all(self.at_epoch_end(slot) for slot in slots)
-        memory, num_samples = self._memory, self.spec.num_samples
-        group_G = torch.tensor(slots, device=self.data.device)
+        memory, data, num_samples = self._memory, self.data, self.spec.num_samples
+        group_G = torch.tensor(slots, device=data.device)
         train_G2 = torch.stack(
             [memory.loss_sums_K[group_G], memory.score_sums_K[group_G].double()], dim=1
         ).div_(num_samples)
@@ -262,13 +263,20 @@ class Pack:
         squares_G, near_zero_G = weights_G2.unbind(dim=1)
         shares_G = near_zero_G / memory.layout.num_penalised
         weights_G2 = torch.stack([squares_G.sqrt(), shares_G], dim=1)
-        metrics: list[list[float]] = torch.cat([train_G2, validation_G2, weights_G2], 1).tolist()
-        return metrics
+        means: list[list[float]] = torch.cat([train_G2, validation_G2, weights_G2], 1).tolist()
+        return [
+            [*self._told(row[:2], data.train), *self._told(row[2:4], data.validation), *row[4:]]
+            for row in means
+        ]
 
     def test(self, weights: Weights) -> Tensor:
         """Means of loss and score of weights on the test data: float64 [2] on the device."""
         with self._computing():
             return self._evaluation.test(weights.parameters_P, weights.statistics_Q)
+
+    def tested(self, weights: Weights) -> list[float]:
+        """The test metrics of weights; the host waits for the device."""
+        return self._told(self.test(weights).tolist(), self.data.test)
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are now."""
@@ -329,6 +337,12 @@ class Pack:
             slots_at_once(spec.model, num_samples, width),
             with_onednn=self.with_onednn,
         )
+
+    def _told(self, means: Sequence[float], part: Split) -> list[float]:
+        """The metrics of a part of the data, from the means of losses and scores."""
+        # Of classes no loss asks for the variance.
+        variance = part.variance if self.data.targets.kind == "numbers" else 0.0
+        return [*self._loss.told(means, variance, self.data.targets.unit)]
 
     def _taken(self) -> dict[int, Occupant]:
         """The runs, by slot."""

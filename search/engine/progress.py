@@ -24,11 +24,11 @@ from ridgeline.search.engine.stopping import EarlyStopping
 class EpochReport:
     """The metrics of one epoch, counted from 1.  Every value is finite.
 
-    `train_loss` and the second metric of the loss, such as `train_accuracy`, are means over the
-    epoch's samples as they were met, in training mode and before the step that learned from them;
-    `validation_loss` and `validation_accuracy` are those of the weights at the epoch's end, in
-    evaluation mode.  Losses are without penalties.  `weight_norm` is √Σw² over the parameters that
-    the model penalises, `near_zero_share` the share of their numbers with |w| < NEAR_ZERO.
+    `train_loss` and the other metrics of the loss, such as `train_accuracy`, are of the epoch's
+    samples as they were met, in training mode and before the step that learned from them;
+    `validation_loss` and the like are those of the weights at the epoch's end, in evaluation mode.
+    Losses are without penalties.  `weight_norm` is √Σw² over the parameters that the model
+    penalises, `near_zero_share` the share of their numbers with |w| < NEAR_ZERO.
     """
 
     epoch: int
@@ -124,7 +124,7 @@ class Progress:
                 weights={},
             )
         kept = self.kept or self._pack.weights(self.slot)
-        test = dict(zip(self._pack.test_metrics, self._pack.test(kept).tolist(), strict=True))
+        test = dict(zip(self._pack.test_metrics, self._pack.tested(kept), strict=True))
         if self._rule_version is not None:
             state: Literal["complete", "pruned", "stopped"] = "pruned"
         else:

@@ -67,6 +67,7 @@ class StepSpec:
             drops=config.dropout > 0 and model.num_draws > 0,
             clips=config.clip_norm > 0,
             dtype=dtype,
+            loss=config.loss,
             augments=config.augmentations,
         )
 

@@ -50,6 +50,7 @@ from tests.engine.sets import config
         ("l1_update", "soft"),
         ("patience", 0),
         ("min_delta", -1.0),
+        ("loss", "hinge"),
         ("monitor", "train_loss"),
         ("direction", "up"),
     ],

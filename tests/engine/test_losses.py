@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from ridgeline.search.engine import DeviceData, Mlp, Pack, rng
+from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, Mlp, Pack, TrainingRun, rng
+from ridgeline.search.engine.data import Split
 from ridgeline.search.engine.layout import ParameterLayout
 from ridgeline.search.engine.losses import LOSSES, Loss, Targets, epoch_metrics, targets_of
 from ridgeline.search.engine.models.base import Rows
 from ridgeline.search.engine.native import Kernels
 from tests.engine.plain import plain_module
-from tests.engine.sets import CPU, config, step_spec
+from tests.engine.sets import CPU, blobs, config, shape_for, step_spec
 
 K, B, C = 3, 9, 4
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -89,7 +91,7 @@ def test_scores_are_those_of_the_second_metric(loss: Loss) -> None:
     outputs, y = batch(loss)
     _, scores = loss.evaluate(outputs, targets_of(y))
     guesses = outputs.transpose(1, 2)
-    (_, (name, direction)) = loss.metrics
+    (_, (name, direction), *_) = loss.metrics
     expected = {
         "cross_entropy": lambda: guesses.argmax(2) == y,
         "binary_cross_entropy": lambda: ((guesses > 0) == (y == 1)).double().mean(2),
@@ -188,7 +190,71 @@ def test_metrics_have_the_names_that_were_published() -> None:
         "weight_norm",
         "near_zero_share",
     )
-    assert "validation_mean_absolute_error" in epoch_metrics(LOSSES["mean_squared_error"])
+    assert epoch_metrics(LOSSES["mean_squared_error"])[4:8] == (
+        "validation_loss",
+        "validation_mae",
+        "validation_rmse",
+        "validation_r2",
+    )
+
+
+def test_metrics_of_numbers_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    generator = np.random.default_rng(0)
+    targets = generator.normal(70, 30, size=(50, 1))
+    guesses = targets + generator.normal(0, 10, size=(50, 1))
+    standardised, outputs = (torch.tensor((y - 60) / 25) for y in (targets, guesses))
+    loss = LOSSES["mean_squared_error"]
+    losses, scores = loss.evaluate(outputs, standardised)
+    part = Split(torch.zeros(50, 1), standardised)
+    told = loss.told([losses.mean().item(), scores.mean().item()], part.variance, 25.0)
+    assert dict(zip((name for name, _ in loss.metrics), told, strict=True)) == pytest.approx(
+        {
+            "loss": ((guesses - targets) ** 2).mean() / 25**2,
+            "mae": mean_absolute_error(targets, guesses),
+            "rmse": root_mean_squared_error(targets, guesses),
+            "r2": r2_score(targets, guesses),
+        },
+        rel=1e-10,
+    )
+
+
+def test_several_numbers_have_one_r2_by_their_variances() -> None:
+    from sklearn.metrics import r2_score
+
+    generator = np.random.default_rng(0)
+    targets = generator.normal(size=(50, 3)) * [1, 2, 5]
+    guesses = targets + generator.normal(size=(50, 3))
+    loss = LOSSES["mean_squared_error"]
+    losses, _ = loss.evaluate(torch.tensor(guesses), torch.tensor(targets))
+    part = Split(torch.zeros(50, 1), torch.tensor(targets))
+    r2 = loss.told([losses.mean().item(), 0.0], part.variance, 1.0)[3]
+    expected = r2_score(targets, guesses, multioutput="variance_weighted")
+    assert r2 == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(("mean", "r2"), [(0.0, 1.0), (0.25, 0.0)])
+def test_targets_that_do_not_vary_have_an_r2(mean: float, r2: float) -> None:
+    assert LOSSES["mean_squared_error"].told([mean, 0.1], 0.0, 1.0)[3] == r2
+
+
+@pytest.mark.parametrize("mean", [math.inf, math.nan])
+def test_a_loss_that_is_not_finite_shows_in_every_part(loss: Loss, mean: float) -> None:
+    for variance in (0.0, 1.0):
+        assert not all(map(math.isfinite, loss.told([mean, 0.5], variance, 1.0)))
+
+
+def test_what_is_monitored_must_be_a_metric_of_the_loss() -> None:
+    data = blobs()
+    run = config(monitor="validation_rmse", direction="minimize")
+    lanes = Lanes(CPU, LaneOptions(compile=False))
+    for use in (
+        lambda: TrainingRun(run, shape_for(data), data),
+        lambda: lanes.add("a", run, shape_for(data), data),
+    ):
+        with pytest.raises(ValueError, match="cross_entropy has no validation_rmse"):
+            use()
 
 
 @pytest.mark.parametrize(
@@ -230,9 +296,13 @@ def test_a_pack_learns_numbers(name: str, with_kernels: bool, kernels: Kernels) 
     data = DeviceData.from_arrays(
         part(97), part(57), part(43), num_classes=None, device=CPU, dtype=torch.float64
     )
-    model, run = Mlp(6, (8,), 2), config(optimizer="sgd", learning_rate=0.1, epochs=29)
-    spec = replace(step_spec(run, model, data), loss=name)
-    pack = Pack(spec, data, width=2, kernels=kernels if with_kernels else None)
+    model = Mlp(6, (8,), 2)
+    run = config(
+        optimizer="sgd", learning_rate=0.1, epochs=29, loss=name, monitor="validation_loss"
+    )
+    pack = Pack(
+        step_spec(run, model, data), data, width=2, kernels=kernels if with_kernels else None
+    )
     assert pack.metrics == epoch_metrics(LOSSES[name])
     for slot in range(2):
         pack.load(slot, replace(run, seed=slot))
@@ -267,6 +337,6 @@ def test_a_pack_learns_numbers(name: str, with_kernels: bool, kernels: Kernels) 
 def test_a_model_with_other_outputs_than_there_are_numbers_is_refused() -> None:
     arrays = np.zeros((4, 3)), np.zeros((4, 2))
     data = DeviceData.from_arrays(arrays, arrays, arrays, num_classes=None, device=CPU)
-    spec = replace(step_spec(config(), Mlp(3, (), 1), data), loss="mean_squared_error")
+    spec = step_spec(config(loss="mean_squared_error"), Mlp(3, (), 1), data)
     with pytest.raises(ValueError, match="the model has 1 outputs, the data have 2 numbers"):
         Pack(spec, data, width=1)

@@ -3,7 +3,7 @@
 Batched operations of torch do not promise that a slot has the same bits whatever lies beside it.
 Most keep to it; where one does not, the slots of a pack are taken one by one.
 
-# K slots, B rows of a batch, U draws of dropout a row
+# K slots, B rows of a batch, C outputs, U draws of dropout a row
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class _Trial:
         size = (width, model.num_draws, num_rows)
         factors_KUB = 2 * torch.randint(2, size, generator=generator)
         x_KB = samples_of(model).random((width, num_rows), generator, dtype)
-        self._targets_KB = torch.zeros(width, num_rows, dtype=torch.int64, device=device)
+        shape = (width, model.num_outputs, num_rows)
+        self._targets_KCB = torch.zeros(shape, device=device, dtype=dtype)
         self._numbers = _Numbers(
             layout.initial_rows(range(width), device, dtype),
             statistics_layout.initial_rows(range(width), device, dtype),
@@ -144,8 +145,10 @@ class _Trial:
             numbers.factors_KUB.new_full((num_slots, 1, 1), num_valid),
         )
         dropout_KUB = numbers.factors_KUB if self._model.num_draws else None
-        loss = LOSSES["cross_entropy"]
-        judged = self._bound.loss_gradients(numbers.x_KB, self._targets_KB, rows, dropout_KUB, loss)
+        loss = LOSSES["mean_squared_error"]  # of which no output has a gradient of 0
+        judged = self._bound.loss_gradients(
+            numbers.x_KB, self._targets_KCB, rows, dropout_KUB, loss
+        )
         changed = (*self._gradients.values(), *self._statistics.views().values())
         return [judged.gradient_KCB, *(tensor.clone() for tensor in changed)]
 
