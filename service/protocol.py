@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
 from ridgeline.search.fields import MAX_EPOCHS, MAX_INT, Direction, Flag, MetricName, Real, Whole
 from ridgeline.search.space import Config
+from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.settings import DatasetName
 
 MAX_INT_32 = 2**31 - 1
@@ -64,10 +65,16 @@ class DatasetInfo(_Message):
     fingerprint: Fingerprint
     num_rows: Annotated[Whole, Field(ge=1, le=MAX_INT)]
     num_features: Annotated[Whole, Field(ge=1, le=MAX_INT)]
-    num_classes: Annotated[Whole, Field(ge=2, le=MAX_INT)]
+    num_classes: Annotated[Whole, Field(ge=2, le=MAX_INT)] | None = Field(
+        description="null where targets are numbers"
+    )
     has_test_part: Flag
     smallest_class: Annotated[Whole, Field(ge=1, le=MAX_INT)] | None = Field(
         None, description="rows of the rarest class, without those of a test part of its own"
+    )
+    features: Features | None = Field(None, description="what a row is; null of older workers")
+    targets: Targets | None = Field(
+        None, description="what is learned of a row; null of older workers"
     )
 
 

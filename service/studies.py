@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ridgeline.search.space import MAX_VALUES_OF_ALL
 from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
+from ridgeline.search.tasks.base import EngineTask
 from ridgeline.search.tasks.data import DatasetCard
 from ridgeline.search.tasks.datasets import BUILT_IN
 from ridgeline.search.tasks.splits import rows_needed
@@ -17,7 +18,7 @@ from ridgeline.service import catalog, paging, views
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.ledger import Ledger
 from ridgeline.service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
-from ridgeline.service.resources import Event, Study, Trial
+from ridgeline.service.resources import Dataset, Event, Study, Trial
 from ridgeline.service.store.rows import StudyRow, TrialRow
 from ridgeline.service.store.session import Store, Transaction
 
@@ -40,8 +41,8 @@ def create(
 
     Raises:
         Conflict: the name is taken.
-        InvalidInput: nobody has the data set, or it cannot be split; or the space lists too many
-            values, which earlier versions took.
+        InvalidInput: nobody has the data set, or it cannot be split or trained on as the spec
+            says; or the space lists too many values, which earlier versions took.
         LimitExceeded: the owner has `max_open` unfinished studies.
     """
     if tx.studies.find(spec.name) is not None:
@@ -150,18 +151,22 @@ def _fingerprint(
 
 
 def _refuse_unfit(tx: Transaction, spec: StudySpec, local_datasets: Sequence[DatasetCard]) -> None:
-    """Refuse data of which nobody has enough rows: each run would fail."""
+    """Refuse data that nobody can train on as the spec asks for it: each run would fail."""
     found = [one for one in catalog.datasets(tx, local_datasets) if one.name == spec.dataset]
-    unfit = [
-        (one.smallest_class, needed)
-        for one in found
-        if one.smallest_class is not None
-        and one.smallest_class < (needed := rows_needed(has_test_part=one.has_test_part))
-    ]
-    if found and len(unfit) == len(found):
-        has, needed = unfit[0]
-        reason = f"its smallest class has {has} of the {needed} rows needed, one for each part"
-        raise InvalidInput([("task.dataset", reason + " of the split")])
+    problems = [list(_unfit(spec, one)) for one in found]
+    if problems and all(problems):
+        raise InvalidInput(problems[0])
+
+
+def _unfit(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, str]]:
+    """Why a study cannot be trained on a data set, as far as its card tells."""
+    needed = rows_needed(has_test_part=data.has_test_part)
+    if data.smallest_class is not None and data.smallest_class < needed:
+        reason = f"its smallest class has {data.smallest_class} of the {needed} rows needed"
+        yield "task.dataset", f"{reason}, one for each part of the split"
+    task = spec.definition
+    if isinstance(task, EngineTask) and data.features is not None and data.targets is not None:
+        yield from task.data_problems(spec.task, spec, data.features, data.targets)
 
 
 def find(tx: Transaction, name: str) -> StudyRow:

@@ -7,7 +7,7 @@ import neither torch nor numpy nor scikit-learn at their top; `prepare` imports 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -139,8 +139,12 @@ class EngineTask(Task[S]):
     def data(self, settings: S) -> DataChoice:
         """What a study with these settings trains on."""
 
-    def misfit(self, features: Features, targets: Targets) -> str | None:
-        """Why the task cannot be trained on such data; None where it can."""
+    def metrics_of(self, targets: Targets) -> Mapping[str, Direction]:
+        """Those of `metrics` that a study of such data may be judged by."""
+        return self.metrics
+
+    def misfit(self, settings: S, features: Features, targets: Targets) -> str | None:
+        """Why the task, with these settings, cannot be trained on such data; None where it can."""
         for what, kind, known in (
             ("features", features.kind, self.features),
             ("targets", targets.kind, self.targets),
@@ -149,6 +153,32 @@ class EngineTask(Task[S]):
                 wanted = " or ".join(sorted(known))
                 return f"its {what} are {kind}, but the task {self.name} needs {wanted}"
         return None
+
+    def unfit(
+        self, settings: S, metric: str, features: Features, targets: Targets
+    ) -> Problem | None:
+        """Why no run of a study with that objective can be trained on such data."""
+        if (reason := self.misfit(settings, features, targets)) is not None:
+            return "task.dataset", reason
+        if metric not in (metrics := self.metrics_of(targets)):
+            known = ", ".join(metrics)
+            return "objective.metric", f"must be one of {known}: the targets are {targets.kind}"
+        return None
+
+    def data_problems(
+        self, settings: S, spec: SearchSpec, features: Features, targets: Targets
+    ) -> Iterator[Problem]:
+        """What is wrong with a spec, besides `problems`, since its data are of these kinds."""
+        if (problem := self.unfit(settings, spec.objective.metric, features, targets)) is not None:
+            yield problem
+        given, usual = self.defaults(settings), self.defaults(None)
+        for name, domain in self.parameters.items():
+            if (reason := domain.misfit(targets)) is None:
+                continue
+            if name in spec.space:
+                yield f"space.{name}", reason
+            elif given[name] != usual[name]:
+                yield f"task.defaults.{name}", reason
 
     @abstractmethod
     def prepare(self, run: RunInput[S], features: Features, targets: Targets) -> EngineRun:

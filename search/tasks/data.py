@@ -31,17 +31,20 @@ class UnfitDataset(DatasetError, NeverTrains):
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What a worker says about a data set it has, whose targets are classes."""
+    """What a worker says about a data set it has."""
 
     name: str
     fingerprint: str
     num_rows: int
     """Rows of the train and the test part together."""
     num_features: int
-    num_classes: int
+    num_classes: int | None
+    """None where targets are numbers."""
     has_test_part: bool
-    smallest_class: int
-    """Rows of the rarest class, without those of a test part of its own."""
+    smallest_class: int | None
+    """Rows of the rarest class, without those of a test part of its own; None of numbers."""
+    features: Features
+    targets: Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +99,18 @@ class Dataset:
 
     @property
     def card(self) -> DatasetCard:
-        """The data set without its rows; only of one whose targets are classes."""
-        assert isinstance(self.targets, Classes)
+        """The data set without its rows."""
+        classes = self.targets if isinstance(self.targets, Classes) else None
         return DatasetCard(
             name=self.name,
             fingerprint=self.fingerprint,
             num_rows=len(self.x) + (0 if self.test_x is None else len(self.test_x)),
             num_features=math.prod(self.features.shape),
-            num_classes=self.targets.count,
+            num_classes=None if classes is None else classes.count,
             has_test_part=self.has_test_part,
-            smallest_class=int(np.bincount(self.y).min()),
+            smallest_class=None if classes is None else int(np.bincount(self.y).min()),
+            features=self.features,
+            targets=self.targets,
         )
 
 

@@ -1,4 +1,4 @@
-"""The data sets a worker has: two built in, and every folder of IDX files under the data root.
+"""The data sets a worker has: some built in, and every folder of IDX files under the data root.
 
 A data set goes by a name, never by a path.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, DatasetError
-from ridgeline.search.tasks.formats.base import FormatError
+from ridgeline.search.tasks.formats.base import FormatError, RawParts
 from ridgeline.search.tasks.formats.idx import read_folder
-from ridgeline.search.tasks.kinds import Classes, Features, Image, Vector
+from ridgeline.search.tasks.kinds import Classes, Features, Image, Numbers, Vector
 from ridgeline.search.tasks.settings import DatasetName
 
 _log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def load(name: str, data_root: Path | None) -> Dataset:
         files = read_folder(data_root / name, data_root)
     except FormatError as exc:
         raise DatasetError(f"data set {name}: {exc}") from exc
-    return _dataset(name, *files)
+    return _dataset(name, files)
 
 
 def _may_hold_data(path: Path) -> bool:
@@ -144,22 +144,30 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in known)
 
 
-def _digits() -> tuple[Array, Array]:
+def _digits() -> RawParts:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return digits.images, digits.target
+    return RawParts(digits.images, digits.target, None, None)
 
 
-def _breast_cancer() -> tuple[Array, Array]:
+def _breast_cancer() -> RawParts:
     from sklearn.datasets import load_breast_cancer
 
     x, y = load_breast_cancer(return_X_y=True)
-    return x, y
+    return RawParts(x, y, None, None)
 
 
-BUILT_IN: dict[str, Callable[[], tuple[Array, Array]]] = {
+def _diabetes() -> RawParts:
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True, scaled=False)
+    return RawParts(x, y, None, None, targets="numbers")
+
+
+BUILT_IN: dict[str, Callable[[], RawParts]] = {
     "breast-cancer": _breast_cancer,
+    "diabetes": _diabetes,
     "digits": _digits,
 }
 """Data sets that scikit-learn's wheel carries; it is imported when one of them is read."""
@@ -167,29 +175,43 @@ BUILT_IN: dict[str, Callable[[], tuple[Array, Array]]] = {
 
 @cache
 def _built_in(name: str) -> Dataset:
-    x, y = BUILT_IN[name]()
-    return _dataset(name, x, y, None, None)
+    return _dataset(name, BUILT_IN[name]())
 
 
-def _dataset(
-    name: str, x: Array, labels: Array, test_x: Array | None, test_labels: Array | None
-) -> Dataset:
+def _dataset(name: str, raw: RawParts) -> Dataset:
+    make = _classes if raw.targets == "classes" else _numbers
+    try:
+        y, test_y, targets = make(raw.y, raw.test_y)
+    except DatasetError as exc:
+        raise DatasetError(f"data set {name}: {exc}") from exc
+    features = _features(raw.x.shape[1:])
+    return Dataset.of(name, raw.x, y, raw.test_x, test_y, features=features, targets=targets)
+
+
+def _classes(labels: Array, test_labels: Array | None) -> tuple[Array, Array | None, Classes]:
     """Give the classes their numbers: class k is the k-th smallest label of the train part."""
     classes = np.unique(labels)
     if len(classes) < 2:
-        raise DatasetError(f"data set {name}: all rows have the label {classes[0]}")
+        raise DatasetError(f"all rows have the label {classes[0]}")
     y = np.searchsorted(classes, labels)
     test_y = None
     if test_labels is not None:
         unknown = np.setdiff1d(test_labels, classes)
         if len(unknown):
             raise DatasetError(
-                f"data set {name}: the test label {unknown[0]} is out of range: "
-                "no row of the train part has it"
+                f"the test label {unknown[0]} is out of range: no row of the train part has it"
             )
         test_y = np.searchsorted(classes, test_labels)
-    targets = Classes(len(classes))
-    return Dataset.of(name, x, y, test_x, test_y, features=_features(x.shape[1:]), targets=targets)
+    return y, test_y, Classes(len(classes))
+
+
+def _numbers(y: Array, test_y: Array | None) -> tuple[Array, Array | None, Numbers]:
+    """Real numbers, [N, count]."""
+    if (y == y[:1]).all():
+        raise DatasetError("all rows have the same target")
+    y_NC = y.reshape(len(y), -1).astype(np.float64)
+    test_y_NC = None if test_y is None else test_y.reshape(len(test_y), -1).astype(np.float64)
+    return y_NC, test_y_NC, Numbers(y_NC.shape[1])
 
 
 def _features(shape: tuple[int, ...]) -> Features:

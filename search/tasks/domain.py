@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema
 from ridgeline.search.fields import Flag, Real, Whole
 from ridgeline.search.ranges import FloatParameter, number_text
 from ridgeline.search.space import Parameter, ValuesParameter
+from ridgeline.search.tasks.kinds import Targets, TargetsKind
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Domain:
     `low` and `high` bound numbers; an open bound is not itself allowed.  `choices` lists the texts
     a choice may take; a flag is true or false.  `listed` demands a finite list of values: each is a
     tensor shape of its own.
+
+    `targets` are those that the parameter is for; None: any.  With others it keeps its default,
+    which must change nothing.
 
     In the annotation of a pydantic field, it is what the field accepts; the field's type has the
     choices then.
@@ -33,6 +37,13 @@ class Domain:
     open_high: bool = False
     choices: tuple[str, ...] = ()
     listed: bool = False
+    targets: frozenset[TargetsKind] | None = None
+
+    def misfit(self, targets: Targets) -> str | None:
+        """Why the parameter is not for such targets; None where it is."""
+        if self.targets is None or targets.kind in self.targets:
+            return None
+        return f"is for {' or '.join(sorted(self.targets))}, but the targets are {targets.kind}"
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler

@@ -1,23 +1,31 @@
 """What the features and the targets of a data set are: what decides which tasks can train on it.
 
-Importing this module imports no numpy, so that tasks can be described without it.
+In the API too.  Importing this module imports no numpy, so that tasks can be described without it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from ridgeline.search.fields import MAX_INT, Whole
 
 FeaturesKind = Literal["vector", "image", "tokens"]
 TargetsKind = Literal["classes", "numbers"]
+
+Count = Annotated[Whole, Field(ge=1, le=MAX_INT)]
 
 
 @dataclass(frozen=True)
 class Vector:
     """A row is [num_features] numbers, such as the columns of a table, each of its own scale."""
 
-    kind: ClassVar[FeaturesKind] = "vector"
-    num_features: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    num_features: Count
+    kind: Literal["vector"] = "vector"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,10 +37,12 @@ class Vector:
 class Image:
     """A row is [channels, height, width] pixels of one scale; without channels [height, width]."""
 
-    kind: ClassVar[FeaturesKind] = "image"
-    channels: int
-    height: int
-    width: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    channels: Count
+    height: Count
+    width: Count
+    kind: Literal["image"] = "image"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -42,11 +52,13 @@ class Image:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A row is [length] whole numbers from 0 to vocabulary_size - 1."""
+    """A row is [length] whole numbers from 0 to vocabulary_size - 1; 0 fills a row up."""
 
-    kind: ClassVar[FeaturesKind] = "tokens"
-    length: int
-    vocabulary_size: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    length: Count
+    vocabulary_size: Count
+    kind: Literal["tokens"] = "tokens"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,17 +70,21 @@ class Tokens:
 class Classes:
     """A row has one of `count` classes, a whole number from 0 to count - 1."""
 
-    kind: ClassVar[TargetsKind] = "classes"
-    count: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    count: Count
+    kind: Literal["classes"] = "classes"
 
 
 @dataclass(frozen=True)
 class Numbers:
     """A row has [count] real numbers."""
 
-    kind: ClassVar[TargetsKind] = "numbers"
-    count: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    count: Count
+    kind: Literal["numbers"] = "numbers"
 
 
-Features = Vector | Image | Tokens
-Targets = Classes | Numbers
+Features = Annotated[Vector | Image | Tokens, Field(discriminator="kind")]
+Targets = Annotated[Classes | Numbers, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""The multilayer perceptron, a classifier."""
+"""The multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ridgeline.search.fields import Flag, Whole
-from ridgeline.search.tasks.kinds import Classes, Features, Targets
-from ridgeline.search.tasks.model_task import DatasetField, ModelSettings, ModelTask
+from ridgeline.search.tasks.kinds import Features, Targets
+from ridgeline.search.tasks.model_task import (
+    DatasetField,
+    ModelSettings,
+    ModelTask,
+    metrics_of_all,
+)
 from ridgeline.search.tasks.parameters import (
     Dropping,
     Penalising,
@@ -29,13 +34,13 @@ class MlpDefaults(Updating, Dropping, Penalising, Stepping):
 
 
 class MlpSettings(ModelSettings):
-    """A fully connected classifier: hidden layers, then a softmax."""
+    """A fully connected network: hidden layers, then a softmax, or numbers as they are."""
 
     name: Literal["mlp"]
     dataset: DatasetField
     hidden: Annotated[
         tuple[Annotated[Whole, Field(ge=1, le=MAX_WIDTH)], ...],
-        Field(max_length=32, description="widths of the hidden layers; [] is softmax regression"),
+        Field(max_length=32, description="widths of the hidden layers; [] is a linear model"),
     ] = (64,)
     activation: Literal["relu", "tanh"] = "relu"
     batch_norm: Flag = False
@@ -46,16 +51,15 @@ class MlpSettings(ModelSettings):
 class MlpTask(ModelTask[MlpSettings]):
     name = "mlp"
     settings = MlpSettings
-    metrics = MappingProxyType({"validation_accuracy": "maximize", "validation_loss": "minimize"})
     parameters = parameters_of(MlpDefaults)
     features = frozenset({"vector", "image"})
-    targets = frozenset({"classes"})
+    targets = frozenset({"classes", "numbers"})
+    metrics = metrics_of_all(targets)
     example = MappingProxyType({"name": "mlp", "dataset": "digits", "hidden": [64]})
 
     def model(self, settings: MlpSettings, features: Features, targets: Targets) -> Mlp:
         from ridgeline.search.engine.models.mlp import Mlp
 
-        assert isinstance(targets, Classes)
         return Mlp(
             num_features=math.prod(features.shape),
             hidden=settings.hidden,

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from ridgeline.search.fields import SpecPart
+from ridgeline.search.fields import Direction, SpecPart
 from ridgeline.search.ranges import Value
 from ridgeline.search.tasks.base import DataChoice, EngineRun, EngineTask, RunInput
-from ridgeline.search.tasks.kinds import Features, Targets
+from ridgeline.search.tasks.kinds import Features, Targets, TargetsKind
 from ridgeline.search.tasks.settings import DatasetName, Split, TaskSettings
 
 if TYPE_CHECKING:
-    from ridgeline.search.engine.config import RunConfig
+    from ridgeline.search.engine.config import LossName, RunConfig
     from ridgeline.search.engine.models.base import Model
+
+METRICS: Mapping[TargetsKind, Mapping[str, Direction]] = MappingProxyType(
+    {
+        "classes": {"validation_accuracy": "maximize", "validation_loss": "minimize"},
+        "numbers": {
+            "validation_loss": "minimize",
+            "validation_rmse": "minimize",
+            "validation_mae": "minimize",
+            "validation_r2": "maximize",
+        },
+    }
+)
+"""What a study of such targets may be judged by."""
+
+LOSS: Mapping[TargetsKind, LossName] = MappingProxyType(
+    {"classes": "cross_entropy", "numbers": "mean_squared_error"}
+)
+"""What is learned of such targets."""
 
 DatasetField = Annotated[DatasetName, Field(description="see GET /v1/datasets")]
 
@@ -40,8 +59,11 @@ S = TypeVar("S", bound=ModelSettings)
 class ModelTask(EngineTask[S]):
     """A task that is a model with the settings that describe it.
 
-    Its parameters are `parameters_of` its defaults.
+    Its parameters are `parameters_of` its defaults, its metrics `metrics_of_all` its targets.
     """
+
+    def metrics_of(self, targets: Targets) -> Mapping[str, Direction]:
+        return METRICS[targets.kind]
 
     def defaults(self, settings: S | None) -> Mapping[str, Value]:
         if settings is not None:
@@ -53,7 +75,7 @@ class ModelTask(EngineTask[S]):
         return DataChoice(settings.dataset, settings.split)
 
     def prepare(self, run: RunInput[S], features: Features, targets: Targets) -> EngineRun:
-        config = run_config(run, self.parameters)
+        config = run_config(run, self.parameters, LOSS[targets.kind])
         return EngineRun(config, self.model(run.task, features, targets))
 
     @abstractmethod
@@ -61,7 +83,15 @@ class ModelTask(EngineTask[S]):
         """What is trained on such data, which are of this task's kinds."""
 
 
-def run_config(run: RunInput[Any], parameters: Collection[str]) -> RunConfig:
+def metrics_of_all(kinds: Collection[TargetsKind]) -> Mapping[str, Direction]:
+    """What studies of any of these targets may be judged by."""
+    found: dict[str, Direction] = {}
+    for kind, metrics in METRICS.items():
+        found |= metrics if kind in kinds else {}
+    return MappingProxyType(found)
+
+
+def run_config(run: RunInput[Any], parameters: Collection[str], loss: LossName) -> RunConfig:
     """A run's configuration as the engine takes it.
 
     Args:
@@ -82,6 +112,7 @@ def run_config(run: RunInput[Any], parameters: Collection[str]) -> RunConfig:
         **run.config,
         **run.penalty.model_dump(),
         **({} if stopping is None else stopping.model_dump()),
+        "loss": loss,
         "monitor": run.objective.metric,
         "direction": run.objective.direction,
     }

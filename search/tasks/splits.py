@@ -14,14 +14,17 @@ import numpy.typing as npt
 
 from ridgeline.search.seeds import derive
 from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, UnfitDataset
-from ridgeline.search.tasks.kinds import Classes, Features, Image, Targets, Tokens
+from ridgeline.search.tasks.kinds import Classes, Features, Image, Numbers, Targets, Tokens
 from ridgeline.search.tasks.settings import Split
 
 Rows = npt.NDArray[np.int64]
 Part = tuple[Array, Array]
-"""Features, float32 [N, D] or tokens [N, length], and targets as `Dataset.y` has them."""
+"""Features, float32 [N, D] or tokens [N, length]; and classes, or numbers, float32 [N, count]."""
 
 TRAIN, VALIDATION, TEST = range(3)
+
+Three = tuple[Array, Array, Array]
+"""Of the training, the validation and the test rows."""
 
 _CHUNK_ROWS = 256
 """Small enough for the cache: MNIST takes 0.13 s, against 0.77 with 4,096.  Part of the result, as
@@ -59,21 +62,29 @@ class SplitColumn:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a training needs of a data set, as numbers of one scale, and the split's fingerprint."""
+    """What a training needs of a data set, as numbers of one scale, and the split's fingerprint.
+
+    Attributes:
+        unit: what 1 in the targets is in the data set's own unit.  Several numbers of a row have
+            units of their own, so theirs is 1: a standard deviation.
+    """
 
     train: Part
     validation: Part
     test: Part
     features: Features
     targets: Targets
+    unit: float
     fingerprint: str
 
 
 def prepare(dataset: Dataset, split: Split) -> Parts:
-    """Divide a data set and standardise its features, tokens excepted, by the training rows.
+    """Divide a data set and standardise its features and targets by the training rows.
+
+    All but tokens and classes.
 
     Raises:
-        UnfitDataset: a class has too few rows, or a feature has no float32 once standardised.
+        UnfitDataset: a class has too few rows, or a number has no float32 once standardised.
     """
     column = split_column(dataset, split)
     x_ND = dataset.x.reshape(len(dataset.x), -1)
@@ -81,19 +92,23 @@ def prepare(dataset: Dataset, split: Split) -> Parts:
         test_x_ND, test_y = x_ND[column.test], dataset.y[column.test]
     else:
         test_x_ND, test_y = dataset.test_x.reshape(len(dataset.test_x), -1), dataset.test_y
-    train_x_ND, validation_x_ND = x_ND[column.train], x_ND[column.validation]
+    xs = x_ND[column.train], x_ND[column.validation], test_x_ND
     if not isinstance(dataset.features, Tokens):
-        is_image = isinstance(dataset.features, Image)
-        scaler = Standardiser.fit(train_x_ND, shared=is_image)
-        train_x_ND = scaler.apply(train_x_ND)
-        validation_x_ND = scaler.apply(validation_x_ND)
-        test_x_ND = scaler.apply(test_x_ND)
+        scaler = Standardiser.fit(xs[0], shared=isinstance(dataset.features, Image))
+        xs = scaler.apply_all("feature", xs)
+    ys, unit = (dataset.y[column.train], dataset.y[column.validation], test_y), 1.0
+    if isinstance(dataset.targets, Numbers):
+        scaler = Standardiser.fit(ys[0])
+        ys = scaler.apply_all("target", ys)
+        unit = float(scaler.scale_D[0]) if dataset.targets.count == 1 else 1.0
+    train, validation, test = zip(xs, ys, strict=True)
     return Parts(
-        train=(train_x_ND, dataset.y[column.train]),
-        validation=(validation_x_ND, dataset.y[column.validation]),
-        test=(test_x_ND, test_y),
+        train=train,
+        validation=validation,
+        test=test,
         features=dataset.features,
         targets=dataset.targets,
+        unit=unit,
         fingerprint=column.fingerprint,
     )
 
@@ -156,7 +171,7 @@ def split_fingerprint(data: Dataset | DatasetCard, split: Split) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Standardiser:
-    """Brings features to mean 0 and standard deviation 1 over the rows it was fitted on.
+    """Brings numbers to mean 0 and standard deviation 1 over the rows it was fitted on.
 
     Columns of a table each have a scale of their own.  The pixels of an image share one: a pixel
     of the border that is set in one row of a thousand would otherwise stand out a thousandfold,
@@ -192,22 +207,28 @@ class Standardiser:
             np.where(constant_D | (scale_D == 0), 1.0, scale_D),
         )
 
-    def apply(self, x_ND: Array) -> npt.NDArray[np.float32]:
-        """The rows on the scale of the fit.
+    def apply_all(self, what: str, parts: Three) -> Three:
+        """Rows of three parts on the scale of the fit.
+
+        Args:
+            what: a column is called.
 
         Raises:
             UnfitDataset: a value is beyond the reach of float32 then.
         """
+        first, second, third = (self.apply(x_ND, what) for x_ND in parts)
+        return first, second, third
+
+    def apply(self, x_ND: Array, what: str = "feature") -> npt.NDArray[np.float32]:
+        """As `apply_all`, of one part."""
         result_ND = np.empty(x_ND.shape, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(x_ND), _CHUNK_ROWS):
                 rows = slice(start, start + _CHUNK_ROWS)
                 result_ND[rows] = (x_ND[rows] - self.center_D) / self.scale_D
         if not np.isfinite(result_ND).all():
-            feature = int(np.flatnonzero(~np.isfinite(result_ND).all(axis=0))[0])
-            raise UnfitDataset(
-                f"feature {feature} (counted from 0) has values too large for float32"
-            )
+            column = int(np.flatnonzero(~np.isfinite(result_ND).all(axis=0))[0])
+            raise UnfitDataset(f"{what} {column} (counted from 0) has values too large for float32")
         return result_ND
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ridgeline.search.tasks.base import DataChoice, EngineTask, RunInput
 from ridgeline.search.tasks.data import DatasetError, UnfitDataset
 from ridgeline.search.tasks.datasets import load
-from ridgeline.search.tasks.kinds import Classes, Features, Targets
+from ridgeline.search.tasks.kinds import Classes, Features, Targets, Tokens
 from ridgeline.search.tasks.registry import task_of
 from ridgeline.search.tasks.splits import prepare
 
@@ -78,43 +78,46 @@ class Preparer:
         if not isinstance(task, EngineTask):
             raise ValueError(f"the task {task.name} is not installed on this worker")
         with _memory_errors():
-            found = self._data(task, task.data(run.task), run.data_fingerprint)
+            found = self._data(task, run)
         config, model = task.prepare(run, found.features, found.targets)
-        return PreparedRun(config, model, found.data)
+        return PreparedRun(config, model, found.data.shaped(model.sample_shape))
 
-    def _data(self, task: EngineTask[Any], choice: DataChoice, wanted: str | None) -> _Prepared:
+    def _data(self, task: EngineTask[Any], run: RunInput[Any]) -> _Prepared:
+        choice, wanted = task.data(run.task), run.data_fingerprint
         prepared = self._prepared.get(choice)
         if prepared is None or wanted not in (None, prepared.fingerprint):
             # Other data than in the cache may be the study's: the files may have been replaced.
             self._before_loading()
-            prepared = self._prepared[choice] = self._load(task, choice, wanted)
-        _check_fit(task, choice, prepared.features, prepared.targets)
+            prepared = self._prepared[choice] = self._load(task, run)
+        _check_fit(task, run, prepared.features, prepared.targets)
         self._prepared.move_to_end(choice)
         while len(self._prepared) > _MAX_PREPARED:
             self._prepared.popitem(last=False)
         return prepared
 
-    def _load(self, task: EngineTask[Any], choice: DataChoice, wanted: str | None) -> _Prepared:
+    def _load(self, task: EngineTask[Any], run: RunInput[Any]) -> _Prepared:
         from ridgeline.search.engine import DeviceData
 
+        choice, wanted = task.data(run.task), run.data_fingerprint
         dataset = load(choice.dataset, self._data_root)
         if wanted not in (None, dataset.fingerprint):
             raise DatasetError(
                 f"data set {choice.dataset} is not the one the study was created with: its "
                 f"fingerprint here is {dataset.fingerprint}, the study's is {wanted}"
             )
-        _check_fit(task, choice, dataset.features, dataset.targets)
-        assert isinstance(dataset.targets, Classes), "the engine knows no other targets yet"
-        parts = prepare(dataset, choice.split)
+        _check_fit(task, run, dataset.features, dataset.targets)
+        parts, targets = prepare(dataset, choice.split), dataset.targets
         data = DeviceData.from_arrays(
             parts.train,
             parts.validation,
             parts.test,
-            num_classes=dataset.targets.count,
+            num_classes=targets.count if isinstance(targets, Classes) else None,
             device=self._device,
+            are_ids=isinstance(dataset.features, Tokens),
+            unit=parts.unit,
             fingerprint=parts.fingerprint,
         )
-        return _Prepared(dataset.fingerprint, dataset.features, dataset.targets, data)
+        return _Prepared(dataset.fingerprint, dataset.features, targets, data)
 
 
 def device_names() -> tuple[str, ...]:
@@ -147,10 +150,13 @@ def open_device(name: str) -> torch.device:
 
 
 def _check_fit(
-    task: EngineTask[Any], choice: DataChoice, features: Features, targets: Targets
+    task: EngineTask[Any], run: RunInput[Any], features: Features, targets: Targets
 ) -> None:
-    if (reason := task.misfit(features, targets)) is not None:
-        raise UnfitDataset(f"data set {choice.dataset}: {reason}")
+    problem = task.unfit(run.task, run.objective.metric, features, targets)
+    if problem is not None:
+        field, reason = problem
+        of_data = f"data set {task.data(run.task).dataset}: {reason}"
+        raise UnfitDataset(of_data if field == "task.dataset" else f"{field} {reason}")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ridgeline.search.spec import parse_spec
+from ridgeline.search.tasks.kinds import Classes, Image
 from ridgeline.search.tasks.registry import BUILT_IN
 from ridgeline.service.api import external_examples
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
@@ -171,6 +172,8 @@ _DIGITS = DatasetInfo(
     num_classes=10,
     has_test_part=False,
     smallest_class=174,
+    features=Image(channels=1, height=8, width=8),
+    targets=Classes(10),
 )
 _DATASET = Dataset(**dict(_DIGITS), num_workers=1).model_dump(mode="json")
 _LEFT_OUT = LeftOut(
@@ -263,7 +266,7 @@ _TOKEN = TokenInfo(
 
 _TASK = TaskInfo(
     name=_TRAINED.name,
-    description="A fully connected classifier.",
+    description="A fully connected network.",
     parameters=(
         ParameterInfo(
             name="learning_rate",

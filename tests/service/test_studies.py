@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
 import pytest
 
 from ridgeline.search.space import Config
 from ridgeline.search.tasks.data import DatasetCard
+from ridgeline.search.tasks.kinds import Classes, Numbers, Vector
 from ridgeline.service import reporting, studies, trials, workers
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest
@@ -46,7 +48,9 @@ def test_an_unknown_study_is_not_found(store: Store) -> None:
 
 
 def test_a_data_set_that_nobody_has_is_refused(store: Store) -> None:
-    with pytest.raises(InvalidInput, match=r"task\.dataset.*known: breast-cancer, digits"):
+    with pytest.raises(
+        InvalidInput, match=r"task\.dataset.*known: breast-cancer, diabetes, digits"
+    ):
         post(store, spec(task={"name": "mlp", "dataset": "imagenet"}))
 
 
@@ -59,10 +63,44 @@ def test_data_that_cannot_be_split_are_refused(store: Store) -> None:
     FakeWorker(store, smallest_class=2)
     with pytest.raises(InvalidInput, match=r"task\.dataset: .* has 2 of the 3 rows needed"):
         post(store, spec())
-    card = DatasetCard("tiny", "ab" * 32, 9, 2, 2, has_test_part=True, smallest_class=1)
+    card = DatasetCard("tiny", "ab" * 32, 9, 2, 2, True, 1, Vector(2), Classes(2))
     of_tiny = spec(task={"name": "mlp", "dataset": "tiny"})
     with store.transaction() as tx, pytest.raises(InvalidInput, match="has 1 of the 2 rows"):
         studies.create(tx, of_tiny, owner=None, local_datasets=[card], max_open=1)
+
+
+PRICES = DatasetCard("prices", "ab" * 32, 90, 2, None, False, None, Vector(2), Numbers(1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "reason"),
+    [
+        ({}, "objective.metric", "must be one of validation_loss, .*: the targets are numbers"),
+    ],
+)
+def test_data_that_the_task_cannot_train_on_so_are_refused(
+    store: Store, changes: dict[str, Any], field: str, reason: str
+) -> None:
+    of_prices = spec(**{"task": {"name": "mlp", "dataset": "prices"}, **changes})
+    with store.transaction() as tx, pytest.raises(InvalidInput, match=f"{field}.*{reason}"):
+        studies.create(tx, of_prices, owner=None, local_datasets=[PRICES], max_open=1)
+
+
+def test_numbers_are_learned_by_a_metric_of_theirs(store: Store) -> None:
+    of_prices = spec(
+        task={"name": "mlp", "dataset": "prices"},
+        objective={"metric": "validation_r2", "direction": "maximize"},
+    )
+    with store.transaction() as tx:
+        study = studies.create(tx, of_prices, owner=None, local_datasets=[PRICES], max_open=1)
+    assert study.data_fingerprint == PRICES.fingerprint
+
+
+def test_data_of_unknown_kinds_are_not_refused(store: Store) -> None:
+    """Of workers from before data sets told what they are."""
+    FakeWorker(store)
+    of_numbers = {"metric": "validation_rmse", "direction": "minimize"}
+    assert post(store, spec(objective=of_numbers)).spec.dataset == "digits"
 
 
 def test_data_that_some_worker_can_split_are_not_refused(store: Store) -> None:

@@ -179,7 +179,8 @@ def test_a_splits_fingerprint_is_of_the_data_too(dataset: Dataset) -> None:
         dataset, Split()
     )
     if isinstance(dataset.targets, Classes):
-        assert split_fingerprint(dataset.card, Split()) == split_fingerprint(dataset, Split())
+        assert dataset.card.smallest_class == np.bincount(dataset.y).min()
+    assert split_fingerprint(dataset.card, Split()) == split_fingerprint(dataset, Split())
 
 
 def test_its_parts_are_ready_to_train_on(dataset: Dataset) -> None:
@@ -198,7 +199,17 @@ def test_its_parts_are_ready_to_train_on(dataset: Dataset) -> None:
         np.testing.assert_array_equal(y, same_y)
     x, y = parts.train
     rows = split_column(dataset, Split()).train
-    np.testing.assert_array_equal(y, dataset.y[rows])
+    if isinstance(dataset.targets, Classes):
+        np.testing.assert_array_equal(y, dataset.y[rows])
+        assert parts.unit == 1
+    else:
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(y.mean(axis=0, dtype=np.float64), 0, atol=1e-5)
+        np.testing.assert_allclose(y.std(axis=0, dtype=np.float64), 1, rtol=1e-5)
+        if dataset.targets.count == 1:
+            assert parts.unit == pytest.approx(dataset.y[rows].std())
+        else:
+            assert parts.unit == 1
     if isinstance(dataset.features, Tokens):
         np.testing.assert_array_equal(x, dataset.x[rows])
     else:

@@ -16,7 +16,7 @@ import pytest
 from ridgeline.search.tasks import datasets
 from ridgeline.search.tasks.data import Dataset, DatasetCard, DatasetError
 from ridgeline.search.tasks.datasets import DataRoot, built_in_cards, load
-from ridgeline.search.tasks.kinds import Classes
+from ridgeline.search.tasks.kinds import Classes, Image, Numbers, Vector
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 
 
@@ -38,6 +38,19 @@ def test_built_in_cards() -> None:
             num_classes=2,
             has_test_part=False,
             smallest_class=212,
+            features=Vector(30),
+            targets=Classes(2),
+        ),
+        DatasetCard(
+            name="diabetes",
+            fingerprint="1a757f745b6b1a3771799e21d4fedd9068f95adefb1fd5c5742671036a166a8b",
+            num_rows=442,
+            num_features=10,
+            num_classes=None,
+            has_test_part=False,
+            smallest_class=None,
+            features=Vector(10),
+            targets=Numbers(1),
         ),
         DatasetCard(
             name="digits",
@@ -47,6 +60,8 @@ def test_built_in_cards() -> None:
             num_classes=10,
             has_test_part=False,
             smallest_class=174,
+            features=Image(1, 8, 8),
+            targets=Classes(10),
         ),
     ]
 
@@ -64,7 +79,7 @@ def test_folders_of_the_root_are_data_sets(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy", suffix=".gz")
     write_folder(tmp_path / "alone", test_part=False)
     found = {card.name: card for card in cards(tmp_path)}
-    assert list(found) == ["alone", "breast-cancer", "digits", "toy"]
+    assert list(found) == ["alone", "breast-cancer", "diabetes", "digits", "toy"]
     toy = load("toy", tmp_path)
     assert toy.card == found["toy"]
     assert (toy.card.num_rows, toy.card.num_features, toy.card.num_classes) == (90, 12, 3)
@@ -89,7 +104,7 @@ def test_broken_folders_are_left_out_with_a_warning(
     (tmp_path / "leak").symlink_to(tmp_path.parent / f"{tmp_path.name}-outside")
     with caplog.at_level(logging.WARNING):
         names = [card.name for card in cards(tmp_path)]
-    assert names == ["breast-cancer", "digits", "good"]
+    assert names == ["breast-cancer", "diabetes", "digits", "good"]
     warned = "\n".join(caplog.messages)
     assert len(caplog.messages) == 5
     assert "data set truncated: train-images-idx3-ubyte" in warned
@@ -163,7 +178,7 @@ def test_absolute_path_is_no_name(tmp_path: Path) -> None:
 
 def test_unknown_names_say_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"breast-cancer, digits, .*RIDGELINE_DATA_ROOT\) is not"
+        DatasetError, match=r"breast-cancer, diabetes, digits, .*RIDGELINE_DATA_ROOT\) is not"
     ):
         load("mnist", None)
     with pytest.raises(DatasetError, match="no folder of that name"):

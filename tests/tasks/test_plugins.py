@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from ridgeline.search.tasks.registry import BUILT_IN
 from ridgeline.service import projection
 from ridgeline.service.store import migrate
 
 pytestmark = pytest.mark.slow
+
+NAMES = [task.name for task in BUILT_IN]
 
 OWN_TASK = '''
 from typing import Literal
@@ -160,7 +163,7 @@ def served(url: str, *sites: Path, create: bool) -> tuple[Any, str]:
 def test_a_task_of_a_package_is_served_and_trained(site: Path, url: str) -> None:
     found, log = served(url, site, create=True)
     assert "left out" not in log
-    assert [task["name"] for task in found["tasks"]] == ["mlp", "external", "wide"]
+    assert [task["name"] for task in found["tasks"]] == [*NAMES, "wide"]
     wide = found["tasks"][-1]
     assert wide["description"] == "A softmax regression of somebody else's."
     assert wide["metrics"] == {"validation_loss": "minimize"}
@@ -209,12 +212,12 @@ def test_a_task_of_a_package_is_served_and_trained(site: Path, url: str) -> None
 def test_studies_of_a_task_that_has_gone_can_still_be_read(site: Path, url: str) -> None:
     served(url, site, create=True)
     found, _ = served(url, create=False)
-    assert [task["name"] for task in found["tasks"]] == ["mlp", "external"]
+    assert [task["name"] for task in found["tasks"]] == NAMES
     first = {study["name"]: study for study in found["read"]}["wide-one"]
     assert first["spec"]["task"] == SPEC["task"]
     assert first["reason"] == "the task wide is not installed where the api runs"
     assert found["again"]["errors"] == [
-        {"field": "task.name", "message": "'wide' is not one of 'mlp', 'external'"}
+        {"field": "task.name", "message": f"'wide' is not one of {', '.join(map(repr, NAMES))}"}
     ]
     assert found["extended"] == 422
     assert found["metrics"] == 200
@@ -238,7 +241,7 @@ def test_broken_packages_are_left_out_with_the_reason(site: Path, url: str, tmp_
         if content is not None:
             (broken / f"{module}.py").write_text(content)
     found, log = served(url, site, broken, create=True)
-    assert [task["name"] for task in found["tasks"]] == ["mlp", "external", "wide"]
+    assert [task["name"] for task in found["tasks"]] == [*NAMES, "wide"]
     reasons = {
         "raises": "RuntimeError: no GPU here",
         "leaves": "SystemExit: not today",
@@ -260,7 +263,7 @@ def test_of_two_packages_with_one_name_neither_is_taken(
     second = tmp_path / "second"
     install(second, "copy", {"wide": "own_task:task"})
     found, log = served(url, site, second, create=False)
-    assert [task["name"] for task in found["tasks"]] == ["mlp", "external"]
+    assert [task["name"] for task in found["tasks"]] == NAMES
     assert log.count("several packages have a task wide") == 2
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ridgeline.search.fields import MAX_SEED
 from ridgeline.search.tasks.data import Dataset, DatasetCard, UnfitDataset
 from ridgeline.search.tasks.datasets import load
-from ridgeline.search.tasks.kinds import Classes, Image, Vector
+from ridgeline.search.tasks.kinds import Classes, Image, Numbers, Vector
 from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import Standardiser, prepare, split_column, split_fingerprint
 
@@ -33,6 +33,10 @@ def dataset_of(y: np.ndarray, *, test_part: bool = False) -> Dataset:
     x = np.arange(len(y) * 2.0).reshape(-1, 2)
     test_x, test_y = (x[:1] + 7, y[:1]) if test_part else (None, None)
     return toy(x, y.astype(np.int64), test_x, test_y)
+
+
+def card_of(*, has_test_part: bool) -> DatasetCard:
+    return DatasetCard("toy", "a" * 64, 10, 2, 2, has_test_part, 5, Vector(2), Classes(2))
 
 
 @st.composite
@@ -179,8 +183,50 @@ def test_values_beyond_float32_are_an_error() -> None:
         scaler.apply(too_wide)
 
 
+def numbers_of(y: np.ndarray) -> Dataset:
+    x = np.arange(len(y) * 2.0).reshape(-1, 2)
+    y_NC = y.reshape(len(y), -1)
+    return Dataset.of("toy", x, y_NC, features=Vector(2), targets=Numbers(y_NC.shape[1]))
+
+
+def test_targets_are_standardised_by_the_training_rows() -> None:
+    y = 70 + 30 * np.random.Generator(np.random.PCG64(0)).normal(size=50)
+    dataset = numbers_of(y)
+    parts, rows = prepare(dataset, Split()), split_column(dataset, Split())
+    mean, deviation = y[rows.train].mean(), y[rows.train].std()
+    assert parts.unit == pytest.approx(deviation)
+    for (_, got), its in (
+        (parts.train, rows.train),
+        (parts.validation, rows.validation),
+        (parts.test, rows.test),
+    ):
+        np.testing.assert_allclose(got[:, 0] * deviation + mean, y[its], rtol=1e-5)
+
+
+def test_several_targets_have_scales_of_their_own() -> None:
+    y = np.random.Generator(np.random.PCG64(0)).normal([1, 1000], [0.1, 50], size=(50, 2))
+    parts = prepare(numbers_of(y), Split())
+    np.testing.assert_allclose(parts.train[1].std(axis=0), 1, rtol=1e-5)
+    assert parts.unit == 1
+
+
+def test_targets_beyond_float32_are_an_error() -> None:
+    y = np.array([0.0, 1.0] * 20)
+    y[split_column(numbers_of(y), Split()).test[0]] = 1e300
+    with pytest.raises(UnfitDataset, match="target 0 "):
+        prepare(numbers_of(y), Split())
+
+
+def test_numbers_are_dealt_out_alike_whatever_they_are() -> None:
+    first, second = (split_column(numbers_of(y), Split()) for y in (np.arange(30.0), np.ones(30)))
+    np.testing.assert_array_equal(first.part_N, second.part_N)
+    assert (len(first.train), len(first.validation), len(first.test)) == (19, 5, 6)
+    with pytest.raises(UnfitDataset, match="it has 2 of the 3 rows"):
+        split_column(numbers_of(np.arange(2.0)), Split())
+
+
 def test_split_fingerprint_names_the_data_and_how_it_is_divided() -> None:
-    card = DatasetCard("toy", "a" * 64, 10, 2, 2, has_test_part=False, smallest_class=5)
+    card = card_of(has_test_part=False)
     base = split_fingerprint(card, Split())
     assert base == split_fingerprint(replace(card, name="renamed"), Split())
     others = {
@@ -194,5 +240,5 @@ def test_split_fingerprint_names_the_data_and_how_it_is_divided() -> None:
 
 
 def test_a_test_share_that_is_not_read_does_not_count() -> None:
-    card = DatasetCard("toy", "a" * 64, 10, 2, 2, has_test_part=True, smallest_class=5)
+    card = card_of(has_test_part=True)
     assert split_fingerprint(card, Split()) == split_fingerprint(card, Split(test=0.3))

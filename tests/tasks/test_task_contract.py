@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from ridgeline.search.engine import DeviceData, TrainingRun
+from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.objective import Objective, Penalty
 from ridgeline.search.space import ValuesParameter
 from ridgeline.search.spec import StudySpec, parse_spec
@@ -32,9 +39,35 @@ ROOT = Path(__file__).parents[2]
 TASKS = list(installed().tasks.values())
 SEARCHED = [task for task in TASKS if task.parameters is not None]
 JUDGED = [task for task in TASKS if task.metrics is not None]
-FEATURES: list[Features] = [Vector(8), Image(1, 4, 2), Tokens(8, 100)]
+FEATURES: list[Features] = [Vector(8), Image(2, 6, 5), Tokens(8, 100)]
 TARGETS: list[Targets] = [Classes(3), Numbers(1)]
 TRAINED = [task for task in TASKS if isinstance(task, EngineTask)]
+
+
+def data_of(features: Features, targets: Targets) -> DeviceData:
+    """Random rows of such data, on the CPU."""
+    generator = np.random.default_rng(0)
+    is_of_tokens = isinstance(features, Tokens)
+
+    def part(num_rows: int) -> tuple[Any, Any]:
+        size = (num_rows, math.prod(features.shape))
+        x = (
+            generator.integers(0, features.vocabulary_size, size)
+            if isinstance(features, Tokens)
+            else generator.normal(size=size)
+        )
+        if isinstance(targets, Classes):
+            return x, generator.integers(0, targets.count, num_rows)
+        return x, generator.normal(size=(num_rows, targets.count))
+
+    return DeviceData.from_arrays(
+        part(40),
+        part(17),
+        part(9),
+        num_classes=targets.count if isinstance(targets, Classes) else None,
+        device=torch.device("cpu"),
+        are_ids=is_of_tokens,
+    )
 
 
 def named(task: Task[Any]) -> str:
@@ -56,9 +89,18 @@ def spec_of(task: Task[Any], /, **changes: Any) -> dict[str, Any]:
     }
 
 
-def run_of(task: EngineTask[Any]) -> RunInput[Any]:
+def run_of(task: EngineTask[Any], targets: Targets) -> RunInput[Any]:
     spec = parse_spec(spec_of(task))
-    return RunInput(spec.task, spec.run_config({}), 3, Objective(), None, Penalty(), None)
+    metric, direction = next(iter(task.metrics_of(targets).items()))
+    objective = Objective(metric=metric, direction=direction)
+    return RunInput(spec.task, spec.run_config({}), 3, objective, None, Penalty(), None)
+
+
+def fitting(task: EngineTask[Any]) -> Iterator[tuple[Features, Targets]]:
+    """All kinds of data that a task can be trained on."""
+    for x, y in product(FEATURES, TARGETS):
+        if x.kind in task.features and y.kind in task.targets:
+            yield x, y
 
 
 @pytest.mark.parametrize("task", TASKS, ids=named)
@@ -151,24 +193,70 @@ def test_it_says_by_whom_it_is_trained_and_on_what(task: Task[Any]) -> None:
 def test_it_takes_the_data_of_its_kinds_alone(task: EngineTask[Any]) -> None:
     assert task.features <= {one.kind for one in FEATURES}
     assert task.targets <= {one.kind for one in TARGETS}
-    fits = 0
+    settings = settings_of(task.example)
+    fits = list(fitting(task))
     for x, y in product(FEATURES, TARGETS):
-        reason = task.misfit(x, y)
-        if x.kind in task.features and y.kind in task.targets:
+        reason = task.misfit(settings, x, y)
+        if (x, y) in fits:
             assert reason is None
-            task.prepare(run_of(task), x, y)
-            fits += 1
         else:
             assert reason is not None
             assert task.name in reason
-    assert fits == len(task.features) * len(task.targets) > 0
+    assert len(fits) == len(task.features) * len(task.targets) > 0
+
+
+@pytest.mark.parametrize("task", TRAINED, ids=named)
+def test_its_models_are_for_the_data(task: EngineTask[Any]) -> None:
+    for x, y in fitting(task):
+        config, model = task.prepare(run_of(task, y), x, y)
+        data = data_of(x, y).shaped(model.sample_shape)
+        data.check(model, LOSSES[config.loss])
+        assert LOSSES[config.loss].targets == y.kind
+
+
+@pytest.mark.parametrize("task", TRAINED, ids=named)
+def test_its_runs_learn_to_the_end_and_tell_its_metrics(task: EngineTask[Any]) -> None:
+    """By the engine itself, on tiny data of each kind."""
+    for x, y in fitting(task):
+        run = run_of(task, y)
+        config, model = task.prepare(
+            replace(run, config={**run.config, "epochs": 2, "batch_size": 16}), x, y
+        )
+        data = data_of(x, y).shaped(model.sample_shape)
+        training = TrainingRun(config, model, data)
+        reports = list(training.epochs())
+        assert len(reports) == 2
+        assert task.metrics_of(y).keys() <= reports[-1].metrics.keys()
+        outcome = training.outcome()
+        assert outcome.state == "complete"
+        assert outcome.value == outcome.metrics[run.objective.metric]
+        told = {name.replace("validation", "test") for name in task.metrics_of(y)}
+        assert told <= outcome.metrics.keys()
+
+
+@pytest.mark.parametrize("task", TRAINED, ids=named)
+def test_studies_are_judged_by_metrics_of_their_targets(task: EngineTask[Any]) -> None:
+    settings = settings_of(task.example)
+    of_all: set[str] = set()
+    for x, y in fitting(task):
+        metrics = task.metrics_of(y)
+        of_all |= set(metrics)
+        assert metrics.items() <= task.metrics.items()
+        for metric in task.metrics:
+            problem = task.unfit(settings, metric, x, y)
+            if metric in metrics:
+                assert problem is None
+            else:
+                assert problem is not None
+                assert problem[0] == "objective.metric"
+                assert all(name in problem[1] for name in metrics)
+    assert of_all == set(task.metrics)
 
 
 @pytest.mark.parametrize("task", TRAINED, ids=named)
 def test_it_makes_runs_of_complete_configurations_alone(task: EngineTask[Any]) -> None:
-    x = next(one for one in FEATURES if one.kind in task.features)
-    y = next(one for one in TARGETS if one.kind in task.targets)
-    run = run_of(task)
+    x, y = next(fitting(task))
+    run = run_of(task, y)
     config, shape = task.prepare(run, x, y)
     assert (config, shape) == task.prepare(run, x, y)
     assert config.seed == 3
@@ -200,7 +288,7 @@ def test_nothing_outside_of_the_tasks_names_one() -> None:
     classes = "|".join(
         name for task in TASKS for name in (type(task).__name__, task.settings.__name__)
     )
-    naming = re.compile(rf"""["']({names})["']|\b({classes}|MlpDefaults)\b|tasks\.({names})\b""")
+    naming = re.compile(rf"""["']({names})["']|\b({classes}|\w+Defaults)\b|tasks\.({names})\b""")
     found = [
         f"{file.relative_to(ROOT)}: {line.strip()}"
         for folder in ("search", "service")

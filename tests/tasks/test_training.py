@@ -1,4 +1,4 @@
-"""Runs of the task mlp: from what a worker is ordered to do, to the outcome."""
+"""Runs of tasks: from what a worker is ordered to do, to the outcome."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from ridgeline.search import engine
 from ridgeline.search.objective import EarlyStopping, Objective, Penalty
 from ridgeline.search.tasks import training
+from ridgeline.search.tasks.any_settings import settings_of
 from ridgeline.search.tasks.base import RunInput
-from ridgeline.search.tasks.data import Dataset, DatasetError
+from ridgeline.search.tasks.data import Dataset, DatasetError, UnfitDataset
 from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings
+from ridgeline.search.tasks.registry import task_of
 from ridgeline.search.tasks.settings import Split
+from ridgeline.search.tasks.splits import split_column
 from ridgeline.search.tasks.training import Preparer, open_device
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 
@@ -76,6 +81,89 @@ def test_learns(preparer: Preparer, name: str) -> None:
     assert outcome.metrics["test_loss"] < 0.4
     assert outcome.metrics["validation_loss"] == reports[-1].metrics["validation_loss"]
     assert not any(name.startswith("test_") for report in reports for name in report.metrics)
+
+
+def run_of(settings: dict[str, Any], metric: str, **config: Any) -> RunInput[Any]:
+    task = settings_of(settings)
+    definition = task_of(task)
+    assert definition.metrics is not None
+    return RunInput(
+        task=task,
+        config={**definition.defaults(task), "epochs": 3, **config},
+        seed=11,
+        objective=Objective(metric=metric, direction=definition.metrics[metric]),
+        early_stopping=None,
+        penalty=Penalty(),
+        data_fingerprint=None,
+    )
+
+
+FAST = {"epochs": 8, "learning_rate": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric", "config", "least"),
+    [
+        ({"name": "mlp", "dataset": "breast-cancer"}, "validation_accuracy", FAST, 0.9),
+        (
+            {"name": "mlp", "dataset": "diabetes", "hidden": [8]},
+            "validation_r2",
+            {"epochs": 20, "l2": 0.01},
+            0.4,
+        ),
+    ],
+)
+def test_tasks_learn(
+    preparer: Preparer,
+    settings: dict[str, Any],
+    metric: str,
+    config: dict[str, Any],
+    least: float,
+) -> None:
+    run = begin(preparer, run_of(settings, metric, **{"learning_rate": 0.005, **config}))
+    reports = list(run.epochs())
+    outcome = run.outcome()
+    assert outcome.state == "complete"
+    assert outcome.value == reports[-1].metrics[metric] > least
+    assert outcome.metrics[metric.replace("validation", "test")] > least - 0.05
+
+
+def test_linear_regression_comes_to_that_of_scikit_learn(preparer: Preparer) -> None:
+    run = run_of(
+        {"name": "mlp", "dataset": "diabetes", "hidden": []},
+        "validation_rmse",
+        optimizer="sgd",
+        learning_rate=0.05,
+        batch_size=300,
+        epochs=3000,
+    )
+    training = begin(preparer, run)
+    last = list(training.epochs())[-1].metrics
+    diabetes = load("diabetes", None)
+    column = split_column(diabetes, Split())
+    train, validation, test = (
+        (diabetes.x[rows], diabetes.y[rows, 0])
+        for rows in (column.train, column.validation, column.test)
+    )
+    model = LinearRegression().fit(*train)
+    outcome = training.outcome()
+    assert outcome.value == last["validation_rmse"]
+    for part, (x, y) in (("validation", validation), ("test", test)):
+        guesses = model.predict(x)
+        for name, expected in (
+            ("rmse", root_mean_squared_error(y, guesses)),
+            ("mae", mean_absolute_error(y, guesses)),
+            ("r2", r2_score(y, guesses)),
+            ("loss", (((guesses - y) / train[1].std()) ** 2).mean()),
+        ):
+            assert outcome.metrics[f"{part}_{name}"] == pytest.approx(expected, rel=1e-3)
+    assert outcome.metrics["test_rmse"] > 40, "in the unit of the data set"
+
+
+def test_metrics_that_are_not_for_the_data_are_refused(preparer: Preparer) -> None:
+    numbers = {"name": "mlp", "dataset": "diabetes", "hidden": []}
+    with pytest.raises(UnfitDataset, match=r"objective\.metric must be one of validation_loss, "):
+        preparer.prepare(run_of(numbers, "validation_accuracy"))
 
 
 def test_a_run_follows_from_its_input_alone(preparer: Preparer) -> None:

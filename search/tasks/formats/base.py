@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from ridgeline.search.tasks.kinds import TargetsKind
+
 Array = npt.NDArray[Any]
 
 
@@ -16,6 +18,7 @@ class FormatError(ValueError):
 class RawParts(NamedTuple):
     """N rows of features, of any shape and number type, and their N targets.
 
+    Targets are labels of classes, [N], whole numbers or texts; or numbers, [N] or [N, count].
     `test_x` and `test_y` are None where the files have no test part.  Numbers are finite.
     """
 
@@ -23,3 +26,4 @@ class RawParts(NamedTuple):
     y: Array
     test_x: Array | None
     test_y: Array | None
+    targets: TargetsKind = "classes"
