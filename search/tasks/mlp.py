@@ -40,7 +40,7 @@ class MlpSettings(ModelSettings):
     dataset: DatasetField
     hidden: Annotated[
         tuple[Annotated[Whole, Field(ge=1, le=MAX_WIDTH)], ...],
-        Field(max_length=32, description="widths of the hidden layers; [] is a linear model"),
+        Field(max_length=32, description="widths of the hidden layers; [] is the task linear"),
     ] = (64,)
     activation: Literal["relu", "tanh"] = "relu"
     batch_norm: Flag = False

@@ -18,12 +18,14 @@ from typing import Any, get_args
 from pydantic import ConfigDict
 
 from ridgeline.search.tasks.base import Task
+from ridgeline.search.tasks.cnn import CnnTask
 from ridgeline.search.tasks.external import ExternalTask
+from ridgeline.search.tasks.linear import LinearTask
 from ridgeline.search.tasks.mlp import MlpTask
 from ridgeline.search.tasks.settings import TaskSettings
 
 GROUP = "ridgeline.tasks"
-BUILT_IN: tuple[Task[Any], ...] = (MlpTask(), ExternalTask())
+BUILT_IN: tuple[Task[Any], ...] = (MlpTask(), LinearTask(), CnnTask(), ExternalTask())
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _MAX_REASON = 500

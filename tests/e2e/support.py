@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
+from optuna.storages import RDBStorage
+
 from ridgeline.service.resources import Trial
+from tests.deployment import Deployment
 
 SPACE = {
     "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True, "points": 3},
@@ -44,3 +48,26 @@ def results(trials: list[Trial]) -> list[tuple[Any, ...]]:
         )
         for trial in trials
     ]
+
+
+def check_against_optuna(deployment: Deployment, url: str, name: str, trials: list[Trial]) -> None:
+    """`optuna.load_study` on the untouched database shows what the api says."""
+    storage = RDBStorage(url)
+    metric = deployment.client.study(name).spec.objective.metric
+    study = optuna.load_study(study_name=name, storage=storage)
+    assert [frozen.number for frozen in study.trials] == [trial.number for trial in trials]
+    for frozen, trial in zip(study.trials, trials, strict=True):
+        assert frozen.state.name == trial.state
+        assert frozen.value == trial.value
+        epochs = deployment.client.trial(name, trial.number).epochs
+        assert frozen.intermediate_values == {
+            report.epoch: report.metrics[metric] for report in epochs
+        }
+        params = dict(frozen.params)
+        if params.pop("l2_zero", False):
+            params["l2"] = 0.0
+        assert params == trial.config
+    best = deployment.client.best(name)
+    assert (study.best_trial.number, study.best_value) == (best.number, best.value)
+    storage.remove_session()
+    storage.engine.dispose()

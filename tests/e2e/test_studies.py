@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-import optuna
 import pytest
-from optuna.storages import RDBStorage
 
 from ridgeline.service.lifecycle import TrialState
-from ridgeline.service.resources import Trial
 from tests.deployment import Deployment
-from tests.e2e.support import grid, results, small
+from tests.e2e.support import check_against_optuna, grid, results, small
 
 pytestmark = pytest.mark.slow
 
@@ -32,28 +29,6 @@ def test_a_grid_with_two_workers_and_what_optuna_reads(
     )
     assert all(trial.runs[0].attempt == 1 for trial in trials)
     check_against_optuna(deployment, migrated_url, "grid", trials)
-
-
-def check_against_optuna(deployment: Deployment, url: str, name: str, trials: list[Trial]) -> None:
-    """`optuna.load_study` on the untouched database shows what the api says."""
-    storage = RDBStorage(url)
-    study = optuna.load_study(study_name=name, storage=storage)
-    assert [frozen.number for frozen in study.trials] == [trial.number for trial in trials]
-    for frozen, trial in zip(study.trials, trials, strict=True):
-        assert frozen.state.name == trial.state
-        assert frozen.value == trial.value
-        epochs = deployment.client.trial(name, trial.number).epochs
-        assert frozen.intermediate_values == {
-            report.epoch: report.metrics["validation_accuracy"] for report in epochs
-        }
-        params = dict(frozen.params)
-        if params.pop("l2_zero", False):
-            params["l2"] = 0.0
-        assert params == trial.config
-    best = deployment.client.best(name)
-    assert (study.best_trial.number, study.best_value) == (best.number, best.value)
-    storage.remove_session()
-    storage.engine.dispose()
 
 
 def test_one_worker_or_two_make_the_same_study(deployment: Deployment, migrated_url: str) -> None:

@@ -37,7 +37,13 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
         yield prefix + name, field
         if SettingsOfInstalled in field.metadata:
             for task in BUILT_IN:
-                yield from _fields(task.settings, f"{prefix}{name}.")
+                # Those of one task alone stand in docs/tasks.md.
+                shared = {"name", "dataset", "split", "defaults"}
+                yield from (
+                    (path, inner)
+                    for path, inner in _fields(task.settings, f"{prefix}{name}.")
+                    if task.trained_by != "workers" or path.split(".")[1] in shared
+                )
         for inner in _models(field.annotation):
             if inner is Space:
                 (_, parameter) = get_args(Space.model_fields["root"].annotation)

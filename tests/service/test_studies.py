@@ -76,6 +76,15 @@ PRICES = DatasetCard("prices", "ab" * 32, 90, 2, None, False, None, Vector(2), N
     ("changes", "field", "reason"),
     [
         ({}, "objective.metric", "must be one of validation_loss, .*: the targets are numbers"),
+        ({"task": {"name": "cnn", "dataset": "prices"}}, "task.dataset", "features are vector"),
+        (
+            {
+                "task": {"name": "cnn", "dataset": "prices"},
+                "objective": {"metric": "validation_rmse", "direction": "minimize"},
+            },
+            "task.dataset",
+            "the task cnn needs image",
+        ),
     ],
 )
 def test_data_that_the_task_cannot_train_on_so_are_refused(
@@ -88,7 +97,7 @@ def test_data_that_the_task_cannot_train_on_so_are_refused(
 
 def test_numbers_are_learned_by_a_metric_of_theirs(store: Store) -> None:
     of_prices = spec(
-        task={"name": "mlp", "dataset": "prices"},
+        task={"name": "linear", "dataset": "prices"},
         objective={"metric": "validation_r2", "direction": "maximize"},
     )
     with store.transaction() as tx:
@@ -99,8 +108,7 @@ def test_numbers_are_learned_by_a_metric_of_theirs(store: Store) -> None:
 def test_data_of_unknown_kinds_are_not_refused(store: Store) -> None:
     """Of workers from before data sets told what they are."""
     FakeWorker(store)
-    of_numbers = {"metric": "validation_rmse", "direction": "minimize"}
-    assert post(store, spec(objective=of_numbers)).spec.dataset == "digits"
+    assert post(store, spec(task={"name": "cnn", "dataset": "digits"})).spec.dataset == "digits"
 
 
 def test_data_that_some_worker_can_split_are_not_refused(store: Store) -> None:

@@ -99,17 +99,27 @@ def run_of(settings: dict[str, Any], metric: str, **config: Any) -> RunInput[Any
 
 
 FAST = {"epochs": 8, "learning_rate": 0.02}
+RESNET = {"architecture": "resnet", "channels": [6, 8], "spatial_dropout": True}
 
 
 @pytest.mark.parametrize(
     ("settings", "metric", "config", "least"),
     [
-        ({"name": "mlp", "dataset": "breast-cancer"}, "validation_accuracy", FAST, 0.9),
+        ({"name": "linear", "dataset": "breast-cancer"}, "validation_accuracy", FAST, 0.9),
+        ({"name": "linear", "dataset": "digits"}, "validation_accuracy", FAST, 0.9),
+        ({"name": "linear", "dataset": "diabetes"}, "validation_r2", {"epochs": 40}, 0.4),
         (
             {"name": "mlp", "dataset": "diabetes", "hidden": [8]},
             "validation_r2",
             {"epochs": 20, "l2": 0.01},
             0.4,
+        ),
+        ({"name": "cnn", "dataset": "digits"}, "validation_accuracy", FAST, 0.9),
+        (
+            {"name": "cnn", "dataset": "digits", **RESNET},
+            "validation_accuracy",
+            {**FAST, "dropout": 0.1},
+            0.9,
         ),
     ],
 )
@@ -130,7 +140,7 @@ def test_tasks_learn(
 
 def test_linear_regression_comes_to_that_of_scikit_learn(preparer: Preparer) -> None:
     run = run_of(
-        {"name": "mlp", "dataset": "diabetes", "hidden": []},
+        {"name": "linear", "dataset": "diabetes"},
         "validation_rmse",
         optimizer="sgd",
         learning_rate=0.05,
@@ -160,10 +170,24 @@ def test_linear_regression_comes_to_that_of_scikit_learn(preparer: Preparer) -> 
     assert outcome.metrics["test_rmse"] > 40, "in the unit of the data set"
 
 
-def test_metrics_that_are_not_for_the_data_are_refused(preparer: Preparer) -> None:
-    numbers = {"name": "mlp", "dataset": "diabetes", "hidden": []}
+def test_data_and_metrics_that_are_not_for_the_task_are_refused(preparer: Preparer) -> None:
+    images = {"name": "cnn", "dataset": "breast-cancer"}
+    with pytest.raises(UnfitDataset, match="data set breast-cancer: its features are vector"):
+        preparer.prepare(run_of(images, "validation_accuracy"))
+    small = {"name": "cnn", "dataset": "digits", "channels": [2, 2, 2, 2]}
+    with pytest.raises(UnfitDataset, match="images of 8×8 cannot be halved 4 times"):
+        preparer.prepare(run_of(small, "validation_accuracy"))
+    numbers = {"name": "linear", "dataset": "diabetes"}
     with pytest.raises(UnfitDataset, match=r"objective\.metric must be one of validation_loss, "):
         preparer.prepare(run_of(numbers, "validation_accuracy"))
+
+
+def test_data_that_several_tasks_train_on_are_on_the_device_once(preparer: Preparer) -> None:
+    digits = [{"name": "mlp", "dataset": "digits"}, {"name": "cnn", "dataset": "digits"}]
+    flat, images = (preparer.prepare(run_of(one, "validation_loss")).data for one in digits)
+    assert (flat.sample_shape, images.sample_shape) == ((64,), (1, 8, 8))
+    assert flat.train.x.data_ptr() == images.train.x.data_ptr()
+    assert flat.fingerprint == images.fingerprint
 
 
 def test_a_run_follows_from_its_input_alone(preparer: Preparer) -> None:

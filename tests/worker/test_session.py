@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from ridgeline.search.tasks.registry import names_of_workers
 from ridgeline.service.protocol import (
     DatasetInfo,
     RunEnded,
@@ -82,7 +83,7 @@ def line() -> Line:
 
 def test_registers_then_calls_at_the_interval(line: Line) -> None:
     registration = line.register().registration
-    assert (registration.name, registration.tasks) == ("here", ("mlp",))
+    assert (registration.name, registration.tasks) == ("here", names_of_workers())
     assert registration.devices == (device_info("cpu:0"),)
     call = line.sync()
     assert call.worker_id == "w0"

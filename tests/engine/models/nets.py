@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ridgeline.search.engine.models.convolutional import lenet, resnet
 
 
 def convolutional(pool: str = "max") -> nn.Module:
@@ -293,9 +297,54 @@ class SpatialDropsWithMasks(SpatialDrops):
         return self.last(x.mean(2))
 
 
+LENET: dict[str, Any] = {
+    "image": (2, 6, 6),
+    "outputs": 3,
+    "channels": (3,),
+    "blocks": 2,
+    "hidden": (7,),
+    "norm": "none",
+    "activation": "tanh",
+    "pooling": "average",
+    "spatial_dropout": True,
+}
+RESNET: dict[str, Any] = {
+    **LENET,
+    "channels": (4, 6),
+    "blocks": 1,
+    "hidden": (),
+    "norm": "group",
+    "activation": "gelu",
+}
+
+
+class SequenceWithMasks(nn.Sequential):
+    """What a sequence is to come to, with `kept` [rows, draws] for the layers of dropout in it."""
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        start = 0
+        for layer in self:
+            if not isinstance(layer, nn.Dropout | nn.Dropout2d):
+                x = layer(x)
+            elif kept is not None:
+                shape = x.shape[1:] if isinstance(layer, nn.Dropout) else (x.shape[1], 1, 1)
+                end = start + math.prod(shape)
+                x, start = x * kept[:, start:end].view(-1, *shape), end
+        return x
+
+
+def with_masks(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def make(**settings: Any) -> nn.Module:
+        return SequenceWithMasks(*factory(**settings))
+
+    return make
+
+
 WITH_MASKS: dict[Callable[..., nn.Module], Callable[..., nn.Module]] = {
     Drops: DropsWithMasks,
     SpatialDrops: SpatialDropsWithMasks,
+    lenet: with_masks(lenet),
+    resnet: with_masks(resnet),
 }
 
 

@@ -18,6 +18,7 @@ from ridgeline.search.engine.layout import ParameterLayout, StatisticsLayout, la
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import bytes_per_slot
 from ridgeline.search.engine.models.base import Model, Rows
+from ridgeline.search.engine.models.convolutional import lenet
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.models.registry import MODELS, model_from_dict
 from ridgeline.search.engine.native import Kernels
@@ -39,6 +40,7 @@ CASES: dict[str, Model] = {
     "module-convolutions": ModuleModel.of(nets.SpatialDrops, (2, 6, 6), 3),
     "module-norms": ModuleModel.of(nets.batch_norm_1d, (5,), 3),
     "module-branches": ModuleModel.of(nets.Branches, (5,), 3),
+    "lenet": ModuleModel.of(lenet, (2, 6, 6), 3, **nets.LENET),
 }
 K, B = 4, 8
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, Pack, RunConfig
 from ridgeline.search.engine.layout import layouts
+from ridgeline.search.engine.models.convolutional import lenet, resnet
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.models.module_packing import unpackable
 from tests.engine.lane_runs import drain, outcomes
@@ -53,6 +54,13 @@ MODELS = {
     "residual net": model(nets.residual_net, IMAGE),
     "dropout": model(nets.Drops, VECTOR),
     "spatial dropout": model(nets.SpatialDrops, IMAGE),
+    "lenet with dropout": model(lenet, IMAGE, **nets.LENET),
+    "lenet with batch norm": model(lenet, IMAGE, **{**nets.LENET, "norm": "batch"}),
+    "resnet with dropout": model(resnet, IMAGE, **nets.RESNET),
+    "resnet with layer norm": model(resnet, IMAGE, **{**nets.RESNET, "norm": "layer"}),
+    "resnet with batch norm": model(
+        resnet, IMAGE, **{**nets.RESNET, "norm": "batch", "pooling": "max", "activation": "relu"}
+    ),
     "tied": model(nets.Tied, (3,)),
     "buffers": model(nets.WithBuffers, VECTOR),
     "attention": model(nets.Attention, TOKENS),

@@ -1,0 +1,46 @@
+"""A study of each task through the service, on data that every machine has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ridgeline.service.lifecycle import TrialState
+from tests.deployment import Deployment
+from tests.e2e.support import check_against_optuna, small
+
+pytestmark = pytest.mark.slow
+
+RMSE = {"metric": "validation_rmse", "direction": "minimize"}
+R2 = {"metric": "validation_r2", "direction": "maximize"}
+RATES = {"learning_rate": {"type": "float", "low": 0.003, "high": 0.1, "log": True}}
+TINY = {"architecture": "resnet", "channels": [4, 6], "norm": "group"}
+STUDIES: dict[str, dict[str, Any]] = {
+    "linear": {"task": {"name": "linear", "dataset": "breast-cancer"}},
+    "linear-numbers": {"task": {"name": "linear", "dataset": "diabetes"}, "objective": RMSE},
+    "mlp-numbers": {
+        "task": {"name": "mlp", "dataset": "diabetes", "hidden": [8]},
+        "objective": R2,
+        "early_stopping": {"patience": 1},
+        "pruner": {"name": "median", "startup": 2, "warmup_epochs": 1},
+    },
+    "cnn": {"task": {"name": "cnn", "dataset": "digits", "channels": [4], "hidden": [16]}},
+    "resnet": {"task": {"name": "cnn", "dataset": "digits", **TINY}},
+}
+
+
+def test_studies_of_all_tasks(deployment: Deployment, migrated_url: str) -> None:
+    deployment.start_worker()
+    for name, changes in STUDIES.items():
+        budget = {"trials": 4, "epochs": 3}
+        study = small(name, "random", **{"space": RATES, "budget": budget, **changes})
+        deployment.client.create_study(study)
+    for name, changes in STUDIES.items():
+        trials = deployment.outcome(name)
+        assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+        check_against_optuna(deployment, migrated_url, name, trials)
+        metric = changes.get("objective", {"metric": "validation_accuracy"})["metric"]
+        (run,) = deployment.client.best(name).runs
+        assert run.value == run.metrics[metric]
+        assert metric.replace("validation", "test") in run.metrics
