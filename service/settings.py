@@ -34,7 +34,7 @@ class Settings(BaseSettings):
         "PostgreSQL: postgresql+psycopg://user:password@host/database",
     )
     data_root: Path | None = Field(
-        None, description="folder whose sub-folders of IDX files are data sets, by name"
+        None, description="folder whose sub-folders are data sets, by name"
     )
     artifacts: str | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""The data sets a worker has: some built in, and every folder of IDX files under the data root.
+"""The data sets a worker has: some built in, and every folder of files under the data root.
 
 A data set goes by a name, never by a path.
 """
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, DatasetError
 from ridgeline.search.tasks.formats.base import FormatError, RawParts
-from ridgeline.search.tasks.formats.idx import read_folder
+from ridgeline.search.tasks.formats.reading import read_folder
 from ridgeline.search.tasks.kinds import Classes, Features, Image, Numbers, Vector
 from ridgeline.search.tasks.settings import DatasetName
 
@@ -184,7 +184,7 @@ def _dataset(name: str, raw: RawParts) -> Dataset:
         y, test_y, targets = make(raw.y, raw.test_y)
     except DatasetError as exc:
         raise DatasetError(f"data set {name}: {exc}") from exc
-    features = _features(raw.x.shape[1:])
+    features = raw.features or _features(raw.x.shape[1:])
     return Dataset.of(name, raw.x, y, raw.test_x, test_y, features=features, targets=targets)
 
 

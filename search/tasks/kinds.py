@@ -15,6 +15,9 @@ from ridgeline.search.fields import MAX_INT, Whole
 FeaturesKind = Literal["vector", "image", "tokens"]
 TargetsKind = Literal["classes", "numbers"]
 
+PADDING, UNKNOWN = 0, 1
+"""Ids of tokens."""
+
 Count = Annotated[Whole, Field(ge=1, le=MAX_INT)]
 
 
@@ -52,12 +55,15 @@ class Image:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A row is [length] whole numbers from 0 to vocabulary_size - 1; 0 fills a row up."""
+    """A row is [length] whole numbers from 0 to vocabulary_size - 1, which name tokens.
+
+    PADDING fills a row up, and UNKNOWN stands for all tokens that have no number of their own.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     length: Count
-    vocabulary_size: Count
+    vocabulary_size: Annotated[Whole, Field(ge=2, le=MAX_INT)]
     kind: Literal["tokens"] = "tokens"
 
     @property

@@ -13,6 +13,6 @@ PortOption = Annotated[
 ]
 DataRootOption = Annotated[
     Path | None,
-    typer.Option(help="Folder whose sub-folders of IDX files are data sets.", show_default=False),
+    typer.Option(help="Folder whose sub-folders are data sets.", show_default=False),
 ]
 DieWithParentOption = Annotated[bool, typer.Option("--die-with-parent", hidden=True)]

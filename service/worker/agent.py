@@ -81,7 +81,7 @@ def run_worker(
 
     Args:
         name: what people see this worker by.
-        data_root: folder whose sub-folders of IDX files are data sets.
+        data_root: folder whose sub-folders are data sets.
         devices: such as cuda:0 or cpu:0; None takes every GPU, or the CPU where there is none.
         device_threads: of a CPU device, to train on; None takes one for each core.
         pack_width: slots of every pack; None takes what suits the runs and the device.

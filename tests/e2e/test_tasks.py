@@ -1,7 +1,8 @@
-"""A study of each task through the service, on data that every machine has."""
+"""A study of each task through the service, on data that every machine has or that people bring."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ridgeline.service.lifecycle import TrialState
 from tests.deployment import Deployment
 from tests.e2e.support import check_against_optuna, small
+from tests.tasks.table_files import write_npz, write_table
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +28,16 @@ STUDIES: dict[str, dict[str, Any]] = {
         "pruner": {"name": "median", "startup": 2, "warmup_epochs": 1},
     },
     "cnn": {"task": {"name": "cnn", "dataset": "digits", "channels": [4], "hidden": [16]}},
-    "resnet": {"task": {"name": "cnn", "dataset": "digits", **TINY}},
+    "cnn-own": {"task": {"name": "cnn", "dataset": "colours", **TINY}},
+    "mlp-own": {"task": {"name": "mlp", "dataset": "prices", "hidden": []}, "objective": RMSE},
 }
 
 
-def test_studies_of_all_tasks(deployment: Deployment, migrated_url: str) -> None:
+def test_studies_of_all_tasks(deployment: Deployment, migrated_url: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write_npz(root / "colours")
+    write_table(root / "prices")
+    deployment.env["RIDGELINE_DATA_ROOT"] = str(root)
     deployment.start_worker()
     for name, changes in STUDIES.items():
         budget = {"trials": 4, "epochs": 3}

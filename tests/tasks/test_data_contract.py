@@ -13,7 +13,7 @@ import pytest
 
 from ridgeline.search.tasks.data import Dataset, DatasetError
 from ridgeline.search.tasks.datasets import BUILT_IN, load
-from ridgeline.search.tasks.kinds import Classes, Image, Numbers, Tokens, Vector
+from ridgeline.search.tasks.kinds import UNKNOWN, Classes, Image, Numbers, Tokens, Vector
 from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import (
     TEST,
@@ -24,10 +24,19 @@ from ridgeline.search.tasks.splits import (
     split_fingerprint,
 )
 from tests.tasks.idx_files import write_folder
+from tests.tasks.table_files import write_npz, write_table, write_text_table, write_texts
 
 FORMATS: dict[str, Callable[[Path], None]] = {
     "idx": write_folder,
     "idx-without-test-part": lambda folder: write_folder(folder, test_part=False),
+    "table-of-classes": lambda folder: write_table(folder, column="class"),
+    "table-of-numbers": write_table,
+    "table-without-test-part": lambda folder: write_table(folder, test_part=False),
+    "arrays-of-colours": write_npz,
+    "arrays-of-numbers": lambda folder: write_npz(folder, kind="numbers", test_part=False),
+    "texts": write_texts,
+    "texts-without-test-part": lambda folder: write_texts(folder, test_part=False),
+    "table-of-texts": write_text_table,
 }
 """By format, what writes the same folder of it every time."""
 
@@ -211,7 +220,9 @@ def test_its_parts_are_ready_to_train_on(dataset: Dataset) -> None:
         else:
             assert parts.unit == 1
     if isinstance(dataset.features, Tokens):
-        np.testing.assert_array_equal(x, dataset.x[rows])
+        known = x != UNKNOWN
+        np.testing.assert_array_equal(x[known], dataset.x[rows][known])
+        assert 0 <= x.min() <= x.max() < dataset.features.vocabulary_size
     else:
         assert x.dtype == np.float32
         assert abs(x.mean(dtype=np.float64)) < 1e-5

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ridgeline.search.tasks.formats.idx import IdxError, read_folder, read_idx
+from ridgeline.search.tasks.formats.base import FormatError
+from ridgeline.search.tasks.formats.idx import IdxError, read_idx
+from ridgeline.search.tasks.formats.reading import read_folder
 from tests.tasks.idx_files import encode, header, toy_arrays, write, write_folder
 
 
@@ -129,14 +131,14 @@ def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
     file = tmp_path / "train-images-idx3-ubyte"
     file.unlink()
     write(file / file.name, encode(toy_arrays()[0]))
-    with pytest.raises(IdxError, match="train-images-idx3-ubyte is a folder; put the file"):
+    with pytest.raises(FormatError, match="train-images-idx3-ubyte is a folder; put the file"):
         read_folder(tmp_path, tmp_path)
 
 
 def test_two_candidates_for_one_file_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path)
     write(tmp_path / "test-images", encode(toy_arrays(9)[0]))
-    with pytest.raises(IdxError, match=r"several files t10k-images.*test-images"):
+    with pytest.raises(FormatError, match=r"several files t10k-images.*test-images"):
         read_folder(tmp_path, tmp_path)
 
 
@@ -152,15 +154,15 @@ def test_two_candidates_for_one_file_are_refused(tmp_path: Path) -> None:
 def test_half_a_part_is_refused(tmp_path: Path, name: str, reason: str) -> None:
     write_folder(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(IdxError, match=reason):
+    with pytest.raises(FormatError, match=reason):
         read_folder(tmp_path, tmp_path)
 
 
 def test_folder_without_idx_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
-    with pytest.raises(IdxError, match="no files train-images"):
+    with pytest.raises(FormatError, match="no files train-images"):
         read_folder(tmp_path, tmp_path)
-    with pytest.raises(IdxError, match="folder cannot be read"):
+    with pytest.raises(FormatError, match="folder cannot be read"):
         read_folder(tmp_path / "absent", tmp_path)
 
 
@@ -186,14 +188,14 @@ def test_arrays_that_do_not_fit_are_refused(
 ) -> None:
     write_folder(tmp_path)
     write(tmp_path / file, encode(array))
-    with pytest.raises(IdxError, match=reason):
+    with pytest.raises(FormatError, match=reason):
         read_folder(tmp_path, tmp_path)
 
 
 def test_empty_part_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "train-images", encode(IMAGES[:0]))
     write(tmp_path / "train-labels", encode(LABELS[:0]))
-    with pytest.raises(IdxError, match="train part is empty"):
+    with pytest.raises(FormatError, match="train part is empty"):
         read_folder(tmp_path, tmp_path)
 
 
@@ -202,7 +204,7 @@ def test_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "secret")
     root.mkdir()
     (root / "leak").symlink_to(tmp_path / "secret")
-    with pytest.raises(IdxError, match="leads out of the data root"):
+    with pytest.raises(FormatError, match="leads out of the data root"):
         read_folder(root / "leak", root)
 
     write_folder(root / "toy")
@@ -210,7 +212,7 @@ def test_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
     (root / "toy" / "train-images-idx3-ubyte").symlink_to(
         tmp_path / "secret" / "train-images-idx3-ubyte"
     )
-    with pytest.raises(IdxError, match="leads out of the data root"):
+    with pytest.raises(FormatError, match="leads out of the data root"):
         read_folder(root / "toy", root)
 
 
@@ -227,9 +229,9 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
     target = tmp_path / "train-images-idx3-ubyte"
     target.unlink()
     os.mkfifo(target)
-    with pytest.raises(IdxError, match="is not a file"):
+    with pytest.raises(FormatError, match="is not a file"):
         read_folder(tmp_path, tmp_path)
     target.unlink()
     target.symlink_to(target.name)
-    with pytest.raises(IdxError, match="is not a file"):
+    with pytest.raises(FormatError, match="is not a file"):
         read_folder(tmp_path, tmp_path)

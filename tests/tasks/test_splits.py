@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from ridgeline.search.fields import MAX_SEED
 from ridgeline.search.tasks.data import Dataset, DatasetCard, UnfitDataset
 from ridgeline.search.tasks.datasets import load
-from ridgeline.search.tasks.kinds import Classes, Image, Numbers, Vector
+from ridgeline.search.tasks.kinds import (
+    PADDING,
+    UNKNOWN,
+    Classes,
+    Image,
+    Numbers,
+    Tokens,
+    Vector,
+)
 from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import Standardiser, prepare, split_column, split_fingerprint
 
@@ -223,6 +231,26 @@ def test_numbers_are_dealt_out_alike_whatever_they_are() -> None:
     assert (len(first.train), len(first.validation), len(first.test)) == (19, 5, 6)
     with pytest.raises(UnfitDataset, match="it has 2 of the 3 rows"):
         split_column(numbers_of(np.arange(2.0)), Split())
+
+
+def test_tokens_of_too_few_training_rows_are_unknown() -> None:
+    x = np.full((40, 5), PADDING)
+    x[:, 0] = 2  # in all rows
+    y = np.arange(40) % 2
+    column = split_column(dataset_of(y), Split())
+    train, validation, test = column.train, column.validation, column.test
+    x[train[0], 1:] = [3, 3, 3, PADDING]  # often, but in one row
+    x[train[1:3], 1] = 4
+    x[[validation[0], test[0]], 1] = 5  # in two rows, none of them for training
+    x[[train[4], test[1]], 2] = 6
+    tokens = Tokens(length=5, vocabulary_size=9)
+    dataset = Dataset.of("toy", x, y, features=tokens, targets=Classes(2))
+    parts = prepare(dataset, Split())
+    together = [part[0] for part in (parts.train, parts.validation, parts.test)]
+    assert {int(id) for part in together for id in np.unique(part)} == {PADDING, UNKNOWN, 2, 4}
+    assert together[0][0].tolist() == [2, UNKNOWN, UNKNOWN, UNKNOWN, PADDING]
+    assert together[0][1].tolist() == [2, 4, PADDING, PADDING, PADDING]
+    assert together[2][0].tolist() == [2, UNKNOWN, PADDING, PADDING, PADDING]
 
 
 def test_split_fingerprint_names_the_data_and_how_it_is_divided() -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from ridgeline.search.tasks.kinds import TargetsKind
+from ridgeline.search.tasks.kinds import Features, TargetsKind
 
 Array = npt.NDArray[Any]
 
@@ -20,6 +20,7 @@ class RawParts(NamedTuple):
 
     Targets are labels of classes, [N], whole numbers or texts; or numbers, [N] or [N, count].
     `test_x` and `test_y` are None where the files have no test part.  Numbers are finite.
+    `features` is None where the shape of a row says what it is.
     """
 
     x: Array
@@ -27,3 +28,4 @@ class RawParts(NamedTuple):
     test_x: Array | None
     test_y: Array | None
     targets: TargetsKind = "classes"
+    features: Features | None = None

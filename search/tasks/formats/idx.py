@@ -5,7 +5,7 @@ dimensions, a big-endian uint32 for each dimension, then the numbers, big-endian
 dimension fastest (https://yann.lecun.com/exdb/mnist/, "The IDX file format").
 
 Files come from anywhere, so nothing is believed: a header is held against the size of the file
-before memory is taken for it, and a link must not lead out of the data root.
+before memory is taken for it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import gzip
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
+from ridgeline.search.tasks.formats.files import Folder
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 8
+_PREFIXES = ("train-images", "train-labels", "t10k-", "test-")
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_DEFLATE_RATIO = 1_032
 """Deflate never does better (https://zlib.net/zlib_tech.html, "Maximum Compression Factor")."""
@@ -57,40 +60,27 @@ def read_idx(path: Path) -> Array:
         raise IdxError(f"{path.name} {exc}") from exc
 
 
-def read_folder(folder: Path, root: Path) -> RawParts:
-    """The arrays of `folder`, which must lie under `root` with all its files, links followed.
+def is_there(names: Sequence[str]) -> bool:
+    """Whether names of files are those of this format."""
+    return any(name.startswith(_PREFIXES) for name in names)
+
+
+def read_folder(folder: Folder) -> RawParts:
+    """The arrays of a folder.
 
     The files are train-images*, train-labels* and, for a test part, t10k-* or test-* of both kinds.
     Folders of such names are passed over: Kaggle's MNIST has one beside each file.
 
     Raises:
-        IdxError: a file is missing, doubled, outside of `root` or malformed, or they disagree.
+        FormatError: a file is missing, doubled, outside of the root or malformed, or they disagree.
     """
-    real_root = _real(root)
-    if not _real(folder).is_relative_to(real_root):
-        raise IdxError("its folder is a link that leads out of the data root")
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as exc:
-        raise IdxError(f"its folder cannot be read: {exc.strerror}") from exc
-
-    files = [name for name in names if not (folder / name).is_dir()]
 
     def read(kind: str, *parts: str) -> Array | None:
         prefixes = tuple(f"{part}-{kind}" for part in parts)
-        found = _without_copies(files, prefixes) or _without_copies(names, prefixes)
+        found = _without_copies(folder.files, prefixes) or _without_copies(folder.names, prefixes)
         if len(found) > 1:
             raise IdxError(f"there are several files {parts[0]}-{kind}*: {', '.join(found)}")
-        if not found:
-            return None
-        path = _real(folder / found[0])
-        if not path.is_relative_to(real_root):
-            raise IdxError(f"{found[0]} is a link that leads out of the data root")
-        if path.is_dir():
-            raise IdxError(f"{found[0]} is a folder; put the file itself there")
-        if not path.is_file():  # a pipe would block the reader for ever
-            raise IdxError(f"{found[0]} is not a file")
-        return read_idx(path)
+        return read_idx(folder.file(found[0])) if found else None
 
     train = _checked("train", read("images", "train"), read("labels", "train"))
     if train is None:
@@ -105,11 +95,6 @@ def read_folder(folder: Path, root: Path) -> RawParts:
             f"the train images {like.dtype} of shape {like.shape[1:]}"
         )
     return RawParts(*train, *test)
-
-
-def _real(path: Path) -> Path:
-    """The path with its links followed; unlike `Path.resolve` it takes links in a circle."""
-    return Path(os.path.realpath(path))
 
 
 def _parse(stream: BinaryIO | gzip.GzipFile, max_bytes: int) -> Array:

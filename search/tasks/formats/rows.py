@@ -1,0 +1,98 @@
+"""Rows of texts in a file, such as those of a table, and the classes that texts name.
+
+Files come from anywhere, so nothing is believed: memory is taken for what was read, and no field
+may be longer than `MAX_FIELD` characters.
+"""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ridgeline.search.tasks.formats.base import Array, FormatError
+
+MAX_FIELD = 131_072
+"""Characters; the limit of Python's reader of CSV too."""
+
+MAX_LABEL = 200
+"""Characters of the name of a class."""
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a file of comma-separated values in UTF-8 (RFC 4180), each with its line.
+
+    Lines without anything are passed over.
+
+    Raises:
+        FormatError: the file cannot be read, or is not of this form.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+    except csv.Error as exc:
+        raise FormatError(f"{path.name}, line {reader.line_num}: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise FormatError(f"{path.name} is not UTF-8: {exc.reason}") from exc
+    except OSError as exc:
+        raise FormatError(f"{path.name} cannot be read: {exc.strerror}") from exc
+
+
+class Labels:
+    """The names of classes that rows have; in memory each name is there once.
+
+    Args:
+        what: they are called where something is wrong with them.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._known: dict[str, int] = {}
+        self._found = array("q")
+
+    def add(self, label: str, where: str) -> None:
+        """The label of the next row.
+
+        Raises:
+            FormatError: it is empty or too long.
+        """
+        label = label.strip()
+        if not 0 < len(label) <= MAX_LABEL:
+            state = "is empty" if not label else f"has more than {MAX_LABEL} characters"
+            raise FormatError(f"{where}: the {self._what} {state}")
+        self._found.append(self._known.setdefault(label, len(self._known)))
+
+    def classes(self) -> list[str]:
+        """In order: by their values where all are whole numbers, or else by code point.
+
+        Raises:
+            FormatError: there is but one.
+        """
+        if len(self._known) == 1:
+            raise FormatError(f"all rows have the {self._what} {next(iter(self._known))!r}")
+        try:
+            return sorted(self._known, key=int)
+        except ValueError:
+            return sorted(self._known)
+
+    def numbers(self, classes: Sequence[str]) -> Array:
+        """For each row the number of its class, int64 [N].
+
+        Raises:
+            FormatError: a label is none of the classes.
+        """
+        number_of = {label: number for number, label in enumerate(classes)}
+        for label in self._known:
+            if label not in number_of:
+                raise FormatError(
+                    f"the test {self._what} {label!r} is out of range: no row of the train part "
+                    "has it"
+                )
+        numbers = np.array([number_of[label] for label in self._known], np.int64)
+        return numbers[np.frombuffer(self._found, np.int64)]
