@@ -23,9 +23,16 @@ from ridgeline.search.tasks.external import ExternalTask
 from ridgeline.search.tasks.linear import LinearTask
 from ridgeline.search.tasks.mlp import MlpTask
 from ridgeline.search.tasks.settings import TaskSettings
+from ridgeline.search.tasks.text import TextTask
 
 GROUP = "ridgeline.tasks"
-BUILT_IN: tuple[Task[Any], ...] = (MlpTask(), LinearTask(), CnnTask(), ExternalTask())
+BUILT_IN: tuple[Task[Any], ...] = (
+    MlpTask(),
+    LinearTask(),
+    CnnTask(),
+    TextTask(),
+    ExternalTask(),
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _MAX_REASON = 500

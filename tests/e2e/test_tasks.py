@@ -10,7 +10,7 @@ import pytest
 from ridgeline.service.lifecycle import TrialState
 from tests.deployment import Deployment
 from tests.e2e.support import check_against_optuna, small
-from tests.tasks.table_files import write_npz, write_table
+from tests.tasks.table_files import write_npz, write_table, write_texts
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     },
     "cnn": {"task": {"name": "cnn", "dataset": "digits", "channels": [4], "hidden": [16]}},
     "cnn-own": {"task": {"name": "cnn", "dataset": "colours", **TINY}},
+    "text-own": {"task": {"name": "text", "dataset": "mails", "embedding": 4, "hidden": [5]}},
     "mlp-own": {"task": {"name": "mlp", "dataset": "prices", "hidden": []}, "objective": RMSE},
 }
 
@@ -37,6 +38,7 @@ def test_studies_of_all_tasks(deployment: Deployment, migrated_url: str, tmp_pat
     root = tmp_path / "data"
     write_npz(root / "colours")
     write_table(root / "prices")
+    write_texts(root / "mails")
     deployment.env["RIDGELINE_DATA_ROOT"] = str(root)
     deployment.start_worker()
     for name, changes in STUDIES.items():

@@ -284,7 +284,8 @@ def test_specs_of_it_are_read_without_torch_and_numpy(task: Task[Any]) -> None:
 
 
 def test_nothing_outside_of_the_tasks_names_one() -> None:
-    names = "|".join(installed().tasks)
+    # "text" is a word of other things too.
+    names = "|".join(name for name in installed().tasks if name != "text")
     classes = "|".join(
         name for task in TASKS for name in (type(task).__name__, task.settings.__name__)
     )

@@ -29,6 +29,7 @@ from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import split_column
 from ridgeline.search.tasks.training import Preparer, open_device
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
+from tests.tasks.table_files import write_texts
 
 pytestmark = pytest.mark.usefixtures("_threads_restored")
 
@@ -136,6 +137,16 @@ def test_tasks_learn(
     assert outcome.state == "complete"
     assert outcome.value == reports[-1].metrics[metric] > least
     assert outcome.metrics[metric.replace("validation", "test")] > least - 0.05
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_texts_are_learned(tmp_path: Path, pooling: str) -> None:
+    write_texts(tmp_path / "mails")
+    settings = {"name": "text", "dataset": "mails", "embedding": 8, "pooling": pooling}
+    run = run_of(settings, "validation_accuracy", epochs=40, learning_rate=0.05, batch_size=16)
+    training = begin(Preparer(tmp_path, open_device("cpu:0")), run)
+    assert list(training.epochs())[-1].metrics["validation_accuracy"] == 1
+    assert training.outcome().metrics["test_accuracy"] == 1
 
 
 def test_linear_regression_comes_to_that_of_scikit_learn(preparer: Preparer) -> None:

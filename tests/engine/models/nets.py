@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ridgeline.search.engine.models.bags import bag_of_tokens
 from ridgeline.search.engine.models.convolutional import lenet, resnet
 
 
@@ -318,6 +319,17 @@ RESNET: dict[str, Any] = {
 }
 
 
+BAG: dict[str, Any] = {
+    "vocabulary": 11,
+    "padding": 0,
+    "outputs": 3,
+    "embedding": 6,
+    "hidden": (5,),
+    "activation": "gelu",
+    "pooling": "mean",
+}
+
+
 class SequenceWithMasks(nn.Sequential):
     """What a sequence is to come to, with `kept` [rows, draws] for the layers of dropout in it."""
 
@@ -345,6 +357,7 @@ WITH_MASKS: dict[Callable[..., nn.Module], Callable[..., nn.Module]] = {
     SpatialDrops: SpatialDropsWithMasks,
     lenet: with_masks(lenet),
     resnet: with_masks(resnet),
+    bag_of_tokens: with_masks(bag_of_tokens),
 }
 
 

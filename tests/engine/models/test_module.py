@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, Pack, RunConfig
 from ridgeline.search.engine.layout import layouts
+from ridgeline.search.engine.models.bags import bag_of_tokens
 from ridgeline.search.engine.models.convolutional import lenet, resnet
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.models.module_packing import unpackable
@@ -61,6 +62,8 @@ MODELS = {
     "resnet with batch norm": model(
         resnet, IMAGE, **{**nets.RESNET, "norm": "batch", "pooling": "max", "activation": "relu"}
     ),
+    "bag of tokens with dropout": model(bag_of_tokens, TOKENS, **nets.BAG),
+    "bag of tokens, summed": model(bag_of_tokens, TOKENS, **{**nets.BAG, "pooling": "sum"}),
     "tied": model(nets.Tied, (3,)),
     "buffers": model(nets.WithBuffers, VECTOR),
     "attention": model(nets.Attention, TOKENS),
