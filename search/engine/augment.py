@@ -44,7 +44,6 @@ from ridgeline.search.engine import rng
 from ridgeline.search.engine.augment_memory import (
     KINDS,
     MOVES,
-    NORMAL_BITS,
     NUM_PLACES,
     Draw,
     Table,
@@ -53,6 +52,7 @@ from ridgeline.search.engine.augment_memory import (
 from ridgeline.search.engine.config import Augmentation
 from ridgeline.search.engine.losses import Judged, Loss
 from ridgeline.search.engine.models.base import Rows
+from ridgeline.search.engine.normal import normal_numbers
 
 
 class Mixture(NamedTuple):
@@ -181,8 +181,7 @@ class Augmenting:
     def _noise(self, keys_K: Tensor) -> Tensor:
         """[K, B, D]."""
         draws_KBD = rng.draw(keys_K, self._tensors["noise"])
-        levels_KBD = (draws_KBD >> (64 - NORMAL_BITS)).add_(2 ** (NORMAL_BITS - 1))
-        normal_KBD = self._tensors["normal"][levels_KBD]
+        normal_KBD = normal_numbers(draws_KBD, self._tensors["normal"])
         return normal_KBD.mul_(self._strength("input_noise")[:, :, None])
 
     def _cut(self, u: Mapping[Draw, Tensor]) -> Tensor:

@@ -15,8 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import IntEnum
-from functools import cache
-from statistics import NormalDist
 from typing import Final, get_args
 
 import numpy as np
@@ -26,11 +24,11 @@ from torch import Tensor
 
 from ridgeline.search.engine import rng
 from ridgeline.search.engine.config import Augmentation, RunConfig
+from ridgeline.search.engine.normal import normal_quantiles
 
 KINDS: tuple[Augmentation, ...] = get_args(Augmentation)
 MOVES = frozenset[Augmentation]({"shift", "flip", "rotation"})
 NUM_PLACES: Final = 1024
-NORMAL_BITS: Final = 12
 
 
 class Draw(IntEnum):
@@ -141,20 +139,6 @@ class AugmentationMemory:
 def draws_of(kinds: Sequence[Augmentation]) -> list[Draw]:
     """The draws that each row takes for these kinds, those of noise apart."""
     return [draw for kind in kinds for draw in _DRAWS[kind]]
-
-
-@cache
-def normal_quantiles() -> NDArray[np.float64]:
-    """4,096 equally likely numbers, in rising order, that stand for the normal distribution.
-
-    Its quantiles at the middles of so many parts, scaled to a variance of 1.  Multiples of 2**-20,
-    so the same on every machine; none is beyond ±3.7.
-    """
-    num_levels = 2**NORMAL_BITS
-    middles = (np.arange(num_levels) + 0.5) / num_levels
-    quantiles = np.array([NormalDist().inv_cdf(middle) for middle in middles.tolist()])
-    quantiles /= np.sqrt(np.square(quantiles).mean())
-    return np.round(quantiles * 2**20) / 2**20
 
 
 def mixup_shares(alpha: float) -> NDArray[np.float64]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ridgeline.search.engine import RunConfig, rng
-from ridgeline.search.engine.augment_memory import mixup_shares, normal_quantiles
+from ridgeline.search.engine.augment_memory import mixup_shares
+from ridgeline.search.engine.normal import normal_quantiles
 
 
 def uniform_of(config: RunConfig, step: int, num_rows: int, num_numbers: int) -> Tensor:

@@ -17,11 +17,7 @@ from torch.testing import assert_close
 
 from ridgeline.search.engine import DeviceData, Mlp, RunConfig, TrainingRun
 from ridgeline.search.engine.augment import Augmenting, MixedLoss
-from ridgeline.search.engine.augment_memory import (
-    AugmentationMemory,
-    mixup_shares,
-    normal_quantiles,
-)
+from ridgeline.search.engine.augment_memory import AugmentationMemory, mixup_shares
 from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.config import Augmentation
 from ridgeline.search.engine.losses import LOSSES
@@ -29,6 +25,7 @@ from ridgeline.search.engine.memory import PackMemory, bytes_per_slot
 from ridgeline.search.engine.models.base import Model, Rows
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.normal import normal_quantiles
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.step import TracedStep
 from tests.engine.models import nets
