@@ -232,6 +232,10 @@ class MixedLoss(Loss):
     def evaluate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return self._loss.evaluate(outputs, targets)
 
+    def of_slot(self, slot: int) -> Loss:
+        its = slice(slot, slot + 1)
+        return MixedLoss(self._loss.of_slot(slot), self._others_KB[its], self._shares_KB[its])
+
 
 def _pixels(x_KBCHW: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The pixels at these places of each image, the same in all of its channels.

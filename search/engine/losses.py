@@ -127,6 +127,10 @@ class Loss(ABC):
             [N, …] each.
         """
 
+    def of_slot(self, slot: int) -> Loss:
+        """This loss in a batch of that slot alone, K = 1."""
+        return self
+
 
 class CrossEntropy(Loss):
     """-log softmax(outputs) at the target's class, in nats; and accuracy."""

@@ -44,6 +44,7 @@ from tests.parallel import locked
 IMAGE = Toy((2, 5, 7), 3)
 VECTOR = Mlp(13, (33, 7), 3)
 CONVOLUTIONS = ModuleModel.of(nets.convolutional, (2, 6, 6), 3)
+BRANCHES = ModuleModel.of(nets.Branches, (5,), 3)
 
 STRENGTHS: dict[Augmentation, tuple[float, float, float, float]] = {
     "shift": (1, 2, 0.3, 9),
@@ -96,6 +97,7 @@ PLAIN = {
     "all": Augmented(IMAGE, KINDS, dtype=DOUBLE, optimizer="sgd", dropout=0.2),
     "vectors": Augmented(VECTOR, ALL_OF_VECTORS, dtype=DOUBLE, dropout=0.2, clip_norm=1.0),
     "moves of convolutions": Augmented(CONVOLUTIONS, ("shift", "flip", "rotation"), dtype=DOUBLE),
+    "slot by slot": Augmented(BRANCHES, ALL_OF_VECTORS, dtype=DOUBLE),
 }
 BITS = {
     "all": Augmented(IMAGE, KINDS, dtype=SINGLE, dropout=0.2),

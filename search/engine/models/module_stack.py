@@ -81,7 +81,7 @@ class ModuleSlots(BoundModel):
                     rows.num_valid_K11[i : i + 1],
                 ),
                 None if dropout_KUB is None else dropout_KUB[i : i + 1],
-                loss,
+                loss.of_slot(i),
             )
             for i, slot in enumerate(self._slots)
         ]
