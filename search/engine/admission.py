@@ -135,6 +135,7 @@ def measure(
     Raises:
         RuntimeError: the program cannot be compiled.
     """
+    spec = spec.regularising(config.regularisers)
     program: CompiledProgram | None = None
     kernels: native.Kernels | None = None
     if form != "eager":

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from ridgeline.search.engine import processor
-from ridgeline.search.engine.config import Augmentation
+from ridgeline.search.engine.config import Augmentation, Regulariser
 from ridgeline.search.engine.data import DeviceData, Split
 from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation
 from ridgeline.search.engine.losses import LOSSES, Targets
@@ -63,6 +63,14 @@ _STEP_SIZES = {
     "augmentation.draws": "cB",
     "augmentation.noise": "Bd",
     "augmentation.normal": "t",
+    "regularisers.input_keys": "KS",
+    "regularisers.input_thresholds": "Kc",
+    "regularisers.input_scales": "Kc",
+    "regularisers.input_counters": "Bd",
+    "regularisers.noise_keys": "KS",
+    "regularisers.noise_scales": "KS",
+    "regularisers.noise_counters": "p",
+    "regularisers.normal": "t",
 }
 """The dimensions of inputs whose first is not the slots alone; others, and those in lower case, are
 fixed for a model."""
@@ -141,6 +149,7 @@ class Job:
     device_type: str
     threads: int
     augments: tuple[Augmentation, ...] = ()
+    regularises: tuple[Regulariser, ...] = ()
 
     @classmethod
     def of(cls, spec: StepSpec, data: DeviceData, threads: int) -> Job:
@@ -156,6 +165,7 @@ class Job:
             data.device.type,
             threads if data.device.type == "cpu" else 0,
             spec.augments,
+            spec.regularises,
         )
 
     @property
@@ -191,6 +201,7 @@ class Job:
             dtype=self.dtype,
             loss=self.loss,
             augments=self.augments,
+            regularises=self.regularises,
         )
         step_inputs = PackMemory(spec, _SLOTS, data).inputs()
         evaluation_inputs = EvaluationMemory(
@@ -221,8 +232,8 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """The job that `as_json` wrote down."""
         data = json.loads(text)
-        given = {"model": model_from_dict(data["model"]), "augments": tuple(data["augments"])}
-        return cls(**{**data, **given})
+        kinds = {name: tuple(data[name]) for name in ("augments", "regularises")}
+        return cls(**{**data, **kinds, "model": model_from_dict(data["model"])})
 
     def as_json(self) -> str:
         """The job for another process; see `from_json`."""

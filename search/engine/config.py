@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,7 @@ Direction = Literal["maximize", "minimize"]
 Augmentation = Literal[
     "shift", "flip", "rotation", "cutout", "brightness", "contrast", "input_noise", "mixup"
 ]
+Regulariser = Literal["max_norm", "input_dropout", "label_smoothing", "gradient_noise"]
 
 MAX_SEED = 2**63 - 1
 
@@ -50,6 +51,10 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "momentum": Range(0.0, below=1.0),
         "warmup": Range(0.0, below=1.0),
         "clip_norm": Range(0.0),
+        "max_norm": Range(0.0),
+        "input_dropout": Range(0.0, below=1.0),
+        "label_smoothing": Range(0.0, below=1.0),
+        "gradient_noise": Range(0.0),
         "min_delta": Range(0.0),
         "shift": Range(0.0, high=256.0),
         "flip": Range(0.0, high=1.0),
@@ -87,6 +92,13 @@ class RunConfig:
     `torch.nn.utils.clip_grad_norm_` after `backward()`.  Neither decoupled decay nor the proximal
     update is part of it.
 
+    The strengths of four regularisers, of which 0 means none; formulas and sources stand in
+    `regularise`.  `max_norm`: the most that the norm of a unit's incoming weights may be.
+    `input_dropout`: the share of a sample's numbers that is dropped.  `label_smoothing`: the share
+    of a target that is spread evenly over all classes.  `gradient_noise`: the variance of the noise
+    that is added to the gradient in the first step; it falls from then on.  They act in training
+    alone: evaluation drops nothing, and its loss is of the targets as they are.
+
     The strengths of augmentation, of which 0 means none, change the samples that a step learns
     from, and never those of an evaluation; formulas stand in `augment`.  `shift`: pixels, the
     farthest that an image moves along each side.  `flip`: the probability that left and right are
@@ -120,6 +132,10 @@ class RunConfig:
     schedule: ScheduleName = "constant"
     warmup: float = 0.0
     clip_norm: float = 0.0
+    max_norm: float = 0.0
+    input_dropout: float = 0.0
+    label_smoothing: float = 0.0
+    gradient_noise: float = 0.0
     penalize: Penalize = "weights"
     lambda_convention: LambdaConvention = "sum"
     l1_update: L1Update = "subgradient"
@@ -166,6 +182,16 @@ class RunConfig:
     def augmentations(self) -> tuple[Augmentation, ...]:
         """The kinds of augmentation whose strength is above 0, in the order of `Augmentation`."""
         return tuple(kind for kind in get_args(Augmentation) if getattr(self, kind) > 0)
+
+    @property
+    def regularisers(self) -> tuple[Regulariser, ...]:
+        """The kinds of `Regulariser` whose strength is above 0, in their order."""
+        return tuple(kind for kind in get_args(Regulariser) if getattr(self, kind) > 0)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The values of the fields that need none, as `as_dict` has them."""
+        return {field.name: field.default for field in fields(cls) if field.default is not MISSING}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data from which `RunConfig(**data)` builds an equal configuration."""

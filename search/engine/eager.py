@@ -21,13 +21,15 @@ from ridgeline.search.engine.step import Region, Step, Terms
 def stretches(memory: PackMemory, gradients: Stacks) -> list[Region]:
     """The stretches of a pack's parameters, and what belongs to them, as few regions."""
     moments = [moment.stretches_KR for moment in memory.moments.values()]
+    num_penalised, units = len(memory.layout.penalised), memory.layout.units
     return [
         Region(
             parameters,
             gradients.stretches_KR[i],
             torch.empty_like(parameters),
             tuple(stretches_KR[i] for stretches_KR in moments),
-            is_penalised=i < len(memory.layout.penalised),
+            i < num_penalised,
+            *(units[i] if i < num_penalised else ()),
         )
         for i, parameters in enumerate(memory.parameters.stretches_KR)
     ]

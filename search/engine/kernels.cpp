@@ -2,7 +2,8 @@
 // compiled program many times at once, which torch does from Python alone.
 //
 // `search/engine/native.py` builds this file, passes the columns of `Rate` and `Constant` as macros
-// and mirrors the structs.  `step.py`, `optim.py`, `penalty.py` and `rng.py` hold the formulas.
+// and mirrors the structs.  `step.py`, `optim.py`, `penalty.py`, `regularise.py` and `rng.py` hold
+// the formulas.
 // Each slot is worked out by itself, and all rows are multiples of 16 numbers, so no slot's bits
 // depend on its neighbours.
 //
@@ -24,6 +25,9 @@ struct Region {
   T* second;  // Adam's second moment; null for SGD
   int64_t size;
   int64_t is_others;  // 1: biases and norms, which have columns of coefficients of their own
+  int64_t num_units;     // whose incoming weights begin the row; 0 where no norm has a bound
+  int64_t num_incoming;  // weights of each unit
+  const int64_t* noise_counters;  // [R], 0 in gaps; null without noise
 };
 
 template <typename T>
@@ -37,6 +41,10 @@ struct Update {
   int64_t* step;       // [K]
   const bool* occupied;  // [K]
   int64_t clips;
+  const int64_t* noise_keys;  // [K, S]; null where no slot has noise, as the next two
+  const T* noise_scales;      // [K, S]
+  const T* normal;            // [2**NORMAL_BITS] quantiles
+  const T* max_norms;         // [K], 0 for none; null where no slot has one
 };
 
 template <typename T>
@@ -136,20 +144,75 @@ T clip_factor(const Update<T>& u, int64_t slot) {
   return factor > 1 ? 1 : factor;
 }
 
+inline int64_t draw(uint64_t key, int64_t counter) {
+  uint64_t word = key + uint64_t(counter);
+  word = (word ^ (word >> 30)) * uint64_t(RNG_MULTIPLIER_1);
+  word = (word ^ (word >> 27)) * uint64_t(RNG_MULTIPLIER_2);
+  return int64_t(word);
+}
+
+// Leaves in a slot's gradients all that they are to be: penalties, clipping and noise.
+template <typename T>
+void add_noise(const Update<T>& u, int64_t slot, T factor, T scale) {
+  const uint64_t key = uint64_t(u.noise_keys[slot * u.num_steps + u.step[slot]]);
+  for (int64_t r = 0; r < u.num_regions; ++r) {
+    const Region<T>& region = u.regions[r];
+    Coefficients<T> c = coefficients(u, slot, region.is_others);
+    if (u.clips) c.l1 = c.l2 = 0;  // they are in the gradients by now
+    const T* __restrict p = region.parameters + slot * region.size;
+    T* __restrict g = region.gradients + slot * region.size;
+    const int64_t* __restrict counters = region.noise_counters;
+    const T* __restrict normal = u.normal;
+    for (int64_t i = 0; i < region.size; ++i) {
+      const int64_t level = (draw(key, counters[i]) >> (64 - NORMAL_BITS)) + (1 << (NORMAL_BITS - 1));
+      const T noise = counters[i] != 0 ? normal[level] * scale : T(0);
+      g[i] = penalised(g[i], p[i], c) * factor + noise;
+    }
+  }
+}
+
+// Shortens the incoming weights of a slot's units to a norm.
+template <typename T>
+void bound_norms(const Region<T>& region, int64_t slot, T max_norm) {
+  for (int64_t unit = 0; unit < region.num_units; ++unit) {
+    T* __restrict weights = region.parameters + slot * region.size + unit * region.num_incoming;
+    T sums[kLanes] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= region.num_incoming; i += kLanes)
+      for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += weights[i + lane] * weights[i + lane];
+    T total = 0;
+    for (T sum : sums) total += sum;
+    for (; i < region.num_incoming; ++i) total += weights[i] * weights[i];
+    const T norm = std::sqrt(total);
+    // A norm that is not finite stays: it tells that the run has diverged.
+    if (!(norm > max_norm) || std::isinf(norm)) continue;
+    const T factor = max_norm / norm;
+    for (int64_t j = 0; j < region.num_incoming; ++j) weights[j] *= factor;
+  }
+}
+
 template <typename T, bool kAdam>
 void update(const Update<T>& u) {
   for (int64_t slot = 0; slot < u.num_slots; ++slot) {
     if (!u.occupied[slot]) continue;
-    const T factor = u.clips ? clip_factor(u, slot) : T(1);
+    T factor = u.clips ? clip_factor(u, slot) : T(1);
+    const T noise =
+        u.noise_keys != nullptr ? u.noise_scales[slot * u.num_steps + u.step[slot]] : T(0);
+    const T max_norm = u.max_norms != nullptr ? u.max_norms[slot] : T(0);
+    if (noise != 0) {
+      add_noise(u, slot, factor, noise);
+      factor = 1;
+    }
     for (int64_t r = 0; r < u.num_regions; ++r) {
       const Region<T>& region = u.regions[r];
       Coefficients<T> c = coefficients(u, slot, region.is_others);
-      if (u.clips) c.l1 = c.l2 = 0;  // they are in the gradients by now
+      if (u.clips || noise != 0) c.l1 = c.l2 = 0;  // they are in the gradients by now
       if (c.l1 != 0 || c.l2 != 0 || c.threshold != 0) {
         update_row<T, kAdam, true>(region, slot, c, factor);
       } else {
         update_row<T, kAdam, false>(region, slot, c, factor);
       }
+      if (max_norm != 0) bound_norms(region, slot, max_norm);
     }
     ++u.step[slot];
   }
@@ -164,12 +227,8 @@ void dropout(const Dropout<T>& d) {
     const int64_t threshold = d.thresholds[slot];
     const T scale = d.constants[slot * NUM_CONSTANTS + CONSTANT_DROPOUT_SCALE];
     T* __restrict factors = d.factors + slot * num_draws;
-    for (int64_t i = 0; i < num_draws; ++i) {
-      uint64_t word = key + uint64_t(counters[i]);
-      word = (word ^ (word >> 30)) * uint64_t(RNG_MULTIPLIER_1);
-      word = (word ^ (word >> 27)) * uint64_t(RNG_MULTIPLIER_2);
-      factors[i] = int64_t(word) >= threshold ? scale : T(0);
-    }
+    for (int64_t i = 0; i < num_draws; ++i)
+      factors[i] = draw(key, counters[i]) >= threshold ? scale : T(0);
   }
 }
 
@@ -214,6 +273,11 @@ struct Mlp {
   const Dropout<T>* dropout;  // null without
   const Update<T>* update;
   Bmm bmm;
+  const int64_t* input_keys;        // [K, S]; null where no slot drops inputs, as the next three
+  const int64_t* input_thresholds;  // [K, 1]
+  const int64_t* input_counters;    // [B, D]
+  const T* input_scales;            // [K, 1]
+  const T* smoothing;               // [K]; null where no slot smooths its labels
 };
 
 // exp for x ≤ 0, in operations that a compiler vectorises: Cody and Waite's reduction and the
@@ -262,6 +326,20 @@ void fetch_rows(const Mlp<T>& m, int64_t slot) {
   }
 }
 
+// Drops numbers of a slot's batch.
+template <typename T>
+void drop_inputs(const Mlp<T>& m, int64_t slot) {
+  const int64_t threshold = m.input_thresholds[slot];
+  if (threshold == INT64_MIN) return;  // that of a probability of 0
+  const uint64_t key = uint64_t(m.input_keys[slot * m.update->num_steps + m.update->step[slot]]);
+  const int64_t size = m.num_rows * m.layers[0].num_in;
+  const int64_t* __restrict counters = m.input_counters;
+  const T scale = m.input_scales[slot];
+  T* __restrict batch = m.batch + slot * size;
+  for (int64_t i = 0; i < size; ++i)
+    batch[i] = draw(key, counters[i]) >= threshold ? batch[i] * scale : T(0);
+}
+
 template <typename T>
 void activate(const Layer<T>& layer, const Mlp<T>& m, int64_t slot) {
   for (int64_t unit = 0; unit < layer.num_out; ++unit) {
@@ -282,7 +360,8 @@ void activate(const Layer<T>& layer, const Mlp<T>& m, int64_t slot) {
 
 // Softmax and cross-entropy of some rows: counts losses and right guesses, and leaves the gradient.
 // Inlined with a constant `size`, so that loops over it are vector instructions.
-template <typename T>
+// kSmooths: with the slot's smoothed labels.
+template <typename T, bool kSmooths>
 __attribute__((always_inline)) inline void lose_rows(const Layer<T>& layer, const Mlp<T>& m,
                                                      int64_t slot, int64_t first, int64_t size,
                                                      double* loss, int64_t* num_right) {
@@ -321,16 +400,26 @@ __attribute__((always_inline)) inline void lose_rows(const Layer<T>& layer, cons
       total[lane] += gradient[lane];
     }
   }
+  const T smoothing = kSmooths ? m.smoothing[slot] : T(0);
+  const T of_others = smoothing / T(num_classes), of_target = 1 - smoothing + of_others;
   for (int64_t lane = 0; lane < size; ++lane) {
     if (invalid[lane]) continue;
     const T chosen = logits[target[lane] * num_rows + lane];
-    *loss += double(std::log(total[lane]) - (chosen - highest[lane]));
+    if (kSmooths) {
+      T below = 0;  // the logits, as far as they are below the highest
+      for (int64_t c = 0; c < num_classes; ++c) below += logits[c * num_rows + lane] - highest[lane];
+      const T wanted = (1 - smoothing) * (chosen - highest[lane]) + of_others * below;
+      *loss += double(std::log(total[lane]) - wanted);
+    } else {
+      *loss += double(std::log(total[lane]) - (chosen - highest[lane]));
+    }
     *num_right += guess[lane] == target[lane];
   }
   for (int64_t c = 0; c < num_classes; ++c) {
     T* __restrict gradient = gradients + c * num_rows;
     for (int64_t lane = 0; lane < size; ++lane) {
-      const T is_target = target[lane] == c ? T(1) : T(0);
+      const T is_target =
+          target[lane] == c ? (kSmooths ? of_target : T(1)) : (kSmooths ? of_others : T(0));
       // By selection: a row that only pads adds nothing, not even NaN.
       const T value = (gradient[lane] / total[lane] - is_target) * weight[lane];
       gradient[lane] = weight[lane] == 0 ? T(0) : value;
@@ -338,15 +427,15 @@ __attribute__((always_inline)) inline void lose_rows(const Layer<T>& layer, cons
   }
 }
 
-template <typename T>
+template <typename T, bool kSmooths>
 void lose(const Layer<T>& layer, const Mlp<T>& m, int64_t slot) {
   double loss = 0;
   int64_t num_right = 0;
   int64_t first = 0;
   for (; first + kLanes <= m.num_rows; first += kLanes)
-    lose_rows(layer, m, slot, first, kLanes, &loss, &num_right);
+    lose_rows<T, kSmooths>(layer, m, slot, first, kLanes, &loss, &num_right);
   if (first < m.num_rows)
-    lose_rows(layer, m, slot, first, m.num_rows - first, &loss, &num_right);
+    lose_rows<T, kSmooths>(layer, m, slot, first, m.num_rows - first, &loss, &num_right);
   m.loss_sums[slot] += loss;
   m.num_right[slot] += num_right;
 }
@@ -369,18 +458,23 @@ int32_t train(const Mlp<T>& m, bool is_adam, int64_t count) {
   const Update<T>& u = *m.update;
   const Layer<T>& last = m.layers[m.num_layers - 1];
   for (int64_t call = 0; call < count; ++call) {
-    for (int64_t slot = 0; slot < u.num_slots; ++slot)
-      if (u.occupied[slot]) fetch_rows(m, slot);
+    for (int64_t slot = 0; slot < u.num_slots; ++slot) {
+      if (!u.occupied[slot]) continue;
+      fetch_rows(m, slot);
+      if (m.input_keys != nullptr) drop_inputs(m, slot);
+    }
     if (m.dropout != nullptr) dropout(*m.dropout);
     for (int64_t i = 0; i < m.num_layers; ++i) {
       const Layer<T>& layer = m.layers[i];
       if (int32_t status = m.bmm(layer.output, layer.weight, layer.input)) return status;
       for (int64_t slot = 0; slot < u.num_slots; ++slot) {
         if (!u.occupied[slot]) continue;
-        if (&layer == &last) {
-          lose(layer, m, slot);
-        } else {
+        if (&layer != &last) {
           activate(layer, m, slot);
+        } else if (m.smoothing != nullptr && m.smoothing[slot] != 0) {
+          lose<T, true>(layer, m, slot);
+        } else {
+          lose<T, false>(layer, m, slot);
         }
       }
     }

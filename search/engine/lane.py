@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ridgeline.search.engine.admission import Widths, compiled_width, prior_width
 from ridgeline.search.engine.compiled import CompiledProgram, Job
+from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.open_pack import OpenPack, Waiting
@@ -27,7 +28,8 @@ for 64-64-10 and 784-128-10 with batches of 16 to 512, against the native form."
 
 _ROOM_TO_GO_ON = 2
 """How many slots packs may have, as a multiple of what they have otherwise, while runs go on in the
-programs of their checkpoints: those may be of several widths."""
+programs of their checkpoints, which may be of several widths; or while runs wait whose regularisers
+a compiled pack lacks."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,12 +62,16 @@ class LaneOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """A pack to open: for which run first, and with which program, or else which kernels."""
+    """A pack to open: for which run first, and with which program, or else which kernels.
+
+    `regularises` are those of a compiled program; other packs add them for each run.
+    """
 
     run: Waiting
     program: CompiledProgram | None
     kernels: Kernels | None
     width: int
+    regularises: tuple[Regulariser, ...] = ()
 
 
 class Lane:
@@ -99,10 +105,23 @@ class Lane:
         self._widths = widths
         flops = spec.model.step_flops(spec.batch_size)
         self._threads = threads_for_step(flops, data.device, options.threads)
-        self.job = Job.of(spec, data, self._threads)
         self._side_by_side = options.threads if self._threads == 1 else 1
         self._eager_width: int | None = None
         """None until it is known."""
+
+    @property
+    def full_spec(self) -> StepSpec:
+        """Its step with the regularisers of all its runs."""
+        runs = [*self.waiting, *(run for p in self.packs for run, _ in p.runs.values())]
+        return self.spec.regularising(kind for run in runs for kind in run.config.regularisers)
+
+    @property
+    def job(self) -> Job:
+        """The program in which all its runs can train."""
+        return self._job(self.full_spec.regularises)
+
+    def _job(self, kinds: Iterable[Regulariser]) -> Job:
+        return Job.of(self.spec.regularising(kinds), self.data, self._threads)
 
     @property
     def needs_all_threads(self) -> bool:
@@ -185,7 +204,7 @@ class Lane:
         self.filling = None
         if (plan := self.plan()) is not None:
             pack = Pack(
-                self.spec,
+                self.spec.regularising(plan.regularises),
                 self.data,
                 width=plan.width,
                 threads=self._threads,
@@ -206,12 +225,15 @@ class Lane:
         # Those whose turn it is take more runs after it; no other has room.
         num_free = {p: p.num_free for p in self.packs if p.has_turn}
         num_slots = sum(p.pack.width for p in self.packs if p.runs)
-        room, form = self.full_width * self._side_by_side, self._form
+        room, forms = self.full_width * self._side_by_side, self._forms()
         for run in sorted(self.waiting, key=lambda run: run.saved is None):
-            place = next((p for p, n in num_free.items() if n and self._fits(run, p, form)), None)
+            place = next((p for p, n in num_free.items() if n and self._fits(run, p, forms)), None)
+            is_apart = run.saved is not None or not all(
+                p.pack.takes(run.config) for p in self.packs
+            )
             if place is not None:
                 num_free[place] -= 1
-            elif num_slots < (room if run.saved is None else _ROOM_TO_GO_ON * room):
+            elif num_slots < (_ROOM_TO_GO_ON * room if is_apart else room):
                 return self._plan_for(run)
         return None
 
@@ -223,17 +245,18 @@ class Lane:
     def _plan_for(self, run: Waiting) -> Plan:
         """The pack to open for a run that no other can take."""
         if run.saved is not None:
-            form, width = run.saved.program.form, run.saved.program.width
-            program = self._programs.get(self.job) if form == "compiled" else None
+            saved = run.saved.program
+            form, width, kinds = saved.form, saved.width, saved.regularisers
+            program = self._programs.get(self._job(kinds)) if form == "compiled" else None
             kernels = self._kernels_here if form == "native" else None
-            return Plan(run, program, kernels, width)
+            return Plan(run, program, kernels, width, kinds)
         full = self.full_width
         if self._pinned:
             return Plan(run, None, None, full)
-        program = self._program
+        kinds, program = self._program_for(run.config.regularisers)
         kernels = None if program is not None else self._kernels
         if self._options.width is not None:
-            return Plan(run, program, kernels, full)
+            return Plan(run, program, kernels, full, kinds)
         if program is not None:
             full = min(full, compiled_width(self.spec, self.data.device))
         elif kernels is None:
@@ -242,21 +265,27 @@ class Lane:
         num_packs = sum(bool(p.runs) for p in self.packs)
         num_fresh = sum(one.saved is None for one in self.waiting)
         share = -(-num_fresh // max(1, self._side_by_side - num_packs))
-        return Plan(run, program, kernels, max(1, min(share, full)))
+        return Plan(run, program, kernels, max(1, min(share, full)), kinds)
 
-    @property
-    def _form(self) -> Form:
-        """Of the packs that runs begin in."""
+    def _forms(self) -> dict[tuple[Regulariser, ...], Form]:
+        """Of the packs that runs begin in, by their regularisers."""
         if self._pinned:
-            return "eager"
-        if self._program is not None:
-            return "compiled"
-        return "eager" if self._kernels is None else "native"
+            other: Form = "eager"
+        else:
+            other = "eager" if self._kernels is None else "native"
+        return {
+            kinds: other if self._program_for(kinds)[1] is None else "compiled"
+            for kinds in {run.config.regularisers for run in self.waiting}
+        }
 
-    def _fits(self, run: Waiting, open_pack: OpenPack, form: Form) -> bool:
-        """Whether a free slot of the pack is one for the run; `form` is that of runs that begin."""
-        program = open_pack.pack.program
-        return program.form == form if run.saved is None else program == run.saved.program
+    def _fits(
+        self, run: Waiting, open_pack: OpenPack, forms: dict[tuple[Regulariser, ...], Form]
+    ) -> bool:
+        """Whether a free slot of the pack is one for the run; `forms` are those of fresh runs."""
+        pack = open_pack.pack
+        if run.saved is not None:
+            return pack.program == run.saved.program
+        return pack.program.form == forms[run.config.regularisers] and pack.takes(run.config)
 
     def _begin_anew_what_cannot_go_on(self) -> None:
         """Let runs go whose checkpoints are of a program that is not at hand here."""
@@ -272,7 +301,12 @@ class Lane:
         """Whether a pack of this program can be opened."""
         device, dtype, threads = self.data.device, self.data.dtype, self._threads
         mine = ProgramIdentity.current(
-            program.form, program.width, device, dtype, threads if device.type == "cpu" else 0
+            program.form,
+            program.width,
+            device,
+            dtype,
+            threads if device.type == "cpu" else 0,
+            program.regularisers,
         )
         width = program.width
         if mine != program or not 1 <= width <= self.full_width:
@@ -280,7 +314,8 @@ class Lane:
         if self._options.width not in (None, width) and width != self.full_width:
             return False
         if program.form == "compiled":
-            return self._options.compile and self._programs.get(self.job) is not None
+            job = self._job(program.regularisers)
+            return self._options.compile and self._programs.get(job) is not None
         return program.form == "eager" or self._kernels_here is not None
 
     @property
@@ -300,9 +335,19 @@ class Lane:
         num_ticks = epochs * self.spec.num_steps / width
         return savable_seconds(num_ticks, num_ticks * per_tick)
 
-    @property
-    def _program(self) -> CompiledProgram | None:
-        return self._programs.get(self.job) if self._may_have_program else None
+    def _program_for(
+        self, kinds: tuple[Regulariser, ...]
+    ) -> tuple[tuple[Regulariser, ...], CompiledProgram | None]:
+        """The compiled program in which a run with these regularisers begins, and those it has.
+
+        It has those of all the lane's runs, so that they share packs; until that is compiled, the
+        run's own alone.
+        """
+        if self._may_have_program:
+            for its in (self.full_spec.regularises, kinds):
+                if (program := self._programs.get(self._job(its))) is not None:
+                    return its, program
+        return (), None
 
     @property
     def _may_have_program(self) -> bool:
@@ -322,13 +367,13 @@ class Lane:
         return self._programs.kernels if may_have else None
 
     def _fill(self, open_pack: OpenPack) -> Iterator[Event]:
-        self.filling, pack, form = open_pack, open_pack.pack, self._form
+        self.filling, pack, forms = open_pack, open_pack.pack, self._forms()
         # Those that begin would else keep packs going for ever that have to make room.
         are_held = self._is_one_without_pack()
         for slot in range(pack.width):
             if slot in open_pack.runs:
                 continue
-            fitting = (run for run in self.waiting if self._fits(run, open_pack, form))
+            fitting = (run for run in self.waiting if self._fits(run, open_pack, forms))
             run = next((run for run in fitting if run.saved is not None or not are_held), None)
             if run is None:
                 return

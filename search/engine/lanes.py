@@ -265,7 +265,7 @@ class Lanes:
         if not lane.packs:
             room = self._options.memory_bytes or free_bytes(self._device) // self._crew.size
             while (width := lane.full_width) > 1 and width * bytes_per_slot(
-                lane.spec, width
+                lane.full_spec, width
             ) > room:
                 lane.narrow(width)
 

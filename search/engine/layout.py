@@ -77,6 +77,7 @@ class ParameterLayout(Layout):
     Attributes:
         penalised: the names of the first.
         num_penalised: the numbers in them.
+        units: of each of them, how many `Parameter.num_units`, and the incoming weights of one.
     """
 
     def __init__(self, model: Model) -> None:
@@ -84,6 +85,10 @@ class ParameterLayout(Layout):
         ordered = sorted(parameters, key=lambda name: not parameters[name].is_penalised)
         self.penalised = [name for name in ordered if parameters[name].is_penalised]
         super().__init__({name: parameters[name].shape for name in ordered}, alone=self.penalised)
+        self.units = [
+            (parameters[name].num_units, math.prod(parameters[name].shape[1:]))
+            for name in self.penalised
+        ]
         self.num_penalised = sum(math.prod(parameters[name].shape) for name in self.penalised)
         self._bounds_P, self._starts_P = torch.zeros(2, self.row_size, dtype=torch.float64)
         for name, segment in self._segments.items():

@@ -132,6 +132,29 @@ class Loss(ABC):
         return self
 
 
+class SmoothedLoss(Loss):
+    """A loss whose targets are smoothed in training, each slot's by a share of its own.
+
+    Args:
+        smoothing_K: see `Loss.judge`.
+    """
+
+    def __init__(self, loss: Loss, smoothing_K: Tensor) -> None:
+        self._loss, self._smoothing_K = loss, smoothing_K
+
+    def judge(
+        self, outputs_KCB: Tensor, targets_KB: Tensor, rows: Rows, smoothing_K: Tensor | None = None
+    ) -> Judged:
+        assert smoothing_K is None, "the targets are smoothed already"
+        return self._loss.judge(outputs_KCB, targets_KB, rows, self._smoothing_K)
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self._loss.evaluate(outputs, targets)
+
+    def of_slot(self, slot: int) -> Loss:
+        return SmoothedLoss(self._loss.of_slot(slot), self._smoothing_K[slot : slot + 1])
+
+
 class CrossEntropy(Loss):
     """-log softmax(outputs) at the target's class, in nats; and accuracy."""
 

@@ -8,7 +8,7 @@ number from the host, and a run is loaded into a slot by writing a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import IntEnum
 
 import torch
@@ -16,9 +16,11 @@ from torch import Tensor
 
 from ridgeline.search.engine import rng
 from ridgeline.search.engine.augment_memory import AugmentationMemory, augmentation_bytes
+from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.layout import Stacks, layouts
 from ridgeline.search.engine.losses import LOSSES
+from ridgeline.search.engine.regulariser_memory import RegulariserMemory, regulariser_bytes
 from ridgeline.search.engine.spec import StepSpec
 
 MOMENTS = {"sgd": ("momentum",), "adam": ("first_moment", "second_moment")}
@@ -62,6 +64,7 @@ class PackMemory:
         rates_KSC, constants_KC: see `Rate` and `Constant`.
         dropout_keys_KS, dropout_thresholds_K1, dropout_counters_UB: see `rng`.
         augmentation: what augments a batch; None where nothing does.
+        regularisers: what regularises the slots; None where nothing has to.
         step_K: the step of its epoch that each slot takes next.
         occupied_K: whether a slot has a run.
         loss_sums_K, score_sums_K: over the samples met in the slot's epoch so far.
@@ -97,6 +100,10 @@ class PackMemory:
             self.augmentation = AugmentationMemory(
                 spec.augments, (width, num_steps, num_rows), spec.model.sample_shape, device, dtype
             )
+        self._sizes = width, num_steps, num_rows
+        self._model = spec.model
+        self.regularisers: RegulariserMemory | None = None
+        self.add_regularisers(spec.regularises)
         self.step_K = zeros(width, dtype=torch.int64)
         self.occupied_K = zeros(width, dtype=torch.bool)
         self.loss_sums_K = zeros(width, dtype=torch.float64)
@@ -117,6 +124,15 @@ class PackMemory:
         """Everything that training changes for good."""
         return {"parameters": self.parameters, "statistics": self.statistics, **self.moments}
 
+    def add_regularisers(self, kinds: Collection[Regulariser]) -> None:
+        """Make the tensors of more kinds; what was made before stays where it is."""
+        if not kinds:
+            return
+        if self.regularisers is None:
+            device, dtype = self.data.device, self.data.dtype
+            self.regularisers = RegulariserMemory(self._model, self._sizes, device, dtype)
+        self.regularisers.add(kinds)
+
     def copy_slot(self, slot: int, source: PackMemory, its_slot: int) -> None:
         """Write all of a slot of this or another pack of the same step into one of this."""
         for mine, its in zip(self._by_slot(), source._by_slot(), strict=True):
@@ -136,6 +152,7 @@ class PackMemory:
             self.loss_sums_K,
             self.score_sums_K,
             *(self.augmentation.by_slot() if self.augmentation is not None else ()),
+            *(self.regularisers.by_slot() if self.regularisers is not None else ()),
         ]
 
     def inputs(self) -> dict[str, Tensor]:
@@ -159,6 +176,9 @@ class PackMemory:
         if self.augmentation is not None:
             its = self.augmentation.inputs()
             tensors |= {f"augmentation.{name}": tensor for name, tensor in its.items()}
+        if self.regularisers is not None:
+            its = self.regularisers.inputs()
+            tensors |= {f"regularisers.{name}": tensor for name, tensor in its.items()}
         for kind, stacks in self.state.items():
             tensors |= {f"{kind}.{name}": view for name, view in stacks.views().items()}
         return tensors
@@ -185,7 +205,8 @@ def bytes_per_slot(spec: StepSpec, width: int) -> int:
     """What one slot more takes of the device, by the shapes above and those of `step`.
 
     Parameters, gradients, scratch and moments; the batch and its activations forwards and
-    backwards; the order of the samples and the coefficients of an epoch; what augmentation takes.
+    backwards; the order of the samples and the coefficients of an epoch; what augmentation and
+    regularisers take.
     """
     item = 8 if spec.dtype == "float64" else 4
     num_rows, model = spec.num_rows(width), spec.model
@@ -196,4 +217,5 @@ def bytes_per_slot(spec: StepSpec, width: int) -> int:
     dropout = num_rows * model.num_draws * (item + 8) + 8 * spec.num_steps if spec.drops else 0
     tables = spec.num_steps * (4 * num_rows + item * len(Rate))
     augmentation = num_rows * augmentation_bytes(spec.augments, model.sample_shape, item)
-    return item * (state + activations) + dropout + tables + augmentation
+    regularisers = regulariser_bytes(spec.regularises, model, num_rows, item)
+    return item * (state + activations) + dropout + tables + augmentation + regularisers

@@ -24,6 +24,7 @@ from torch import Tensor
 from ridgeline.search.engine import processor, rng
 from ridgeline.search.engine.evaluation import NEAR_ZERO
 from ridgeline.search.engine.memory import Constant, Rate
+from ridgeline.search.engine.normal import NORMAL_BITS
 from ridgeline.search.engine.optim import ADAM_BETAS, CLIP_EPSILON
 from ridgeline.search.scratch import scratch_folder
 
@@ -205,6 +206,7 @@ def _macros() -> list[str]:
         "ADAM_1_MINUS_BETA_2": repr(1 - beta_2),
         "CLIP_EPSILON": repr(CLIP_EPSILON),
         "NEAR_ZERO": repr(NEAR_ZERO),
+        "NORMAL_BITS": NORMAL_BITS,
         "RNG_MULTIPLIER_1": hex(rng.MULTIPLIER_1),
         "RNG_MULTIPLIER_2": hex(rng.MULTIPLIER_2),
     }

@@ -1,5 +1,7 @@
 """The native part of a pack's steps on a CPU, whatever the model: the update and dropout.
 
+The update has noise and bounds on norms in it for the slots that use them.
+
 The structs are those of `kernels.cpp`.
 
 # K slots, B rows of a batch, U dropout draws of a row, R numbers of a region
@@ -28,6 +30,9 @@ class _Region(Structure):
         ("second", c_void_p),
         ("size", c_int64),
         ("is_others", c_int64),
+        ("num_units", c_int64),
+        ("num_incoming", c_int64),
+        ("noise_counters", c_void_p),
     )
 
 
@@ -44,6 +49,10 @@ class UpdateArguments(Structure):
         ("step", c_void_p),
         ("occupied", c_void_p),
         ("clips", c_int64),
+        ("noise_keys", c_void_p),
+        ("noise_scales", c_void_p),
+        ("normal", c_void_p),
+        ("max_norms", c_void_p),
     )
 
 
@@ -84,7 +93,12 @@ class NativeStep:
         num_units, num_rows = inputs["dropout_counters"].shape
         constants = inputs["constants"]
         self._factors_KUB = constants.new_zeros(num_slots, num_units, num_rows)
-        self._regions = (_Region * len(regions))(*map(_region, regions))
+        counters_at = address_of(inputs, "noise_counters")
+        its_regions = []
+        for region in regions:
+            its_regions.append(_region(region, counters_at))
+            counters_at += 8 * region.parameters.shape[1] if counters_at else 0
+        self._regions = (_Region * len(regions))(*its_regions)
         self._update_arguments = UpdateArguments(
             self._regions,
             len(regions),
@@ -95,6 +109,10 @@ class NativeStep:
             step_K.data_ptr(),
             inputs["occupied"].data_ptr(),
             spec.clips,
+            *(
+                address_of(inputs, name)
+                for name in ("noise_keys", "noise_scales", "normal", "max_norms")
+            ),
         )
         self._dropout_arguments = DropoutArguments(
             num_slots,
@@ -127,15 +145,28 @@ class NativeStep:
         return self._factors_KUB
 
     def update(self) -> None:
-        """Penalties, clipping and the optimizer's update of the occupied slots; counts the step."""
+        """See `Parts`."""
         self._update(byref(self._update_arguments))
 
 
-def _region(region: Region) -> _Region:
+def address_of(inputs: Mapping[str, Tensor], name: str) -> int:
+    """Where a tensor of `RegulariserMemory.inputs` lies; 0 where there is none."""
+    tensor = inputs.get(f"regularisers.{name}")
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _region(region: Region, counters_at: int) -> _Region:
     first, *second = region.moments
     tensors = [region.parameters, region.gradients, first, *second]
     assert all(tensor.is_contiguous() for tensor in tensors)
     pointers = [tensor.data_ptr() for tensor in tensors]
     if not second:
         pointers.append(0)
-    return _Region(*pointers, region.parameters.shape[1], not region.is_penalised)
+    return _Region(
+        *pointers,
+        region.parameters.shape[1],
+        not region.is_penalised,
+        region.num_units,
+        region.num_incoming,
+        counters_at,
+    )

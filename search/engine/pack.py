@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ridgeline.search.engine.compiled import CompiledProgram
-from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.config import Regulariser, RunConfig
 from ridgeline.search.engine.data import DeviceData, Split
 from ridgeline.search.engine.eager import eager_steps
 from ridgeline.search.engine.evaluation import (
@@ -73,6 +73,7 @@ class Pack:
             Packs that compute at the same time must agree, see `products`.
 
     Args:
+        spec: with the regularisers that the pack begins with; an eager one adds those of each run.
         threads: of a CPU that it computes on, whichever thread calls; not read elsewhere.
         compiled: the program for this spec, data and threads; None steps eagerly.
         kernels: for the eager steps of a pack on one thread of a CPU; None has torch alone.
@@ -99,7 +100,12 @@ class Pack:
         form: Form = "eager" if kernels is None else "native"
         self._threads = threads if data.device.type == "cpu" else 0
         self.program = ProgramIdentity.current(
-            form if compiled is None else "compiled", width, data.device, data.dtype, self._threads
+            form if compiled is None else "compiled",
+            width,
+            data.device,
+            data.dtype,
+            self._threads,
+            () if compiled is None else spec.regularises,
         )
         self.data = data
         self.metrics = epoch_metrics(loss)
@@ -115,6 +121,7 @@ class Pack:
         self._num_computed = width
         self._can_narrow: bool | None = None
         """None until the first tick tries it."""
+        self._kernels = kernels
         self._native = None if kernels is None else spec.native()
         self._steps: Callable[[Terms, int], None]
         evaluation: BindEvaluation | None = None
@@ -175,6 +182,7 @@ class Pack:
             if mine != its:
                 raise ValueError(f"{name} is {its}, the pack's {mine}")
         check_monitor(self._loss, config.monitor)
+        self._add_regularisers(config.regularisers)
         if state is None:
             self._occupants[slot] = Occupant(config, 0, step=None, is_written=False)
             return
@@ -182,6 +190,10 @@ class Pack:
             stacks.set_row(slot, state.tensors[name])
         self._occupants[slot] = Occupant(config, state.epochs_done, step=None, is_written=True)
         self._writer.write_constants({slot: self._run(slot)})
+
+    def takes(self, config: RunConfig) -> bool:
+        """Whether the step can have the regularisers of a run."""
+        return self._gradients is not None or {*config.regularisers} <= {*self.spec.regularises}
 
     def free(self, slot: int) -> None:
         """Take the run out of a slot.  Its weights stay until the next `load`."""
@@ -317,7 +329,22 @@ class Pack:
             decay=any(config.weight_decay > 0 for config in configs),
             threshold=any(proximal),
             momentum=any(config.momentum > 0 for config in configs),
+            regularises={kind for config in configs for kind in config.regularisers}
+            if self.spec.regularises
+            else (),
         )
+
+    def _add_regularisers(self, kinds: Sequence[Regulariser]) -> None:
+        """Have the step regularise in these ways too, from the next tick on."""
+        spec = self.spec.regularising(kinds)
+        if spec == self.spec:
+            return
+        if self._gradients is None:
+            has = self.spec.regularises
+            raise ValueError(f"regularisers are {kinds}, those of the compiled program {has}")
+        self.spec = spec
+        self._memory.add_regularisers(kinds)
+        self._steps = eager_steps(spec, self._memory, self._gradients, self._kernels)
 
     def _take_over(self, slot: int, source: Pack, its_slot: int) -> None:
         """Move a run here from a slot of this or another pack of the same step, at any tick."""

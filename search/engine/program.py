@@ -8,6 +8,7 @@ from typing import Literal, cast, get_args
 import torch
 
 from ridgeline.search.engine import processor
+from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.threads import can_flush_denormals
 
 Form = Literal["eager", "native", "compiled"]
@@ -32,7 +33,10 @@ class ProgramIdentity:
     `/denormals=flushed` at its end, and the name of a GPU in the place of a processor's kind.  The
     number of threads counts on a CPU only, where it decides how a sum is split; elsewhere it is 0.
     Denormals are numbers so small that a CPU is slow with them.  `numerics` is `NUMERICS` at the
-    time, and ends the text as `/numerics=2`; the first version has texts without.
+    time, and ends the text as `/numerics=2`; the first version has texts without.  `regularisers`
+    are those that a compiled program has: before that as `/regularisers=9`, with 1 for the first
+    kind, 2 for the second, 4 and 8.  Texts of programs without have no such part; other forms have
+    none, since they leave out what no slot needs.
     """
 
     form: Form
@@ -42,11 +46,18 @@ class ProgramIdentity:
     dtype: str
     threads: int
     denormals: Denormals
+    regularisers: tuple[Regulariser, ...] = ()
     numerics: int = NUMERICS
 
     @classmethod
     def current(
-        cls, form: Form, width: int, device: torch.device, dtype: torch.dtype, threads: int
+        cls,
+        form: Form,
+        width: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        threads: int,
+        regularisers: tuple[Regulariser, ...] = (),
     ) -> ProgramIdentity:
         """The identity of a program built here and now, for so many threads of a CPU."""
         if device.type == "cuda":
@@ -61,6 +72,7 @@ class ProgramIdentity:
             dtype=str(dtype).removeprefix("torch."),
             threads=threads,
             denormals="flushed" if can_flush_denormals(device) else "kept",
+            regularisers=regularisers,
         )
 
     @classmethod
@@ -72,6 +84,7 @@ class ProgramIdentity:
         """
         parts = text.split("/")
         numerics = parts.pop() if parts[-1].startswith("numerics=") else "numerics=1"
+        kinds = parts.pop() if parts[-1].startswith("regularisers=") else "regularisers=0"
         try:
             form, width, torch_version, device_kind, dtype, threads, denormals = parts
             identity = cls(
@@ -82,11 +95,13 @@ class ProgramIdentity:
                 dtype=dtype,
                 threads=int(threads.removeprefix("threads=")),
                 denormals=cast(Denormals, denormals.removeprefix("denormals=")),
+                regularisers=_kinds_of(int(kinds.removeprefix("regularisers="))),
                 numerics=int(numerics.removeprefix("numerics=")),
             )
         except ValueError as exc:
             raise ValueError(f"not a program identity: {text!r}") from exc
         is_known = form in get_args(Form) and identity.denormals in get_args(Denormals)
+        is_known &= form == "compiled" or not identity.regularisers
         if not is_known or identity.numerics < 1 or str(identity) != text:
             raise ValueError(f"not a program identity: {text!r}")
         return identity
@@ -95,5 +110,14 @@ class ProgramIdentity:
         return (
             f"{self.form}/width={self.width}/torch={self.torch_version}/{self.device_kind}"
             f"/{self.dtype}/threads={self.threads}/denormals={self.denormals}"
+            + (f"/regularisers={_mask_of(self.regularisers)}" if self.regularisers else "")
             + (f"/numerics={self.numerics}" if self.numerics > 1 else "")
         )
+
+
+def _mask_of(kinds: tuple[Regulariser, ...]) -> int:
+    return sum(2**i for i, kind in enumerate(get_args(Regulariser)) if kind in kinds)
+
+
+def _kinds_of(mask: int) -> tuple[Regulariser, ...]:
+    return tuple(kind for i, kind in enumerate(get_args(Regulariser)) if mask >> i & 1)

@@ -41,6 +41,8 @@ class Stream(IntEnum):
     ORDER = 2
     DROPOUT = 3
     AUGMENTATION = 4
+    INPUT_DROPOUT = 5
+    GRADIENT_NOISE = 6
 
 
 def stream_key(seed: int, stream: Stream) -> int:

@@ -31,7 +31,8 @@ class TrainingRun:
 
     Args:
         width: of the pack.
-        threads, compiled, kernels: as of a `Pack`.
+        threads, compiled, kernels: as of a `Pack`; a compiled program must have the regularisers of
+            the run, and no others.
         checkpoint: to go on from, see `SavedRun` and `Progress.resume`.
 
     Raises:
@@ -54,6 +55,7 @@ class TrainingRun:
     ) -> None:
         dtype = str(data.dtype).removeprefix("torch.")
         spec = StepSpec.of(config, model, data.train.num_samples, dtype)
+        spec = spec.regularising(config.regularisers)
         self._pack = Pack(
             spec, data, width=width, threads=threads, compiled=compiled, kernels=kernels
         )

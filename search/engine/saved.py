@@ -54,8 +54,11 @@ class SavedRun:
         """
         tensors, metadata = load_checkpoint(content)
         for name, value in _identity(config, spec, data).items():
-            if metadata.get(name) != value:
-                raise CheckpointError(f"the checkpoint is of another {name}: {metadata.get(name)}")
+            its = metadata.get(name)
+            if name == "config" and isinstance(its, dict):
+                its = {**RunConfig.defaults(), **its}  # it may be older than some of the fields
+            if its != value:
+                raise CheckpointError(f"the checkpoint is of another {name}: {its}")
         sizes = state_sizes(spec)
         rows = {name: _row(name, tensors, size, data.dtype) for name, size in sizes.items()}
         kept = None

@@ -79,6 +79,8 @@ class SlotWriter:
         memory.dropout_thresholds_K1[group_G] = torch.tensor(thresholds, device=self._device)
         if memory.augmentation is not None:
             memory.augmentation.write_constants(group_G, configs)
+        if memory.regularisers is not None:
+            memory.regularisers.write_constants(group_G, configs)
         memory.occupied_K[group_G] = True
 
     def prepare_epochs(self, runs: Mapping[int, Occupant]) -> None:
@@ -99,7 +101,10 @@ class SlotWriter:
         if memory.augmentation is not None:
             seeds = [run.config.seed for run in occupants]
             memory.augmentation.write_keys(group_G, seeds, first_steps)
-        tables_GSC = rate_tables([run.config for run in occupants], first_steps, self._spec)
+        configs = [run.config for run in occupants]
+        if memory.regularisers is not None:
+            memory.regularisers.write_epochs(group_G, configs, first_steps)
+        tables_GSC = rate_tables(configs, first_steps, self._spec)
         memory.rates_KSC[group_G] = torch.from_numpy(tables_GSC).to(device, memory.rates_KSC.dtype)
         memory.loss_sums_K[group_G] = 0
         memory.score_sums_K[group_G] = 0

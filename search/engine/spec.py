@@ -5,17 +5,21 @@ Free of torch, and plain JSON data, since a program is compiled in a process of 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from ridgeline.search.engine.alignment import round_up
-from ridgeline.search.engine.config import Augmentation, RunConfig
+from ridgeline.search.engine.config import Augmentation, Regulariser, RunConfig
 from ridgeline.search.engine.models.base import Model, NativeProgram
 
 Family = Literal["sgd", "adam"]
 
 FOR_ALL_NUMBERS: tuple[Augmentation, ...] = ("input_noise", "mixup")
 """The kinds of augmentation that need no image."""
+
+LOSSES_OF_LABELS = ("cross_entropy", "binary_cross_entropy")
+"""Those that take smoothed labels."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class StepSpec:
 
     Runs with dropout are apart from those without, and clipped ones from the others, and so are
     runs that augment in different ways: all of it costs every slot of a pack, and what a run pays
-    for must not depend on its neighbours.
+    for must not depend on its neighbours.  Runs with and without regularisers share packs: a pack
+    has those that any of its runs needs, and one without them has none.
 
     Attributes:
         augments: the kinds of augmentation in use, in the order of `Augmentation`.
         loss: its name in `losses`.
+        regularises: those that a pack has, in the order of `Regulariser`; `of` leaves them out.
 
     Raises:
         ValueError: the model's samples cannot be augmented so.
@@ -43,9 +49,11 @@ class StepSpec:
     dtype: str
     loss: str = "cross_entropy"
     augments: tuple[Augmentation, ...] = ()
+    regularises: tuple[Regulariser, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "augments", tuple(self.augments))
+        object.__setattr__(self, "regularises", tuple(self.regularises))
         if self.augments and self.model.takes_ids:
             raise ValueError(f"{self.augments[0]} must be 0: the samples are ids")
         shape = self.model.sample_shape
@@ -58,8 +66,12 @@ class StepSpec:
 
     @classmethod
     def of(cls, config: RunConfig, model: Model, num_samples: int, dtype: str) -> StepSpec:
-        """The step that trains a run; `dtype` such as float32."""
-        return cls(
+        """The step that trains a run; `dtype` such as float32.
+
+        Raises:
+            ValueError: a regulariser of the run is not for this model or loss.
+        """
+        spec = cls(
             model=model,
             num_samples=num_samples,
             batch_size=min(config.batch_size, num_samples),
@@ -70,6 +82,17 @@ class StepSpec:
             loss=config.loss,
             augments=config.augmentations,
         )
+        if config.input_dropout > 0 and model.takes_ids:
+            raise ValueError("input_dropout must be 0: the samples are ids")
+        if config.label_smoothing > 0 and spec.loss not in LOSSES_OF_LABELS:
+            raise ValueError(f"label_smoothing must be 0: {spec.loss} has no labels")
+        return spec
+
+    def regularising(self, kinds: Iterable[Regulariser]) -> StepSpec:
+        """This step with these regularisers too."""
+        wanted = {*self.regularises, *kinds}
+        ordered = tuple(kind for kind in get_args(Regulariser) if kind in wanted)
+        return self if ordered == self.regularises else replace(self, regularises=ordered)
 
     @property
     def num_steps(self) -> int:

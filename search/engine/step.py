@@ -2,14 +2,15 @@
 
 Everything is elementwise in the slots or a product a slot, so no slot sees another.  An eager step
 leaves out the terms that no slot needs; what is left out is 0 or selects nothing, so a slot cannot
-tell.  A compiled step has all of them, for little more than the memory it reads anyway.
+tell.  A compiled step has all of them, for little more than the memory it reads anyway; of the
+regularisers it has those of its spec.
 
 # K slots, B rows of a batch, D features, C classes, R numbers of a region
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,11 +20,13 @@ from torch.nn import functional
 
 from ridgeline.search.engine import rng
 from ridgeline.search.engine.augment import Augmenting, MixedLoss
-from ridgeline.search.engine.losses import LOSSES, Judged, targets_of
+from ridgeline.search.engine.config import Regulariser
+from ridgeline.search.engine.losses import LOSSES, Judged, Loss, SmoothedLoss, targets_of
 from ridgeline.search.engine.memory import MOMENTS, Constant, Rate, under
 from ridgeline.search.engine.models.base import Rows
 from ridgeline.search.engine.optim import adam, clip_factors, sgd
 from ridgeline.search.engine.penalty import add_gradients, soft_threshold
+from ridgeline.search.engine.regularise import Regularising
 from ridgeline.search.engine.spec import StepSpec
 
 
@@ -33,6 +36,7 @@ class Terms:
 
     Attributes:
         num_slots: of the first so many, by native steps; None of all, as other steps always do.
+        regularises: those of the spec that a slot needs; None all of them.
     """
 
     num_slots: int | None = None
@@ -43,6 +47,7 @@ class Terms:
     decay: bool = True
     threshold: bool = True
     momentum: bool = True
+    regularises: Collection[Regulariser] | None = None
 
 
 ALL_TERMS = Terms()
@@ -52,7 +57,8 @@ ALL_TERMS = Terms()
 class Region:
     """A stretch of every slot's parameters with one set of coefficients; tensors [K, …].
 
-    `is_penalised` is as of a model's `Parameter`s.
+    `is_penalised` is as of a model's `Parameter`s, and so is `num_units`; each of these has
+    `num_incoming` numbers, one unit after the other from the first number on.
     """
 
     parameters: Tensor
@@ -60,6 +66,8 @@ class Region:
     scratch: Tensor
     moments: tuple[Tensor, ...]
     is_penalised: bool
+    num_units: int = 0
+    num_incoming: int = 0
 
 
 class Parts(Protocol):
@@ -69,7 +77,10 @@ class Parts(Protocol):
         """What to multiply each unit with, [K, U, B]; overwritten by the next call."""
 
     def update(self) -> None:
-        """Penalties, clipping and the optimizer's update of the occupied slots; counts the step."""
+        """Penalties, clipping, noise, the optimizer's update and bounds on norms.
+
+        Of the occupied slots alone; counts the step.
+        """
 
 
 class Step:
@@ -106,6 +117,11 @@ class Step:
             self._augmenting = Augmenting(
                 spec.augments, spec.model.sample_shape, under(inputs, "augmentation.")
             )
+        self._regularising: Regularising | None = None
+        if spec.regularises:
+            self._regularising = Regularising(
+                spec.model, under(inputs, "regularisers."), parameters, gradients
+            )
         step_K = inputs["step"]
         self._slots_K = torch.arange(step_K.shape[0], device=step_K.device)
 
@@ -118,12 +134,17 @@ class Step:
         targets_KB = targets_of(inputs["y"][samples_KB])
         invalid_KB = inputs["invalid"][step_K] if terms.padding else None
         rows = Rows(invalid_KB, inputs["num_valid"][step_K].view(-1, 1, 1))
-        loss = self._loss
+        regularising, kinds = self._regularising, self._regularisers(terms)
+        loss: Loss = self._loss
+        if regularising is not None and "label_smoothing" in kinds:
+            loss = SmoothedLoss(loss, regularising.smoothing_K)
         if self._augmenting is not None:
             x_KB, mixture = self._augmenting(at, x_KB, rows)
             if mixture is not None:
                 others_KB = inputs["y"][samples_KB.gather(1, mixture.partners_KB)]
                 loss = MixedLoss(loss, targets_of(others_KB), mixture.shares_KB)
+        if regularising is not None and "input_dropout" in kinds:
+            x_KB = regularising.drop_inputs(at, x_KB)
         changing = self._changing() if terms.frozen else []
         before = [tensor.clone() for tensor in changing]
 
@@ -131,7 +152,7 @@ class Step:
         judged = self._model.loss_gradients(x_KB, targets_KB, rows, dropout_KUB, loss)
         self._count(judged, invalid_KB)
         if self._parts is None:
-            self._update(inputs["rates"][at], terms)
+            self._update(at, terms)
         for tensor, old in zip(changing, before, strict=True):
             tensor.copy_(torch.where(_per_slot(inputs["occupied"], tensor), tensor, old))
         if self._parts is None:
@@ -143,6 +164,10 @@ class Step:
         """So many steps."""
         for _ in range(count):
             self(terms)
+
+    def _regularisers(self, terms: Terms) -> Collection[Regulariser]:
+        """Those that a slot needs."""
+        return self._spec.regularises if terms.regularises is None else terms.regularises
 
     def _changing(self) -> list[Tensor]:
         """What torch writes in slots without a run too, until it is taken back."""
@@ -178,8 +203,9 @@ class Step:
         score_sums_K = inputs["score_sums"]
         score_sums_K.add_(scores_KB.sum(dim=1, dtype=score_sums_K.dtype))
 
-    def _update(self, rates_KC: Tensor, terms: Terms) -> None:
-        constants_KC = self._inputs["constants"]
+    def _update(self, at: tuple[Tensor, Tensor], terms: Terms) -> None:
+        rates_KC, constants_KC = self._inputs["rates"][at], self._inputs["constants"]
+        regularising, kinds = self._regularising, self._regularisers(terms)
 
         def of(table_KC: Tensor, column: Rate | Constant, region: Region) -> Tensor:
             # The column of what is not penalised follows that of what is.
@@ -200,6 +226,8 @@ class Step:
             )
             for region in self._regions:
                 region.gradients.mul_(_per_slot(factor_K, region.gradients))
+        if regularising is not None and "gradient_noise" in kinds:
+            regularising.add_noise(at)
         for region in self._regions:
             if terms.decay:
                 region.parameters.mul_(of(rates_KC, Rate.KEEP, region))
@@ -232,6 +260,8 @@ class Step:
             if terms.threshold:
                 threshold = of(rates_KC, Rate.THRESHOLD, region)
                 soft_threshold(region.parameters, region.scratch, threshold)
+        if regularising is not None and "max_norm" in kinds:
+            regularising.bound_norms()
 
 
 class TracedStep(torch.nn.Module):

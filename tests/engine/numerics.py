@@ -48,6 +48,7 @@ from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.program import NUMERICS
 from ridgeline.search.engine.step import TracedStep
+from tests.engine.models.toy import Toy
 from tests.engine.sets import CPU, config, step_spec
 
 RECORD = Path(__file__).with_name("numerics.json")
@@ -70,6 +71,30 @@ MODELS: dict[str, tuple[Model, dict[str, Any]]] = {
             "clip_norm": 0.1,
             "l2": 0.02,
             "schedule": "cosine",
+        },
+    ),
+    "regularised": (
+        Mlp(13, (33, 7), 3),
+        {
+            "max_norm": 0.6,
+            "input_dropout": 0.2,
+            "label_smoothing": 0.1,
+            "gradient_noise": 0.01,
+            "l2": 0.02,
+            "clip_norm": 0.1,
+        },
+    ),
+    "augmented": (
+        Toy((1, 4, 5), 3),
+        {
+            "shift": 1,
+            "flip": 0.5,
+            "rotation": 15,
+            "cutout": 0.2,
+            "brightness": 0.2,
+            "contrast": 0.3,
+            "input_noise": 0.1,
+            "mixup": 0.2,
         },
     ),
 }
@@ -140,7 +165,7 @@ def operations() -> dict[str, str]:
 
 
 def _step_eagerly(model: Model, runs: list[RunConfig]) -> list[Tensor]:
-    data = _data(torch.float32)
+    data = _data(model, torch.float32)
     pack = Pack(step_spec(runs[0], model, data), data, width=_WIDTH)
     for slot in (0, 2):  # a slot without a run is frozen
         pack.load(slot, runs[slot])
@@ -150,8 +175,8 @@ def _step_eagerly(model: Model, runs: list[RunConfig]) -> list[Tensor]:
 
 
 def _step_as_traced(model: Model, run: RunConfig) -> list[Tensor]:
-    data = _data(torch.float32)
-    spec = step_spec(run, model, data)
+    data = _data(model, torch.float32)
+    spec = step_spec(run, model, data).regularising(run.regularisers)
     inputs = PackMemory(spec, _WIDTH, data).inputs()
     for is_beyond_cache in (False, True):
         TracedStep(spec, is_beyond_cache=is_beyond_cache)(inputs)
@@ -165,7 +190,7 @@ def bits(kernels: Kernels) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, (model, changes) in MODELS.items():
         for dtype in (torch.float32, torch.float64):
-            data, runs = _data(dtype), _runs(changes)
+            data, runs = _data(model, dtype), _runs(changes)
             for form, program in {"eager": None, "native": kernels}.items():
                 pack = Pack(step_spec(runs[0], model, data), data, width=_WIDTH, kernels=program)
                 for slot in (0, 2):
@@ -200,10 +225,10 @@ def write(kernels: Kernels) -> None:
     old = read() if RECORD.exists() else {"numerics": 0, "bits": {}}
     now = bits(kernels)
     machines = dict(old["bits"]) if old["numerics"] == NUMERICS else {}
-    if (changed := machines.get(machine(), now)) != now:
-        names = ", ".join(name for name in now if changed.get(name) != now[name])
+    before = machines.get(machine(), {})
+    if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
         raise RuntimeError(
-            f"results have other bits than before ({names}): raise NUMERICS in "
+            f"results have other bits than before ({', '.join(changed)}): raise NUMERICS in "
             "search/engine/program.py first"
         )
     record = {
@@ -215,13 +240,14 @@ def write(kernels: Kernels) -> None:
     RECORD.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _data(dtype: torch.dtype) -> DeviceData:
+def _data(model: Model, dtype: torch.dtype) -> DeviceData:
     """Eighths, which every machine draws alike."""
     generator = np.random.default_rng(0)
 
     def part(num_samples: int) -> tuple[Any, Any]:
         y = generator.integers(0, 3, num_samples)
-        return (generator.integers(-8, 9, (num_samples, 13)) + y[:, None]) / 8, y
+        shape = (num_samples, *model.sample_shape)
+        return (generator.integers(-8, 9, shape) + y.reshape(-1, *[1] * (len(shape) - 1))) / 8, y
 
     return DeviceData.from_arrays(
         part(47), part(57), part(43), num_classes=3, device=CPU, dtype=dtype

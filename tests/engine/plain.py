@@ -22,6 +22,11 @@ from ridgeline.search.engine.models.module import ModuleModel
 from tests.engine.models import nets
 from tests.engine.models.toy import PlainToy, Toy
 from tests.engine.plain_augment import augmented
+from tests.engine.plain_regularise import (
+    add_gradient_noise,
+    bound_norms,
+    without_dropped_inputs,
+)
 
 
 class PlainMlp(nn.Module):
@@ -110,12 +115,16 @@ def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainRes
             rows = order[start : start + config.batch_size]
             x, y = data.train.x[rows], data.train.y[rows]
             x, shares = augmented(config, step, x)
+            x = without_dropped_inputs(config, step, x)
             logits = model(x, _dropout_mask(config, shape, step, len(rows), dtype))
-            loss = _mixed_loss(logits, y, shares)
+            loss = _mixed_loss(logits, y, shares, config.label_smoothing)
             optimizer.zero_grad()
             (loss + _penalty(config, selected, num_samples)).backward()
             if config.clip_norm > 0:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            if config.gradient_noise > 0:
+                rest = [p for p in model.parameters() if all(p is not m for m in matrices)]
+                add_gradient_noise(config, step, [*matrices, *rest])
             (rate,) = {group["lr"] for group in optimizer.param_groups}
             if config.optimizer != "adamw":
                 with torch.no_grad():
@@ -124,6 +133,8 @@ def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainRes
             optimizer.step()
             if config.l1_update == "proximal":
                 _soft_threshold(config, rate, selected, num_samples)
+            if config.max_norm > 0:
+                bound_norms(config.max_norm, matrices)
             scheduler.step()
             loss_sum += loss.item() * len(rows)
             num_right += int((logits.argmax(1) == y).sum())
@@ -139,9 +150,12 @@ def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainRes
     return result
 
 
-def _mixed_loss(logits: Tensor, y: Tensor, shares: Tensor) -> Tensor:
+def _mixed_loss(logits: Tensor, y: Tensor, shares: Tensor, smoothing: float) -> Tensor:
     """Of each row's own target, and by its share of the next row's."""
-    own, other = (F.cross_entropy(logits, t, reduction="none") for t in (y, y.roll(-1)))
+    own, other = (
+        F.cross_entropy(logits, t, reduction="none", label_smoothing=smoothing)
+        for t in (y, y.roll(-1))
+    )
     return ((1 - shares.to(own)) * own + shares.to(own) * other).mean()
 
 

@@ -37,6 +37,14 @@ from tests.engine.sets import config
         ("warmup", -0.1),
         ("clip_norm", -1.0),
         ("clip_norm", float("inf")),
+        ("max_norm", -1.0),
+        ("max_norm", float("inf")),
+        ("input_dropout", 1.0),
+        ("input_dropout", -0.1),
+        ("label_smoothing", 1.0),
+        ("label_smoothing", "0.1"),
+        ("gradient_noise", -0.1),
+        ("gradient_noise", float("nan")),
         ("shift", -1.0),
         ("flip", 1.1),
         ("rotation", 181.0),
@@ -89,6 +97,18 @@ def test_a_program_identity_survives_text() -> None:
     assert identity.device_kind == processor.kind()
 
 
+def test_an_identity_names_the_regularisers_of_a_compiled_program() -> None:
+    text = "compiled/width=8/torch=2.13.0/x86_64/float32/threads=1/denormals=flushed"
+    without = ProgramIdentity.parse(text)
+    identity = replace(without, regularisers=("max_norm", "gradient_noise"))
+    assert (str(without), str(identity)) == (text, f"{text}/regularisers=9")
+    later = replace(identity, numerics=2)
+    assert str(later) == f"{text}/regularisers=9/numerics=2"
+    assert (ProgramIdentity.parse(str(identity)), ProgramIdentity.parse(str(later))) == (
+        identity, later,
+    )  # fmt: skip
+
+
 def test_an_identity_names_the_version_of_the_numerics_from_the_second_on() -> None:
     text = "native/width=8/torch=2.13.0/x86_64/float32/threads=1/denormals=flushed"
     first = ProgramIdentity.parse(text)
@@ -111,6 +131,11 @@ def test_an_identity_names_the_version_of_the_numerics_from_the_second_on() -> N
         "eager/width=1/torch=2/cpu/float32/threads=1/denormals=kept/numerics=0",
         "eager/width=1/torch=2/cpu/float32/threads=1/denormals=kept/numerics=new",
         "eager/width=1/torch=2/cpu/float32/threads=1/numerics=2",
+        "eager/width=1/torch=2/cpu/float32/threads=1/denormals=kept/regularisers=1",
+        "compiled/width=1/torch=2/cpu/float32/threads=1/denormals=kept/regularisers=0",
+        "compiled/width=1/torch=2/cpu/float32/threads=1/denormals=kept/regularisers=16",
+        "compiled/width=1/torch=2/cpu/float32/threads=1/denormals=kept/regularisers=-1",
+        "compiled/width=1/torch=2/cpu/float32/threads=1/denormals=kept/regularisers=all",
     ],
 )
 def test_text_that_is_no_program_identity_is_refused(text: str) -> None:

@@ -39,13 +39,21 @@ EPOCHS = 6
 
 VARIETY: dict[str, list[dict[str, Any]]] = {
     "adam": [
-        {"dropout": 0.3, "patience": 2, "learning_rate": 0.1},
+        {"dropout": 0.3, "patience": 2, "learning_rate": 0.1, "max_norm": 0.5},
         {"dropout": 0.1, "l1": 0.02, "l1_update": "proximal", "warmup": 0.2},
         {"dropout": 0.5, "l2": 0.02, "weight_decay": 0.1, "schedule": "cosine"},
     ],
     "sgd": [
         {"momentum": 0.9, "nesterov": True, "clip_norm": 0.5, "patience": 3},
-        {"momentum": 0.9, "clip_norm": 0.1, "schedule": "one_cycle", "l1": 0.01},
+        {
+            "momentum": 0.9,
+            "clip_norm": 0.1,
+            "schedule": "one_cycle",
+            "l1": 0.01,
+            "input_dropout": 0.2,
+            "label_smoothing": 0.1,
+            "gradient_noise": 0.01,
+        },
         {"clip_norm": 9.0, "l1": 0.02, "l1_update": "proximal", "schedule": "step"},
     ],
 }

@@ -32,12 +32,21 @@ class Parameter:
         is_penalised: whether l1, l2 and weight decay act on it where a run penalises the weights;
             where it penalises all, they act on every parameter.  Metrics of weights are of these.
         bound, start: initial numbers are uniform in start ± bound.
+        is_by_unit: whether the first of two or more dimensions counts units, so that all else are
+            a unit's incoming weights.
     """
 
     shape: tuple[int, ...]
     is_penalised: bool
     bound: float = 0.0
     start: float = 0.0
+    is_by_unit: bool = True
+
+    @property
+    def num_units(self) -> int:
+        """Units whose incoming weights a run's `max_norm` bounds: of what is penalised alone."""
+        is_bounded = self.is_penalised and self.is_by_unit and len(self.shape) > 1
+        return self.shape[0] if is_bounded else 0
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,12 @@ from torch import Tensor
 from ridgeline.search.engine.models.base import NativeProgram
 from ridgeline.search.engine.models.mlp import Mlp
 from ridgeline.search.engine.native import Kernels, forget_handles, handles_of, torch_library
-from ridgeline.search.engine.native_steps import DropoutArguments, NativeStep, UpdateArguments
+from ridgeline.search.engine.native_steps import (
+    DropoutArguments,
+    NativeStep,
+    UpdateArguments,
+    address_of,
+)
 from ridgeline.search.engine.products import counts_show, random_stack
 from ridgeline.search.engine.spec import StepSpec
 
@@ -97,6 +102,12 @@ class _MlpArguments(Structure):
         ("dropout", POINTER(DropoutArguments)),
         ("update", POINTER(UpdateArguments)),
         ("bmm", c_void_p),
+        *(
+            (name, c_void_p)
+            for name in (
+                "input_keys", "input_thresholds", "input_counters", "input_scales", "smoothing",
+            )
+        ),
     )  # fmt: skip
 
 
@@ -176,7 +187,13 @@ class MlpSteps:
             pointer(dropout) if spec.drops else None,
             pointer(update),
             ctypes.cast(torch_library().aoti_torch_cpu_bmm_out, c_void_p),
-        )
+            *(
+                address_of(inputs, name)
+                for name in (
+                    "input_keys", "input_thresholds", "input_counters", "input_scales", "smoothing",
+                )
+            ),
+        )  # fmt: skip
         self._train = kernels.by_name[f"train_{spec.dtype}"]
         self._is_adam = c_int64(spec.family == "adam")
 

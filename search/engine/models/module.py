@@ -27,8 +27,10 @@ class ModuleModel(Model):
 
     Its parameters of two or more dimensions are penalised, except those of norms.  Its statistics
     are its buffers of real numbers and the parameters that require no gradient; buffers of whole
-    numbers must never change.  A run's `dropout` takes the place of every probability above 0 in
-    the module's calls of dropout; those of 0 drop nothing.
+    numbers must never change.  `max_norm` bounds the rows of what is penalised: incoming weights of
+    a unit or an output channel, and an embedding's vectors; but not weights of transposed
+    convolutions, which have the inputs first.  A run's `dropout` takes the place of every
+    probability above 0 in the module's calls of dropout; those of 0 drop nothing.
 
     Attributes:
         factory: where the function stands, such as `my_package.nets:residual`.
@@ -136,7 +138,11 @@ class ModuleModel(Model):
 
         template = template_of(self)
         return {
-            name: Parameter(template.shapes[name], name in template.penalised)
+            name: Parameter(
+                template.shapes[name],
+                name in template.penalised,
+                is_by_unit=name not in template.transposed,
+            )
             for name in template.parts.parameters
         }
 

@@ -130,6 +130,16 @@ def penalised_of(module: nn.Module) -> frozenset[str]:
     )
 
 
+def transposed_of(module: nn.Module) -> frozenset[str]:
+    """The weights of transposed convolutions, which torch lays out with the inputs first."""
+    weights = {
+        id(layer.weight)
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd)
+    }
+    return frozenset(name for name, p in module.named_parameters() if id(p) in weights)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """In which torch's generator of the CPU, Python's and numpy's begin at a seed.

@@ -17,6 +17,7 @@ from ridgeline.search.engine.models.module_survey import (
     penalised_of,
     seeded,
     survey,
+    transposed_of,
 )
 from ridgeline.search.engine.models.module_tracing import Parts
 
@@ -29,11 +30,13 @@ class Template:
         module: is never run itself; copies of it are.
         shapes: of all parameters and buffers.
         constants: buffers of whole numbers.
+        transposed: parameters whose first dimension counts inputs, not units.
     """
 
     module: nn.Module
     parts: Parts
     penalised: frozenset[str]
+    transposed: frozenset[str]
     shapes: dict[str, tuple[int, ...]]
     constants: list[Tensor]
     survey: Survey
@@ -64,6 +67,7 @@ def template_of(model: ModuleModel) -> Template:
         module=module,
         parts=parts,
         penalised=penalised_of(module),
+        transposed=transposed_of(module),
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         constants=[tensors[name] for name in parts.constants],
         survey=survey(module, samples_of(model), model.num_outputs),
