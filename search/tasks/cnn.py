@@ -16,8 +16,11 @@ from ridgeline.search.tasks.model_task import (
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
+    Augmenting,
     Dropping,
+    DroppingInputs,
     Penalising,
+    Regularising,
     Stepping,
     Updating,
     parameters_of,
@@ -57,7 +60,9 @@ NETWORK_FIELDS = {
 """The settings that the network is told."""
 
 
-class CnnDefaults(Updating, Dropping, Penalising, Stepping):
+class CnnDefaults(
+    Augmenting, DroppingInputs, Regularising, Updating, Dropping, Penalising, Stepping
+):
     """The value of each parameter that the study's space leaves out."""
 
 

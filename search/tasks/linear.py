@@ -13,14 +13,21 @@ from ridgeline.search.tasks.model_task import (
     ModelTask,
     metrics_of_all,
 )
-from ridgeline.search.tasks.parameters import Penalising, Stepping, Updating, parameters_of
+from ridgeline.search.tasks.parameters import (
+    DroppingInputs,
+    Penalising,
+    Regularising,
+    Stepping,
+    Updating,
+    parameters_of,
+)
 from ridgeline.search.tasks.settings import Split
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.models.mlp import Mlp
 
 
-class LinearDefaults(Updating, Penalising, Stepping):
+class LinearDefaults(DroppingInputs, Regularising, Updating, Penalising, Stepping):
     """The value of each parameter that the study's space leaves out."""
 
 

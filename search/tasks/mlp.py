@@ -18,7 +18,9 @@ from ridgeline.search.tasks.model_task import (
 )
 from ridgeline.search.tasks.parameters import (
     Dropping,
+    DroppingInputs,
     Penalising,
+    Regularising,
     Stepping,
     Updating,
     parameters_of,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from ridgeline.search.engine.models.mlp import Mlp
 
 
-class MlpDefaults(Updating, Dropping, Penalising, Stepping):
+class MlpDefaults(DroppingInputs, Regularising, Updating, Dropping, Penalising, Stepping):
     """The value of each parameter that the study's space leaves out."""
 
 

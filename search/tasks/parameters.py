@@ -99,6 +99,99 @@ class Updating(SpecPart):
     ] = 0.0
 
 
+class Regularising(SpecPart):
+    """What keeps a model from learning its training rows by heart, besides penalties."""
+
+    max_norm: Annotated[
+        float,
+        Domain(
+            "float",
+            "bound on the norm of each unit's incoming weights; 0 is none",
+            low=0,
+            high=MAX_COEFFICIENT,
+        ),
+    ] = 0.0
+    label_smoothing: Annotated[
+        float,
+        Domain(
+            "float",
+            "share of a target that is spread evenly over all classes in training",
+            low=0,
+            high=1,
+            open_high=True,
+            targets=frozenset({"classes"}),
+        ),
+    ] = 0.0
+    gradient_noise: Annotated[
+        float,
+        Domain(
+            "float",
+            "variance of the noise on the gradient in the first step, from which it falls",
+            low=0,
+            high=MAX_COEFFICIENT,
+        ),
+    ] = 0.0
+
+
+class DroppingInputs(SpecPart):
+    """For samples of numbers, not of ids."""
+
+    input_dropout: Annotated[
+        float,
+        Domain("float", "share of a sample's numbers dropped", low=0, high=1, open_high=True),
+    ] = 0.0
+
+
+class Augmenting(SpecPart):
+    """For models of images as they are."""
+
+    shift: Annotated[
+        float,
+        Domain("float", "pixels that an image moves at most, along each side", low=0, high=256),
+    ] = 0.0
+    flip: Annotated[
+        float, Domain("float", "probability that left and right are swapped", low=0, high=1)
+    ] = 0.0
+    rotation: Annotated[
+        float,
+        Domain("float", "degrees that an image turns at most, to either side", low=0, high=180),
+    ] = 0.0
+    cutout: Annotated[
+        float, Domain("float", "share of an image's area that is set to 0", low=0, high=1)
+    ] = 0.0
+    brightness: Annotated[
+        float,
+        Domain(
+            "float",
+            "what is added to an image or taken from it at most, in standard deviations",
+            low=0,
+            high=MAX_COEFFICIENT,
+        ),
+    ] = 0.0
+    contrast: Annotated[
+        float,
+        Domain(
+            "float",
+            "share by which an image's differences from its mean grow or shrink at most",
+            low=0,
+            high=1,
+        ),
+    ] = 0.0
+    input_noise: Annotated[
+        float,
+        Domain(
+            "float",
+            "standard deviation of the noise on each number, in those of the features",
+            low=0,
+            high=MAX_COEFFICIENT,
+        ),
+    ] = 0.0
+    mixup: Annotated[
+        float,
+        Domain("float", "alpha of the shares by which rows are mixed; 0 is none", low=0, high=16),
+    ] = 0.0
+
+
 EPOCHS = Domain(
     "int",
     "passes over the training rows; budget.epochs where left out",

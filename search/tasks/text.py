@@ -18,6 +18,7 @@ from ridgeline.search.tasks.model_task import (
 from ridgeline.search.tasks.parameters import (
     Dropping,
     Penalising,
+    Regularising,
     Stepping,
     Updating,
     parameters_of,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ridgeline.search.engine.models.module import ModuleModel
 
 
-class TextDefaults(Updating, Dropping, Penalising, Stepping):
+class TextDefaults(Regularising, Updating, Dropping, Penalising, Stepping):
     """The value of each parameter that the study's space leaves out."""
 
 

@@ -37,6 +37,10 @@ def test_the_least_that_can_be_said() -> None:
         "schedule": "constant",
         "warmup": 0.0,
         "clip_norm": 0.0,
+        "max_norm": 0.0,
+        "label_smoothing": 0.0,
+        "gradient_noise": 0.0,
+        "input_dropout": 0.0,
         "epochs": 20,
     }
 

@@ -44,6 +44,8 @@ from ridgeline.search.tasks.mlp import MlpTask
         ("warmup", {"type": "float", "low": 0, "high": 1}, "1 must be below 1"),
         ("clip_norm", {"type": "float", "low": 0.1, "high": 10, "log": True, "zero": True}, None),
         ("clip_norm", {"type": "float", "low": -1, "high": 1}, "-1 must be at least 0"),
+        ("max_norm", {"type": "values", "values": [0, 2, 4]}, None),
+        ("input_dropout", {"type": "float", "low": 0, "high": 1}, "1 must be below 1"),
     ],
 )
 def test_ranges(name: str, parameter: dict[str, Any], reason: str | None) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,10 +17,12 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from ridgeline.search import engine
+from ridgeline.search.engine.config import Augmentation
 from ridgeline.search.objective import EarlyStopping, Objective, Penalty
+from ridgeline.search.spec import parse_spec
 from ridgeline.search.tasks import training
 from ridgeline.search.tasks.any_settings import settings_of
-from ridgeline.search.tasks.base import RunInput
+from ridgeline.search.tasks.base import EngineTask, RunInput
 from ridgeline.search.tasks.data import Dataset, DatasetError, UnfitDataset
 from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings
@@ -226,12 +228,47 @@ def test_a_run_follows_from_its_input_alone(preparer: Preparer) -> None:
         {"schedule": "one_cycle"},
         {"warmup": 0.2},
         {"clip_norm": 0.01},
+        {"max_norm": 0.1},
+        {"input_dropout": 0.5},
+        {"label_smoothing": 0.3},
+        {"gradient_noise": 0.1},
     ],
 )
 def test_every_parameter_has_an_effect(preparer: Preparer, change: dict[str, Any]) -> None:
     assert history(preparer, run_input(epochs=1, **change)) != history(
         preparer, run_input(epochs=1)
     )
+
+
+def test_images_are_augmented_by_the_task_of_images_alone(preparer: Preparer) -> None:
+    kinds = get_args(Augmentation)
+    digits = {"name": "cnn", "dataset": "digits", "channels": [3, 4], "hidden": []}
+    plain = run_of(digits, "validation_loss", epochs=1)
+    changed = replace(plain, config={**plain.config, **dict.fromkeys(kinds, 0.3)})
+    assert preparer.prepare(plain).config.augmentations == ()
+    assert preparer.prepare(changed).config.augmentations == kinds
+    assert history(preparer, changed) != history(preparer, plain)
+    for name in ("mlp", "linear"):
+        task = task_of(settings_of({"name": name, "dataset": "digits"}))
+        assert task.parameters is not None
+        assert not {*kinds} & {*task.parameters}
+
+
+def test_labels_are_smoothed_where_targets_are_classes() -> None:
+    spec = {
+        "name": "x",
+        "task": {"name": "linear", "dataset": "diabetes"},
+        "space": {"label_smoothing": {"type": "float", "low": 0, "high": 0.2}},
+        "sampler": {"name": "random"},
+        "objective": {"metric": "validation_r2", "direction": "maximize"},
+        "budget": {"trials": 1, "epochs": 1},
+    }
+    parsed, diabetes = parse_spec(spec), load("diabetes", None)
+    task = task_of(parsed.task)
+    assert isinstance(task, EngineTask)
+    problems = task.data_problems(parsed.task, parsed, diabetes.features, diabetes.targets)
+    reason = "is for classes, but the targets are numbers"
+    assert [*problems] == [("space.label_smoothing", reason)]
 
 
 def test_momentum_is_that_of_the_configuration(preparer: Preparer) -> None:
