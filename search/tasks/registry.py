@@ -20,6 +20,7 @@ from pydantic import ConfigDict
 from ridgeline.search.tasks.base import Task
 from ridgeline.search.tasks.cnn import CnnTask
 from ridgeline.search.tasks.external import ExternalTask
+from ridgeline.search.tasks.importing import deadly_modules
 from ridgeline.search.tasks.linear import LinearTask
 from ridgeline.search.tasks.mlp import MlpTask
 from ridgeline.search.tasks.settings import TaskSettings
@@ -60,6 +61,7 @@ def installed() -> Installed:
     left_out: dict[str, str] = {}
     found = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
     num_of_name = Counter(point.name for point in found)
+    deadly = deadly_modules(dict.fromkeys(point.module for point in found))
     for point in found:
         package = "an unknown package" if point.dist is None else point.dist.name
         try:
@@ -67,6 +69,8 @@ def installed() -> Installed:
                 raise ValueError(f"{point.name} is the name of a built-in task")
             if num_of_name[point.name] > 1:
                 raise ValueError(f"several packages have a task {point.name}")
+            if point.module in deadly:
+                raise ValueError(deadly[point.module])
             tasks[point.name] = _loaded(point)
         except (Exception, SystemExit) as exc:  # whatever a package does at its import
             reason = str(exc) if type(exc) is ValueError else f"{type(exc).__name__}: {exc}"

@@ -15,6 +15,7 @@ import pytest
 from ridgeline.search.tasks.registry import BUILT_IN
 from ridgeline.service import projection
 from ridgeline.service.store import migrate
+from tests.sites import install
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +70,7 @@ no_task = 5
 BROKEN = {
     "raises": ("raises_at_import", "raise RuntimeError('no\\nGPU \\x1b here')"),
     "leaves": ("leaves_at_import", "import sys; sys.exit('not today')"),
+    "exits": ("exits_at_import", "import os; os._exit(0)"),
     "lacks": ("lacks_the_object", ""),
     "number": ("own_task:no_task", None),
     "renamed": ("own_task:task", None),
@@ -83,15 +85,6 @@ SPEC = {
     "objective": {"metric": "validation_loss", "direction": "minimize"},
     "budget": {"trials": 2, "epochs": 2},
 }
-
-
-def install(folder: Path, package: str, entry_points: dict[str, str]) -> None:
-    """What pip would put there for the entry points."""
-    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    lines = [f"{name} = {value}" for name, value in entry_points.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[ridgeline.tasks]", *lines, ""]))
 
 
 @pytest.fixture
@@ -245,6 +238,7 @@ def test_broken_packages_are_left_out_with_the_reason(site: Path, url: str, tmp_
     reasons = {
         "raises": "RuntimeError: no GPU here",
         "leaves": "SystemExit: not today",
+        "exits": "importing it ends the process with code 0",
         "lacks": "is no Task but module",
         "number": "is no Task but int",
         "renamed": "the task is called 'wide', its entry point 'renamed'",
