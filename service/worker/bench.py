@@ -24,6 +24,7 @@ from ridgeline.search.events import (
 )
 from ridgeline.service import logs
 from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, StudyRules
+from ridgeline.service.texts import sendable
 from ridgeline.service.worker.messages import (
     Checkpoint,
     FromDevice,
@@ -197,13 +198,13 @@ class Bench:
         if not self._note(error):
             return Released(self._end(key, "released"), None)
         if isinstance(error, NeverTrains):
-            return self._end(key, "never_trains", error=_clean(str(error))[:MAX_ERROR])
+            return self._end(key, "never_trains", error=sendable(str(error))[:MAX_ERROR])
         lines = [*self._tail.lines, "".join(traceback.format_exception(error))]
         return self._end(
             key,
             "out_of_memory" if isinstance(error, MemoryError) else "crashed",
             error=error_text(error),
-            log_tail=_clean("\n".join(lines))[-MAX_LOG:],
+            log_tail=sendable("\n".join(lines))[-MAX_LOG:],
         )
 
     def _end(self, key: Key, outcome: str, **values: Any) -> RunEnded:
@@ -238,9 +239,4 @@ class Bench:
 
 def error_text(exc: Exception) -> str:
     """What to tell a person of an exception, fit to be sent."""
-    return _clean(f"{type(exc).__name__}: {exc}")[:MAX_ERROR]
-
-
-def _clean(text: str) -> str:
-    """`text` without what JSON or PostgreSQL cannot carry: lone surrogates and NUL."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
+    return sendable(f"{type(exc).__name__}: {exc}")[:MAX_ERROR]
