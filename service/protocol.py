@@ -110,7 +110,8 @@ class RunEnded(RunKey):
 
     `released` gives the run back unharmed (the worker is leaving, or never started it); `crashed`,
     `out_of_memory` and `timeout` (it hung, or trained for too long) are charged to the run, which
-    is tried again until `max_charges`; `diverged` is final, since it would repeat; `pruned` is too,
+    is tried again until `max_charges`; `diverged` is final, since it would repeat, and so is
+    `failed`, where the code of the run raised an exception or gave no value; `pruned` is final,
     by the rules that `rule_version` names; `stopped` answers the api's wish to stop it.
     `never_trains` says that no run of the study can be trained, by any worker: the study fails, for
     the reason in `error`.
@@ -120,6 +121,7 @@ class RunEnded(RunKey):
         "complete",
         "pruned",
         "diverged",
+        "failed",
         "never_trains",
         "crashed",
         "out_of_memory",

@@ -326,6 +326,13 @@ def _outcome(tx: Transaction, run: RunRow, end: RunEnded, settings: Settings) ->
             )
         case "diverged":
             return outcomes.failed(FailReason.DIVERGED, error=end.error, device_seconds=seconds)
+        case "failed":
+            return outcomes.failed(
+                FailReason.CRASHED,
+                error=end.error,
+                log_tail=end.log_tail,
+                device_seconds=seconds,
+            )
         case "never_trains":
             error = end.error or "its runs cannot be trained"
             return outcomes.never_trains(error, device_seconds=seconds)

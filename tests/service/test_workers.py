@@ -218,6 +218,21 @@ def test_divergence_is_final(store: Store) -> None:
     assert study_of(store).state is StudyState.COMPLETED
 
 
+def test_what_its_own_code_says_of_a_run_is_final(store: Store) -> None:
+    post(store, spec(budget={"trials": 1}))
+    worker = FakeWorker(store)
+    (order,) = worker.sync().start
+    worker.sync(ended=[ended(order, "failed", error="ValueError: x", log_tail="Traceback")])
+    ((run,),) = (trial.runs for trial in all_trials(store))
+    assert (run.state, run.reason, run.error, run.log_tail, run.charges) == (
+        RunState.FAIL,
+        FailReason.CRASHED,
+        "ValueError: x",
+        "Traceback",
+        0,
+    )
+
+
 def test_cancelled_runs_are_stopped_and_their_results_refused(store: Store) -> None:
     post(store, spec())
     worker = FakeWorker(store)

@@ -318,7 +318,7 @@ class FakeApi:
     def _end(self, run: ApiRun, end: RunEnded) -> None:
         run.ends.append(end)
         run.program = end.program
-        if end.outcome in ("complete", "diverged"):
+        if end.outcome in ("complete", "diverged", "failed"):
             run.state = "DONE"
             return
         run.charges += end.outcome in ("crashed", "out_of_memory", "timeout")
