@@ -111,8 +111,8 @@ class StudySpec(SpecPart):
 
     @property
     def max_epochs(self) -> int | None:
-        """Epochs that the longest run trains; None for an external study, whose programs decide."""
-        if self.external:
+        """Epochs that the longest run trains; None where its task decides."""
+        if not self._has_epochs:
             return None
         if "epochs" not in self.space:
             return self.budget.epochs
@@ -123,9 +123,13 @@ class StudySpec(SpecPart):
 
     def run_config(self, config: Config) -> Config:
         """`config` completed with the task's defaults and the budget's epochs."""
-        if self.external:
-            return dict(config)
-        return {**self.definition.defaults(self.task), "epochs": self.budget.epochs, **config}
+        epochs = {"epochs": self.budget.epochs} if self._has_epochs else {}
+        return {**self.definition.defaults(self.task), **epochs, **config}
+
+    @property
+    def _has_epochs(self) -> bool:
+        """Whether the number of epochs is a parameter of the task."""
+        return "epochs" in (self.definition.parameters or ())
 
 
 def parse_spec(data: Mapping[str, Any]) -> StudySpec:

@@ -91,6 +91,7 @@ class Task(ABC, Generic[S]):
         metrics: what a study may be judged by, and which way is better; None leaves that to the
             program.
         example: settings as a spec has them, for documents.
+        needs_process: whether workers train each run in a process of its own, not in a pack.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Task(ABC, Generic[S]):
     parameters: Mapping[str, Domain] | None
     metrics: Mapping[str, Direction] | None
     example: Mapping[str, Any]
+    needs_process: bool = False
 
     @property
     def description(self) -> str:

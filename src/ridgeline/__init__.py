@@ -1,25 +1,42 @@
 """Ridgeline: a hyperparameter-search service that never loses a trial.
 
-A program needs `Client` and its errors.  They are imported when they are asked for: the engine,
+A program needs `Client` and its errors, a package with a task that is a function `FunctionTask`,
+`Domain` and `Pruned`.  They are imported when they are asked for: the engine,
 `ridgeline.search.engine`, runs where nothing but torch and numpy is installed.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ridgeline.search.tasks.domain import Domain
+    from ridgeline.search.tasks.function import FunctionTask, Pruned
     from ridgeline.service.client import ApiError, Client, ClientError, Unreachable
 
-__all__ = ["ApiError", "Client", "ClientError", "Unreachable"]
+__all__ = [
+    "ApiError",
+    "Client",
+    "ClientError",
+    "Domain",
+    "FunctionTask",
+    "Pruned",
+    "Unreachable",
+]
+
+_MODULES = {
+    "Domain": "ridgeline.search.tasks.domain",
+    "FunctionTask": "ridgeline.search.tasks.function",
+    "Pruned": "ridgeline.search.tasks.function",
+}
+"""Where names are that do not come with the client."""
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ridgeline.service import client
-
-    return getattr(client, name)
+    return getattr(import_module(_MODULES.get(name, "ridgeline.service.client")), name)
 
 
 def __dir__() -> list[str]:

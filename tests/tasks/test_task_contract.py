@@ -23,6 +23,8 @@ from ridgeline.search.space import ValuesParameter
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.any_settings import settings_of
 from ridgeline.search.tasks.base import EngineTask, RunInput, Task
+from ridgeline.search.tasks.domain import Domain
+from ridgeline.search.tasks.function import FunctionTask
 from ridgeline.search.tasks.kinds import (
     Classes,
     Features,
@@ -32,7 +34,7 @@ from ridgeline.search.tasks.kinds import (
     Tokens,
     Vector,
 )
-from ridgeline.search.tasks.registry import installed
+from ridgeline.search.tasks.registry import BUILT_IN, installed
 from tests.search.specs import problems_of
 
 ROOT = Path(__file__).parents[2]
@@ -75,13 +77,17 @@ def named(task: Task[Any]) -> str:
 
 
 def spec_of(task: Task[Any], /, **changes: Any) -> dict[str, Any]:
-    """A spec of the task's example, which searches one of its parameters."""
+    """A spec of the task's example, which searches one of its parameters, or all it has to."""
     metric, direction = next(iter((task.metrics or {"error": "minimize"}).items()))
-    name, value = next(iter(task.defaults(None).items()), ("depth", 3))
+    searched = dict(list(task.defaults(None).items())[:1])
+    if task.parameters is None:
+        searched = {"depth": 3}
+    if isinstance(task, FunctionTask):
+        searched |= {name: value_in(task.parameters[name]) for name in task.needed}
     return {
         "name": "one",
         "task": dict(task.example),
-        "space": {name: {"type": "values", "values": [value]}},
+        "space": {name: {"type": "values", "values": [v]} for name, v in searched.items()},
         "sampler": {"name": "random"},
         "objective": {"metric": metric, "direction": direction},
         "budget": {"trials": 10, "epochs": 7},
@@ -101,6 +107,16 @@ def fitting(task: EngineTask[Any]) -> Iterator[tuple[Features, Targets]]:
     for x, y in product(FEATURES, TARGETS):
         if x.kind in task.features and y.kind in task.targets:
             yield x, y
+
+
+def value_in(domain: Domain) -> Any:
+    """A value that the domain has."""
+    if domain.kind == "choice":
+        return domain.choices[0]
+    if domain.kind == "flag":
+        return True
+    ends = [min(max(end, -10.0), 10.0) for end in (domain.low, domain.high)]
+    return round(ends[1]) if domain.kind == "int" else sum(ends) / 2
 
 
 @pytest.mark.parametrize("task", TASKS, ids=named)
@@ -130,7 +146,7 @@ def test_its_settings_have_no_other_fields_and_say_which(task: Task[Any]) -> Non
 def test_it_is_described(task: Task[Any]) -> None:
     assert len(task.description) > 20
     pages = "".join((ROOT / "docs" / name).read_text() for name in ("tasks.md", "spec.md"))
-    assert f"`{task.name}`" in pages
+    assert f"`{task.name}`" in pages or task not in BUILT_IN
     schema = task.settings.model_json_schema()
     assert schema["properties"]["name"]["const"] == task.name
 
@@ -139,7 +155,9 @@ def test_it_is_described(task: Task[Any]) -> None:
 def test_its_parameters_have_domains_and_defaults_in_them(task: Task[Any]) -> None:
     assert task.parameters is not None
     defaults = task.defaults(None)
-    assert {*defaults, "epochs"} == set(task.parameters)
+    epochs = {"epochs": 7} if "epochs" in task.parameters else {}
+    if isinstance(task, EngineTask):
+        assert {*defaults, "epochs"} == set(task.parameters)
     assert task.defaults(settings_of(task.example)).keys() == defaults.keys()
     for name, domain in task.parameters.items():
         assert domain.description, name
@@ -149,7 +167,7 @@ def test_its_parameters_have_domains_and_defaults_in_them(task: Task[Any]) -> No
             value = ValuesParameter(type="values", values=(defaults[name],))
             assert domain.problem(value) is None, name
     config = parse_spec(spec_of(task)).run_config({})
-    assert config == {**task.defaults(settings_of(task.example)), "epochs": 7}
+    assert config == {**task.defaults(settings_of(task.example)), **epochs}
 
 
 @pytest.mark.parametrize("task", SEARCHED, ids=named)
@@ -157,7 +175,7 @@ def test_parameters_that_it_has_not_are_refused_by_name(task: Task[Any]) -> None
     found = problems_of(
         spec_of(task, space={"lerning_rate": {"type": "float", "low": 0.1, "high": 1}})
     )
-    ((field, reason),) = found
+    field, reason = found[0]
     assert field == "space.lerning_rate"
     assert f"is not a parameter of the task {task.name}" in reason
 
@@ -285,9 +303,9 @@ def test_specs_of_it_are_read_without_torch_and_numpy(task: Task[Any]) -> None:
 
 def test_nothing_outside_of_the_tasks_names_one() -> None:
     # "text" is a word of other things too.
-    names = "|".join(name for name in installed().tasks if name != "text")
+    names = "|".join(task.name for task in BUILT_IN if task.name != "text")
     classes = "|".join(
-        name for task in TASKS for name in (type(task).__name__, task.settings.__name__)
+        name for task in BUILT_IN for name in (type(task).__name__, task.settings.__name__)
     )
     naming = re.compile(rf"""["']({names})["']|\b({classes}|\w+Defaults)\b|tasks\.({names})\b""")
     found = [
@@ -300,3 +318,17 @@ def test_nothing_outside_of_the_tasks_names_one() -> None:
         if naming.search(line)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("task", TASKS, ids=named)
+def test_it_needs_a_process_for_each_run_if_it_is_a_function(task: Task[Any]) -> None:
+    assert task.needs_process == isinstance(task, FunctionTask)
+    if not isinstance(task, FunctionTask):
+        return
+    spec = parse_spec(spec_of(task))
+    assert task.metrics == {task.metric: spec.objective.direction}
+    found = {name: value_in(task.parameters[name]) for name in task.needed}
+    params = task.params(spec.run_config(found), 3)
+    assert params.keys() == {*task.parameters, "seed"}
+    problems = problems_of(spec_of(task, early_stopping={"patience": 1}))
+    assert problems == [("early_stopping", "a function decides itself when it ends")]
