@@ -11,7 +11,7 @@ from ridgeline.search.spec import StudySpec
 from ridgeline.service import sampling
 from ridgeline.service.ledger import Ledger, num_planned
 from ridgeline.service.lifecycle import SERVABLE_STUDY, TrialState
-from ridgeline.service.matching import can_train, fingerprint_at
+from ridgeline.service.matching import can_train, fingerprint_at, runs_have_processes
 from ridgeline.service.protocol import RunOrder
 from ridgeline.service.store.rows import RunOfTrial, StudyRow, WorkerRow
 from ridgeline.service.store.session import Store, Transaction
@@ -47,16 +47,20 @@ def fill(
     """
     num_wanting = sum(num_free > 0 for num_free in free_slots.values())
     share = max(0, limit) // max(1, num_wanting)
-    num_slots = {device["name"]: device["num_slots"] for device in worker.devices}
+    devices = {device["name"]: device for device in worker.devices}
     slots: list[str] = []
     queues: list[str] = []
     for device, num_free in free_slots.items():
         num_free = min(num_free, share)
-        num_at_once = min(num_free, max(0, num_slots[device] - num_held.get(device, 0)))
+        num_at_once = min(num_free, max(0, devices[device]["num_slots"] - num_held.get(device, 0)))
         slots += [device] * num_at_once
         queues += [device] * (num_free - num_at_once)
-    handed = _fill_places(store, worker, slots, ahead=False)
-    return handed + _fill_places(store, worker, queues, ahead=True)
+    handed: list[RunOfTrial] = []
+    for places, ahead in ((slots, False), (queues, True)):
+        for in_processes in (False, True):
+            such = [d for d in places if runs_have_processes(devices[d]) == in_processes]
+            handed += _fill_places(store, worker, such, ahead=ahead, in_processes=in_processes)
+    return handed
 
 
 def orders(tx: Transaction, runs: Sequence[RunOfTrial]) -> Iterator[RunOrder]:
@@ -157,9 +161,9 @@ def startable(tx: Transaction, study: StudyRow, *, limit: int, reserve: int) -> 
 
 
 def _fill_places(
-    store: Store, worker: WorkerRow, devices: list[str], *, ahead: bool
+    store: Store, worker: WorkerRow, devices: list[str], *, ahead: bool, in_processes: bool
 ) -> list[RunOfTrial]:
-    """Hand a run to each of `devices`, as far as there are any.
+    """Hand a run to each of `devices`, which are of one sort, as far as there are any.
 
     The places are shared out among the studies beforehand, so that each study's are handed out in
     one transaction; what a study cannot use is shared out again among the others.
@@ -167,7 +171,9 @@ def _fill_places(
     handed: list[RunOfTrial] = []
     exhausted: set[int] = set()
     while devices:
-        shares, num_others = _shares(store, worker, len(devices), exhausted)
+        shares, num_others = _shares(
+            store, worker, len(devices), exhausted, in_processes=in_processes
+        )
         if not shares:
             break
         for study, num_places in shares:
@@ -182,7 +188,12 @@ def _fill_places(
 
 
 def _shares(
-    store: Store, worker: WorkerRow, num_places: int, exhausted: Container[int]
+    store: Store,
+    worker: WorkerRow,
+    num_places: int,
+    exhausted: Container[int],
+    *,
+    in_processes: bool,
 ) -> tuple[list[tuple[StudyRow, int]], int]:
     """How many places go to each study that this worker can train, and how many other devices wait.
 
@@ -194,10 +205,14 @@ def _shares(
         rows = {
             row.id: row
             for row in tx.studies.servable()
-            if row.id not in exhausted and can_train(worker, row)
+            if row.id not in exhausted and can_train(worker, row, in_processes=in_processes)
         }
         load = tx.studies.load(list(rows))
-        num_devices = sum(len(live.devices) for live in tx.workers.all(live_only=True))
+        num_devices = sum(
+            runs_have_processes(device) == in_processes
+            for live in tx.workers.all(live_only=True)
+            for device in live.devices
+        )
     costs = {}
     claims = []
     for row in rows.values():

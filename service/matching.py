@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from ridgeline.service.protocol import FUNCTIONS
 from ridgeline.service.store.rows import StudyRow, WorkerRow
 
 
-def can_train(worker: WorkerRow, row: StudyRow) -> bool:
-    """Whether a worker has the study's task and data."""
+def runs_have_processes(device: Mapping[str, Any]) -> bool:
+    """Whether a device, as the database has it, is for tasks that need a process for each run."""
+    kind: str = device["kind"]
+    return kind == FUNCTIONS
+
+
+def can_train(worker: WorkerRow, row: StudyRow, *, in_processes: bool) -> bool:
+    """Whether a worker has the study's task and data, and can train it on such devices.
+
+    Args:
+        in_processes: whether the devices are those of `runs_have_processes`.
+    """
     spec = row.spec
+    if spec.definition.needs_process != in_processes:
+        return False
     if spec.definition.trained_by != "workers" or spec.task.name not in worker.tasks:
         return False
     return has_data(worker, spec.dataset, row.data_fingerprint)

@@ -18,6 +18,10 @@ from typing import IO
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
+CPU_NICENESS = 10
+"""Of processes that train on a CPU: they take every core, and the api, which may run beside them,
+needs little but at once."""
+
 DIE_GRACE_SECONDS = 3.0
 """How long a child whose parent has died may tidy up before it is ended hard."""
 

@@ -24,6 +24,9 @@ MAX_REPORTS = 50_000
 MAX_WAIT_SECONDS = 30.0
 MAX_NOTE_CHARACTERS = 256
 
+FUNCTIONS = "functions"
+"""Kind of a device whose runs have a process each, for tasks that need one."""
+
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 Note = Annotated[
     str,
@@ -50,7 +53,7 @@ class DeviceInfo(_Message):
     """One device of a worker."""
 
     name: DeviceName = Field(examples=["cpu:0", "cuda:0"])
-    kind: Label = Field(examples=["cpu", "cuda"])
+    kind: Label = Field(examples=["cpu", "cuda", FUNCTIONS])
     description: Label = Field(examples=["NVIDIA H200"])
     num_slots: Annotated[
         Whole,

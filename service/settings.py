@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ridgeline.service.logs import LogFormat
 
 MAX_PACK_WIDTH = 256
+MAX_FUNCTION_SLOTS = 1_024
 MAX_WAIT_SECONDS = 86_400
 """A day without a word from a worker or a device, after which it is surely gone."""
 
@@ -80,7 +81,11 @@ class Settings(BaseSettings):
         description="threads of a CPU device, which train packs side by side; "
         "left out: one for each core",
     )
-
+    function_slots: Annotated[int, Field(ge=0, le=MAX_FUNCTION_SLOTS)] | None = Field(
+        None,
+        description="functions that a worker calls at once, each in a process of its own; "
+        "0: none; left out: one for each core",
+    )
     pack_width: Annotated[int, Field(ge=1, le=MAX_PACK_WIDTH)] | None = Field(
         None, description="slots of every pack; left out: what suits the runs and the device"
     )

@@ -52,6 +52,7 @@ class Deployment:
             # The same program for every run, so that outcomes can be compared to the bit.
             "RIDGELINE_PACK_WIDTH": "4",
             "RIDGELINE_COMPILE": "false",
+            "PYTHONPATH": str(ROOT),
             **(settings or {}),
         }
         self._processes: dict[subprocess.Popen[bytes], str] = {}
@@ -122,7 +123,7 @@ class Deployment:
         with log:
             process = processes.spawn(
                 [sys.executable, *args, "--die-with-parent"],
-                env={**self.env, "PYTHONPATH": str(ROOT)},
+                env=self.env,
                 output=log.fileno(),
             )
         self._processes[process] = name

@@ -96,10 +96,20 @@ def task_named(name: str) -> Task[Any]:
     return installed().tasks.get(name) or NotInstalledTask(name)
 
 
-def names_of_workers() -> tuple[str, ...]:
-    """The names of the tasks that workers on this machine can train."""
-    tasks = installed().tasks.values()
-    return tuple(task.name for task in tasks if task.trained_by == "workers")
+def of_package(name: str) -> Task[Any]:
+    """The task of that name that a package brings; no other package is imported.
+
+    Raises:
+        LookupError: no package brings one; and whatever importing it raises.
+    """
+    for point in entry_points(group=GROUP, name=name):
+        return _loaded(point)
+    raise LookupError(f"no installed package brings the task {name}")
+
+
+def of_workers() -> tuple[Task[Any], ...]:
+    """The tasks that workers on this machine can train."""
+    return tuple(task for task in installed().tasks.values() if task.trained_by == "workers")
 
 
 def first_of_workers() -> Task[Any]:

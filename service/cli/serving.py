@@ -167,6 +167,7 @@ def worker(
         checkpoint_seconds=settings.checkpoint_seconds,
         log_format=settings.log_format,
         hang_seconds=settings.hang_seconds,
+        function_slots=settings.function_slots,
     )
     raise typer.Exit(status)
 

@@ -34,7 +34,10 @@ from ridgeline.service.worker.backend import EngineBackend
 from ridgeline.service.worker.cache import cache_folder
 from ridgeline.service.worker.child import SCRATCH_PREFIX
 from ridgeline.service.worker.folders import WatchedFolders
+from ridgeline.service.worker.functions.device import FUNCTION_SCRATCH_PREFIX, FunctionDevice
+from ridgeline.service.worker.functions.slots import FunctionSlots, slots_of
 from ridgeline.service.worker.holdings import Holdings
+from ridgeline.service.worker.machine import num_cores
 from ridgeline.service.worker.messages import CannotStart, Died, FromDevice, Hello, Survey
 from ridgeline.service.worker.process import DeviceProcess
 from ridgeline.service.worker.session import Answer, Call, Register, Session
@@ -76,6 +79,7 @@ def run_worker(
     checkpoint_seconds: float,
     log_format: LogFormat,
     hang_seconds: float,
+    function_slots: int | None,
 ) -> int:
     """Train runs of the service at `url` until a SIGTERM or SIGINT; call it in the main thread.
 
@@ -90,6 +94,7 @@ def run_worker(
         checkpoint_seconds: of training, between two checkpoints of a run.
         log_format: of the processes of devices.
         hang_seconds: a device without progress for longer is taken for hung.
+        function_slots: functions that are called at once; None takes one for each core.
 
     Returns:
         The status to exit with: 0, 2 where it cannot use what it was given, 1 where it cannot go on
@@ -123,6 +128,7 @@ def run_worker(
             specs=specs,
             backend=EngineBackend(),
             hang_seconds=hang_seconds,
+            function_slots=slots_of(function_slots),
             clock=time.monotonic,
             random=Random(),
         )
@@ -135,15 +141,8 @@ def device_specs(
 ) -> list[DeviceSpec]:
     """The devices to start with; the first one surveys the machine."""
     names: list[str | None] = [None] if devices is None else [*dict.fromkeys(devices)]
-    threads = device_threads or _num_cores()
+    threads = device_threads or num_cores()
     return [DeviceSpec(name, data_root, threads, survey=i == 0) for i, name in enumerate(names)]
-
-
-def _num_cores() -> int:
-    """Cores this process may use, which in a container may be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager
@@ -166,6 +165,7 @@ class Agent:
     Args:
         specs: the devices; where the first has no name, it and all others follow from its survey.
         hang_seconds: as a `Device` and a `DeviceProcess` have them.
+        function_slots: None where no functions are called.
         clock: monotonic seconds.
     """
 
@@ -177,6 +177,7 @@ class Agent:
         specs: Sequence[DeviceSpec],
         backend: Backend,
         hang_seconds: float,
+        function_slots: FunctionSlots | None,
         clock: Callable[[], float],
         random: Random,
     ) -> None:
@@ -185,9 +186,10 @@ class Agent:
         self._specs = specs
         self._backend = backend
         self._hang_seconds = hang_seconds
+        self._function_slots = function_slots
         self._clock = clock
         self._random = random
-        self._processes: list[DeviceProcess] = []
+        self._processes: list[DeviceProcess | FunctionDevice] = []
         self._transfers = Transfers(api, self._wake)
         self._answers: SimpleQueue[Answer | CallFailed] = SimpleQueue()
         self._num_leave_requests = 0
@@ -207,7 +209,8 @@ class Agent:
 
     def run(self) -> int:
         """Work until told to leave; returns the status to exit with."""
-        sweep(SCRATCH_PREFIX)
+        for prefix in (SCRATCH_PREFIX, FUNCTION_SCRATCH_PREFIX):
+            sweep(prefix)
         log_left_out()
         try:
             started = self._start_devices()
@@ -228,6 +231,10 @@ class Agent:
         """Start a process for each device and wait until all are ready; None when told to leave."""
         for spec in self._specs:
             self._launch(spec)
+        if self._function_slots is not None:
+            self._processes.append(
+                FunctionDevice(self._function_slots, clock=self._clock, wake=self._wake)
+            )
         self._folders.start()  # while they start
         hellos: dict[str, Hello] = {}
         num_deaths: Counter[str] = Counter()

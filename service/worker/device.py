@@ -19,15 +19,12 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ridgeline.service import logs
-from ridgeline.service.processes import signal_at_parents_death
+from ridgeline.service.processes import CPU_NICENESS, signal_at_parents_death
 from ridgeline.service.protocol import DeviceInfo
 from ridgeline.service.worker.bench import Bench, LogTail, error_text
 from ridgeline.service.worker.messages import CannotStart, FromDevice, Hello, Survey, ToDevice
 from ridgeline.service.worker.pulse import Pulse
 from ridgeline.service.worker.training import Backend, DeviceSpec, Trainer
-
-CPU_NICENESS = 10
-"""Training takes every core; the api, which may run beside it, needs little but at once."""
 
 
 class Inbox:

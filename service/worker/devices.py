@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ridgeline.service.protocol import DeviceInfo, RunOrder, StudyRules
+from ridgeline.service.protocol import FUNCTIONS, DeviceInfo, RunOrder, StudyRules
 from ridgeline.service.worker.limits import Limits
 from ridgeline.service.worker.messages import Beat, Checkpoint, Key, key_of
 from ridgeline.service.worker.shares import Shares
@@ -22,17 +22,28 @@ SLOW_SECONDS = 600.0
 _log = logging.getLogger(__name__)
 
 
-def num_places(num_slots: int) -> int:
+def num_places(device: DeviceInfo) -> int:
     """How many runs a device holds: those that train, and some that wait.
 
     Small runs end faster than the api is asked for more.  And a small study is at hand as a whole,
     so that its runs are shared out among packs at once: a few that come late would train alone.
+    A process for a function takes longer to start than a call does, and while runs wait here
+    another worker may have nothing to do: there none waits.
     """
-    return num_slots + max(2, num_slots)
+    if device.kind == FUNCTIONS:
+        return device.num_slots
+    return device.num_slots + max(2, device.num_slots)
 
 
 class Port(Protocol):
-    """What the agent does to the process of a device."""
+    """What the agent does to the process of a device.
+
+    Attributes:
+        isolates: whether what a run does harms no other one, and it keeps to its own limits.
+    """
+
+    @property
+    def isolates(self) -> bool: ...
 
     def start(self, order: RunOrder, checkpoint: Checkpoint | None) -> None: ...
     def stop(self, key: Key) -> None: ...
@@ -74,7 +85,7 @@ class Device:
         self._name = name
         self._port = port
         self._clock = clock
-        self._limits = limits
+        self._limits = Limits() if port.isolates else limits
         self._hang_seconds = hang_seconds
         self.info: DeviceInfo | None = None
         self.ready = False
@@ -161,7 +172,7 @@ class Device:
             self._most_beside[other] = max(self._most_beside.get(other, 0), len(self._training))
         if key not in self._given:  # it began before the word that stops it came
             self._expect_end(key)
-        elif limit_seconds is not None:
+        elif limit_seconds is not None and not self._port.isolates:
             self._end_by[key] = self._clock() + limit_seconds
 
     def leaves(self, key: Key) -> None:

@@ -388,7 +388,7 @@ class Holdings:
         if self._leaving or not device.ready:
             return 0
         assert device.info is not None, "it has been ready"
-        return max(0, num_places(device.info.num_slots) - len(self._open_runs(device_name)))
+        return max(0, num_places(device.info) - len(self._open_runs(device_name)))
 
     def _settle(self, statement: SyncRequest) -> None:
         for key, num_told in Counter(map(key_of, statement.reports)).items():

@@ -43,6 +43,8 @@ class DeviceProcess:
         wake: called, from any thread, when `poll` has something to do.
     """
 
+    isolates = False
+
     def __init__(
         self,
         spec: DeviceSpec,

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from ridgeline.search.tasks.registry import names_of_workers
+from ridgeline.search.tasks.registry import of_workers
 from ridgeline.service import logs
 from ridgeline.service.protocol import (
+    FUNCTIONS,
     DatasetInfo,
     SyncRequest,
     SyncResponse,
@@ -118,7 +119,7 @@ class Session:
                 WorkerRegistration(
                     name=self._name,
                     devices=self._holdings.device_infos,
-                    tasks=names_of_workers(),
+                    tasks=self._tasks(),
                     datasets=self.datasets,
                 )
             )
@@ -126,6 +127,11 @@ class Session:
             self._call = Sync(self._worker_id, self._request())
         self._called_at, self._next_at = now, now + self._interval_seconds
         return self._call
+
+    def _tasks(self) -> tuple[str, ...]:
+        """The names of those that one of the devices can train."""
+        has_processes = {info.kind == FUNCTIONS for info in self._holdings.device_infos}
+        return tuple(task.name for task in of_workers() if task.needs_process in has_processes)
 
     def _request(self) -> SyncRequest:
         """The statement, with the data sets where they are news; a repeated one stays as it was."""

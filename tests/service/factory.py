@@ -12,6 +12,7 @@ from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.service import studies, workers
 from ridgeline.service.errors import Unavailable
 from ridgeline.service.protocol import (
+    FUNCTIONS,
     DatasetInfo,
     DeviceInfo,
     RunEnded,
@@ -123,6 +124,7 @@ class FakeWorker:
         queue: int = 0,
         fingerprint: str = FINGERPRINT,
         smallest_class: int | None = None,
+        functions: tuple[str, ...] = (),
     ) -> None:
         self._store = store
         self._seq = 0
@@ -148,8 +150,12 @@ class FakeWorker:
             )
             for index in range(num_devices)
         )
+        if functions:
+            devices += (
+                DeviceInfo(name=FUNCTIONS, kind=FUNCTIONS, description="processes", num_slots=2),
+            )
         registration = WorkerRegistration(
-            name="fake", devices=devices, tasks=("mlp",), datasets=(dataset,)
+            name="fake", devices=devices, tasks=("mlp", *functions), datasets=(dataset,)
         )
         with store.transaction() as tx:
             self.id = workers.register(tx, registration, owner=None, settings=SETTINGS).id

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from ridgeline.service import reporting, trials
 from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest
+from ridgeline.service.protocol import FUNCTIONS
 from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import Counted, FakeWorker, ended, external, post, spec, study_of
+from tests.sites import install, installed_here
+from tests.worker.odd_functions import ENTRY_POINTS
 
 
 def names(worker: FakeWorker) -> Counter[str]:
@@ -205,3 +209,29 @@ def test_a_program_gets_many_trials_of_a_reproducible_study_at_once(store: Store
         found.append([trial.config for trial in page])
     assert len(found[0]) == 20
     assert found[0] == found[1]
+
+
+def test_functions_go_to_devices_for_them_and_packs_to_all_others(
+    store: Store, tmp_path: Path
+) -> None:
+    install(tmp_path / "site", "odd-functions", ENTRY_POINTS)
+    with installed_here(tmp_path / "site"):
+        function = {
+            "task": {"name": "square"},
+            "space": {"x": {"type": "float", "low": 0, "high": 1}},
+            "objective": {"metric": "loss", "direction": "minimize"},
+            "budget": {"trials": 10},
+        }
+        post(store, spec("packs", budget={"trials": 10}))
+        post(store, spec("calls", **function, priority=5))
+        other = FakeWorker(store, num_slots=2)
+        other.sync()
+        assert names(other) == {"packs": 2}
+        worker = FakeWorker(store, num_slots=2, queue=2, functions=("square",))
+        orders = worker.sync(free_slots={"cpu:0": 4, FUNCTIONS: 2}).start
+        assert Counter((order.study, order.device) for order in orders) == {
+            ("packs", "cpu:0"): 4,
+            ("calls", FUNCTIONS): 2,
+        }
+        (order, *_) = (order for order in orders if order.study == "calls")
+        assert order.config.keys() == {"x"}, "epochs are no parameter of it"

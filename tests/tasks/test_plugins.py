@@ -175,7 +175,7 @@ def test_a_task_of_a_package_is_served_and_trained(site: Path, url: str) -> None
         from ridgeline.search.engine import TrainingRun
         from ridgeline.search.spec import parse_spec
         from ridgeline.search.tasks.base import RunInput
-        from ridgeline.search.tasks.registry import names_of_workers
+        from ridgeline.search.tasks.registry import of_workers
         from ridgeline.search.tasks.training import Preparer, open_device
 
         spec = parse_spec({SPEC!r})
@@ -188,7 +188,8 @@ def test_a_task_of_a_package_is_served_and_trained(site: Path, url: str) -> None
             vectors = spec.task.model_copy(update={{"dataset": "breast-cancer"}})
             preparer.prepare(RunInput(**{{**vars(run), "task": vectors}}))
         except ValueError as exc:
-            print(json.dumps([names_of_workers(), losses, type(exc).__name__, str(exc)]))
+            names = [task.name for task in of_workers()]
+            print(json.dumps([names, losses, type(exc).__name__, str(exc)]))
         """,
         site,
     )

@@ -37,6 +37,7 @@ def main() -> int:
         specs=device_specs(None, ["cpu:0"], 1),
         backend=ScriptedBackend(),
         hang_seconds=HANG_SECONDS,
+        function_slots=None,
         clock=time.monotonic,
         random=Random(0),
     )

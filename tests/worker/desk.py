@@ -26,6 +26,8 @@ from tests.worker.fakes import HANG_SECONDS, ManualClock, device_info
 class Port:
     """Notes what the agent does to a device."""
 
+    isolates = False
+
     def __init__(self) -> None:
         self.started: list[Key] = []
         self.given: list[Checkpoint | None] = []

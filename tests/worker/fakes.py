@@ -255,7 +255,7 @@ class FakeApi:
             assert key in worker.given
             assert key not in worker.told_ends, "a run ends once"
             worker.told_ends.add(key)
-        places = {i.name: num_places(i.num_slots) for i in worker.registration.devices}
+        places = {i.name: num_places(i) for i in worker.registration.devices}
         assert request.free_slots.keys() == places.keys()
         assert all(free <= places[name] for name, free in request.free_slots.items())
         if request.leaving:

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from ridgeline.service.worker.agent import Agent, device_specs
+from ridgeline.service.worker.functions.slots import FunctionSlots
 from ridgeline.service.worker.training import Backend
 from tests.worker.fakes import DEADLINE_SECONDS, HANG_SECONDS, MAX_CHARGES, FakeApi
 from tests.worker.trainers import ScriptedBackend
@@ -26,6 +27,7 @@ def new_agent(
     data_root: Path | None = None,
     hang_seconds: float = HANG_SECONDS,
     num_threads: int = 1,
+    function_slots: FunctionSlots | None = None,
 ) -> Agent:
     return Agent(
         api,
@@ -33,6 +35,7 @@ def new_agent(
         specs=device_specs(data_root, devices, num_threads),
         backend=backend or ScriptedBackend(),
         hang_seconds=hang_seconds,
+        function_slots=function_slots,
         clock=time.monotonic,
         random=Random(0),
     )

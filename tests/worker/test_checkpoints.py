@@ -357,6 +357,7 @@ def agent_of(client: Client) -> Agent:
         specs=device_specs(None, None, 1)[:1],
         backend=SavingBackend(),
         hang_seconds=HANG_SECONDS,
+        function_slots=None,
         clock=time.monotonic,
         random=Random(0),
     )

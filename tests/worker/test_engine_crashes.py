@@ -18,6 +18,7 @@ from ridgeline.search.space import Config
 from ridgeline.search.tasks.mlp import MlpDefaults
 from ridgeline.service.worker.agent import Agent
 from ridgeline.service.worker.backend import EngineBackend
+from ridgeline.service.worker.process import DeviceProcess
 from ridgeline.service.worker.training import DeviceSpec, Trainer
 from tests.worker.fakes import HANG_SECONDS, MAX_CHARGES, FakeApi
 from tests.worker.running import all_over, at_work, ended, new_agent
@@ -155,6 +156,7 @@ def test_a_process_that_is_stopped_while_several_train_charges_none_and_changes_
     def stop(api: FakeApi, agent: Agent) -> None:
         api.wait_until(lambda: all(run.epochs for run in api.runs.values()))
         (process,) = agent._processes
+        assert isinstance(process, DeviceProcess)
         assert process._child is not None
         os.kill(process._child._process.pid or 0, signal.SIGSTOP)
         api.wait_until(lambda: all(run.ends for run in api.runs.values()))

@@ -181,6 +181,7 @@ SETTINGS: dict[str, Any] = {
     "cache_dir": None,
     "checkpoint_seconds": 10.0,
     "hang_seconds": HANG_SECONDS,
+    "function_slots": None,
     "log_format": "text",
 }
 

@@ -67,6 +67,8 @@ class FakeDevice:
 
     # ---- what the agent does to it
 
+    isolates = False
+
     def start(self, order: RunOrder, checkpoint: Checkpoint | None) -> None:
         key = key_of(order)
         assert order.device == self.name

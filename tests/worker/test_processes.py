@@ -15,11 +15,11 @@ import pytest
 from ridgeline.search.engine import ProgramIdentity
 from ridgeline.search.space import Config
 from ridgeline.search.tasks.mlp import MlpDefaults
+from ridgeline.service.processes import CPU_NICENESS
 from ridgeline.service.protocol import DeviceInfo
 from ridgeline.service.worker import devices as devices_module
 from ridgeline.service.worker.api import CallFailed
 from ridgeline.service.worker.backend import EngineBackend
-from ridgeline.service.worker.device import CPU_NICENESS
 from ridgeline.service.worker.messages import DeviceEvent, Died
 from ridgeline.service.worker.process import DeviceProcess
 from ridgeline.service.worker.training import DeviceSpec

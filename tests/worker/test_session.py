@@ -32,6 +32,8 @@ NOTHING = SyncResponse(start=(), stop=(), refused=())
 
 
 class Port:
+    isolates = False
+
     def start(self, order: object, checkpoint: object) -> None:
         pass
 
