@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ from tests.worker.odd_functions import ENTRY_POINTS
 from tests.worker.running import wait_for_death
 
 pytestmark = pytest.mark.slow
+
+EXAMPLE = ROOT / "examples" / "own_objective"
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +186,55 @@ def test_packages_that_cannot_be_imported_harm_nobody(
         assert not any("at-import" in task for task in known.tasks)
     finally:
         deployment.close()
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the example is installed."""
+    folder = tmp_path_factory.mktemp("example")
+    source = folder / "source"
+    shutil.copytree(EXAMPLE, source)  # building leaves files there
+    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    command = [sys.executable, "-m", "pip", *words, "--target", str(folder / "site"), str(source)]
+    subprocess.run(command, check=True)
+    return folder / "site"
+
+
+def test_the_example_finds_what_the_script_finds(
+    migrated_sqlite: Path, tmp_path: Path, example: Path
+) -> None:
+    page = (ROOT / "docs" / "own-task.md").read_text(encoding="utf-8")
+    script, module = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (study,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert module == (EXAMPLE / "own_objective.py").read_text()
+    assert study == (EXAMPLE / "study.yaml").read_text()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+
+    (tmp_path / "ridgeline.db").write_bytes(migrated_sqlite.read_bytes())
+    url = f"sqlite:///{tmp_path / 'ridgeline.db'}"
+    deployment = deployment_of(url, tmp_path, example)
+    try:
+        deployment.start_worker()
+        posts = [sys.executable, "-m", "ridgeline.service.cli", "run", str(EXAMPLE / "study.yaml")]
+        subprocess.run(posts, env=deployment.env, cwd=tmp_path, check=True)
+        trials = deployment.outcome("own-objective")
+        best = deployment.client.best("own-objective")
+    finally:
+        deployment.close()
+    assert len(trials) == 9
+    assert best.value == float(done.stdout)
+
+
+def test_the_example_is_a_task_as_others(example: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-n", "0", "tests/tasks/test_task_contract.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(example)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "own-objective" in done.stdout
