@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tests.deployment import ROOT, Deployment
 from tests.e2e.support import small
 from tests.sites import install
 from tests.worker.odd_functions import ENTRY_POINTS
-from tests.worker.running import wait_for_death
+from tests.worker.running import children, command, wait_for_death
 
 pytestmark = pytest.mark.slow
 
@@ -139,6 +141,36 @@ def test_another_worker_calls_what_a_killed_one_had(functions: Deployment) -> No
     wait_for_death(pids[1])
     ((run,),) = (trial.runs for trial in functions.client.trials("shaken"))
     assert (run.attempt, run.charges, run.reason) == (2, 0, FailReason.CANCELLED)
+
+
+def test_whatever_is_killed_each_trial_ends_once(functions: Deployment) -> None:
+    functions.client.create_study(study_of("slow-square", "shaken", budget={"trials": 12}))
+    worker = functions.start_worker()
+    kills = {"worker": 0, "guard": 0, "function": 0}
+    for event in functions.follow("shaken"):
+        if event.type != "report" or min(kills.values()) == 2:
+            continue
+        victim = min(kills, key=lambda name: kills[name])
+        guards = [one for one in children(worker.pid) if "functions.guard" in command(one)]
+        called = [one for guard in guards for one in children(guard)]
+        if not called:
+            continue
+        if victim == "worker":
+            functions.kill(worker)
+            worker = functions.start_worker()
+        else:
+            with suppress(ProcessLookupError):
+                os.kill((guards if victim == "guard" else called)[0], signal.SIGKILL)
+        kills[victim] += 1
+
+    assert min(kills.values()) == 2
+    shaken = functions.outcome("shaken")
+    assert [trial.number for trial in shaken] == list(range(12))
+    for trial in shaken:
+        assert trial.value == pytest.approx(float(trial.config["x"]) ** 2, rel=1e-12)
+    runs = [run for trial in shaken for run in trial.runs]
+    assert max(run.attempt for run in runs) > 1
+    assert 0 < sum(run.charges for run in runs) <= kills["guard"] + kills["function"]
 
 
 IMPATIENT = """

@@ -31,6 +31,14 @@ def square(params: Params, report: Report) -> float:
     return float(params["x"] ** 2)
 
 
+def slow_square(params: Params, report: Report) -> float:
+    """The same in a second."""
+    for step in range(1, 6):
+        threading.Event().wait(0.2)
+        report(step, params["x"] ** 2)
+    return float(params["x"] ** 2)
+
+
 def seeded(params: Params, report: Report) -> float:
     """Tells its seed."""
     return float(params["seed"])
@@ -234,6 +242,7 @@ TASKS = {
             _task(function)
             for function in (
                 square,
+                slow_square,
                 seeded,
                 surroundings,
                 raises,

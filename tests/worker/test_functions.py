@@ -25,7 +25,15 @@ from ridgeline.service.worker.functions.slots import FunctionSlots
 from tests.sites import install, installed_here
 from tests.worker.fakes import MAX_CHARGES, ApiRun, ApiWorker, FakeApi
 from tests.worker.odd_functions import ENTRY_POINTS, LIMIT_BYTES
-from tests.worker.running import all_over, at_work, ended, new_agent, wait_for_death
+from tests.worker.running import (
+    all_over,
+    at_work,
+    children,
+    command,
+    ended,
+    new_agent,
+    wait_for_death,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -281,12 +289,3 @@ def test_a_run_may_take_as_long_as_its_study_says() -> None:
         api.wait_until(lambda: all_over(api))
     assert ended(api, 1) == ["timeout"] * MAX_CHARGES
     assert api.runs[1].ends[0].error == "it took longer than budget.run_seconds, which is 1"
-
-
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-
-def command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
