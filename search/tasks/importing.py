@@ -21,6 +21,9 @@ from contextlib import suppress
 IMPORT_SECONDS = 60.0
 """How long an import may take; torch takes some ten seconds on a machine that is busy."""
 
+_FOLLOW_SECONDS = 5.0
+"""How long a process may take to see that its parent has ended, as multiprocessing's do."""
+
 IMPORTED = "_RIDGELINE_IMPORTED"
 """A variable by which the processes that this one starts know what it has found out."""
 
@@ -38,13 +41,16 @@ def deadly_modules(modules: Iterable[str]) -> Mapping[str, str]:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
         status = process.poll()
-        # Not waited for yet, or by its group alone: what the import has started goes with it.
+        leaves_processes = status == _CAME_BACK and _lives_on(process.pid)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         found[module] = None
         if status is None:
             found[module] = f"importing it takes longer than {IMPORT_SECONDS:g} s"
+        elif leaves_processes:
+            # A copy of the api, say, would hold its port for ever.
+            found[module] = "importing it leaves processes behind"
         elif status < 0:
             found[module] = f"importing it ends the process: {signal.strsignal(-status)}"
         elif status != _CAME_BACK:
@@ -52,6 +58,18 @@ def deadly_modules(modules: Iterable[str]) -> Mapping[str, str]:
     if begun:
         os.environ[IMPORTED] = json.dumps(found)
     return {module: reason for module in modules if (reason := found[module]) is not None}
+
+
+def _lives_on(group: int) -> bool:
+    """Whether a group still has processes, after those have ended that follow their parent."""
+    deadline = time.monotonic() + _FOLLOW_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _begin(module: str) -> subprocess.Popen[bytes]:

@@ -186,7 +186,10 @@ DEADLY = {
         "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
         "importing it ends the process: Segmentation fault",
     ),
-    "forks": ("import os, threading; os.fork() or threading.Event().wait()", ""),
+    "forks": (
+        "import os, threading; os.fork() or threading.Event().wait()",
+        "importing it leaves processes behind",
+    ),
     "raises": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
 }
 
