@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from ridgeline.search.tasks.registry import names_of_workers
+from ridgeline.search.tasks.registry import of_workers
 from ridgeline.service.protocol import (
     DatasetInfo,
     RunEnded,
@@ -85,7 +85,8 @@ def line() -> Line:
 
 def test_registers_then_calls_at_the_interval(line: Line) -> None:
     registration = line.register().registration
-    assert (registration.name, registration.tasks) == ("here", names_of_workers())
+    names = tuple(task.name for task in of_workers())
+    assert (registration.name, registration.tasks) == ("here", names)
     assert registration.devices == (device_info("cpu:0"),)
     call = line.sync()
     assert call.worker_id == "w0"
