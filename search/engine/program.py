@@ -32,11 +32,12 @@ class ProgramIdentity:
     Its text is `native/width=8/torch=2.13.0/x86_64-GenuineIntel-AVX2/float32/threads=1` with
     `/denormals=flushed` at its end, and the name of a GPU in the place of a processor's kind.  The
     number of threads counts on a CPU only, where it decides how a sum is split; elsewhere it is 0.
-    Denormals are numbers so small that a CPU is slow with them.  `numerics` is `NUMERICS` at the
-    time, and ends the text as `/numerics=2`; the first version has texts without.  `regularisers`
-    are those that a compiled program has: before that as `/regularisers=9`, with 1 for the first
-    kind, 2 for the second, 4 and 8.  Texts of programs without have no such part; other forms have
-    none, since they leave out what no slot needs.
+    Denormals are numbers so small that a CPU is slow with them.  `regularisers` are those that a
+    compiled program has, and come next as `/regularisers=9`, with 1 for the first kind, 2 for the
+    second, 4 and 8.  Texts of programs without have no such part; other forms have none, since they
+    leave out what no slot needs.  `source` is that of the model, and follows as
+    `/source=0f1e2d3c4b5a` where there is one.  `numerics` is `NUMERICS` at the time, and ends the
+    text as `/numerics=2`; the first version has texts without.
     """
 
     form: Form
@@ -48,6 +49,7 @@ class ProgramIdentity:
     denormals: Denormals
     regularisers: tuple[Regulariser, ...] = ()
     numerics: int = NUMERICS
+    source: str = ""
 
     @classmethod
     def current(
@@ -58,6 +60,7 @@ class ProgramIdentity:
         dtype: torch.dtype,
         threads: int,
         regularisers: tuple[Regulariser, ...] = (),
+        source: str = "",
     ) -> ProgramIdentity:
         """The identity of a program built here and now, for so many threads of a CPU."""
         if device.type == "cuda":
@@ -73,6 +76,7 @@ class ProgramIdentity:
             threads=threads,
             denormals="flushed" if can_flush_denormals(device) else "kept",
             regularisers=regularisers,
+            source=source,
         )
 
     @classmethod
@@ -84,7 +88,9 @@ class ProgramIdentity:
         """
         parts = text.split("/")
         numerics = parts.pop() if parts[-1].startswith("numerics=") else "numerics=1"
-        kinds = parts.pop() if parts[-1].startswith("regularisers=") else "regularisers=0"
+        source = parts.pop() if parts and parts[-1].startswith("source=") else ""
+        has_kinds = bool(parts) and parts[-1].startswith("regularisers=")
+        kinds = parts.pop() if has_kinds else "regularisers=0"
         try:
             form, width, torch_version, device_kind, dtype, threads, denormals = parts
             identity = cls(
@@ -97,6 +103,7 @@ class ProgramIdentity:
                 denormals=cast(Denormals, denormals.removeprefix("denormals=")),
                 regularisers=_kinds_of(int(kinds.removeprefix("regularisers="))),
                 numerics=int(numerics.removeprefix("numerics=")),
+                source=source.removeprefix("source="),
             )
         except ValueError as exc:
             raise ValueError(f"not a program identity: {text!r}") from exc
@@ -111,6 +118,7 @@ class ProgramIdentity:
             f"{self.form}/width={self.width}/torch={self.torch_version}/{self.device_kind}"
             f"/{self.dtype}/threads={self.threads}/denormals={self.denormals}"
             + (f"/regularisers={_mask_of(self.regularisers)}" if self.regularisers else "")
+            + (f"/source={self.source}" if self.source else "")
             + (f"/numerics={self.numerics}" if self.numerics > 1 else "")
         )
 

@@ -1,17 +1,23 @@
 """The sources that a module is made of: its own, and those of all that it imports from here.
 
 Found by reading the imports, those within functions too: what a program was compiled from needs no
-list that somebody would have to keep.
+list that somebody would have to keep.  Of other packages, the sources of the whole package.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
 _PACKAGE = "ridgeline"
+_KNOWN = {_PACKAGE, "torch"}
+"""Whose version a program's identity names."""
+
 _ROOT = Path(__file__).parents[2]
 """The folder of the package."""
 
@@ -57,3 +63,34 @@ def _path(module: str) -> Path | None:
     path = _ROOT.joinpath(*parts)
     candidates = (path / "__init__.py", path.with_suffix(".py"))
     return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def package_digest(module: str) -> str:
+    """A digest of the Python sources of the package that a module belongs to.
+
+    Of the top-level package with all that lies in it, since a function calls others from anywhere
+    in its package.  Worked out once a process, like an import.  Empty for this package and torch,
+    whose versions are known otherwise, and for what has no files.
+    """
+    return _digest_of(module.partition(".")[0])
+
+
+@cache
+def _digest_of(package: str) -> str:
+    try:
+        spec = None if package in _KNOWN else find_spec(package)
+    except (ImportError, ValueError):  # the latter of a script that was started as it stands
+        return ""
+    if spec is None:
+        return ""
+    files = [
+        (str(path.relative_to(folder)), path)
+        for folder in spec.submodule_search_locations or []
+        for path in sorted(Path(folder).rglob("*.py"))
+    ]
+    if spec.has_location and spec.submodule_search_locations is None:
+        files.append((package, Path(str(spec.origin))))
+    digest = hashlib.sha256()
+    for name, path in files:
+        digest.update(f"{name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12] if files else ""
