@@ -3,7 +3,8 @@
 A slot more costs memory, and past the cache or the parallelism of the device it gains nothing.
 `measure` shows what each width is worth for a training step and a device.  A compiled program takes
 tens of seconds to make, so its width is `compiled_width`, which follows from such tables; that of
-eager packs, which without a compiler's fusion may be slower than solo, is measured in `Widths`.
+packs that call torch operation by operation, which may be slower than solo, is measured in
+`Widths`.  So is whether a program of one width pays once it is there.
 
 # K slots
 """
@@ -14,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -40,6 +41,9 @@ WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 MAX_WIDTH = {"cpu": 32, "cuda": 256}
 """By kind of device; on a CPU more slots gain 3 % at most, by 64-64-10 with batches of 16."""
+
+FIXED_WIDTHS = (1, 4, 16)
+"""The widths of packs whose program, or traced graph, is for one width: making one takes time."""
 
 GAIN = 1.05
 """A width twice as wide must be so much faster: runs in narrow packs end sooner."""
@@ -82,6 +86,8 @@ def prior_width(spec: StepSpec, device: torch.device) -> int:
     On a CPU the slots' working set stays within the cache.  On a GPU every width up to the largest
     pays for networks that are narrow enough for packs to pay at all (pytorch issue 182631).
     """
+    if not spec.model.packs(device.type):
+        return 1
     limit = MAX_WIDTH.get(device.type, 1)
     if device.type == "cpu":
         limit = min(limit, max(1, _CACHE_BYTES // bytes_per_slot(spec, 2)))
@@ -142,20 +148,62 @@ def measure(
         assert folder is not None
         if data.device.type == "cpu" and (kernels := native.kernels(folder)) is None:
             raise RuntimeError("the native kernels cannot be compiled; the log says why")
+    for width in widths:
         if form == "compiled":
-            job = Job.of(spec, data, threads)
+            assert folder is not None
+            job = Job.of(spec, data, threads, width)
             if not (folder / job.name).exists():
                 Compilation(job, folder / job.name, hurry=True).finish()
-            program, kernels = CompiledProgram(folder / job.name, kernels), None
-    for width in widths:
+            program = CompiledProgram(folder / job.name, kernels, job.sizes)
+
+        def pack(width: int = width, program: CompiledProgram | None = program) -> Pack:
+            its_kernels = None if program is not None else kernels
+            return Pack(
+                spec, data, width=width, threads=threads, compiled=program, kernels=its_kernels
+            )
+
         try:
-            pack = Pack(spec, data, width=width, threads=threads, compiled=program, kernels=kernels)
-            speed = _samples_per_second(pack, config)
+            if width > 1 and program is not None and program.sizes is not None:
+                _check_slots_are_alone(pack, config)
+            speed = _samples_per_second(pack(), config)
         except Exception as exc:
             if not is_out_of_memory(exc):
                 raise
             return
         yield Measurement(width, form, speed, width * bytes_per_slot(spec, width))
+
+
+def _check_slots_are_alone(pack: Callable[[], Pack], config: RunConfig) -> None:
+    """Train an epoch in other slots and beside runs that diverge: no bit of a run may change.
+
+    Of programs that are written by hand tests know this; those of people's modules are tried.
+
+    Raises:
+        RuntimeError: some do.
+    """
+    one, other = pack(), pack()
+    for slot in range(one.width):
+        run = replace(config, seed=slot)
+        one.load(slot, run)
+        diverging = replace(run, learning_rate=1e30)
+        other.load(one.width - 1 - slot, run if slot % 2 == 0 else diverging)
+    for it in (one, other):
+        it.tick(it.ticks_to_epoch_end)
+    slots = range(0, one.width, 2)
+    places = [one.width - 1 - slot for slot in slots]
+    results = zip(
+        *(map(one.weights, slots), one.epoch_metrics(slots)),
+        *(map(other.weights, places), other.epoch_metrics(places)),
+        strict=True,
+    )
+    for mine, metrics, its, its_metrics in results:
+        same = (
+            mine.parameters_P.equal(its.parameters_P)
+            and mine.statistics_Q.equal(its.statistics_Q)
+            and metrics == its_metrics
+        )
+        if not same and mine.parameters_P.isfinite().all():
+            raise RuntimeError("a slot's last digits change with its place and its neighbours")
 
 
 def _samples_per_second(pack: Pack, config: RunConfig) -> float:
@@ -190,7 +238,7 @@ def best_width(measured: list[Measurement], form: Form) -> int:
 
 
 class Widths:
-    """How wide eager packs of each step pay on a device, measured once.
+    """How wide packs of each step pay on a device, measured once.
 
     Args:
         folder: keeps what was measured for later processes; None keeps it in this one.
@@ -198,32 +246,85 @@ class Widths:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._best: dict[StepSpec, int] = {}
+        self._best: dict[tuple[StepSpec, Form], int] = {}
+        self._measured: dict[tuple[StepSpec, Form, tuple[int, ...]], list[Measurement]] = {}
 
     def best(
-        self, spec: StepSpec, data: DeviceData, config: RunConfig, limit: int, threads: int
+        self,
+        spec: StepSpec,
+        data: DeviceData,
+        config: RunConfig,
+        limit: int,
+        threads: int,
+        form: Form = "eager",
     ) -> int:
         """The width to take, of those up to `limit`, on so many threads of a CPU.
 
         Args:
             config: any run of the step.
+            form: eager, or native where kernels are at hand.
         """
         if limit == 1:
             return 1
-        if spec not in self._best:
+        if (spec, form) not in self._best:
+            known = FIXED_WIDTHS if spec.model.fixes_sizes else WIDTHS
+            widths = [width for width in known if width <= limit]
+            measured = self._measure(spec, data, config, widths, threads, form)
+            self._best[spec, form] = best_width(measured, form)
+        return min(limit, self._best[spec, form])
+
+    def pays(
+        self,
+        spec: StepSpec,
+        data: DeviceData,
+        config: RunConfig,
+        width: int,
+        threads: int,
+        form: Form,
+    ) -> bool:
+        """Whether a compiled program, which is at hand, is faster than packs of another form.
+
+        Args:
+            width: of the program, and the most that packs of the other form have.
+        """
+        widths = [other for other in FIXED_WIDTHS if other < width]
+        others = self._measure(spec, data, config, [*widths, width], threads, form)
+        compiled = self._measure(spec, data, config, [width], threads, "compiled")
+        fastest = max((m.samples_per_s for m in others), default=0.0)
+        return any(m.samples_per_s > fastest for m in compiled)
+
+    def _measure(
+        self,
+        spec: StepSpec,
+        data: DeviceData,
+        config: RunConfig,
+        widths: Sequence[int],
+        threads: int,
+        form: Form,
+    ) -> list[Measurement]:
+        """Measure what has not been measured, by this process or one before it."""
+        key = (spec, form, tuple(widths))
+        if key not in self._measured:
             file = None
             if self._folder is not None:
-                name = digest([spec.as_dict(), limit, threads], data.device.type)
-                file = self._folder / f"{name}.widths.json"
+                what = [spec.as_dict(), spec.model.source, form, widths, threads]
+                file = self._folder / f"{digest(what, data.device.type)}.widths.json"
             measured = _read(file)
             if not measured:
-                widths = [width for width in WIDTHS if width <= limit]
                 measured = list(
-                    measure(spec, data, config, form="eager", widths=widths, threads=threads)
+                    measure(
+                        spec,
+                        data,
+                        config,
+                        form=form,
+                        widths=widths,
+                        threads=threads,
+                        folder=self._folder,
+                    )
                 )
                 _write(file, measured)
-            self._best[spec] = best_width(measured, "eager")
-        return min(limit, self._best[spec])
+            self._measured[key] = measured
+        return self._measured[key]
 
 
 def _read(file: Path | None) -> list[Measurement]:

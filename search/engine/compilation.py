@@ -35,12 +35,14 @@ class Compilation:
         self._log = Path(scratch, "log")
         command = [sys.executable, "-m", "ridgeline.search.engine.compiling"]
         # The compiler's own cache, of compiled headers above all, halves the time of the next
-        # program; elsewhere others might write to it.
+        # program; elsewhere others might write to it.  What a model consists of is imported there
+        # from where it is found here.
         places = {
             "TMPDIR": scratch,
             "TRITON_CACHE_DIR": scratch,
             "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / INDUCTOR_CACHE),
             "PYTHONSAFEPATH": "",  # for the folder below to be looked into
+            "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),
         }
         try:
             with self._log.open("wb") as log:

@@ -3,9 +3,9 @@
 `torch.export` takes step and evaluation as they stand in `step` and `evaluation`, AOTInductor makes
 native libraries of them, and calling those costs neither guards nor the interpreter: 25 µs for a
 whole step of a small model, where the eager one takes 150.  One program serves every width, batch
-size and number of steps and samples.  A folder holds one program; its name is a hash of all that
-went into it, so a program of another torch, processor or version of this engine is never taken for
-it.
+size and number of steps and samples; of a model whose operations hold sizes as numbers, one width
+and batch size.  A folder holds one program; its name is a hash of all that went into it, so a
+program of another torch, processor or version of this engine is never taken for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -29,14 +29,15 @@ from torch import Tensor
 from torch.export import Dim
 
 from ridgeline.search.engine import processor
+from ridgeline.search.engine.alignment import round_up
 from ridgeline.search.engine.config import Augmentation, Regulariser
 from ridgeline.search.engine.data import DeviceData, Split
-from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation
+from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation, slots_at_once
 from ridgeline.search.engine.losses import LOSSES, Targets
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.models.registry import model_from_dict
-from ridgeline.search.engine.native import CompiledModel, Kernels
+from ridgeline.search.engine.native import MAX_INPUTS, CompiledModel, Kernels
 from ridgeline.search.engine.sources import reachable
 from ridgeline.search.engine.spec import Family, StepSpec
 from ridgeline.search.engine.step import Terms, TracedStep
@@ -77,8 +78,31 @@ fixed for a model."""
 
 _EVALUATION_SIZES = {"x": "B", "y": "B", "num_valid": ""}
 
+_CALLS_PYTHON = b"aoti_torch_proxy_executor_call_function("
+"""In the source of a program that needs the loader of a package; ours are called without one."""
+
+_FIXED_EVALUATION_ROWS = 256
+"""About how many at most a program of fixed sizes evaluates at once: their activations then stay
+within the cache."""
+
 _BEYOND_CACHE = 2**23
 """Numbers of a data set that come from memory, not from a CPU's cache."""
+
+
+@dataclass(frozen=True)
+class FixedSizes:
+    """The sizes of a program that is for no others.
+
+    Attributes:
+        width: slots of a pack.
+        batch_size: of a step, those rows not counted that only pad the batch.
+        evaluation_rows, evaluation_slots: that are evaluated at once.
+    """
+
+    width: int
+    batch_size: int
+    evaluation_rows: int
+    evaluation_slots: int
 
 
 class CompiledProgram:
@@ -86,13 +110,16 @@ class CompiledProgram:
 
     Args:
         kernels: which call it on a CPU; a GPU's needs none.
+        sizes: of the job that it was made for.
 
     Raises:
         OSError, RuntimeError: there is none, or not one for this machine.
     """
 
-    def __init__(self, folder: Path, kernels: Kernels | None) -> None:
-        self._folder, self._kernels = folder, kernels
+    def __init__(
+        self, folder: Path, kernels: Kernels | None, sizes: FixedSizes | None = None
+    ) -> None:
+        self._folder, self._kernels, self.sizes = folder, kernels, sizes
         if kernels is not None:
             for name in (_STEP, _EVALUATION):
                 ctypes.CDLL(str(folder / f"{name}.so"))
@@ -137,6 +164,7 @@ class Job:
     Attributes:
         is_beyond_cache: whether the data set lies in memory rather than in a CPU's cache.
         threads: of a CPU device; 0 elsewhere.
+        sizes: None where one program is for all.
     """
 
     model: Model
@@ -150,10 +178,20 @@ class Job:
     threads: int
     augments: tuple[Augmentation, ...] = ()
     regularises: tuple[Regulariser, ...] = ()
+    sizes: FixedSizes | None = None
 
     @classmethod
-    def of(cls, spec: StepSpec, data: DeviceData, threads: int) -> Job:
-        """The program for packs of this step over these data."""
+    def of(cls, spec: StepSpec, data: DeviceData, threads: int, width: int = 1) -> Job:
+        """The program for packs of this step over these data.
+
+        Args:
+            width: of the packs, where a program of this model has one.
+        """
+        sizes: FixedSizes | None = None
+        if spec.model.fixes_sizes:
+            num_samples = data.validation.num_samples
+            num_slots = slots_at_once(spec.model, num_samples, width)
+            sizes = FixedSizes(width, spec.batch_size, _fixed_rows(num_samples), num_slots)
         return cls(
             spec.model,
             spec.loss,
@@ -166,12 +204,13 @@ class Job:
             threads if data.device.type == "cpu" else 0,
             spec.augments,
             spec.regularises,
+            sizes,
         )
 
     @property
     def name(self) -> str:
         """The name of the program's folder: a hash of the job, this machine and this engine."""
-        return digest(self._as_dict(), self.device_type)
+        return digest([self._as_dict(), self.model.source], self.device_type)
 
     def compile(self, folder: Path, scratch: Path) -> None:
         """Compile the program here and now; the folder appears whole or not at all.
@@ -183,9 +222,10 @@ class Job:
         if self.threads:
             torch.set_num_threads(self.threads)
         loss = LOSSES[self.loss]
+        sizes = self.sizes or FixedSizes(_SLOTS, _ROWS, _ROWS, _SLOTS)
         data = DeviceData(
-            train=self._blank(5 * _ROWS - 1, device),
-            validation=self._blank(_ROWS, device),
+            train=self._blank(5 * sizes.batch_size - 1, device),
+            validation=self._blank(sizes.evaluation_rows, device),
             test=self._blank(1, device),
             targets=Targets(loss.targets, self.model.num_outputs, 0.0, 0.0),
             dtype=getattr(torch, self.dtype),
@@ -194,7 +234,7 @@ class Job:
         spec = StepSpec(
             model=self.model,
             num_samples=data.train.num_samples,
-            batch_size=_ROWS,
+            batch_size=sizes.batch_size,
             family=self.family,
             drops=self.drops,
             clips=self.clips,
@@ -203,24 +243,33 @@ class Job:
             augments=self.augments,
             regularises=self.regularises,
         )
-        step_inputs = PackMemory(spec, _SLOTS, data).inputs()
-        evaluation_inputs = EvaluationMemory(
-            self.model, data.validation, _SLOTS, data.dtype
-        ).inputs()[0]
+        step_inputs = PackMemory(spec, sizes.width, data).inputs()
+        (evaluation_inputs,) = EvaluationMemory(
+            self.model,
+            data.validation,
+            sizes.evaluation_slots,
+            data.dtype,
+            sizes.evaluation_rows,
+        ).inputs()
         step = TracedStep(spec, is_beyond_cache=self.is_beyond_cache)
+        evaluation = TracedEvaluation(self.model, loss)
+        if self.sizes is not None:
+            # Traced for the first time here, graphs of the model are at hand where `torch.export`
+            # traces all: it cannot have another tracing inside its own.
+            step(step_inputs)
+            evaluation(evaluation_inputs)
         made = Path(tempfile.mkdtemp(dir=scratch))
         try:
-            settings = self.model.compiler_settings
-            _compile(step, step_inputs, _STEP_SIZES, "K", made, _STEP, settings)
-            _compile(
-                TracedEvaluation(self.model, loss),
-                evaluation_inputs,
-                _EVALUATION_SIZES,
-                "E",
-                made,
-                _EVALUATION,
-                settings,
-            )
+            for name, module, inputs, dimensions, slots in (
+                (_STEP, step, step_inputs, _STEP_SIZES, "K"),
+                (_EVALUATION, evaluation, evaluation_inputs, _EVALUATION_SIZES, "E"),
+            ):
+                varying = {slots, *"".join(map("".join, dimensions.values()))}
+                if self.sizes is not None:
+                    varying -= {"K", "B", "E"}
+                example = _example(inputs)
+                shapes = _shapes(example, dimensions, slots, varying)
+                _compile(module, example, shapes, made, name, self.model.compiler_settings)
             os.rename(made, folder)
         except OSError:
             if not folder.exists():  # another process was faster
@@ -232,8 +281,13 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """The job that `as_json` wrote down."""
         data = json.loads(text)
-        kinds = {name: tuple(data[name]) for name in ("augments", "regularises")}
-        return cls(**{**data, **kinds, "model": model_from_dict(data["model"])})
+        given: dict[str, Any] = {
+            **{name: tuple(data[name]) for name in ("augments", "regularises")},
+            "model": model_from_dict(data["model"]),
+        }
+        if data["sizes"] is not None:
+            given["sizes"] = FixedSizes(**data["sizes"])
+        return cls(**{**data, **given})
 
     def as_json(self) -> str:
         """The job for another process; see `from_json`."""
@@ -253,17 +307,57 @@ class Job:
         return Split(x, y)
 
 
+def _fixed_rows(num_samples: int) -> int:
+    """Of chunks as equal as can be, so that few rows only pad the last one."""
+    num_chunks = -(-num_samples // _FIXED_EVALUATION_ROWS)
+    return round_up(-(-num_samples // num_chunks))
+
+
 def _is_beyond_cache(data: DeviceData) -> bool:
     """Whether rows of numbers come from memory; rows of ids are few bytes."""
     x = data.train.x
     return data.device.type == "cpu" and not data.are_ids and x.numel() >= _BEYOND_CACHE
 
 
+def _example(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of the same shapes and strides, but no two of one storage.
+
+    What the inputs are views of is none of a program's business.
+    """
+    return {
+        name: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).zero_()
+        for name, t in inputs.items()
+    }
+
+
+def _shapes(
+    example: Mapping[str, Tensor],
+    dimensions: Mapping[str, Sequence[str]],
+    slots: str,
+    varying: Iterable[str],
+) -> dict[str, dict[int, Any]]:
+    """Which dimensions of a program's inputs vary, as `torch.export` takes it.
+
+    Args:
+        dimensions: by input, the names of its dimensions; those that are upper case may vary.
+        slots: the name of the first dimension of all other inputs.
+        varying: the names of those that do.
+    """
+    dims = {name: Dim(name, min=1) for name in varying if name.isupper()}
+    return {
+        name: {
+            i: dims[size]
+            for i, size in enumerate(dimensions.get(name, (slots,)))
+            if size in dims and tensor.shape[i] > 0
+        }
+        for name, tensor in example.items()
+    }
+
+
 def _compile(
     module: torch.nn.Module,
-    inputs: Mapping[str, Tensor],
-    sizes: Mapping[str, Sequence[str]],
-    slots: str,
+    example: dict[str, Tensor],
+    shapes: dict[str, dict[int, Any]],
     folder: Path,
     name: str,
     settings: dict[str, Any],
@@ -271,25 +365,14 @@ def _compile(
     """Export and compile one function of tensors by name.
 
     Args:
-        sizes: by input, the names of its dimensions; those that are upper case vary.
-        slots: the name of the first dimension of all other inputs.
         name: of the file in the folder.
+
+    Raises:
+        RuntimeError: it has more inputs than a program can be called with, or operations that
+            compiled programs cannot call.
     """
-    # Of the same shapes and strides, but no two of one storage: what the inputs are views of is
-    # none of the program's business.
-    example = {
-        name: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).zero_()
-        for name, t in inputs.items()
-    }
-    dims = {name: Dim(name, min=1) for name in {*"".join(map("".join, sizes.values())), slots}}
-    shapes = {
-        name: {
-            i: dims[size]
-            for i, size in enumerate(sizes.get(name, (slots,)))
-            if size.isupper() and tensor.shape[i] > 0
-        }
-        for name, tensor in example.items()
-    }
+    if len(example) > MAX_INPUTS:
+        raise RuntimeError(f"{len(example)} tensors are more than a program can have")
     # Otherwise a size of 1 counts as a case of its own, and the program as one for 2 and more.
     with export_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(module, (example,), dynamic_shapes=(shapes,), strict=False)
@@ -300,7 +383,11 @@ def _compile(
     if next(iter(example.values())).device.type == "cpu":
         # Of a CPU's package only the library is of use.
         with zipfile.ZipFile(package) as archive:
-            (library,) = (member for member in archive.namelist() if member.endswith(".so"))
+            members = archive.namelist()
+            sources = [archive.read(m) for m in members if m.endswith(".wrapper.cpp")]
+            if any(_CALLS_PYTHON in source for source in sources):
+                raise RuntimeError("some of the operations can only be called through Python")
+            (library,) = (member for member in members if member.endswith(".so"))
             (folder / f"{name}.so").write_bytes(archive.read(library))
         package.unlink()
 

@@ -114,16 +114,21 @@ class EvaluationMemory:
         parameters, statistics: what is evaluated.
         totals_E2: the sums of the losses and of the scores.
         weights_E2: as `weight_totals` gives them.
+
+    Args:
+        num_rows: of a chunk; the last one is padded to it.
     """
 
-    def __init__(self, model: Model, split: Split, num_slots: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Model, split: Split, num_slots: int, dtype: torch.dtype, num_rows: int
+    ) -> None:
         x, y = split.x, split.y
         self.parameters, self.statistics = (
             Stacks(layout, num_slots, device=x.device, dtype=dtype) for layout in layouts(model)
         )
         self.totals_E2 = torch.zeros(num_slots, 2, dtype=torch.float64, device=x.device)
         self.weights_E2 = torch.zeros_like(self.totals_E2)
-        self._chunks = list(_chunks(x, y, rows_at_once(split.num_samples)))
+        self._chunks = list(_chunks(x, y, num_rows))
 
     def inputs(self) -> list[dict[str, Tensor]]:
         """The inputs of each call, chunk by chunk."""
@@ -148,18 +153,30 @@ class PackEvaluation:
 
     Args:
         bind: a program; None takes torch's operations.
+        fixed: the rows and slots that the program evaluates at once; None where it takes any.
 
     Attributes:
         is_exact: whether a slot's bits are known not to depend on how many the program evaluates at
             once; otherwise it is always the same number.
     """
 
-    def __init__(self, spec: StepSpec, bind: BindEvaluation | None, memory: PackMemory) -> None:
+    def __init__(
+        self,
+        spec: StepSpec,
+        bind: BindEvaluation | None,
+        memory: PackMemory,
+        fixed: tuple[int, int] | None = None,
+    ) -> None:
         self.is_exact = False
+        self._fixed = fixed
         self._source, self._bind = memory, bind
         self._model, self._loss = spec.model, LOSSES[spec.loss]
         split = memory.data.validation
-        self._num_slots = slots_at_once(self._model, split.num_samples, len(memory.step_K))
+        self._num_slots = (
+            slots_at_once(self._model, split.num_samples, len(memory.step_K))
+            if fixed is None
+            else fixed[1]
+        )
         self._validation = None if bind is None else self._bound(bind, split, self._num_slots)
         self._test: _Bound | None = None
         """None until it is asked for, by the first run that ends."""
@@ -198,7 +215,9 @@ class PackEvaluation:
         if self._bind is None:
             return loss_and_score(self._model, self._loss, parameters_P, statistics_Q, split)
         if self._test is None:
-            self._test = self._bound(self._bind, split, num_slots=1)
+            self._test = self._bound(
+                self._bind, split, 1 if self._fixed is None else self._fixed[1]
+            )
         memory, run = self._test
         memory.parameters.set_row(0, parameters_P)
         memory.statistics.set_row(0, statistics_Q)
@@ -207,7 +226,9 @@ class PackEvaluation:
         return memory.totals_E2[0] / split.num_samples
 
     def _bound(self, bind: BindEvaluation, split: Split, num_slots: int) -> _Bound:
-        memory = EvaluationMemory(self._model, split, num_slots, self._source.data.dtype)
+        num_rows = rows_at_once(split.num_samples) if self._fixed is None else self._fixed[0]
+        dtype = self._source.data.dtype
+        memory = EvaluationMemory(self._model, split, num_slots, dtype, num_rows)
         return memory, bind(memory.inputs())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ridgeline.search.engine.admission import Widths, compiled_width, prior_width
+from ridgeline.search.engine.admission import FIXED_WIDTHS, Widths, compiled_width, prior_width
 from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.data import DeviceData
@@ -30,6 +30,9 @@ _ROOM_TO_GO_ON = 2
 """How many slots packs may have, as a multiple of what they have otherwise, while runs go on in the
 programs of their checkpoints, which may be of several widths; or while runs wait whose regularisers
 a compiled pack lacks."""
+
+_ALL_WIDTHS = 0
+"""In the place of a width, where one program is for all."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class Lane:
 
     Args:
         widest: by step, the widest pack that fits, where a wider one did not; shared by all lanes.
-        widths: of eager packs, measured.
+        widths: of packs, measured.
         pinned: always the same program, whatever waits and whatever has been compiled.
     """
 
@@ -106,22 +109,22 @@ class Lane:
         flops = spec.model.step_flops(spec.batch_size)
         self._threads = threads_for_step(flops, data.device, options.threads)
         self._side_by_side = options.threads if self._threads == 1 else 1
-        self._eager_width: int | None = None
-        """None until it is known."""
+        self._measured_width: int | None = None
+        """Of packs that call torch operation by operation; None until it is known."""
+        self._pays: dict[Job, bool] = {}
+        """Whether a program of fixed sizes does, of those that are at hand."""
 
     @property
     def full_spec(self) -> StepSpec:
         """Its step with the regularisers of all its runs."""
-        runs = [*self.waiting, *(run for p in self.packs for run, _ in p.runs.values())]
-        return self.spec.regularising(kind for run in runs for kind in run.config.regularisers)
+        kinds = (kind for run in self._runs() for kind in run.config.regularisers)
+        return self.spec.regularising(kinds)
 
-    @property
-    def job(self) -> Job:
-        """The program in which all its runs can train."""
-        return self._job(self.full_spec.regularises)
-
-    def _job(self, kinds: Iterable[Regulariser]) -> Job:
-        return Job.of(self.spec.regularising(kinds), self.data, self._threads)
+    def _runs(self) -> Iterator[Waiting]:
+        """Those that wait, and those that train."""
+        yield from self.waiting
+        for open_pack in self.packs:
+            yield from (run for run, _ in open_pack.runs.values())
 
     @property
     def needs_all_threads(self) -> bool:
@@ -150,17 +153,18 @@ class Lane:
 
     @property
     def needs_measuring(self) -> bool:
-        """Whether `add` measures how wide its eager packs are to be."""
+        """Whether `add` measures how wide its packs are to be."""
         is_fixed = self._pinned or self._options.width is not None
-        is_measured = self._eager_width is not None or self._kernels is not None
-        return self.has_work and not is_fixed and not is_measured
+        is_ruled = self._kernels is not None and not self.spec.model.fixes_sizes
+        return self.has_work and not is_fixed and not is_ruled and self._measured_width is None
 
     def add(self, run: Waiting) -> None:
         """Have a run wait for a slot."""
         if self.needs_measuring:
             # Here, where a run is being added: what goes wrong is known to be about its step.
-            self._eager_width = self._widths.best(
-                self.spec, self.data, run.config, self.full_width, self._threads
+            self._measured_width = self._widths.best(
+                *(self.spec, self.data, run.config, self.full_width, self._threads),
+                form=self._uncompiled_form,
             )
         self.waiting.append(run)
 
@@ -215,6 +219,76 @@ class Lane:
             yield from self._fill(self.packs[-1])
 
     @property
+    def has_untried_program(self) -> bool:
+        """Whether `try_programs` has something to do."""
+        return any(True for _ in self._untried())
+
+    def try_programs(self) -> None:
+        """Measure whether programs of fixed sizes that have come to hand pay; no pack trains."""
+        for job in dict.fromkeys(self._untried()):
+            assert job.sizes is not None
+            self._pays[job] = False
+            kinds = {*job.regularises}
+            run = next(one for one in self._runs() if kinds.issuperset(one.config.regularisers))
+            spec = self.spec.regularising(kinds)
+            try:
+                self._pays[job] = self._widths.pays(
+                    *(spec, self.data, run.config, job.sizes.width, self._threads),
+                    form=self._uncompiled_form,
+                )
+            except Exception as exc:
+                _log.warning("the compiled program %s cannot be used: %s", job.name, exc)
+            else:
+                if not self._pays[job]:
+                    _log.info("the compiled program %s is no faster, and not used", job.name)
+
+    def _untried(self) -> Iterator[Job]:
+        if self.has_work and self._may_have_program and self.spec.model.fixes_sizes:
+            for kinds in dict.fromkeys(run.config.regularisers for run in self._runs()):
+                for job in self._jobs_for(kinds):
+                    if job not in self._pays and self._programs.get(job) is not None:
+                        yield job
+
+    @property
+    def job(self) -> Job:
+        """The program that suits its runs best; all of them can train in it."""
+        return self._job(self.full_spec.regularises, self._program_widths[0])
+
+    def _jobs_for(self, kinds: tuple[Regulariser, ...]) -> Iterator[Job]:
+        """The programs that may train runs which begin with these regularisers, the best first."""
+        for its in dict.fromkeys((self.full_spec.regularises, kinds)):
+            for width in self._program_widths:
+                yield self._job(its, width)
+
+    @property
+    def _program_widths(self) -> list[int]:
+        """Those of the programs for runs that begin, the one that suits them best first.
+
+        Programs of fixed sizes are for packs as wide as is best where there are enough runs to fill
+        more than half of them, and else for single runs.
+        """
+        if not self.spec.model.fixes_sizes:
+            return [_ALL_WIDTHS]
+        if self._options.width is not None:
+            return [self.full_width]
+        limit = min(self.full_width, self._measured_width or 1)
+        widest = max(width for width in FIXED_WIDTHS if width <= limit)
+        is_wide = 2 * self.num_open > widest * self._side_by_side
+        return sorted({1, widest}, reverse=is_wide)
+
+    def _job(self, kinds: Iterable[Regulariser], width: int) -> Job:
+        """The program with these regularisers; of that width, where it is of one."""
+        return Job.of(self.spec.regularising(kinds), self.data, self._threads, width)
+
+    @property
+    def _usual_width(self) -> int:
+        """Of the packs that runs begin in, where there are enough of them."""
+        _, program = self._program_for(self.full_spec.regularises)
+        if program is None or program.sizes is None:
+            return self.full_width
+        return program.sizes.width
+
+    @property
     def full_width(self) -> int:
         """The width of a pack with a run for every slot."""
         width = self._options.width or prior_width(self.spec, self.data.device)
@@ -225,7 +299,7 @@ class Lane:
         # Those whose turn it is take more runs after it; no other has room.
         num_free = {p: p.num_free for p in self.packs if p.has_turn}
         num_slots = sum(p.pack.width for p in self.packs if p.runs)
-        room, forms = self.full_width * self._side_by_side, self._forms()
+        room, forms = self._usual_width * self._side_by_side, self._forms()
         for run in sorted(self.waiting, key=lambda run: run.saved is None):
             place = next((p for p, n in num_free.items() if n and self._fits(run, p, forms)), None)
             is_apart = run.saved is not None or not all(
@@ -247,34 +321,36 @@ class Lane:
         if run.saved is not None:
             saved = run.saved.program
             form, width, kinds = saved.form, saved.width, saved.regularisers
-            program = self._programs.get(self._job(kinds)) if form == "compiled" else None
+            program = self._programs.get(self._job(kinds, width)) if form == "compiled" else None
             kernels = self._kernels_here if form == "native" else None
             return Plan(run, program, kernels, width, kinds)
         full = self.full_width
         if self._pinned:
             return Plan(run, None, None, full)
         kinds, program = self._program_for(run.config.regularisers)
+        if program is not None and program.sizes is not None:
+            return Plan(run, program, None, program.sizes.width, kinds)
         kernels = None if program is not None else self._kernels
         if self._options.width is not None:
             return Plan(run, program, kernels, full, kinds)
         if program is not None:
             full = min(full, compiled_width(self.spec, self.data.device))
-        elif kernels is None:
-            full = min(full, self._eager_width or 1)
+        elif kernels is None or self.spec.model.fixes_sizes:
+            full = min(full, self._measured_width or 1)
         # The runs are shared out among packs that train side by side.
         num_packs = sum(bool(p.runs) for p in self.packs)
         num_fresh = sum(one.saved is None for one in self.waiting)
         share = -(-num_fresh // max(1, self._side_by_side - num_packs))
         return Plan(run, program, kernels, max(1, min(share, full)), kinds)
 
+    @property
+    def _uncompiled_form(self) -> Form:
+        return "eager" if self._kernels is None else "native"
+
     def _forms(self) -> dict[tuple[Regulariser, ...], Form]:
         """Of the packs that runs begin in, by their regularisers."""
-        if self._pinned:
-            other: Form = "eager"
-        else:
-            other = "eager" if self._kernels is None else "native"
         return {
-            kinds: other if self._program_for(kinds)[1] is None else "compiled"
+            kinds: self._uncompiled_form if self._program_for(kinds)[1] is None else "compiled"
             for kinds in {run.config.regularisers for run in self.waiting}
         }
 
@@ -301,12 +377,10 @@ class Lane:
         """Whether a pack of this program can be opened."""
         device, dtype, threads = self.data.device, self.data.dtype, self._threads
         mine = ProgramIdentity.current(
-            program.form,
-            program.width,
-            device,
-            dtype,
+            *(program.form, program.width, device, dtype),
             threads if device.type == "cpu" else 0,
             program.regularisers,
+            self.spec.model.source,
         )
         width = program.width
         if mine != program or not 1 <= width <= self.full_width:
@@ -314,7 +388,7 @@ class Lane:
         if self._options.width not in (None, width) and width != self.full_width:
             return False
         if program.form == "compiled":
-            job = self._job(program.regularisers)
+            job = self._job(program.regularisers, width)
             return self._options.compile and self._programs.get(job) is not None
         return program.form == "eager" or self._kernels_here is not None
 
@@ -343,10 +417,11 @@ class Lane:
         It has those of all the lane's runs, so that they share packs; until that is compiled, the
         run's own alone.
         """
-        if self._may_have_program:
-            for its in (self.full_spec.regularises, kinds):
-                if (program := self._programs.get(self._job(its))) is not None:
-                    return its, program
+        jobs = self._jobs_for(kinds) if self._may_have_program else []
+        for job in jobs:
+            pays = job.sizes is None or self._pays.get(job, False)
+            if pays and (program := self._programs.get(job)) is not None:
+                return job.regularises, program
         return (), None
 
     @property
@@ -354,6 +429,8 @@ class Lane:
         """Whether a compiled program is the fastest form; native steps are faster, and at hand."""
         if self._pinned or not self._options.compile or not self.spec.model.compiles:
             return False
+        if self.spec.model.fixes_sizes and self.data.device.type != "cpu":
+            return False  # nothing is known of those on other devices
         return self._kernels is None or self.spec.native() is None
 
     @property

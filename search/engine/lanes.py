@@ -174,6 +174,10 @@ class Lanes:
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane.has_work}
         if not self._lanes:
             self._num_following.clear()
+        for lane in self._lanes.values():
+            if lane.has_untried_program:
+                self.settle()  # by which it would seem slower than it is
+                lane.try_programs()
         events = [event for lane in self._lanes.values() for event in self._refill(lane)]
         if events:
             return events  # who begins is told before anything of it can end this process

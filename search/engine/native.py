@@ -39,8 +39,8 @@ _COMPILER_SECONDS = 60.0
 # No -ffast-math: infinities and NaN tell that a run has diverged.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
 
-_MAX_INPUTS = 1024
-"""`kMaxInputs` of the source: more than the deepest model has."""
+MAX_INPUTS = 1024
+"""`kMaxInputs` of the source: of a compiled program."""
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class CompiledModel:
     """
 
     def __init__(self, kernels: Kernels, library: Path, inputs: Sequence[Tensor]) -> None:
-        assert len(inputs) <= _MAX_INPUTS
+        assert len(inputs) <= MAX_INPUTS
         self._run = kernels.run_model
         self._library = ctypes.CDLL(str(library))
         self._container = c_void_p()

@@ -106,6 +106,7 @@ class Pack:
             data.dtype,
             self._threads,
             () if compiled is None else spec.regularises,
+            spec.model.source,
         )
         self.data = data
         self.metrics = epoch_metrics(loss)
@@ -125,6 +126,7 @@ class Pack:
         self._native = None if kernels is None else spec.native()
         self._steps: Callable[[Terms, int], None]
         evaluation: BindEvaluation | None = None
+        fixed: tuple[int, int] | None = None
         self._gradients: Stacks | None = None
         if compiled is None:
             self._gradients = Stacks(
@@ -134,9 +136,14 @@ class Pack:
             if kernels is not None and self._native is not None:
                 evaluation = partial(self._native.bind_evaluation, kernels)
         else:
+            sizes = compiled.sizes
+            if sizes is not None:
+                mine = width, spec.batch_size
+                assert mine == (sizes.width, sizes.batch_size), "a program of other sizes"
+                fixed = sizes.evaluation_rows, sizes.evaluation_slots
             self._steps = compiled.bind_step(self._memory.inputs())
             evaluation = compiled.bind_evaluation
-        self._evaluation = PackEvaluation(spec, evaluation, self._memory)
+        self._evaluation = PackEvaluation(spec, evaluation, self._memory, fixed)
         self._writer = SlotWriter(spec, self._memory, self._gradients)
 
     @contextmanager

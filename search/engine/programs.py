@@ -67,7 +67,7 @@ class Programs:
                 kernels = self.kernels if job.device_type == "cpu" else None
                 if job.device_type == "cpu" and kernels is None:
                     return None
-                self._loaded[name] = CompiledProgram(folder, kernels)
+                self._loaded[name] = CompiledProgram(folder, kernels, job.sizes)
             except Exception as exc:  # damaged, or out of reach: go on without
                 _log.warning("the compiled program %s cannot be used: %s", name, exc)
                 self._failed.add(name)

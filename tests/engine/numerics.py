@@ -39,7 +39,7 @@ from ridgeline.search.engine import (
     native_steps,
     processor,
 )
-from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation
+from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation, rows_at_once
 from ridgeline.search.engine.layout import layouts
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import PackMemory
@@ -180,7 +180,8 @@ def _step_as_traced(model: Model, run: RunConfig) -> list[Tensor]:
     inputs = PackMemory(spec, _WIDTH, data).inputs()
     for is_beyond_cache in (False, True):
         TracedStep(spec, is_beyond_cache=is_beyond_cache)(inputs)
-    (chunk,) = EvaluationMemory(model, data.validation, _WIDTH, data.dtype).inputs()
+    num_rows = rows_at_once(data.validation.num_samples)
+    (chunk,) = EvaluationMemory(model, data.validation, _WIDTH, data.dtype, num_rows).inputs()
     TracedEvaluation(model, LOSSES[spec.loss])(chunk)
     return [*inputs.values(), *chunk.values()]
 

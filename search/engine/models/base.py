@@ -172,8 +172,25 @@ class Model(ABC):
         return False
 
     @property
+    def source(self) -> str:
+        """A digest of code that its arithmetic follows from, beside this engine and torch.
+
+        Part of the identity of every program that trains it; empty where there is no such code.
+        """
+        return ""
+
+    @property
     def compiles(self) -> bool:
-        """Whether a program can be compiled, one for every width, batch size and data set."""
+        """Whether a program can be compiled."""
+        return True
+
+    @property
+    def fixes_sizes(self) -> bool:
+        """Whether a program is for one width and batch size; otherwise it is for all of them."""
+        return False
+
+    def packs(self, device_type: str) -> bool:
+        """Whether a pack can be faster than its runs one by one, on this kind of device."""
         return True
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ridgeline.search.engine.checks import check_int
 from ridgeline.search.engine.models.base import BoundModel, Model, Parameter, Statistic
+from ridgeline.search.engine.sources import package_digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,9 +122,22 @@ class ModuleModel(Model):
         return self.num_ids is not None
 
     @property
+    def source(self) -> str:
+        return package_digest(self.factory.partition(":")[0])
+
+    @property
     def compiles(self) -> bool:
-        # A traced graph holds its width and batch size as numbers.
-        return False
+        return self.survey.obstacle is None
+
+    @property
+    def fixes_sizes(self) -> bool:
+        # A traced graph holds them as numbers.
+        return True
+
+    def packs(self, device_type: str) -> bool:
+        # Convolutions of a pack are grouped ones, which on a CPU were never faster.
+        survey = self.survey
+        return survey.obstacle is None and not (device_type == "cpu" and survey.convolves)
 
     @property
     def num_draws(self) -> int:

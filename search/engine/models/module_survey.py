@@ -72,6 +72,7 @@ class Survey:
         sites: its calls of dropout in training that drop anything.
         forward_flops, step_flops: of products and convolutions, for a row.
         numbers_per_row: of memory: the sample, and what the operations of a step give.
+        convolves: whether any of its operations is a convolution.
         obstacle: why it cannot be batched, in one sentence; None where nothing is known.
     """
 
@@ -79,6 +80,7 @@ class Survey:
     forward_flops: int
     step_flops: int
     numbers_per_row: int
+    convolves: bool
     obstacle: str | None
 
     @property
@@ -177,6 +179,7 @@ def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:
         watch.forward_flops // _ROWS,
         watch.step_flops // _ROWS,
         math.prod(samples.shape) + watch.numbers // _ROWS,
+        watch.convolves,
         None if obstacle is None else f"{type(module).__name__}: {obstacle}",
     )
 
@@ -192,6 +195,7 @@ class _Run:
     forward_flops: int = 0
     step_flops: int = 0
     numbers: int = 0
+    convolves: bool = False
 
 
 class _Trial:
@@ -234,7 +238,16 @@ class _Trial:
         y_BC = y_BC.detach()
         total_flops = counter.get_total_flops()
         sites = substitutes.sites
-        return _Run(y_BC, buffers, sites, obstacle, forward_flops, total_flops, watch.numbers)
+        return _Run(
+            y_BC,
+            buffers,
+            sites,
+            obstacle,
+            forward_flops,
+            total_flops,
+            watch.numbers,
+            watch.convolves,
+        )
 
     def obstacle(self, first: _Run) -> str | None:
         """What shows only by comparing runs."""
@@ -289,12 +302,14 @@ class _Watch(TorchDispatchMode):
 
     Attributes:
         numbers: that the operations gave so far.
+        convolves: whether one of them was a convolution.
         obstacle: None where there is none.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.numbers = 0
+        self.convolves = False
         self.obstacle: str | None = None
         self._path: list[str] = []
         for name, layer in module.named_modules():
@@ -315,6 +330,7 @@ class _Watch(TorchDispatchMode):
         outputs = result if isinstance(result, tuple | list) else [result]
         if not func.is_view:
             self.numbers += sum(t.numel() for t in outputs if isinstance(t, Tensor))
+        self.convolves |= func is torch.ops.aten.convolution.default
         if self.obstacle is None:
             self.obstacle = self._obstacle(func, args)
         return result

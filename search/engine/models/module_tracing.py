@@ -181,10 +181,25 @@ def _over_slots(slot: Function, dims: tuple[int | None, ...], num_slots: int) ->
 
     def alone(*tensors: Tensor) -> tuple[Tensor, ...]:
         # Of a single slot without vmap, which would lay convolutions out as grouped ones.
-        own = [t if dim is None else t[0] for t, dim in zip(tensors, dims, strict=True)]
+        own = [t if dim is None else _laid_out(t[0]) for t, dim in zip(tensors, dims, strict=True)]
         return tuple(t[None] for t in slot(*own))
 
     return alone
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    """Images and the weights of their convolutions with the channels last, on a CPU.
+
+    Its convolutions copy them otherwise, each of them forwards and backwards.
+    """
+    if tensor.dim() != 4 or tensor.device.type != "cpu":
+        return tensor
+    laid_out = tensor.contiguous(memory_format=torch.channels_last)
+    _, num_channels, height, width = tensor.shape
+    if num_channels > 1:
+        return laid_out
+    # Of a single channel both orders are one.  Said so, it is the order of what comes of it too.
+    return laid_out.as_strided(tensor.shape, (height * width, 1, width, 1))
 
 
 def _traced(function: Function, tensors: Sequence[Tensor]) -> fx.GraphModule:

@@ -11,14 +11,26 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.testing import assert_close
 
-from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, Pack, RunConfig
+from ridgeline.search.engine import (
+    DeviceData,
+    LaneOptions,
+    Lanes,
+    Pack,
+    ProgramIdentity,
+    RunConfig,
+)
+from ridgeline.search.engine.admission import prior_width
+from ridgeline.search.engine.compiled import FixedSizes, Job
 from ridgeline.search.engine.layout import layouts
+from ridgeline.search.engine.models import module
 from ridgeline.search.engine.models.bags import bag_of_tokens
 from ridgeline.search.engine.models.convolutional import lenet, resnet
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.models.module_packing import unpackable
+from ridgeline.search.engine.models.module_substitutes import Substitutes
 from tests.engine.lane_runs import drain, outcomes
 from tests.engine.models import nets
 from tests.engine.plain import epochs_for, train_plainly
@@ -314,13 +326,14 @@ def test_weights_are_penalised_and_norms_are_not() -> None:
     assert "frozen.weight" in MODELS["buffers"].statistics()
 
 
-def test_lanes_train_it_and_want_no_program(tmp_path: Path) -> None:
+def test_lanes_train_it_and_want_a_program_of_its_width(tmp_path: Path) -> None:
     model, data = MODELS["batch norm 1-d"], data_for(MODELS["batch norm 1-d"], torch.float32)
     lanes = Lanes(CPU, LaneOptions(width=2, compile=True, cache=tmp_path))
     for run in CONFIGS:
         lanes.add(run.seed, run, model, data, keep_weights=True)
     (lane,) = lanes._lanes.values()
-    assert not lane.wants_program
+    assert lane.wants_program
+    assert lane.job.sizes == FixedSizes(2, BATCH_SIZE, evaluation_rows=16, evaluation_slots=2)
     ended = outcomes(drain(lanes))
     assert {outcome.state for outcome in ended.values()} == {"complete"}
     assert ended[1].weights["1.running_mean"].any()
@@ -336,3 +349,77 @@ def test_products_are_counted() -> None:
     residual = MODELS["residual"]
     assert residual.forward_flops(10) == 2 * 10 * (5 * 8 + 8 * 8 + 8 * 3)
     assert math.prod(VECTOR) < residual.numbers_per_row < 1000
+
+
+def test_what_cannot_gain_by_company_has_packs_of_one_slot() -> None:
+    convolves, dense, branches = (
+        MODELS[name] for name in ("max pooling", "layer norm", "branches")
+    )
+    assert (convolves.packs("cpu"), convolves.packs("cuda")) == (False, True)
+    assert (dense.packs("cpu"), dense.packs("cuda")) == (True, True)
+    assert (branches.packs("cpu"), branches.packs("cuda")) == (False, False)
+    for model in (convolves, branches):
+        assert prior_width(step_spec(CONFIGS[0], model, data_for(model)), CPU) == 1
+    assert not branches.compiles
+
+
+class Views(nn.Module):
+    """Flattens as many people do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(2, 4, 3), nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.conv(x))
+        return self.last(x.view(x.size(0), -1))
+
+
+def test_a_view_of_images_is_taken_as_it_is_written() -> None:
+    """Though the channels lie last in memory while one slot is computed."""
+    views = model(Views, IMAGE)
+    assert views.survey.obstacle is None
+    data = data_for(views)
+    run = config(batch_size=BATCH_SIZE, epochs=2)
+    (result,) = trained(views, [run], data, width=1)
+    for name, tensor in train_plainly(run, views, data).model.named_parameters():
+        assert_close(result[name], tensor.detach(), **EXACT)
+
+
+def test_an_edited_package_is_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = MODELS["layer norm"]
+    data = data_for(dense)
+    spec = step_spec(CONFIGS[0], dense, data)
+    before = Pack(spec, data, width=2).program, Job.of(spec, data, 1, 2).name
+    assert before[0].source == dense.source != ""
+    assert ProgramIdentity.parse(str(before[0])) == before[0]
+    monkeypatch.setattr(module, "package_digest", lambda _: "edited")
+    after = Pack(spec, data, width=2).program, Job.of(spec, data, 1, 2).name
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [((4, 6, 8, 8), 2), ((4, 6, 9, 7), (3, 2)), ((2, 1, 5, 5), 2), ((2, 3, 4, 4), [2, 1])],
+)
+def test_max_pooling_is_torchs_to_the_bit(
+    shape: tuple[int, ...], kernel: Any, memory_format: torch.memory_format
+) -> None:
+    """With many equal numbers in a window."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-3, 4, shape, generator=generator).double()
+    x = x.contiguous(memory_format=memory_format)
+    mine, theirs = (x.clone().requires_grad_() for _ in range(2))
+    expected = functional.max_pool2d(theirs, kernel)
+    with Substitutes(torch.tensor(4.0), None, None):
+        y = functional.max_pool2d(mine, kernel)
+    assert "_MaxPool" in type(y.grad_fn).__name__
+    gradient = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    y.backward(gradient)
+    expected.backward(gradient)
+    assert mine.grad is not None
+    assert theirs.grad is not None
+    assert torch.equal(y, expected)
+    assert torch.equal(mine.grad, theirs.grad)

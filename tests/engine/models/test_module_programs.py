@@ -1,0 +1,178 @@
+"""Compiled programs of modules: right against plain loops, and the same bits in any slot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ridgeline.search.engine import Began, DeviceData, LaneOptions, Lanes, Pack, native
+from ridgeline.search.engine.compilation import Compilation
+from ridgeline.search.engine.compiled import CompiledProgram, Job
+from ridgeline.search.engine.models.base import Model
+from ridgeline.search.engine.models.module import ModuleModel
+from ridgeline.search.engine.program import ProgramIdentity
+from ridgeline.search.engine.spec import StepSpec
+from tests.engine.lane_runs import drain, outcomes
+from tests.engine.models import nets
+from tests.engine.models.test_contract import assert_same, results
+from tests.engine.plain import epochs_for, train_plainly
+from tests.engine.sets import CPU, config, fill, samples, step_spec
+from tests.parallel import locked
+
+pytestmark = pytest.mark.slow
+
+NUM_TRAIN, BATCH_SIZE = 49, 15  # whose last batch is four rows
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+class Case:
+    """Runs of one program."""
+
+    def __init__(
+        self, model: Model, dtype: torch.dtype, width: int, runs: list[dict[str, Any]]
+    ) -> None:
+        self.model, self.width = model, width
+        self.data: DeviceData = samples(model, num_train=NUM_TRAIN, dtype=dtype)
+        self.configs = [
+            config(seed=seed, batch_size=BATCH_SIZE, epochs=2, **changes)
+            for seed, changes in enumerate(runs)
+        ]
+        self.spec: StepSpec = step_spec(self.configs[0], model, self.data)
+        self.job = Job.of(self.spec, self.data, 1, width)
+
+
+PENALISED: list[dict[str, Any]] = [
+    {"learning_rate": 0.01},
+    {"learning_rate": 0.003, "l1": 1e-4, "penalize": "all"},
+    {"learning_rate": 0.01, "l2": 0.001, "weight_decay": 0.01},
+    {"learning_rate": 0.001, "l1": 0.001, "l1_update": "proximal"},
+]
+DROPPING = [{**run, "dropout": 0.1 + 0.2 * i} for i, run in enumerate(PENALISED)]
+CASES = {
+    "convolutions": Case(
+        ModuleModel.of(nets.residual_net, (2, 6, 6), 3),
+        torch.float64,
+        1,
+        [{**run, "optimizer": "sgd", "momentum": 0.9} for run in PENALISED],
+    ),
+    "spatial dropout": Case(
+        ModuleModel.of(nets.SpatialDrops, (2, 6, 6), 3), torch.float32, 1, DROPPING
+    ),
+    "a pack": Case(ModuleModel.of(nets.Drops, (5,), 3), torch.float64, 4, DROPPING),
+}
+
+
+@pytest.fixture(scope="session")
+def folder(shared_folder: Path) -> Path:
+    """The programs of all cases, each made by the process that makes them in a worker."""
+    folder = shared_folder / "module-programs"
+    with locked(shared_folder / "module-programs.lock"):
+        folder.mkdir(exist_ok=True)
+        paths = {folder / case.job.name: case.job for case in CASES.values()}
+        missing = {path: job for path, job in paths.items() if not path.exists()}
+        for compilation in [Compilation(job, path, hurry=True) for path, job in missing.items()]:
+            compilation.finish()
+    return folder
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+def pack_of(case: Case, folder: Path) -> Pack:
+    kernels = native.kernels(folder)
+    assert kernels is not None, "the tests need a C++ compiler"
+    program = CompiledProgram(folder / case.job.name, kernels, case.job.sizes)
+    return Pack(case.spec, case.data, width=case.width, compiled=program)
+
+
+def test_it_agrees_with_the_plain_loop(case: Case, folder: Path) -> None:
+    """Over 200 steps."""
+    exact = EXACT if case.data.dtype == torch.float64 else {"rtol": 2e-3, "atol": 2e-4}
+    epochs = epochs_for(200, NUM_TRAIN, BATCH_SIZE)
+    for slots in [range(i, i + case.width) for i in range(0, 4, case.width)]:
+        pack = pack_of(case, folder)
+        runs = [replace(case.configs[run], epochs=epochs) for run in slots]
+        for slot, run in enumerate(runs):
+            pack.load(slot, run)
+        while pack.epochs_done(0) < epochs:
+            pack.tick(pack.ticks_to_epoch_end)
+        for slot, run in enumerate(runs):
+            (metrics,) = pack.epoch_metrics([slot])
+            plain = train_plainly(run, case.model, case.data)
+            loss = metrics[pack.metrics.index("validation_loss")]
+            assert loss == pytest.approx(plain.validation_losses[-1], rel=exact["rtol"])
+            expected = {**plain.model.state_dict()}
+            for name, tensor in pack.named(pack.weights(slot)).items():
+                assert_close(tensor, expected[name], **exact, msg=lambda m, n=name: f"{n} {m}")
+
+
+def test_neighbours_slots_and_refills_change_no_bit(case: Case, folder: Path) -> None:
+    def alone(run: int) -> Any:
+        pack = pack_of(case, folder)
+        slot = run % case.width
+        pack.load(slot, case.configs[run])
+        return results(pack, {slot: run})
+
+    expected = {run: result for i in range(4) for run, result in alone(i).items()}
+    assert all(result["parameters"].isfinite().all() for result in expected.values())
+    pack = pack_of(case, folder)
+    for slot in range(case.width):
+        fill(pack, slot, float("nan"))
+    order = [2, 3, 1, 0][: case.width]
+    stranger = replace(case.configs[3], seed=99, learning_rate=1e6)
+    for slot, run in enumerate(order):
+        pack.load(slot, stranger if slot == 0 else case.configs[run])
+    for _ in range(3):
+        pack.tick()
+    fill(pack, 0, float("inf"))
+    pack.free(0)
+    pack.load(0, case.configs[order[0]])
+    others = {slot: run for slot, run in enumerate(order) if slot != 0}
+    assert_same(results(pack, others), expected)
+    assert_same(results(pack, {0: order[0]}), expected)
+
+
+def test_a_slot_without_a_run_is_frozen(folder: Path) -> None:
+    case = CASES["a pack"]
+    pack = pack_of(case, folder)
+    for slot, run in enumerate(case.configs):
+        pack.load(slot, run)
+    pack.tick()
+    before = pack.weights(1)
+    pack.free(1)
+    pack.tick()
+    assert pack.weights(1).parameters_P.equal(before.parameters_P)
+
+
+def test_lanes_train_by_it_one_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions, once their program is there and is the faster one."""
+    case = CASES["spatial dropout"]
+    lanes = Lanes(CPU, LaneOptions(cache=folder))
+    monkeypatch.setattr(lanes._widths, "pays", lambda *_, **__: True)
+    for run in case.configs:
+        lanes.add(run.seed, run, case.model, case.data)
+    events = drain(lanes)
+    assert {outcome.state for outcome in outcomes(events).values()} == {"complete"}
+    programs = {ProgramIdentity.parse(e.program) for e in events if isinstance(e, Began)}
+    assert [(p.form, p.width, p.source) for p in programs] == [("compiled", 1, case.model.source)]
+    assert case.model.source
+
+
+def test_a_program_that_does_not_pay_is_left_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES["spatial dropout"]
+    lanes = Lanes(CPU, LaneOptions(cache=folder))
+    monkeypatch.setattr(lanes._widths, "pays", lambda *_, **__: False)
+    lanes.add("run", replace(case.configs[0], epochs=1), case.model, case.data)
+    forms = []
+    while not lanes.is_idle:
+        forms += [e.program.partition("/")[0] for e in lanes.advance() if isinstance(e, Began)]
+    assert forms == ["native"]
