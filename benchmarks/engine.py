@@ -13,6 +13,7 @@ the evaluation after each epoch in it, and none the compilation, which is cold a
 * `ratio_to_solo`: to a loop over data on the device, with `Adam(fused=True)`, run by run;
 * `ratio_to_compiled_solo`: to this engine with one slot;
 * `share_of_limit`: of what the device could do at best; see `benchmarks.engine_limits`;
+* `ratio_to_best_solo`, `ratio_to_builtin`: of modules; see `benchmarks.engine_modules`;
 * `ratio_to_static`, `ratio_to_narrowing`, `ratio_to_pooled_narrowing`: of refill; see
   `benchmarks.engine_refill`.
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.engine_data import Work, digits_work, mnist_work
+from benchmarks.engine_modules import MODULES, measure_modules, module_work
 from benchmarks.engine_refill import BLOCK, measure_refill
 from benchmarks.engine_throughput import Options, measure_throughput
 from benchmarks.rows import Row, count, header, tell, write
@@ -70,6 +72,9 @@ def _measure(
         yield from throughput(works[name], dropout=False)
         if arguments.dropout:
             yield from throughput(works[name], dropout=True)
+    for name in arguments.modules:
+        work = module_work(name, arguments.mnist, quick=quick)
+        yield from measure_modules(work, device, options, progress=tell)
     for name in arguments.refill:
         yield from measure_refill(
             works[name],
@@ -95,6 +100,9 @@ def _arguments() -> argparse.Namespace:
     add("--out", type=Path, help="a file to append the rows to")
     add("--mnist", type=Path, metavar="FOLDER", help="of MNIST's IDX files; data are made without")
     add("--work", nargs="*", choices=WORKS, default=[*WORKS], help="throughput of these")
+    add(
+        "--modules", nargs="*", choices=MODULES, default=[*MODULES], help="traced modules, of these"
+    )
     add("--dropout", action="store_true", help="measure throughput with dropout too")
     add("--configs", type=count, help="for each batch size; default: as many as the widest pack")
     add("--serial-configs", type=count, help="of them a round one by one; default 4")

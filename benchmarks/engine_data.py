@@ -1,4 +1,4 @@
-"""What the engine's benchmark trains: two multilayer perceptrons, on made or real data.
+"""What the engine's benchmark trains on, made or real, and two multilayer perceptrons.
 
 # N samples, D features
 """
@@ -27,7 +27,7 @@ _SEED = 20_26
 
 @dataclass(frozen=True)
 class Part:
-    """Samples on the host: `x_ND` float32 and `y_N` int64."""
+    """Samples on the host: `x_ND` float32, of one dimension or more, and `y_N` int64."""
 
     x_ND: npt.NDArray[np.float32]
     y_N: npt.NDArray[np.int64]
@@ -35,6 +35,14 @@ class Part:
     def dataset(self) -> TensorDataset:
         """The part as a user of torch's `DataLoader` has it."""
         return TensorDataset(torch.from_numpy(self.x_ND), torch.from_numpy(self.y_N))
+
+    def first(self, count: int) -> Part:
+        """So many of the samples."""
+        return Part(self.x_ND[:count], self.y_N[:count])
+
+    def shaped(self, *shape: int) -> Part:
+        """With samples of another shape."""
+        return Part(self.x_ND.reshape(-1, *shape), self.y_N)
 
     def __len__(self) -> int:
         return len(self.y_N)
@@ -66,7 +74,7 @@ class Work:
             for part in (
                 self.train,
                 self.validation,
-                Part(self.validation.x_ND[:NUM_TEST], self.validation.y_N[:NUM_TEST]),
+                self.validation.first(NUM_TEST),
             )
         ]
         return DeviceData.from_arrays(*parts, num_classes=NUM_CLASSES, device=device)
@@ -74,7 +82,7 @@ class Work:
 
 def digits_work(*, quick: bool) -> Work:
     """A 64-64-10 perceptron on data of the size of scikit-learn's digits."""
-    train, validation = _made(64, 1437, 360)
+    train, validation = made(64, 1437, 360)
     return Work(
         name="digits",
         shape=Mlp(64, (64,), NUM_CLASSES),
@@ -91,9 +99,9 @@ def mnist_work(folder: Path | None, *, quick: bool) -> Work:
     """A 784-128-10 perceptron on MNIST from a folder of IDX files, or on data of its size."""
     num_train, num_validation = (1_500, 300) if quick else (54_000, 6_000)
     if folder is None:
-        train, validation = _made(784, num_train, num_validation)
+        train, validation = made(784, num_train, num_validation)
     else:
-        train, validation = _read_mnist(folder, num_train, num_validation)
+        train, validation = read_mnist(folder, num_train, num_validation)
     return Work(
         name="mnist",
         shape=Mlp(784, (128,), NUM_CLASSES),
@@ -128,7 +136,7 @@ def configurations(batch_size: int, *, count: int, epochs: int, dropout: bool) -
     ]
 
 
-def _made(num_features: int, num_train: int, num_validation: int) -> tuple[Part, Part]:
+def made(num_features: int, num_train: int, num_validation: int) -> tuple[Part, Part]:
     """Noise around a centre for each class, much of it clipped to 0."""
     generator = np.random.default_rng(_SEED)
     num_samples = num_train + num_validation
@@ -149,7 +157,7 @@ def _split(
     )
 
 
-def _read_mnist(folder: Path, num_train: int, num_validation: int) -> tuple[Part, Part]:
+def read_mnist(folder: Path, num_train: int, num_validation: int) -> tuple[Part, Part]:
     """The training part of MNIST, divided; its test part is left alone."""
     images = read_idx(folder, "train-images-idx3-ubyte")
     labels = read_idx(folder, "train-labels-idx1-ubyte")

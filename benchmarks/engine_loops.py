@@ -107,6 +107,61 @@ def train_resident(data: DeviceData, shape: Mlp, configs: Sequence[RunConfig]) -
     return _one_by_one(train_one, configs, train.num_samples, device)
 
 
+class ModuleLoop:
+    """The resident loop with a module of one's own.
+
+    One module, with new weights for each run: `torch.compile` would begin anew with each.
+
+    Args:
+        make: gives a new module.
+        channels_last: of the module and of the images, once and for all.
+        compiled: by `torch.compile`, as it stands, for training and evaluation.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], nn.Module],
+        data: DeviceData,
+        *,
+        channels_last: bool,
+        compiled: bool,
+    ) -> None:
+        self._make, self._data = make, data
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._module = make().to(data.device).to(memory_format=memory_format)  # type: ignore[call-overload]
+        self._forward = torch.compile(self._module) if compiled else self._module
+        self._train_x, self._validation_x = (
+            part.x.contiguous(memory_format=memory_format) for part in (data.train, data.validation)
+        )
+
+    def train(self, configs: Sequence[RunConfig]) -> Training:
+        """Train the runs one after the other."""
+        return _one_by_one(
+            self._train_one, configs, self._data.train.num_samples, self._data.device
+        )
+
+    def _train_one(self, config: RunConfig) -> float:
+        module, forward, data = self._module, self._forward, self._data
+        module.load_state_dict(self._make().state_dict())
+        optimizer = torch.optim.Adam(
+            module.parameters(), lr=config.learning_rate, weight_decay=2 * config.l2, fused=True
+        )
+        accuracy = torch.zeros((), device=data.device)
+        for _ in range(config.epochs):
+            module.train()
+            order = torch.randperm(data.train.num_samples, device=data.device)
+            for rows in torch.split(order, config.batch_size):
+                optimizer.zero_grad()
+                loss = functional.cross_entropy(forward(self._train_x[rows]), data.train.y[rows])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            module.eval()
+            with torch.no_grad():
+                right = forward(self._validation_x).argmax(dim=1) == data.validation.y
+                accuracy = right.float().mean().cpu()  # a user looks at each epoch
+        return float(accuracy)
+
+
 def _one_by_one(
     train_one: Callable[[RunConfig], float],
     configs: Sequence[RunConfig],

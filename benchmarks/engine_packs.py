@@ -25,12 +25,14 @@ from ridgeline.search.engine import (
     RunConfig,
     TrainingRun,
 )
-from ridgeline.search.engine.admission import compiled_width
+from ridgeline.search.engine.admission import Widths, compiled_width, prior_width
 from ridgeline.search.engine.compilation import Compilation
 from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.losses import LOSSES, epoch_metrics
+from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.native import kernels
 from ridgeline.search.engine.spec import StepSpec
+from ridgeline.search.engine.threads import threads_for_step
 
 ACCURACY = epoch_metrics(LOSSES["cross_entropy"]).index("validation_accuracy")
 
@@ -41,7 +43,7 @@ def num_threads(device: torch.device) -> int:
 
 
 class Packs:
-    """Lanes for the runs of one shape and data set; every run added waits for a slot.
+    """Lanes for the runs of one model and data set; every run added waits for a slot.
 
     Args:
         width: of every pack; None takes the engine's own.
@@ -49,7 +51,7 @@ class Packs:
     """
 
     def __init__(
-        self, shape: Mlp, data: DeviceData, *, width: int | None, cache: Path | None
+        self, shape: Model, data: DeviceData, *, width: int | None, cache: Path | None
     ) -> None:
         self._shape, self._data, self._width, self._cache = shape, data, width, cache
         self._threads = num_threads(data.device)
@@ -61,13 +63,27 @@ class Packs:
     def num_slots(self, config: RunConfig) -> int:
         """The number of slots of the packs that train such runs side by side."""
         spec = _spec(config, self._shape, self._data)
-        return self._threads * (self._width or compiled_width(spec, self._data.device))
+        width = self._width or self._fixed_width(config)
+        return self._threads * (width or compiled_width(spec, self._data.device))
 
     def compile(self, config: RunConfig) -> float:
         """Have what trains such a run at hand; the seconds that took, 0 where it was."""
         if self._cache is None:
             return 0.0
-        return _form(config, self._shape, self._data, self._cache)[1]
+        width = self._width or self._fixed_width(config)
+        return _form(config, self._shape, self._data, self._cache, width or 1)[1]
+
+    def _fixed_width(self, config: RunConfig) -> int | None:
+        """The width that the engine finds best for programs of this model; None where any is."""
+        if not self._shape.fixes_sizes:
+            return None
+        spec, device = _spec(config, self._shape, self._data), self._data.device
+        threads = threads_for_step(spec.model.step_flops(spec.batch_size), device, self._threads)
+        has_kernels = self._cache is not None and threads == 1
+        return Widths(self._cache).best(
+            *(spec, self._data, config, prior_width(spec, device), threads),
+            form="native" if has_kernels else "eager",
+        )
 
     def train(self, configs: Sequence[RunConfig]) -> Training:
         """Add all the runs at once, and train until the last is over.
@@ -175,23 +191,32 @@ def open_pack(
 
 
 def _form(
-    config: RunConfig, shape: Mlp, data: DeviceData, cache: Path
+    config: RunConfig, shape: Model, data: DeviceData, cache: Path, width: int = 1
 ) -> tuple[dict[str, Any], float]:
-    """What a pack on one thread is given to step fast, as `Lanes` does; the seconds it took."""
+    """What a pack is given to step fast, as `Lanes` does; the seconds it took.
+
+    Args:
+        width: of the pack, where a program is for one width.
+    """
     start = time.perf_counter()
     native = kernels(cache) if data.device.type == "cpu" else None
     if native is not None and shape.native("cross_entropy") is not None:
         return {"kernels": native}, time.perf_counter() - start
-    job = Job.of(_spec(config, shape, data), data, threads=1)
+    spec = _spec(config, shape, data)
+    threads = threads_for_step(
+        spec.model.step_flops(spec.batch_size), data.device, num_threads(data.device)
+    )
+    job = Job.of(spec, data, threads, width)
     seconds = _compile(job, cache)
     return {"compiled": _program(job, cache)}, seconds
 
 
 def _program(job: Job, cache: Path) -> CompiledProgram:
-    return CompiledProgram(cache / job.name, kernels(cache) if job.device_type == "cpu" else None)
+    native = kernels(cache) if job.device_type == "cpu" else None
+    return CompiledProgram(cache / job.name, native, job.sizes)
 
 
-def _spec(config: RunConfig, shape: Mlp, data: DeviceData) -> StepSpec:
+def _spec(config: RunConfig, shape: Model, data: DeviceData) -> StepSpec:
     dtype = str(data.train.x.dtype).removeprefix("torch.")
     return StepSpec.of(config, shape, data.train.num_samples, dtype)
 
