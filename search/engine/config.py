@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -183,7 +184,7 @@ class RunConfig:
         """The kinds of augmentation whose strength is above 0, in the order of `Augmentation`."""
         return tuple(kind for kind in get_args(Augmentation) if getattr(self, kind) > 0)
 
-    @property
+    @cached_property  # asked for of every run that waits, whenever one may begin
     def regularisers(self) -> tuple[Regulariser, ...]:
         """The kinds of `Regulariser` whose strength is above 0, in their order."""
         return tuple(kind for kind in get_args(Regulariser) if getattr(self, kind) > 0)
