@@ -121,7 +121,7 @@ def test_an_identity_names_the_version_of_the_numerics_from_the_second_on() -> N
 def test_an_identity_names_the_source_of_what_others_wrote() -> None:
     cpu, double = torch.device("cpu"), torch.float64
     ours = ProgramIdentity.current("eager", 1, cpu, double, 1)
-    theirs = ProgramIdentity.current("eager", 1, cpu, double, 1, "0f1e2d3c4b5a")
+    theirs = ProgramIdentity.current("eager", 1, cpu, double, 1, source="0f1e2d3c4b5a")
     assert str(theirs).replace("/source=0f1e2d3c4b5a", "") == str(ours)
     newer = replace(theirs, numerics=7)
     assert str(newer).endswith("/source=0f1e2d3c4b5a/numerics=7")
