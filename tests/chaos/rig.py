@@ -333,9 +333,19 @@ class Rig:
             time.sleep(POLL_SECONDS)
         tally.count("orphans", len(left))
         if left:
-            tally.problems.append(f"{len(left)} processes outlived theirs by {seconds:g} s")
+            commands = ", ".join(_command(pid) for pid in left)
+            tally.problems.append(f"outlived theirs by {seconds:g} s: {commands}")
         for pid in left:
             os.kill(pid, signal.SIGKILL)
+
+
+def _command(pid: int) -> str:
+    """What a process was started as, as far as it fits into a line."""
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    except OSError:  # it has just ended
+        return str(pid)
+    return f"{pid} ({arguments.decode(errors='replace').strip()[:200]})"
 
 
 @contextmanager
