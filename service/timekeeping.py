@@ -58,11 +58,22 @@ class Timekeeper:
         self._lease_seconds = lease_seconds
         self._monotonic = monotonic
         self._before: _Look | None = None
+        self._has_seen_earlier = False
         self.lose_sight()
 
     def lose_sight(self) -> None:
         """Leases could not be renewed until now: everybody gets a whole one to call again."""
         self._trusts_leases_from = self._monotonic() + self._lease_seconds
+
+    def saw(self, now: float) -> None:
+        """Hear of the time that some transaction of this process goes by.
+
+        A clock that is set back, and right again before the next look, leaves leases behind that
+        were over before they began.
+        """
+        before = self._before
+        if before is not None and now < before.now - TOLERANCE_SECONDS:
+            self._has_seen_earlier = True
 
     def keep(self, store: Store) -> float | None:
         """Set right what has gone wrong since the last call.
@@ -95,7 +106,8 @@ class Timekeeper:
             **look.deadlines,
             **{study_id: one.moved(seconds) for study_id, (one, seconds) in moves.items()},
         }
-        leases_begin_anew = bool(set_by or moves or look.lasts_too_long)
+        has_seen_earlier, self._has_seen_earlier = self._has_seen_earlier, False
+        leases_begin_anew = bool(set_by or moves or look.lasts_too_long or has_seen_earlier)
         if leases_begin_anew or look.ungranted:
             with store.transaction() as tx:
                 if leases_begin_anew:

@@ -57,6 +57,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         stopping = threading.Event()
         timekeeper = Timekeeper(settings.lease_seconds)
+        store.tell_of_time(timekeeper.saw)
         # Before anybody is served: a clock that is set from now on is noticed.
         with suppress(Exception):  # maintenance meets it again, and tells it
             await anyio.to_thread.run_sync(timekeeper.keep, store)

@@ -124,6 +124,7 @@ class Store:
         self._clock = clock
         self._project = project
         self._on_offer: list[Callable[[Set[Audience]], None]] = []
+        self._on_time: list[Callable[[float], None]] = []
 
     def tell_of_offers(self, listener: Callable[[Set[Audience]], None]) -> None:
         """Call `listener` after each commit of this process with which runs became available.
@@ -131,6 +132,20 @@ class Store:
         It is called in the thread that has committed, and must not fail or wait.
         """
         self._on_offer.append(listener)
+
+    def tell_of_time(self, listener: Callable[[float], None]) -> None:
+        """Call `listener` with the time of each transaction, when that is first asked for.
+
+        It is called in the transaction's thread, and must not fail or wait.
+        """
+        self._on_time.append(listener)
+
+    def now(self, connection: Connection) -> float:
+        """The time that a transaction goes by, in seconds since the epoch (UTC)."""
+        now = self._clock.now(connection)
+        for listener in self._on_time:
+            listener(now)
+        return now
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -145,7 +160,7 @@ class Store:
             self._engine.connect() as connection,
             connection.begin(),
         ):
-            tx = Transaction(connection, self._clock)
+            tx = Transaction(connection, self)
             yield tx
             for study_id in tx.studies.write_back():
                 self._project_or_mark(tx, study_id)
@@ -172,7 +187,7 @@ class Store:
             else:
                 connection = connection.execution_options(**options)
             with connection.begin() as began:
-                yield Transaction(connection, self._clock)
+                yield Transaction(connection, self)
                 began.rollback()  # SQLite refuses to commit where its file is damaged
 
     @contextmanager

@@ -30,7 +30,9 @@ class Time:
         self.keepers = [self.keeper()]
 
     def keeper(self) -> Timekeeper:
-        return Timekeeper(LEASE, monotonic=lambda: self.seconds)
+        keeper = Timekeeper(LEASE, monotonic=lambda: self.seconds)
+        self._store.tell_of_time(keeper.saw)
+        return keeper
 
     def set_clock(self, by: float) -> None:
         self._clock.advance(by)
@@ -105,6 +107,28 @@ def test_leases_of_programs_of_ones_own(store: Store, time: Time, by: float) -> 
         reporting.report(tx, "s", trial.number, report)
     assert time.passes(99) == 0
     assert time.passes(3) == 1
+
+
+@pytest.mark.parametrize("by", [-HOUR, HOUR])
+def test_a_clock_that_is_set_and_set_right_between_two_looks(
+    store: Store, time: Time, by: float
+) -> None:
+    time.passes(LEASE + 5)
+    post(store, spec())
+    worker = FakeWorker(store, num_slots=2)
+    worker.sync()
+    post(store, external("e"))
+    time.passes(1)
+    time.set_clock(by)
+    worker.sync(free_slots={})
+    (trial,) = trials.suggest(store, "e", SuggestRequest(lease_seconds=100)).trials
+    time.set_clock(-by)
+    assert time.passes(LEASE - 5) == 0, "its lease is not over"
+    worker.sync(free_slots={})
+    assert time.passes(LEASE - 5) == 0
+    assert (trial.number, len(worker.held)) == (0, 2)
+    assert time.passes(LEASE) == 2
+    assert time.passes(100 - LEASE) == 1
 
 
 @pytest.mark.parametrize("num_apis", [1, 2])
