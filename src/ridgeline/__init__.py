@@ -1,6 +1,6 @@
 """Ridgeline: a hyperparameter-search service that never loses a trial.
 
-A program needs `Client` and its errors, a package with a task that is a function `FunctionTask`,
+A program needs `Client` and its errors, a package with tasks `ModuleTask` or `FunctionTask`,
 `Domain` and `Pruned`.  They are imported when they are asked for: the engine,
 `ridgeline.search.engine`, runs where nothing but torch and numpy is installed.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ridgeline.search.tasks.domain import Domain
     from ridgeline.search.tasks.function import FunctionTask, Pruned
+    from ridgeline.search.tasks.module_task import ModuleTask
     from ridgeline.service.client import ApiError, Client, ClientError, Unreachable
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ClientError",
     "Domain",
     "FunctionTask",
+    "ModuleTask",
     "Pruned",
     "Unreachable",
 ]
@@ -28,6 +30,7 @@ __all__ = [
 _MODULES = {
     "Domain": "ridgeline.search.tasks.domain",
     "FunctionTask": "ridgeline.search.tasks.function",
+    "ModuleTask": "ridgeline.search.tasks.module_task",
     "Pruned": "ridgeline.search.tasks.function",
 }
 """Where names are that do not come with the client."""
