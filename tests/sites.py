@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +25,16 @@ def install(folder: Path, package: str, entry_points: Mapping[str, str]) -> None
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     lines = [f"{name} = {value}" for name, value in entry_points.items()]
     (info / "entry_points.txt").write_text("\n".join(["[ridgeline.tasks]", *lines, ""]))
+
+
+def install_package(source: Path, folder: Path) -> Path:
+    """The folder below `folder` into which pip has installed the package that lies in `source`."""
+    shutil.copytree(source, folder / "source")  # building leaves files there
+    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    site = folder / "site"
+    command = [sys.executable, "-m", "pip", *words, "--target", str(site), str(folder / "source")]
+    subprocess.run(command, check=True)
+    return site
 
 
 @contextmanager

@@ -1,0 +1,113 @@
+"""Studies of modules of torch through the service: as their authors install them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from ast import literal_eval
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ridgeline.service.lifecycle import TrialState
+from tests.deployment import ROOT, Deployment
+from tests.sites import install_package
+
+pytestmark = pytest.mark.slow
+
+EXAMPLE = ROOT / "examples" / "own_task"
+PAGE = (ROOT / "docs" / "own-task.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the example is installed."""
+    return install_package(EXAMPLE, tmp_path_factory.mktemp("example"))
+
+
+@pytest.fixture
+def deployment(migrated_sqlite: Path, tmp_path: Path, example: Path) -> Iterator[Deployment]:
+    (tmp_path / "ridgeline.db").write_bytes(migrated_sqlite.read_bytes())
+    paths = os.pathsep.join(map(str, [ROOT, example]))
+    deployment = Deployment(
+        f"sqlite:///{tmp_path / 'ridgeline.db'}", tmp_path, {"PYTHONPATH": paths}
+    )
+    deployment.start_api()
+    yield deployment
+    deployment.close()
+
+
+def blocks(language: str) -> list[str]:
+    """What the page shows of modules in that language."""
+    section = PAGE.partition("\n## A module of torch\n")[2]
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def study_in(file: str, **changes: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = yaml.safe_load((EXAMPLE / file).read_text())
+    return {**spec, **changes}
+
+
+def test_the_example_finds_the_cell_that_the_script_finds(
+    deployment: Deployment, tmp_path: Path, example: Path
+) -> None:
+    networks, script, module = blocks("python")
+    source = EXAMPLE / "own_task"
+    assert networks in (source / "networks.py").read_text()
+    assert module in (source / "__init__.py").read_text()
+    assert blocks("yaml") == [(EXAMPLE / "study.yaml").read_text()]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(example), "OMP_NUM_THREADS": "1"},
+    )
+
+    deployment.start_worker()
+    posts = [sys.executable, "-m", "ridgeline.service.cli", "run", str(EXAMPLE / "study.yaml")]
+    subprocess.run(posts, env=deployment.env, cwd=tmp_path, check=True)
+    trials = deployment.outcome("own-residual")
+    best = deployment.client.best("own-residual")
+    assert len(trials) == 6
+    assert {key: best.config[key] for key in ("learning_rate", "dropout")} == literal_eval(
+        done.stdout
+    )
+
+
+def test_a_convolutional_network_is_searched_on_images(deployment: Deployment) -> None:
+    deployment.start_worker()
+    study = study_in(
+        "mnist.yaml",
+        task={"name": "own-cnn", "dataset": "digits", "channels": 8},
+        budget={"trials": 3, "epochs": 6},
+    )
+    deployment.client.create_study(study)
+    trials = deployment.outcome("own-cnn")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert max(trial.value or 0 for trial in trials) > 0.8  # of ten classes
+
+
+@pytest.mark.parametrize("file", ["study.yaml", "mnist.yaml"])
+def test_the_studies_are_short(file: str) -> None:
+    assert len((EXAMPLE / file).read_text().splitlines()) <= 25
+
+
+def test_the_examples_are_tasks_as_others(example: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-n", "0", "tests/tasks/test_task_contract.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(example)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    for name in ("own-residual", "own-cnn"):
+        assert f"test_its_runs_learn_to_the_end_and_tell_its_metrics[{name}] PASSED" in done.stdout
