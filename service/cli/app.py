@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ridgeline.service.cli import serving, studies, tokens
+from ridgeline.service.cli import serving, studies, task, tokens
 from ridgeline.service.cli.doctor import doctor
 from ridgeline.service.cli.help_text import Command
 from ridgeline.service.cli.problems import OneLineErrors
@@ -43,6 +43,7 @@ app.command(cls=Command)(serving.worker)
 app.command(cls=Command)(serving.migrate)
 app.command(cls=Command)(doctor)
 app.add_typer(tokens.app, name="token")
+app.add_typer(task.app, name="task")
 app.command(cls=Command)(studies.run)
 app.command("studies", cls=Command)(studies.list_studies)
 app.command(cls=Command)(studies.show)

@@ -1,0 +1,59 @@
+"""Modules that do what no module should, and one that is odd and yet can be trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """As it should be."""
+
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(num_features, num_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        return y
+
+
+class RaisesAtBuild(Linear):
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        raise RuntimeError("no licence\nfor this network")
+
+
+class RaisesInForward(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("attention")
+
+
+class WrongShape(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, 1:]
+
+
+class Nan(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * torch.nan
+
+
+class ByData(Linear):
+    """Control flow that depends on the data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y * 2 if bool(x.sum() > 0) else y
+
+
+class Parameterless(nn.Module):
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :10]
+
+
+def no_module(num_features: int, num_outputs: int) -> int:
+    """No module."""
+    return 5
