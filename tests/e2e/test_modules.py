@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ridgeline.service.lifecycle import TrialState
+from ridgeline.service.lifecycle import FailReason, TrialState
+from ridgeline.service.resources import Trial
 from tests.deployment import ROOT, Deployment
-from tests.sites import install_package
+from tests.sites import install, install_package
+from tests.worker.odd_modules import ENTRY_POINTS
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +35,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def deployment(migrated_sqlite: Path, tmp_path: Path, example: Path) -> Iterator[Deployment]:
     (tmp_path / "ridgeline.db").write_bytes(migrated_sqlite.read_bytes())
-    paths = os.pathsep.join(map(str, [ROOT, example]))
+    install(tmp_path / "odd", "odd-modules", ENTRY_POINTS)
+    paths = os.pathsep.join(map(str, [ROOT, example, tmp_path / "odd"]))
     deployment = Deployment(
         f"sqlite:///{tmp_path / 'ridgeline.db'}", tmp_path, {"PYTHONPATH": paths}
     )
@@ -111,3 +114,51 @@ def test_the_examples_are_tasks_as_others(example: Path) -> None:
     assert done.returncode == 0, done.stdout
     for name in ("own-residual", "own-cnn"):
         assert f"test_its_runs_learn_to_the_end_and_tell_its_metrics[{name}] PASSED" in done.stdout
+
+
+BAD = {
+    "raises-at-build": "no licence",
+    "raises-in-forward": "attention",
+    "wrong-shape": "WrongShape must give 10 outputs a row, [4, 10] for 4 rows, not [4, 9]",
+    "parameterless": "the module has no parameters to train",
+    "no-module": "odd_networks:no_module must give an nn.Module, not 5",
+    "missing-module": "tests.worker.odd_networks:Missing cannot be imported",
+}
+
+
+def ended(deployment: Deployment, name: str) -> list[Trial]:
+    """The trials of a study, however it ends."""
+    for _ in deployment.follow(name):
+        pass
+    return list(deployment.client.trials(name))
+
+
+def test_bad_modules_fail_their_own_runs_alone(deployment: Deployment) -> None:
+    client = deployment.client
+    deployment.start_worker()
+
+    def study(name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "task": {"name": name, "dataset": "digits"},
+            "space": {"learning_rate": {"type": "float", "low": 0.001, "high": 0.01}},
+            "sampler": {"name": "random", "seed": 1},
+            "objective": {"metric": "validation_loss", "direction": "minimize"},
+            "budget": {"trials": 2, "epochs": 2},
+        }
+
+    for name in (*BAD, "nan", "by-data", "linear-module"):
+        client.create_study(study(name))
+    for name, reason in BAD.items():
+        for trial in ended(deployment, name):
+            (run,) = trial.runs
+            assert (trial.state, run.reason) == (TrialState.FAIL, FailReason.CRASHED), name
+            assert (run.attempt, run.charges) == (3, 3), name
+            assert reason in (run.error or ""), name
+    for trial in ended(deployment, "nan"):
+        assert (trial.state, trial.reason) == (TrialState.FAIL, FailReason.DIVERGED)
+    for name in ("by-data", "linear-module"):
+        trials = deployment.outcome(name)
+        assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+        runs = [run for trial in trials for run in trial.runs]
+        assert {(run.attempt, run.charges) for run in runs} == {(1, 0)}, name
