@@ -35,7 +35,7 @@ def descendants(pid: int) -> list[int]:
 
 def device_processes(worker_pid: int) -> list[int]:
     """The device processes of a worker, which has a resource tracker of Python's beside them."""
-    return [pid for pid in children(worker_pid) if "spawn_main" in _command(pid)]
+    return [pid for pid in children(worker_pid) if "spawn_main" in command(pid)]
 
 
 def started_at(pid: int) -> float:
@@ -78,7 +78,8 @@ def _parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
-def _command(pid: int) -> str:
+def command(pid: int) -> str:
+    """What a process was started as; empty of one that is gone."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     return ""

@@ -23,7 +23,7 @@ from tests.chaos import oracle
 from tests.chaos.campaign import Campaign, Tally
 from tests.chaos.databases import database
 from tests.chaos.disk import Disk, small_disk
-from tests.chaos.processes import descendants, device_processes, is_alive, started_at
+from tests.chaos.processes import command, descendants, device_processes, is_alive, started_at
 from tests.chaos.studies import study
 from tests.deployment import Deployment
 
@@ -333,19 +333,10 @@ class Rig:
             time.sleep(POLL_SECONDS)
         tally.count("orphans", len(left))
         if left:
-            commands = ", ".join(_command(pid) for pid in left)
+            commands = ", ".join(f"{pid} ({command(pid).strip()[:200]})" for pid in left)
             tally.problems.append(f"outlived theirs by {seconds:g} s: {commands}")
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-
-
-def _command(pid: int) -> str:
-    """What a process was started as, as far as it fits into a line."""
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-    except OSError:  # it has just ended
-        return str(pid)
-    return f"{pid} ({arguments.decode(errors='replace').strip()[:200]})"
 
 
 @contextmanager
