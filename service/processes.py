@@ -72,6 +72,13 @@ def terminate(process: subprocess.Popen[bytes], *, grace_seconds: float) -> int:
     return -signal.SIGKILL if process.returncode is None else process.returncode
 
 
+def death(status: int) -> str:
+    """How a process has ended, by its exit status as `subprocess` counts."""
+    if status < 0:
+        return f"died with signal {-status} ({signal.strsignal(-status)})"
+    return f"ended with code {status}"
+
+
 def signal_at_parents_death(number: signal.Signals) -> None:
     """Have the kernel send this process a signal when the thread that spawned it has ended.
 

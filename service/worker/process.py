@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
 
+from ridgeline.service.processes import death
 from ridgeline.service.protocol import RunOrder, StudyRules
 from ridgeline.service.worker.backoff import backoff_seconds
 from ridgeline.service.worker.child import Child
@@ -181,6 +181,4 @@ class DeviceProcess:
             return self._killed
         if code is None:
             return Died("does not end")
-        if code < 0:
-            return Died(f"died with signal {-code} ({signal.strsignal(-code)})")
-        return Died(f"ended with code {code}")
+        return Died(death(code))

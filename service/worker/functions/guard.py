@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from ridgeline.service.processes import death
 from ridgeline.service.worker.functions import descendants
 from ridgeline.service.worker.functions.lines import UNHEARD, Line, LineReader, encoded
 from ridgeline.service.worker.functions.output import Output
@@ -221,9 +222,8 @@ class Guard:
             return "its process does not end"
         if code == UNHEARD:
             return "it has closed the descriptors by which its process is heard"
-        if code < 0:
-            return f"its process died with signal {-code} ({signal.strsignal(-code)})"
-        return f"its process ended with code {code} before the function returned"
+        too_early = "" if code < 0 else " before the function returned"
+        return f"its process {death(code)}{too_early}"
 
 
 def _tell(message: Line) -> None:

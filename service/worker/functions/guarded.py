@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+from ridgeline.service.processes import death
 from ridgeline.service.worker.functions.lines import Line, LineReader, encoded
 
 _THREADS = (
@@ -114,10 +115,8 @@ class Guarded:
     @property
     def death(self) -> str:
         """How a guard has ended that told no end."""
-        code = self._process.returncode
-        if code is not None and code < 0:
-            return f"died with signal {-code} ({signal.strsignal(-code)})"
-        return f"ended with code {code}"
+        assert self._process.returncode is not None, "it is asked of one that has ended"
+        return death(self._process.returncode)
 
     # ---- the two threads
 
