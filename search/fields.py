@@ -5,13 +5,29 @@ Numbers are finite, and whole ones stay where JSON readers, float64 columns and 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 MAX_INT = 2**53
 MAX_EPOCHS = 100_000
 MAX_SEED = 2**53
+
+
+def fits(kind: Any, value: object) -> bool:
+    """Whether a field of this kind, such as `ParameterName`, would take the value."""
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 class SpecPart(BaseModel):

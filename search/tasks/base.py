@@ -119,6 +119,18 @@ class Task(ABC, Generic[S]):
         """What a study with these settings trains on; None: on nothing that workers have."""
         return None
 
+    def check_complete(self, config: Config) -> None:
+        """Check that a run's configuration has exactly the task's parameters.
+
+        Raises:
+            ValueError: it lacks one of them, or has others.
+        """
+        parameters = self.parameters or {}
+        differing = sorted(set(config) ^ set(parameters))
+        if differing:
+            state = "lacks" if differing[0] in parameters else "must not have"
+            raise ValueError(f"the run's configuration {state} {differing[0]}")
+
     def problems(self, settings: S, spec: SearchSpec) -> Iterable[Problem]:
         """What is wrong with a spec, besides what follows from `parameters` and `metrics`."""
         return ()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetCoreSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 from ridgeline.search.fields import Flag, Real, Whole
-from ridgeline.search.ranges import FloatParameter, number_text
+from ridgeline.search.ranges import FloatParameter, Value, number_text
 from ridgeline.search.space import Parameter, ValuesParameter
 from ridgeline.search.tasks.kinds import Targets, TargetsKind
 
@@ -74,6 +74,13 @@ class Domain:
             ends.append(0.0)
         reasons = (self._value_problem(end) for end in ends)
         return next((reason for reason in reasons if reason is not None), None)
+
+    def problem_of_default(self, value: Value) -> str | None:
+        """Why a study that leaves the parameter out may not have this value; None where it may."""
+        try:
+            return self.problem(ValuesParameter(type="values", values=(value,)))
+        except ValidationError:
+            return f"{value!r} is no value of a parameter"
 
     def _value_problem(self, value: bool | int | float | str) -> str | None:
         if self.kind == "choice":

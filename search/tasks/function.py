@@ -21,12 +21,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, cast
 
-from pydantic import TypeAdapter, ValidationError, create_model
+from pydantic import create_model
 
-from ridgeline.search.fields import Direction, MetricName, ParameterName
+from ridgeline.search.fields import Direction, MetricName, ParameterName, fits
 from ridgeline.search.objective import Penalty
 from ridgeline.search.ranges import Value
-from ridgeline.search.space import Config, ValuesParameter
+from ridgeline.search.space import Config
 from ridgeline.search.tasks.base import Problem, SearchSpec, Task
 from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.settings import TaskSettings
@@ -143,10 +143,7 @@ class FunctionTask(Task[TaskSettings]):
         Raises:
             ValueError: the configuration is not complete, or not one of this task's.
         """
-        differing = sorted(set(config) ^ set(self.parameters))
-        if differing:
-            state = "lacks" if differing[0] in self.parameters else "must not have"
-            raise ValueError(f"the run's configuration {state} {differing[0]}")
+        self.check_complete(config)
         return {**config, "seed": seed % _SEEDS}
 
     @property
@@ -176,11 +173,11 @@ def _problems(
     if not parameters:
         yield "there are no parameters, so nothing to search"
     for name, domain in parameters.items():
-        if not _fits(ParameterName, name) or name == "seed":
+        if not fits(ParameterName, name) or name == "seed":
             yield f"{name!r} cannot be the name of a parameter"
         elif not isinstance(domain, Domain):
             yield f"the parameter {name} is a {type(domain).__name__}, not a Domain"
-    if not _fits(MetricName, metric):
+    if not fits(MetricName, metric):
         yield f"{metric!r} cannot be the name of a metric"
     if direction not in ("maximize", "minimize"):
         yield f'the direction is {direction!r}, not "maximize" or "minimize"'
@@ -188,17 +185,5 @@ def _problems(
         if name == "epochs" or not isinstance(parameters.get(name), Domain):
             yield f"there is a default for {name}, which has none"
             continue
-        try:
-            reason = parameters[name].problem(ValuesParameter(type="values", values=(value,)))
-        except ValidationError:
-            reason = f"{value!r} is no value of a parameter"
-        if reason is not None:
+        if (reason := parameters[name].problem_of_default(value)) is not None:
             yield f"the default of {name}: {reason}"
-
-
-def _fits(kind: Any, value: object) -> bool:
-    try:
-        TypeAdapter(kind).validate_python(value)
-    except ValidationError:
-        return False
-    return True

@@ -75,7 +75,9 @@ class ModelTask(EngineTask[S]):
         return DataChoice(settings.dataset, settings.split)
 
     def prepare(self, run: RunInput[S], features: Features, targets: Targets) -> EngineRun:
-        config = run_config(run, self.parameters, LOSS[targets.kind])
+        # The engine has defaults of its own, which must not stand in for the task's.
+        self.check_complete(run.config)
+        config = _run_config(run, LOSS[targets.kind])
         return EngineRun(config, self.model(run.task, features, targets))
 
     @abstractmethod
@@ -91,22 +93,10 @@ def metrics_of_all(kinds: Collection[TargetsKind]) -> Mapping[str, Direction]:
     return MappingProxyType(found)
 
 
-def run_config(run: RunInput[Any], parameters: Collection[str], loss: LossName) -> RunConfig:
-    """A run's configuration as the engine takes it.
-
-    Args:
-        parameters: the names of all that the task has.
-
-    Raises:
-        ValueError: the configuration lacks one of them, or has others.
-    """
+def _run_config(run: RunInput[Any], loss: LossName) -> RunConfig:
+    """A run's complete configuration as the engine takes it."""
     from ridgeline.search.engine.config import RunConfig
 
-    # The engine has defaults of its own, which must not stand in for the task's.
-    differing = sorted(set(run.config) ^ set(parameters))
-    if differing:
-        state = "lacks" if differing[0] in parameters else "must not have"
-        raise ValueError(f"the run's configuration {state} {differing[0]}")
     stopping = run.early_stopping
     settings: dict[str, Any] = {
         **run.config,

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, create_model
+from pydantic import Field, create_model
 
-from ridgeline.search.fields import ParameterName, SpecPart
+from ridgeline.search.fields import ParameterName, SpecPart, fits
 from ridgeline.search.ranges import Value
-from ridgeline.search.space import ValuesParameter
 from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.kinds import Features, FeaturesKind, Targets, TargetsKind, Tokens
 from ridgeline.search.tasks.model_task import (
@@ -73,7 +72,6 @@ _EXAMPLES: Mapping[tuple[FeaturesKind, TargetsKind], str] = {
 """Data sets that everybody has."""
 
 _USUAL = "The value of each parameter that the study's space leaves out."
-_NAME = re.compile(r"[A-Za-z_]\w*")
 _PLACE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -193,7 +191,9 @@ def _problems(
     taken |= {name for told in _TOLD.values() for name in told}
     taken |= {name for group in _GROUPS["image"] for name in group.model_fields}
     for name, domain in settings.items():
-        if not (_NAME.fullmatch(name) and _is_name(name)) or name in taken:
+        is_name = fits(ParameterName, name) and name.isidentifier()
+        # pydantic keeps names that begin so for itself
+        if not is_name or name.startswith("model_") or name in taken:
             yield f"{name!r} cannot be the name of a setting"
         elif not isinstance(domain, Domain):
             yield f"the setting {name} is a {type(domain).__name__}, not a Domain"
@@ -203,20 +203,8 @@ def _problems(
 
 def _misfits(domains: Mapping[str, Domain], defaults: Mapping[str, Value]) -> Iterator[str]:
     for name, value in defaults.items():
-        try:
-            reason = domains[name].problem(ValuesParameter(type="values", values=(value,)))
-        except ValidationError:
-            reason = f"{value!r} is no value of a parameter"
-        if reason is not None:
+        if (reason := domains[name].problem_of_default(value)) is not None:
             yield f"the default of {name}: {reason}"
-
-
-def _is_name(name: str) -> bool:
-    try:
-        TypeAdapter(ParameterName).validate_python(name)
-    except ValidationError:
-        return False
-    return not name.startswith(("_", "model_"))  # pydantic keeps these for itself
 
 
 def _made(
