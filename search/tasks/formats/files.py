@@ -50,6 +50,16 @@ class Folder:
             raise FormatError(f"{name} is not a file")
         return path
 
+    def parts(self, train: str, test: str) -> tuple[Path, Path | None]:
+        """The files of these names; None in the place of a test part that is not there.
+
+        Raises:
+            FormatError: as of `file`, and where there is no train part.
+        """
+        if train not in self.names:
+            raise FormatError(f"there is no {train}")
+        return self.file(train), self.file(test) if test in self.names else None
+
 
 def _real(path: Path) -> Path:
     """The path with its links followed; unlike `Path.resolve` it takes links in a circle."""

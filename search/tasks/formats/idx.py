@@ -21,16 +21,13 @@ from typing import BinaryIO
 import numpy as np
 
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
+from ridgeline.search.tasks.formats.binary import MAX_DEFLATE_RATIO, read_bytes
 from ridgeline.search.tasks.formats.files import Folder
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 8
 _PREFIXES = ("train-images", "train-labels", "t10k-", "test-")
 _GZIP_MAGIC = b"\x1f\x8b"
-_MAX_DEFLATE_RATIO = 1_032
-"""Deflate never does better (https://zlib.net/zlib_tech.html, "Maximum Compression Factor")."""
-
-_CHUNK_BYTES = 2**20
 
 
 class IdxError(FormatError):
@@ -51,7 +48,7 @@ def read_idx(path: Path) -> Array:
             if not is_gzipped:
                 return _parse(file, num_bytes)
             with gzip.GzipFile(fileobj=file) as stream:
-                return _parse(stream, num_bytes * _MAX_DEFLATE_RATIO)
+                return _parse(stream, num_bytes * MAX_DEFLATE_RATIO)
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise IdxError(f"{path.name} is not a whole gzip file: {exc}") from exc
     except OSError as exc:
@@ -116,22 +113,13 @@ def _parse(stream: BinaryIO | gzip.GzipFile, max_bytes: int) -> Array:
         num_bytes *= length
     if num_bytes > max_bytes:
         raise IdxError(f"is too short for the {num_bytes:,} bytes that its header promises")
-    content = np.empty(num_bytes, np.uint8)
-    _fill(stream, content.data)
+    content = read_bytes(stream, num_bytes)
+    if len(content) < num_bytes:
+        raise IdxError(f"ends after {len(content):,} of the {num_bytes:,} bytes of its header")
     # Reading past the end is also what makes gzip verify its checksum.
     if stream.read(1):
         raise IdxError(f"is longer than the {num_bytes:,} bytes that its header promises")
     return content.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
-
-
-def _fill(stream: BinaryIO | gzip.GzipFile, content: memoryview) -> None:
-    start = 0
-    while start < len(content):
-        chunk = stream.read(min(_CHUNK_BYTES, len(content) - start))
-        if not chunk:
-            raise IdxError(f"ends after {start:,} of the {len(content):,} bytes of its header")
-        content[start : start + len(chunk)] = chunk
-        start += len(chunk)
 
 
 def _without_copies(names: list[str], prefixes: tuple[str, ...]) -> list[str]:

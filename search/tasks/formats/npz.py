@@ -19,14 +19,11 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
+from ridgeline.search.tasks.formats.binary import MAX_DEFLATE_RATIO, read_bytes
 from ridgeline.search.tasks.formats.files import Folder
 from ridgeline.search.tasks.kinds import TargetsKind
 
 _TRAIN, _TEST = "train.npz", "test.npz"
-_MAX_DEFLATE_RATIO = 1_032
-"""Deflate never does better (https://zlib.net/zlib_tech.html, "Maximum Compression Factor")."""
-
-_CHUNK_BYTES = 2**20
 
 
 def is_there(names: Sequence[str]) -> bool:
@@ -43,10 +40,9 @@ def read_folder(folder: Folder) -> RawParts:
     Raises:
         FormatError: a file is missing, outside of the root or malformed, or they disagree.
     """
-    if _TRAIN not in folder.names:
-        raise FormatError(f"there is no {_TRAIN}")
-    x, y = _read(folder.file(_TRAIN))
-    test_x, test_y = _read(folder.file(_TEST)) if _TEST in folder.names else (None, None)
+    train, test = folder.parts(_TRAIN, _TEST)
+    x, y = _read(train)
+    test_x, test_y = (None, None) if test is None else _read(test)
     kind: TargetsKind = "numbers" if y.dtype.kind == "f" else "classes"
     if test_x is not None and test_y is not None:
         if test_x.shape[1:] != x.shape[1:]:
@@ -80,7 +76,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> Array:
     except KeyError:
         names = ", ".join(sorted(archive.namelist())[:10]) or "nothing"
         raise FormatError(f"there is no array {name}; the file has {names}") from None
-    if info.file_size > max(info.compress_size, 1) * _MAX_DEFLATE_RATIO:
+    if info.file_size > max(info.compress_size, 1) * MAX_DEFLATE_RATIO:
         raise FormatError(f"{name} is packed more tightly than is possible")
     try:
         with archive.open(info) as stream:
@@ -106,14 +102,9 @@ def _parse(name: str, stream: IO[bytes], num_bytes: int) -> Array:
         promised *= length
     if stream.tell() + promised != num_bytes:
         raise FormatError(f"{name} is not as long as its header says")
-    content = np.empty(promised, np.uint8)
-    start = 0
-    while start < promised:
-        chunk = stream.read(min(_CHUNK_BYTES, promised - start))
-        if not chunk:
-            raise FormatError(f"{name} ends early")
-        content[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        start += len(chunk)
+    content = read_bytes(stream, promised)
+    if len(content) < promised:
+        raise FormatError(f"{name} ends early")
     stream.read(1)  # past the end, which has the checksum verified
     array = content.view(dtype).reshape(shape, order="F" if is_fortran else "C")
     return np.ascontiguousarray(array, dtype.newbyteorder("="))

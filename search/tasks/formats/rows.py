@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -22,6 +24,22 @@ MAX_LABEL = 200
 """Characters of the name of a class."""
 
 
+@contextmanager
+def opened(path: Path, *, newline: str) -> Iterator[TextIO]:
+    """A file of UTF-8, whose lines end as `open` has it.
+
+    Raises:
+        FormatError: within the block too, it cannot be read or is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
+    except UnicodeDecodeError as exc:
+        raise FormatError(f"{path.name} is not UTF-8: {exc.reason}") from exc
+    except OSError as exc:
+        raise FormatError(f"{path.name} cannot be read: {exc.strerror}") from exc
+
+
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file of comma-separated values in UTF-8 (RFC 4180), each with its line.
 
@@ -30,18 +48,14 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
         FormatError: the file cannot be read, or is not of this form.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+    with opened(path, newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
             for row in reader:
                 if row:
                     yield reader.line_num, row
-    except csv.Error as exc:
-        raise FormatError(f"{path.name}, line {reader.line_num}: {exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise FormatError(f"{path.name} is not UTF-8: {exc.reason}") from exc
-    except OSError as exc:
-        raise FormatError(f"{path.name} cannot be read: {exc.strerror}") from exc
+        except csv.Error as exc:
+            raise FormatError(f"{path.name}, line {reader.line_num}: {exc}") from exc
 
 
 class Labels:

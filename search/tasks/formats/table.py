@@ -39,14 +39,11 @@ def read_folder(folder: Folder) -> RawParts:
     Raises:
         FormatError: a file is missing, outside of the root or malformed, or they disagree.
     """
-    if _TRAIN not in folder.names:
-        raise FormatError(f"there is no {_TRAIN}")
-    files = [folder.file(name) for name in (_TRAIN, _TEST) if name in folder.names]
-    if _TEXT in next(csv_rows(files[0]), (0, []))[1]:
-        train_texts, *rest = map(_texts, files)
-        return tokenised(train_texts, rest[0] if rest else None)
-    train, *others = map(_Table.read, files)
-    test = others[0] if others else None
+    train_file, test_file = folder.parts(_TRAIN, _TEST)
+    if _TEXT in next(csv_rows(train_file), (0, []))[1]:
+        return tokenised(_texts(train_file), None if test_file is None else _texts(test_file))
+    train = _Table.read(train_file)
+    test = None if test_file is None else _Table.read(test_file)
     if test is not None and test.columns != train.columns:
         raise FormatError(f"{_TEST} has other columns than {_TRAIN}")
     classes = train.classes()

@@ -22,7 +22,7 @@ import numpy as np
 
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
 from ridgeline.search.tasks.formats.files import Folder
-from ridgeline.search.tasks.formats.rows import MAX_FIELD, Labels
+from ridgeline.search.tasks.formats.rows import MAX_FIELD, Labels, opened
 from ridgeline.search.tasks.kinds import PADDING, UNKNOWN, Tokens
 
 _TRAIN, _TEST = "train.tsv", "test.tsv"
@@ -51,11 +51,8 @@ def read_folder(folder: Folder) -> RawParts:
     Raises:
         FormatError: a file is missing, outside of the root or malformed, or they disagree.
     """
-    if _TRAIN not in folder.names:
-        raise FormatError(f"there is no {_TRAIN}")
-    test = folder.file(_TEST) if _TEST in folder.names else None
-    train = Texts.of_lines(folder.file(_TRAIN))
-    return tokenised(train, None if test is None else Texts.of_lines(test))
+    train, test = folder.parts(_TRAIN, _TEST)
+    return tokenised(Texts.of_lines(train), None if test is None else Texts.of_lines(test))
 
 
 def tokenised(train: Texts, test: Texts | None) -> RawParts:
@@ -145,25 +142,18 @@ class Texts:
 
 def _lines(path: Path) -> Iterator[Line]:
     """The lines of a file with labels and texts."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            line = 0
-            while text := file.readline(MAX_FIELD):
-                line += 1
-                if not text.endswith("\n") and len(text) == MAX_FIELD:
-                    raise FormatError(
-                        f"{path.name}, line {line}: has more than {MAX_FIELD} characters"
-                    )
-                text = text.rstrip("\r\n")
-                if not text or (line == 1 and text == _HEADER):
-                    continue
-                label, tab, text = text.partition("\t")
-                if not tab:
-                    raise FormatError(
-                        f"{path.name}, line {line}: there is no tab between label and text"
-                    )
-                yield line, label, text
-    except UnicodeDecodeError as exc:
-        raise FormatError(f"{path.name} is not UTF-8: {exc.reason}") from exc
-    except OSError as exc:
-        raise FormatError(f"{path.name} cannot be read: {exc.strerror}") from exc
+    with opened(path, newline="\n") as file:
+        line = 0
+        while text := file.readline(MAX_FIELD):
+            line += 1
+            if not text.endswith("\n") and len(text) == MAX_FIELD:
+                raise FormatError(f"{path.name}, line {line}: has more than {MAX_FIELD} characters")
+            text = text.rstrip("\r\n")
+            if not text or (line == 1 and text == _HEADER):
+                continue
+            label, tab, text = text.partition("\t")
+            if not tab:
+                raise FormatError(
+                    f"{path.name}, line {line}: there is no tab between label and text"
+                )
+            yield line, label, text
