@@ -7,22 +7,14 @@ They know nothing of packs: `ModuleModel` trains them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import nn
 
-Activation = Literal["relu", "gelu", "tanh"]
+from ridgeline.search.engine.models.network_parts import Activation, linear_layers
+
 Pooling = Literal["mean", "sum"]
-
-_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-}
-
-_ANY_PROBABILITY = 0.5
-"""Of a dropout layer: where a run's own takes its place."""
 
 
 def bag_of_tokens(
@@ -45,15 +37,5 @@ def bag_of_tokens(
         embedding: numbers that a token becomes.
         hidden: widths of the linear layers before the last, each with an activation.
     """
-    layers: list[nn.Module] = [
-        nn.EmbeddingBag(vocabulary, embedding, mode=pooling, padding_idx=padding)
-    ]
-    num_features = embedding
-    for width in hidden:
-        layers += [
-            nn.Dropout(_ANY_PROBABILITY),
-            nn.Linear(num_features, width),
-            _ACTIVATIONS[activation](),
-        ]
-        num_features = width
-    return nn.Sequential(*layers, nn.Dropout(_ANY_PROBABILITY), nn.Linear(num_features, outputs))
+    bag = nn.EmbeddingBag(vocabulary, embedding, mode=pooling, padding_idx=padding)
+    return nn.Sequential(bag, *linear_layers(embedding, hidden, outputs, activation))

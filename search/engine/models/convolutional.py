@@ -8,24 +8,22 @@ They know nothing of packs: `ModuleModel` trains them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
+from ridgeline.search.engine.models.network_parts import (
+    ACTIVATIONS,
+    ANY_PROBABILITY,
+    Activation,
+    linear_layers,
+)
+
 Norm = Literal["none", "batch", "group", "layer"]
-Activation = Literal["relu", "gelu", "tanh"]
 Pooling = Literal["max", "average"]
 
-_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-}
 _NUM_GROUPS = 4
-
-_ANY_PROBABILITY = 0.5
-"""Of a dropout layer: where a run's own takes its place."""
 
 
 def lenet(
@@ -59,7 +57,7 @@ def lenet(
             layers += [
                 nn.Conv2d(num_channels, num_out, 5, padding=2, bias=norm != "batch"),
                 *_norm(norm, num_out),
-                _ACTIVATIONS[activation](),
+                ACTIVATIONS[activation](),
             ]
             num_channels = num_out
         layers.append(nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2))
@@ -67,7 +65,7 @@ def lenet(
         layers += _spatial(spatial_dropout)
     layers.append(nn.Flatten())
     num_features = num_channels * height * width
-    return nn.Sequential(*layers, *_head(num_features, hidden, outputs, activation))
+    return nn.Sequential(*layers, *linear_layers(num_features, hidden, outputs, activation))
 
 
 def resnet(
@@ -97,7 +95,7 @@ def resnet(
     layers: list[nn.Module] = [
         nn.Conv2d(image[0], num_channels, 3, padding=1, bias=norm != "batch"),
         *_norm(norm, num_channels),
-        _ACTIVATIONS[activation](),
+        ACTIVATIONS[activation](),
     ]
     for stage, num_out in enumerate(channels):
         for block in range(blocks):
@@ -109,7 +107,7 @@ def resnet(
         nn.AdaptiveMaxPool2d(1) if pooling == "max" else nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     ]
-    return nn.Sequential(*layers, *_head(num_channels, hidden, outputs, activation))
+    return nn.Sequential(*layers, *linear_layers(num_channels, hidden, outputs, activation))
 
 
 class ResidualBlock(nn.Module):
@@ -123,7 +121,7 @@ class ResidualBlock(nn.Module):
         self.inner = nn.Sequential(
             nn.Conv2d(num_in, num_out, 3, stride, padding=1, bias=bias),
             *_norm(norm, num_out),
-            _ACTIVATIONS[activation](),
+            ACTIVATIONS[activation](),
             nn.Conv2d(num_out, num_out, 3, padding=1, bias=bias),
             *_norm(norm, num_out),
         )
@@ -132,7 +130,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(
                 nn.Conv2d(num_in, num_out, 1, stride, bias=bias), *_norm(norm, num_out)
             )
-        self.activation = _ACTIVATIONS[activation]()
+        self.activation = ACTIVATIONS[activation]()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, num_out, H / stride, W / stride], rounded up."""
@@ -150,19 +148,4 @@ def _norm(norm: Norm, num_channels: int) -> list[nn.Module]:
 
 
 def _spatial(is_wanted: bool) -> list[nn.Module]:
-    return [nn.Dropout2d(_ANY_PROBABILITY)] if is_wanted else []
-
-
-def _head(
-    num_features: int, hidden: Sequence[int], outputs: int, activation: Activation
-) -> list[nn.Module]:
-    """Linear layers, with dropout before each."""
-    layers: list[nn.Module] = []
-    for width in hidden:
-        layers += [
-            nn.Dropout(_ANY_PROBABILITY),
-            nn.Linear(num_features, width),
-            _ACTIVATIONS[activation](),
-        ]
-        num_features = width
-    return [*layers, nn.Dropout(_ANY_PROBABILITY), nn.Linear(num_features, outputs)]
+    return [nn.Dropout2d(ANY_PROBABILITY)] if is_wanted else []
