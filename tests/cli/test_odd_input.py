@@ -73,6 +73,7 @@ GIVEN: dict[str, list[str]] = {
     "enqueue": ["x"],
     "delete": ["x"],
     "export": ["x"],
+    "task check": ["linear"],
 }
 """Each command, and arguments with which it does what it should, or ends at once."""
 
