@@ -37,6 +37,20 @@ def install_package(source: Path, folder: Path) -> Path:
     return site
 
 
+def contract_run(site: Path) -> str:
+    """What pytest prints of the contract of tasks with those in `site` installed; all holds."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-n", "0", "tests/tasks/test_task_contract.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 @contextmanager
 def installed_here(folder: Path) -> Iterator[None]:
     """What a folder has is installed, in this process and in those that it starts."""

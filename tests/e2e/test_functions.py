@@ -19,7 +19,7 @@ from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
 from ridgeline.service.resources import Trial
 from tests.deployment import ROOT, Deployment
 from tests.e2e.support import small
-from tests.sites import install, install_package
+from tests.sites import contract_run, install, install_package
 from tests.worker.odd_functions import ENTRY_POINTS
 from tests.worker.running import children, command, wait_for_death
 
@@ -257,13 +257,5 @@ def test_the_example_finds_what_the_script_finds(
 
 
 def test_the_example_is_a_task_as_others(example: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-n", "0", "tests/tasks/test_task_contract.py"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(example)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "own-objective" in done.stdout
+    printed = contract_run(example)
+    assert "own-objective" in printed

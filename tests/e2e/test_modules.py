@@ -17,7 +17,7 @@ import yaml
 from ridgeline.service.lifecycle import FailReason, TrialState
 from ridgeline.service.resources import Trial
 from tests.deployment import ROOT, Deployment
-from tests.sites import install, install_package
+from tests.sites import contract_run, install, install_package
 from tests.worker.odd_modules import ENTRY_POINTS
 
 pytestmark = pytest.mark.slow
@@ -103,17 +103,9 @@ def test_the_studies_are_short(file: str) -> None:
 
 
 def test_the_examples_are_tasks_as_others(example: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-n", "0", "tests/tasks/test_task_contract.py"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(example)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    printed = contract_run(example)
     for name in ("own-residual", "own-cnn"):
-        assert f"test_its_runs_learn_to_the_end_and_tell_its_metrics[{name}] PASSED" in done.stdout
+        assert f"test_its_runs_learn_to_the_end_and_tell_its_metrics[{name}] PASSED" in printed
 
 
 BAD = {
