@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,12 @@ def kernels(kernels_folder: Path) -> Kernels:
     found = native.kernels(kernels_folder)
     assert found is not None
     return found
+
+
+@pytest.fixture(params=["eager", "native"])
+def program(request: pytest.FixtureRequest, kernels: Kernels) -> dict[str, Any]:
+    """What a pack is told of its form; natively it has whole steps of some models, or updates."""
+    return {"kernels": kernels} if request.param == "native" else {}
 
 
 @pytest.fixture

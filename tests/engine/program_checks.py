@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch.testing import assert_close
 
 from ridgeline.search.engine import DeviceData, Mlp, RunConfig, TrainingRun
+from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.spec import StepSpec
 from tests.engine.plain import train_plainly
-from tests.engine.sets import blobs, config, fill, shape_for, step_spec
+from tests.engine.sets import blobs, config, fill, samples, shape_for, step_spec
 
 WIDTH = 4
 EPOCHS = 3
@@ -38,6 +40,40 @@ class Case:
             for seed, changes in enumerate(runs)
         ]
         self.spec: StepSpec = step_spec(self.configs[0], self.shape, self.data)
+
+
+class CaseOfKinds(Case):
+    """Runs of a model with strengths of their own, over samples that suit the model.
+
+    Args:
+        strengths: by kind, those of the four runs.
+        kinds: that the runs have.
+    """
+
+    def __init__(
+        self,
+        strengths: Mapping[Any, Sequence[float]],
+        model: Model,
+        kinds: Iterable[str],
+        *,
+        dtype: torch.dtype,
+        num_train: int = 101,
+        batch_size: int = 23,
+        **changes: Any,
+    ) -> None:
+        self.data: DeviceData = samples(model, num_train=num_train, dtype=dtype)
+        self.shape = model
+        self.configs = [
+            config(
+                seed=seed,
+                batch_size=batch_size,
+                epochs=EPOCHS,
+                **{"learning_rate": 0.01 / (seed + 1), **changes},
+                **{kind: strengths[kind][seed] for kind in kinds},
+            )
+            for seed in range(4)
+        ]
+        self.spec = step_spec(self.configs[0], model, self.data)
 
 
 ADAM: list[dict[str, Any]] = [

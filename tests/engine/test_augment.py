@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,14 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from ridgeline.search.engine import DeviceData, Mlp, RunConfig, TrainingRun
+from ridgeline.search.engine import Mlp, RunConfig, TrainingRun
 from ridgeline.search.engine.augment import Augmenting, MixedLoss
 from ridgeline.search.engine.augment_memory import AugmentationMemory, mixup_shares
 from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.config import Augmentation
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import PackMemory, bytes_per_slot
-from ridgeline.search.engine.models.base import Model, Rows
+from ridgeline.search.engine.models.base import Rows
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.normal import normal_quantiles
@@ -32,8 +33,7 @@ from tests.engine.models import nets
 from tests.engine.models.toy import Toy
 from tests.engine.plain_augment import augmented, uniform_of
 from tests.engine.program_checks import (
-    EPOCHS,
-    Case,
+    CaseOfKinds,
     check_that_a_slot_without_a_run_is_frozen,
     check_that_it_agrees_with_the_plain_loop,
     check_that_neighbours_slots_and_refills_change_no_bit,
@@ -61,33 +61,8 @@ STRENGTHS: dict[Augmentation, tuple[float, float, float, float]] = {
 KINDS: tuple[Augmentation, ...] = get_args(Augmentation)
 
 
-class Augmented(Case):
-    """Runs that augment alike, with strengths of their own."""
-
-    def __init__(
-        self,
-        model: Model,
-        kinds: tuple[Augmentation, ...],
-        *,
-        dtype: torch.dtype,
-        num_train: int = 101,
-        batch_size: int = 23,
-        **changes: Any,
-    ) -> None:
-        self.data: DeviceData = samples(model, num_train=num_train, dtype=dtype)
-        self.shape = model
-        self.configs = [
-            config(
-                seed=seed,
-                batch_size=batch_size,
-                epochs=EPOCHS,
-                learning_rate=0.01 / (seed + 1),
-                **{kind: STRENGTHS[kind][seed] for kind in kinds},
-                **changes,
-            )
-            for seed in range(4)
-        ]
-        self.spec = step_spec(self.configs[0], model, self.data)
+Augmented = partial(CaseOfKinds, STRENGTHS)
+"""Runs that augment alike."""
 
 
 SINGLE, DOUBLE = torch.float32, torch.float64
@@ -108,12 +83,6 @@ BITS = {
     "vectors": Augmented(VECTOR, ALL_OF_VECTORS, dtype=SINGLE, dropout=0.2),
     "convolutions": Augmented(CONVOLUTIONS, KINDS, dtype=SINGLE, num_train=70),
 }
-
-
-@pytest.fixture(params=["eager", "native"])
-def program(request: pytest.FixtureRequest, kernels: Kernels) -> dict[str, Any]:
-    """Both of them make batches by torch, the second one updates by kernels."""
-    return {"kernels": kernels} if request.param == "native" else {}
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,6 @@ from torch.testing import assert_close
 from ridgeline.search.engine import (
     Began,
     CheckpointError,
-    DeviceData,
     LaneOptions,
     Lanes,
     Mlp,
@@ -34,7 +34,7 @@ from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.layout import layouts
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import PackMemory, bytes_per_slot
-from ridgeline.search.engine.models.base import Model, Parameter
+from ridgeline.search.engine.models.base import Parameter
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.regulariser_memory import noise_counters, noise_scales
@@ -48,8 +48,7 @@ from tests.engine.models.toy import Toy
 from tests.engine.plain import penalised_of
 from tests.engine.plain_regularise import without_dropped_inputs
 from tests.engine.program_checks import (
-    EPOCHS,
-    Case,
+    CaseOfKinds,
     assert_same_bits,
     check_that_a_slot_without_a_run_is_frozen,
     check_that_it_agrees_with_the_plain_loop,
@@ -71,32 +70,8 @@ STRENGTHS: dict[Regulariser, tuple[float, float, float, float]] = {
 """Of each of the four runs of a case: the second one goes without."""
 
 
-class Regularised(Case):
-    """Runs with strengths of their own."""
-
-    def __init__(
-        self,
-        model: Model,
-        kinds: tuple[Regulariser, ...],
-        *,
-        dtype: torch.dtype,
-        num_train: int = 101,
-        batch_size: int = 23,
-        **changes: Any,
-    ) -> None:
-        self.data: DeviceData = samples(model, num_train=num_train, dtype=dtype)
-        self.shape = model
-        self.configs = [
-            config(
-                seed=seed,
-                batch_size=batch_size,
-                epochs=EPOCHS,
-                **{"learning_rate": 0.01 / (seed + 1), **changes},
-                **{kind: STRENGTHS[kind][seed] for kind in kinds},
-            )
-            for seed in range(4)
-        ]
-        self.spec = step_spec(self.configs[0], model, self.data)
+Regularised = partial(CaseOfKinds, STRENGTHS)
+"""Runs with regularisers."""
 
 
 VECTOR = Mlp(13, (33, 7), 3)
@@ -138,12 +113,6 @@ BITS = {
         ModuleModel.of(nets.Branches, (5,), 3), KINDS, dtype=SINGLE, num_train=70, mixup=0.3
     ),
 }
-
-
-@pytest.fixture(params=["eager", "native"])
-def program(request: pytest.FixtureRequest, kernels: Kernels) -> dict[str, Any]:
-    """The second one is native in whole steps of perceptrons with relu, and else in updates."""
-    return {"kernels": kernels} if request.param == "native" else {}
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -260,7 +229,7 @@ def programs(shared_folder: Path) -> Path:
     return folder
 
 
-def compiled(case: Case, folder: Path, kernels: Kernels) -> dict[str, Any]:
+def compiled(case: CaseOfKinds, folder: Path, kernels: Kernels) -> dict[str, Any]:
     """The program of a case with all regularisers."""
     job = Job.of(case.spec.regularising(KINDS), case.data, threads=1)
     with locked(folder.with_name(f"{job.name}.lock")):

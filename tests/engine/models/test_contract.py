@@ -210,9 +210,8 @@ def assert_same(one: dict[int, Result], other: dict[int, Result]) -> None:
             assert torch.equal(tensor, other[run][name]), (run, name)
 
 
-@pytest.fixture(params=["eager", "native"])
-def runs(request: pytest.FixtureRequest, model: Model, kernels: Kernels) -> Runs:
-    program = {} if request.param == "eager" else {"kernels": kernels}
+@pytest.fixture
+def runs(model: Model, program: dict[str, Any]) -> Runs:
     return Runs(model, torch.float32, program)
 
 
