@@ -19,7 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ class Job:
     @property
     def name(self) -> str:
         """The name of the program's folder: a hash of the job, this machine and this engine."""
-        return digest([self._as_dict(), self.model.source], self.device_type)
+        return _name_of(self)
 
     def compile(self, folder: Path, scratch: Path) -> None:
         """Compile the program here and now; the folder appears whole or not at all.
@@ -390,6 +390,11 @@ def _compile(
             (library,) = (member for member in members if member.endswith(".so"))
             (folder / f"{name}.so").write_bytes(archive.read(library))
         package.unlink()
+
+
+@lru_cache(maxsize=1_024)  # lanes look for the same few programs at every turn
+def _name_of(job: Job) -> str:
+    return digest([job._as_dict(), job.model.source], job.device_type)
 
 
 def digest(data: object, device_type: str) -> str:
