@@ -6,7 +6,7 @@ In the API too.  Importing this module imports no numpy, so that tasks can be de
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -21,11 +21,19 @@ PADDING, UNKNOWN = 0, 1
 Count = Annotated[Whole, Field(ge=1, le=MAX_INT)]
 
 
+def _require_kind(schema: dict[str, Any]) -> None:
+    """A default is for Python alone: in JSON the kind says which of them is meant."""
+    schema["required"].append("kind")
+
+
+_CONFIG = ConfigDict(extra="forbid", json_schema_extra=_require_kind)
+
+
 @dataclass(frozen=True)
 class Vector:
     """A row is [num_features] numbers, such as the columns of a table, each of its own scale."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = _CONFIG
 
     num_features: Count
     kind: Literal["vector"] = "vector"
@@ -40,7 +48,7 @@ class Vector:
 class Image:
     """A row is [channels, height, width] pixels of one scale; without channels [height, width]."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = _CONFIG
 
     channels: Count
     height: Count
@@ -60,7 +68,7 @@ class Tokens:
     PADDING fills a row up, and UNKNOWN stands for all tokens that have no number of their own.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = _CONFIG
 
     length: Count
     vocabulary_size: Annotated[Whole, Field(ge=2, le=MAX_INT)]
@@ -76,7 +84,7 @@ class Tokens:
 class Classes:
     """A row has one of `count` classes, a whole number from 0 to count - 1."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = _CONFIG
 
     count: Count
     kind: Literal["classes"] = "classes"
@@ -86,7 +94,7 @@ class Classes:
 class Numbers:
     """A row has [count] real numbers."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = _CONFIG
 
     count: Count
     kind: Literal["numbers"] = "numbers"

@@ -43,6 +43,17 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
             yield f"{method.upper()} {path}", operation
 
 
+def unions(part: Any) -> Iterator[dict[str, Any]]:
+    """The discriminators that are anywhere in a part of a document."""
+    if isinstance(part, dict):
+        if isinstance(part.get("discriminator"), dict):
+            yield part["discriminator"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            yield from unions(one)
+
+
 def test_every_operation_is_described(document: dict[str, Any]) -> None:
     ids = set()
     for name, operation in operations(document):
@@ -85,6 +96,16 @@ def test_every_reference_resolves(document: dict[str, Any]) -> None:
         "space",
         "sampler",
     ]
+
+
+def test_what_tells_the_members_of_a_union_apart_is_required(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    names = set()
+    for union in unions(document):
+        names.add(union["propertyName"])
+        for member in union["mapping"].values():
+            assert union["propertyName"] in schemas[member.rpartition("/")[2]]["required"], member
+    assert names == {"kind", "name", "type"}
 
 
 def test_what_a_request_must_be_is_said(document: dict[str, Any]) -> None:
