@@ -48,6 +48,8 @@ class EngineTrainer:
         )
         opened = open_device(device)
         self._lanes = Lanes(opened, options)
+        self._adding: dict[Key, object] = {}
+        """A run whose network is being built, by a person's code, which may hang as in training."""
         # Not beside training, so that it is known whose fault a crash is.
         self._preparer = Preparer(spec.data_root, opened, before_loading=self._lanes.settle)
 
@@ -64,14 +66,19 @@ class EngineTrainer:
         return self._lanes.num_idle
 
     def add(self, order: RunOrder, checkpoint: Checkpoint | None = None) -> None:
-        self._lanes.add(
-            key_of(order),
-            *self._preparer.prepare(_run_input(order)),
-            group=order.study,
-            num_following=order.num_following,
-            pinned=order.reproducible,
-            checkpoint=None if checkpoint is None else checkpoint.content,
-        )
+        run = self._preparer.prepare(_run_input(order))
+        self._adding = {key_of(order): object()}
+        try:
+            self._lanes.add(
+                key_of(order),
+                *run,
+                group=order.study,
+                num_following=order.num_following,
+                pinned=order.reproducible,
+                checkpoint=None if checkpoint is None else checkpoint.content,
+            )
+        finally:
+            self._adding = {}
 
     def remove(self, key: Key) -> bool:
         return self._lanes.remove(key)
@@ -89,7 +96,7 @@ class EngineTrainer:
 
     def turns(self) -> Mapping[Key, object]:
         # The keys are those of the orders, as they were given.
-        return cast(Mapping[Key, object], self._lanes.turns())
+        return self._adding | cast(dict[Key, object], self._lanes.turns())
 
 
 def _run_input(order: RunOrder) -> RunInput[Any]:

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -21,6 +22,7 @@ from typing import Any
 from ridgeline.service import logs
 from ridgeline.service.processes import CPU_NICENESS, signal_at_parents_death
 from ridgeline.service.protocol import DeviceInfo
+from ridgeline.service.worker import printed
 from ridgeline.service.worker.bench import Bench, LogTail, error_text
 from ridgeline.service.worker.messages import CannotStart, FromDevice, Hello, Survey, ToDevice
 from ridgeline.service.worker.pulse import Pulse
@@ -68,6 +70,8 @@ def main(
     """
     signal_at_parents_death(signal.SIGKILL)
     faulthandler.enable()  # a segfault shows where it happened, in the worker's log
+    pid = os.getpid()
+    os.register_at_fork(after_in_child=partial(signal_at_parents_death, signal.SIGKILL))
     inbox = Inbox(orders, on_end=lambda: os._exit(0))
     tail = _set_up_logging(spec)
     try:
@@ -80,6 +84,8 @@ def main(
     lock = threading.Lock()
 
     def send(messages: Sequence[FromDevice]) -> None:
+        if os.getpid() != pid:  # a person's code has forked, and the child has come back from it
+            os._exit(1)
         with lock:
             events.send(messages)
 
@@ -105,15 +111,17 @@ def serve(bench: Bench, inbox: Inbox, pulse: Pulse) -> None:
 
 def _set_up_logging(spec: DeviceSpec) -> LogTail:
     logs.identify(device=spec.name or "the first")
-    # Of libraries only what is wrong; of the engine also what takes long.
+    # Of libraries only what is wrong; of the engine also what takes long, and what tasks print.
     logs.set_up(
         spec.log_format,
         keep=lambda record: (
-            record.levelno >= logging.WARNING or record.name.startswith("ridgeline.search.")
+            record.levelno >= logging.WARNING
+            or record.name.startswith(("ridgeline.search.", printed.__name__))
         ),
     )
     tail = LogTail()
     logging.getLogger().addHandler(tail)
+    printed.log_what_is_printed()
     return tail
 
 

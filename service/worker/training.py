@@ -76,7 +76,7 @@ class Trainer(Protocol):
         ...
 
     def turns(self) -> Mapping[Key, object]:
-        """By run that is trained at this moment, its turn; may be called from any thread.
+        """By run that is trained or built at this moment, its turn; may be called from any thread.
 
         A turn ends within moments, and the next one is another object.
         """

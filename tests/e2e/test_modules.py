@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
+from ridgeline.service import processes
 from ridgeline.service.lifecycle import FailReason, TrialState
 from ridgeline.service.resources import Trial
+from tests.chaos.processes import descendants
 from tests.deployment import ROOT, Deployment
 from tests.sites import contract_run, install, install_package
 from tests.worker.odd_modules import ENTRY_POINTS
+from tests.worker.running import wait_for_death
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +36,19 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def deployment(migrated_sqlite: Path, tmp_path: Path, example: Path) -> Iterator[Deployment]:
+def settings() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+def deployment(
+    migrated_sqlite: Path, tmp_path: Path, example: Path, settings: dict[str, str]
+) -> Iterator[Deployment]:
     (tmp_path / "ridgeline.db").write_bytes(migrated_sqlite.read_bytes())
     install(tmp_path / "odd", "odd-modules", ENTRY_POINTS)
     paths = os.pathsep.join(map(str, [ROOT, example, tmp_path / "odd"]))
     deployment = Deployment(
-        f"sqlite:///{tmp_path / 'ridgeline.db'}", tmp_path, {"PYTHONPATH": paths}
+        f"sqlite:///{tmp_path / 'ridgeline.db'}", tmp_path, {**settings, "PYTHONPATH": paths}
     )
     deployment.start_api()
     yield deployment
@@ -125,22 +135,21 @@ def ended(deployment: Deployment, name: str) -> list[Trial]:
     return list(deployment.client.trials(name))
 
 
+def study_of(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "task": {"name": name, "dataset": "digits"},
+        "space": {"learning_rate": {"type": "float", "low": 0.001, "high": 0.01}},
+        "sampler": {"name": "random", "seed": 1},
+        "objective": {"metric": "validation_loss", "direction": "minimize"},
+        "budget": {"trials": 2, "epochs": 2},
+    }
+
+
 def test_bad_modules_fail_their_own_runs_alone(deployment: Deployment) -> None:
-    client = deployment.client
     deployment.start_worker()
-
-    def study(name: str) -> dict[str, Any]:
-        return {
-            "name": name,
-            "task": {"name": name, "dataset": "digits"},
-            "space": {"learning_rate": {"type": "float", "low": 0.001, "high": 0.01}},
-            "sampler": {"name": "random", "seed": 1},
-            "objective": {"metric": "validation_loss", "direction": "minimize"},
-            "budget": {"trials": 2, "epochs": 2},
-        }
-
     for name in (*BAD, "nan", "by-data", "linear-module"):
-        client.create_study(study(name))
+        deployment.client.create_study(study_of(name))
     for name, reason in BAD.items():
         for trial in ended(deployment, name):
             (run,) = trial.runs
@@ -150,7 +159,44 @@ def test_bad_modules_fail_their_own_runs_alone(deployment: Deployment) -> None:
     for trial in ended(deployment, "nan"):
         assert (trial.state, trial.reason) == (TrialState.FAIL, FailReason.DIVERGED)
     for name in ("by-data", "linear-module"):
-        trials = deployment.outcome(name)
-        assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-        runs = [run for trial in trials for run in trial.runs]
-        assert {(run.attempt, run.charges) for run in runs} == {(1, 0)}, name
+        assert_undisturbed(deployment.outcome(name))
+
+
+def assert_undisturbed(trials: list[Trial]) -> None:
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    runs = [run for trial in trials for run in trial.runs]
+    assert {(run.attempt, run.charges) for run in runs} == {(1, 0)}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"RIDGELINE_HANG_SECONDS": "20", "RIDGELINE_MAX_CHARGES": "1"}]
+)
+def test_modules_that_hang_pay_for_it_alone(deployment: Deployment) -> None:
+    deployment.start_worker()
+    bad = ("hangs-at-build", "hangs-in-training")
+    for name in (*bad, "linear-module"):
+        study = study_of(name)
+        deployment.client.create_study({**study, "budget": {"trials": 1, "epochs": 2}})
+    for name in bad:
+        (trial,) = ended(deployment, name)
+        (run,) = trial.runs
+        assert (trial.state, run.reason) == (TrialState.FAIL, FailReason.TIMEOUT), name
+        assert "a step did not end for 20 s" in (run.error or "")
+    (trial,) = deployment.outcome("linear-module")
+    assert (trial.state, trial.runs[0].charges) == (TrialState.COMPLETE, 0)
+
+
+def test_modules_that_print_or_fork_disturb_nobody(deployment: Deployment) -> None:
+    worker = deployment.start_worker()
+    for name in ("prints", "forks", "linear-module"):
+        deployment.client.create_study(study_of(name))
+    for name in ("prints", "forks", "linear-module"):
+        assert_undisturbed(deployment.outcome(name))
+    started = descendants(worker.pid)
+    log = deployment.log(worker)
+    assert log.stat().st_size < 2**20
+    assert "so far so good" in log.read_text()
+    assert "more is printed" in log.read_text()
+    assert processes.terminate(worker, grace_seconds=20) == 0
+    for pid in started:
+        wait_for_death(pid)

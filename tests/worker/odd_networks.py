@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +48,45 @@ class ByData(Linear):
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
         return y * 2 if bool(x.sum() > 0) else y
+
+
+class HangsAtBuild(Linear):
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        threading.Event().wait()
+
+
+class HangsInTraining(Linear):
+    """Not for the few rows by which the engine finds out about a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 16:
+            threading.Event().wait()
+        return super().forward(x)
+
+
+class Prints(Linear):
+    """A gigabyte, in lines of several lengths and by several ways."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(8):
+            print("so far so good\n" * 2**22)
+            print("and on and on" * 2**22, file=sys.stderr)
+            os.write(1, b"by other means" * 2**16)
+        return super().forward(x)
+
+
+class Forks(Linear):
+    """Its children come back from here, or never do."""
+
+    has_forked = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not Forks.has_forked:
+            Forks.has_forked = True
+            os.fork()
+            if os.fork() == 0:
+                threading.Event().wait()
+        return super().forward(x)
 
 
 class Parameterless(nn.Module):
