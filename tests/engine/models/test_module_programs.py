@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ridgeline.search.engine import Began, DeviceData, LaneOptions, Lanes, Pack, native
+from ridgeline.search.engine import (
+    Began,
+    DeviceData,
+    LaneOptions,
+    Lanes,
+    Pack,
+    RunConfig,
+    admission,
+    native,
+)
+from ridgeline.search.engine.admission import Widths, _check_slots_are_alone
 from ridgeline.search.engine.compilation import Compilation
 from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.models.base import Model
@@ -176,3 +189,62 @@ def test_a_program_that_does_not_pay_is_left_alone(
     while not lanes.is_idle:
         forms += [e.program.partition("/")[0] for e in lanes.advance() if isinstance(e, Began)]
     assert forms == ["native"]
+
+
+def verdict(case: Case, folder: Path) -> bool:
+    spec, run = case.spec, case.configs[0]
+    return Widths(folder).pays(spec, case.data, run, case.width, 1, form="native")
+
+
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_whether_a_program_pays_is_measured_once(
+    is_faster: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its slots are tried in any case, and by no stand-in; a later process takes the verdict."""
+    case = CASES["a pack"]
+    (tmp_path / case.job.name).symlink_to(folder / case.job.name)
+    tried = []
+
+    def try_slots(pack: Callable[[], Pack], run: RunConfig) -> None:
+        _check_slots_are_alone(pack, run)
+        tried.append(pack().program.form)
+
+    def speed(pack: Pack, _: RunConfig) -> float:
+        return 2.0 if is_faster and pack.program.form == "compiled" else 1.0
+
+    monkeypatch.setattr(admission, "_check_slots_are_alone", try_slots)
+    monkeypatch.setattr(admission, "_samples_per_second", speed)
+    assert verdict(case, tmp_path) is is_faster
+    assert tried == ["compiled"]
+    monkeypatch.delattr(admission, "_samples_per_second")
+    assert verdict(case, tmp_path) is is_faster
+
+
+def test_the_clock_tells_whether_a_program_pays(folder: Path, tmp_path: Path) -> None:
+    case = CASES["a pack"]
+    (tmp_path / case.job.name).symlink_to(folder / case.job.name)
+    said = verdict(case, tmp_path)
+    kept = [json.loads(path.read_text()) for path in tmp_path.glob("*.widths.json")]
+    speeds: dict[str, float] = defaultdict(float)
+    for one in (one for measured in kept for one in measured):
+        speeds[one["form"]] = max(speeds[one["form"]], one["samples_per_s"])
+    assert speeds.keys() == {"native", "compiled"}
+    assert said is (speeds["compiled"] > speeds["native"])
+
+
+class Leaky(Pack):
+    """What a slot ends an epoch with depends on the first slot."""
+
+    def tick(self, count: int = 1) -> None:
+        super().tick(count)
+        for stacks in self._memory.state.values():
+            for stretch in stacks.stretches_KR:
+                stretch[1:] += 1e-6 * stretch[:1]
+
+
+def test_a_program_whose_slots_are_not_alone_is_refused() -> None:
+    case = CASES["a pack"]
+    run = case.configs[0]
+    _check_slots_are_alone(lambda: Pack(case.spec, case.data, width=4), run)
+    with pytest.raises(RuntimeError, match="neighbours"):
+        _check_slots_are_alone(lambda: Leaky(case.spec, case.data, width=4), run)
