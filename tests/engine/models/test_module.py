@@ -152,8 +152,20 @@ def test_a_pack_agrees_with_a_plain_loop(name: str) -> None:
             assert_close(tensor, expected[name].detach(), **EXACT, msg=lambda m, n=name: n + m)
 
 
+WITHOUT_GRADIENT = {"0.bias", "3.inner.0.bias", "3.inner.3.bias"}
+"""Of the residual network: a norm takes a channel's mean away, so that these change nothing.  Their
+gradients are rounding errors, which Adam divides by little more than 1e-8.  In the plain loop the
+last digit of an initial weight changes them as much."""
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "name"), [("adam", "max pooling"), ("adamw", "layer norm"), ("adam", "residual")]
+    ("optimizer", "name"),
+    [
+        ("adam", "max pooling"),
+        ("adamw", "layer norm"),
+        ("adam", "residual"),
+        ("adam", "resnet with dropout"),
+    ],
 )
 def test_adam_agrees_with_torchs(optimizer: str, name: str) -> None:
     model, data = MODELS[name], data_for(MODELS[name])
@@ -164,7 +176,8 @@ def test_adam_agrees_with_torchs(optimizer: str, name: str) -> None:
     (result,) = trained(model, [run], data, width=2)
     expected = dict(train_plainly(run, model, data).model.named_parameters())
     for name, tensor in result.items():
-        assert_close(tensor, expected[name].detach(), rtol=1e-9, atol=1e-10)
+        exact = {"rtol": 0.0, "atol": 1e-8} if name in WITHOUT_GRADIENT else EXACT
+        assert_close(tensor, expected[name].detach(), **exact, msg=lambda m, n=name: n + m)
 
 
 @pytest.mark.parametrize("name", ["batch norm 1-d", "batch norm 2-d"])
