@@ -26,6 +26,9 @@ SECONDS_BETWEEN_KILLS = 30.0
 """On average: twenty times what a kill costs, the time since the last checkpoint and some more.  At
 half of it 13 kills cost 7 % of the epochs."""
 
+LONG_TRIALS_PER_KILL = 3
+"""Of a study that is to be in training for as long as kills go on."""
+
 UP = ("-m", "ridgeline.service.cli", "up")
 
 
@@ -58,11 +61,13 @@ def kill_workers_of_long_runs(rig: Rig, random: Random, count: int) -> Tally:
     hire = ("-m", COUNTING_WORKER, str(trained))
     while len(rig.workers) < 2:
         rig.hire(*hire)
-    spec = study("kill-worker-with-checkpoints", trials=8, epochs=40 * rig.num_epochs)
+    kills = min(count, PER_PART)
+    trials = LONG_TRIALS_PER_KILL * kills
+    spec = study("kill-worker-with-checkpoints", trials=trials, epochs=40 * rig.num_epochs)
     rig.undisturbed(spec)
     num_before = trained.stat().st_size
     name, tally = rig.post(spec), Tally()
-    while tally.injected < min(count, PER_PART):
+    while tally.injected < kills:
         victim = rig.wait_until_one_trains(name, random)
         if victim is None:
             break
