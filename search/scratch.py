@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,7 +38,7 @@ class ScratchFolder:
 
     def remove(self) -> None:
         """Remove the folder and all in it, as far as that can be done."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         os.close(self._lock)
 
 
@@ -56,8 +57,18 @@ def sweep(prefix: str, parent: Path | None = None) -> None:
     for path in Path(parent or tempfile.gettempdir()).glob(f"{prefix}*"):
         lock = _lock(path)
         if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
             os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, however deep people's code has made it, as far as that can be done."""
+    # Python's own way may call itself, and keep a descriptor open, for each level.
+    with suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        with suppress(OSError):
+            subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)
 
 
 def _lock(path: Path) -> int | None:

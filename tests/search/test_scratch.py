@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -76,3 +77,24 @@ def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
 
 def test_nothing_to_sweep_is_no_fault(tmp_path: Path) -> None:
     sweep("test-", tmp_path / "missing")
+
+
+def nest(folder: Path, num_levels: int) -> None:
+    """Folders in each other, past what a path can name."""
+    level = os.open(folder, os.O_RDONLY)
+    for _ in range(num_levels):
+        os.mkdir("level", dir_fd=level)
+        inner = os.open("level", os.O_RDONLY, dir_fd=level)
+        os.close(level)
+        level = inner
+    os.close(level)
+
+
+def test_a_folder_is_removed_however_deep_it_is(tmp_path: Path) -> None:
+    with scratch_folder("test-", tmp_path) as folder:
+        nest(folder, 1_200)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "test-dead").mkdir()
+    nest(tmp_path / "test-dead", 1_200)
+    sweep("test-", tmp_path)
+    assert list(tmp_path.iterdir()) == []
