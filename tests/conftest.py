@@ -22,6 +22,11 @@ from tests.postgres import FLUSHES, PostgresServer, postgres_data
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a quarter of the time tests wait for processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 @dataclass
 class ManualClock:
     """A clock that moves only when told to."""
