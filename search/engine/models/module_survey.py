@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ridgeline.search.engine.models.module_substitutes import DropoutSite, Substitutes, Unbatchable
-from ridgeline.search.engine.models.module_tracing import Parts, WithBuffers, call
+from ridgeline.search.engine.models.module_tracing import ALONE, Parts, WithBuffers, call
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -40,8 +39,6 @@ _BATCH_COUNT = "num_batches_tracked"
 
 _ROWS = 4
 """Of the batch that a module is tried with; the last one does not count."""
-
-_generator_lock = Lock()
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,7 @@ def seeded(seed: int) -> Iterator[None]:
 
     Afterwards they are as they were.  They are the process's, so one thread at a time is within.
     """
-    with _generator_lock:
+    with ALONE:
         state, python_state, numpy_state = (
             torch.get_rng_state(),
             random.getstate(),
@@ -171,9 +168,10 @@ def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:
     Raises:
         ValueError: it does not take the samples, or does not give so many outputs a row.
     """
-    trial = _Trial(module, samples, num_outputs)
-    watch = trial.run(watched=True)
-    obstacle = watch.obstacle or trial.obstacle(watch)
+    with ALONE:
+        trial = _Trial(module, samples, num_outputs)
+        watch = trial.run(watched=True)
+        obstacle = watch.obstacle or trial.obstacle(watch)
     return Survey(
         tuple(watch.sites),
         watch.forward_flops // _ROWS,
