@@ -99,20 +99,24 @@ def _arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="little of everything, to see that it works")
     add("--out", type=Path, help="a file to append the rows to")
     add("--mnist", type=Path, metavar="FOLDER", help="of MNIST's IDX files; data are made without")
-    add("--work", nargs="*", choices=WORKS, default=[*WORKS], help="throughput of these")
-    add(
-        "--modules", nargs="*", choices=MODULES, default=[*MODULES], help="traced modules, of these"
-    )
+    parts = parser.add_argument_group("parts", "all of them where none is named")
+    parts.add_argument("--work", nargs="*", choices=WORKS, help="throughput of these; all")
+    parts.add_argument("--modules", nargs="*", choices=MODULES, help="traced modules; all")
+    parts.add_argument("--refill", nargs="*", choices=WORKS, help="runs that stop at rungs; digits")
     add("--dropout", action="store_true", help="measure throughput with dropout too")
     add("--configs", type=count, help="for each batch size; default: as many as the widest pack")
     add("--serial-configs", type=count, help="of them a round one by one; default 4")
     add("--width", type=count, help="of the packs; default: the engine's own")
-    add("--refill", nargs="*", choices=WORKS, default=["digits"], help="runs that stop at rungs")
     add("--runs", type=count, help=f"of the refill part, a multiple of {BLOCK}; default 216")
     add("--slots", type=count, default=27, help="of the refill part; default 27")
     add("--eager", action="store_true", help="compile nothing")
     add("--cache", type=Path, help="keep compiled programs here; compile_seconds is then 0 later")
     arguments = parser.parse_args()
+    defaults = {"work": WORKS, "modules": MODULES, "refill": ("digits",)}
+    asked = {name: getattr(arguments, name) for name in defaults}
+    for name, everything in defaults.items():
+        is_left_out = asked[name] is None and any(one is not None for one in asked.values())
+        setattr(arguments, name, [] if is_left_out else asked[name] or [*everything])
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
     arguments.serial_configs = arguments.serial_configs or (1 if arguments.quick else 4)
     arguments.runs = arguments.runs or (2 * BLOCK if arguments.quick else 8 * BLOCK)
