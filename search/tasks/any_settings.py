@@ -9,7 +9,12 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdap
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticKnownError, core_schema
 
-from ridgeline.search.tasks.registry import BUILT_IN, NotInstalledSettings, installed
+from ridgeline.search.tasks.registry import (
+    BUILT_IN,
+    NotInstalledSettings,
+    installed,
+    why_not_installed,
+)
 from ridgeline.search.tasks.settings import TaskSettings
 
 INSTALLED_ONLY = {"tasks": "installed only"}
@@ -71,12 +76,14 @@ def _validated(data: object, info: core_schema.ValidationInfo) -> TaskSettings:
             return NotInstalledSettings.model_validate(data)
     if isinstance(name, str) and not is_strict:
         return NotInstalledSettings.model_validate(data)
+    tag, expected = str(name).encode("utf-8", "backslashreplace").decode(), [*map(repr, tasks)]
+    hint = why_not_installed(tag)
     raise PydanticKnownError(
         "union_tag_invalid",
         {
             "discriminator": "'name'",
-            "tag": str(name).encode("utf-8", "backslashreplace").decode(),
-            "expected_tags": ", ".join(map(repr, tasks)),
+            "tag": tag,
+            "expected_tags": ", ".join(expected) + ("" if hint is None else f"; {hint}"),
         },
     )
 

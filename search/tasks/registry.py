@@ -84,6 +84,16 @@ def log_left_out() -> None:
         _log.warning("left out: the task %s: %s", which, reason)
 
 
+def why_not_installed(name: str) -> str | None:
+    """Why a task of that name is not among the installed ones; None where nobody brings one."""
+    for which, reason in installed().left_out.items():
+        if which.startswith(f"{name} of "):
+            return f"the task {which} cannot be used: {reason}"
+    if entry_points(group=GROUP, name=name):
+        return f"{name} was installed after this program had started: start it again"
+    return None
+
+
 def task_of(settings: TaskSettings) -> Task[Any]:
     """The task that these are the settings of; a stand-in where it is not installed here."""
     if isinstance(settings, NotInstalledSettings):

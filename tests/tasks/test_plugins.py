@@ -289,3 +289,38 @@ def test_a_task_that_does_not_keep_to_the_port_is_left_out(
     )
     assert list(left_out) == ["wide of own-package (own_task:task)"]
     assert reason in next(iter(left_out.values()))
+
+
+def test_why_a_task_is_not_there_is_said_to_whoever_posts_it(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "later").mkdir()
+    for path in site.iterdir():
+        path.rename(tmp_path / "later" / path.name)
+    told, _ = python(
+        f"""
+        import json, sys
+        from ridgeline.search.problems import validation_problems
+        from ridgeline.search.tasks.any_settings import settings_of
+        from pydantic import ValidationError
+
+        told = []
+        for path in [], [{str(tmp_path / "later")!r}]:
+            sys.path += path
+            try:
+                settings_of({{"name": "wide"}})
+            except ValidationError as exc:
+                told += validation_problems(exc)
+        print(json.dumps(told))
+        """,
+    )
+    (_, before), (_, after) = told
+    assert before.startswith("'wide' is not one of 'mlp', ")
+    assert after == f"{before}; wide was installed after this program had started: start it again"
+
+
+def test_why_a_task_is_left_out_is_said_to_whoever_posts_it(site: Path, url: str) -> None:
+    (site / "own_task.py").write_text("raise RuntimeError('no licence')")
+    found, _ = served(url, site, create=True)
+    (error,) = found["created"]["errors"]
+    assert error["message"].endswith(
+        "; the task wide of own-package (own_task:task) cannot be used: RuntimeError: no licence"
+    )
