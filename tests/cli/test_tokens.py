@@ -19,6 +19,16 @@ from ridgeline.service.store.roles import grant_reading
 from tests.cli.conftest import Ridgeline
 
 
+@pytest.mark.parametrize("command", [("list",), ("revoke", "an-id")], ids=" ".join)
+def test_looking_for_tokens_makes_no_database(
+    command: tuple[str, ...], ridgeline: Ridgeline, tmp_path: Path
+) -> None:
+    result = ridgeline("token", *command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("ridgeline: there is no database ")
+    assert not (tmp_path / "ridgeline-data").exists()
+
+
 def test_a_token_is_shown_once_and_can_be_revoked(ridgeline: Ridgeline, tmp_path: Path) -> None:
     scopes = ("--scope", "read", "--scope", "write")
     made = ridgeline("token", "create", "Ada", *scopes, "--note", "for the notebooks")
