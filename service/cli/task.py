@@ -61,9 +61,7 @@ def check(
     if not isinstance(task, EngineTask):
         raise Problem(f"the task {name} is not trained by workers")
     needs_torch()
-    run = _prepared(
-        task, {**task.example, **({} if dataset is None else {"dataset": dataset})}, settings
-    )
+    run = _prepared(task, dataset, settings)
     for line in _findings(task, run):
         typer.echo(printable(line))
 
@@ -74,19 +72,17 @@ def _installed(name: str) -> Task[Any]:
     Raises:
         Problem: none is installed, or it is left out.
     """
-    from ridgeline.search.tasks.registry import installed
+    from ridgeline.search.tasks.registry import installed, why_not_installed
 
-    found = installed()
-    if name in found.tasks:
-        return found.tasks[name]
-    for which, reason in found.left_out.items():
-        if which.startswith(f"{name} of "):
-            raise Problem(f"the task {which} cannot be used: {reason}")
-    raise Problem(f"no task {name!r} is installed here, only {', '.join(found.tasks)}")
+    tasks = installed().tasks
+    if name in tasks:
+        return tasks[name]
+    names = ", ".join(tasks)
+    raise Problem(why_not_installed(name) or f"no task {name!r} is installed here, only {names}")
 
 
-def _prepared(task: EngineTask[Any], said: dict[str, Any], settings: Settings) -> PreparedRun:
-    """A run of the task with its defaults, on the first device.
+def _prepared(task: EngineTask[Any], dataset: str | None, settings: Settings) -> PreparedRun:
+    """A run of the task with its defaults, on the first device and a data set or its own example's.
 
     Raises:
         Problem: it cannot be prepared.
@@ -96,8 +92,9 @@ def _prepared(task: EngineTask[Any], said: dict[str, Any], settings: Settings) -
     from ridgeline.search.tasks.datasets import load
     from ridgeline.search.tasks.training import Preparer, device_names, open_device
 
+    said = {} if dataset is None else {"dataset": dataset}
     with input_problems(lambda field: "--dataset" if field == "dataset" else field):
-        its = task.settings.model_validate(said)
+        its = task.settings.model_validate({**task.example, **said})
     preparer = Preparer(settings.data_root, open_device(device_names()[0]))
     try:
         targets = load(task.data(its).dataset, settings.data_root).targets
@@ -114,7 +111,8 @@ def _prepared(task: EngineTask[Any], said: dict[str, Any], settings: Settings) -
             )
         )
     except DatasetError as exc:
-        raise Problem(f"{exc}") from exc
+        hint = "; --dataset names another one to train on" if dataset is None else ""
+        raise Problem(f"{exc}{hint}") from exc
 
 
 def _findings(task: EngineTask[Any], run: PreparedRun) -> Iterator[str]:
@@ -146,19 +144,21 @@ def _findings(task: EngineTask[Any], run: PreparedRun) -> Iterator[str]:
         else:
             yield "It packs."
         is_equal = _packed_is_solo(run, spec)
-        yield (
-            f"Packed equals solo to the bit: {'yes' if is_equal else 'no'}, in {STEPS} steps of a "
-            f"pack of {WIDTH}, alone and beside others."
-        )
         if reason is None:
+            said = "yes" if is_equal else "no"
+            yield (
+                f"Packed equals solo to the bit: {said}, in {STEPS} steps of a pack of {WIDTH}, "
+                "alone and beside others."
+            )
+        if reason is None and model.packs(data.device.type):
             speeds = [
                 one.samples_per_s
                 for one in measure(spec, data, config, form="eager", widths=(1, WIDTH))
             ]
             if len(speeds) == 2:
                 yield (
-                    f"A step in a pack of {WIDTH} costs a run {speeds[0] / speeds[1]:.2f} of a "
-                    "step alone; measured just now, without a compiled program."
+                    f"A pack of {WIDTH} trains {speeds[1] / speeds[0]:.2f} times as many samples a "
+                    "second as a run alone; measured just now, without a compiled program."
                 )
         if "dropout" in task.parameters and not model.num_draws:
             yield "It drops nothing: its parameter dropout changes nothing."
