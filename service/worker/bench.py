@@ -90,6 +90,7 @@ class Bench:
         self._shares = Shares(clock)
         self._num_idle = 0
         self._last_error: str | None = None
+        """Told in the log since a run began to train: once for all that fail of it together."""
         self._spoiled_by: Exception | None = None
 
     @property
@@ -160,6 +161,7 @@ class Bench:
             match event:
                 case Began(program=program):
                     self._programs[key] = program
+                    self._last_error = None
                     self._shares.begin(key)
                     return Started(key, program)
                 case Reported(report=report):

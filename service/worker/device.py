@@ -110,7 +110,6 @@ def serve(bench: Bench, inbox: Inbox, pulse: Pulse) -> None:
 
 
 def _set_up_logging(spec: DeviceSpec) -> LogTail:
-    logs.identify(device=spec.name or "the first")
     # Of libraries only what is wrong; of the engine also what takes long, and what tasks print.
     logs.set_up(
         spec.log_format,
@@ -128,6 +127,7 @@ def _set_up_logging(spec: DeviceSpec) -> LogTail:
 def _begin(spec: DeviceSpec, backend: Backend) -> tuple[Hello, Trainer]:
     devices = (spec.name,) if spec.name is not None else backend.devices()
     name = devices[0]
+    logs.identify(device=name)
     kind = name.partition(":")[0]
     if kind == "cpu":
         os.nice(CPU_NICENESS)
