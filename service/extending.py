@@ -31,7 +31,7 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
         LimitExceeded: the study has ended, and its owner has `max_open` unfinished ones.
     """
     if request.trials is None and request.seconds is None:
-        raise InvalidInput([("trials", "is missing, and so is seconds")])
+        raise InvalidInput([("trials", "is missing; give trials, seconds or both")])
     ledger = _ledger(tx, name)
     study, spec = ledger.study, ledger.spec
     budget: dict[str, Any] = {}

@@ -89,7 +89,7 @@ def waits_for(tx: Transaction, row: StudyRow) -> str | None:
             if spec.dataset in BUILT_IN:
                 return missing
             return f"{missing}; it is a folder of a worker's --data-root (RIDGELINE_DATA_ROOT)"
-    return "waits for a free device"
+    return "waits for its turn on a device"
 
 
 def trials(tx: Transaction, study_name: str, rows: Sequence[TrialRow]) -> list[resources.Trial]:

@@ -84,7 +84,7 @@ def progress_line(study: Study, pace: Pace) -> str:
 def waits_for(study: Study) -> str | None:
     """Why a study does not begin or go on.
 
-    A running one waits for a free device now and then, which is nothing to tell.
+    A running one waits for its turn now and then, which is nothing to tell.
     """
     return study.reason if study.state in (StudyState.QUEUED, StudyState.PAUSED) else None
 
@@ -119,9 +119,14 @@ def studies_table(studies: Iterable[Study]) -> Table:
             f"{num_done(study)}/{num_planned(study)}",
             "" if study.best is None else f"{study.best.value:.6g}",
             study.spec.sampler.name,
-            study.spec.dataset or study.spec.task.name,
+            _task(study),
         )
     return table
+
+
+def _task(study: Study) -> str:
+    on = f" on {study.spec.dataset}" if study.spec.dataset else ""
+    return f"{study.spec.task.name}{on}"
 
 
 def study_lines(study: Study) -> list[str]:
@@ -136,7 +141,7 @@ def study_lines(study: Study) -> list[str]:
     lines = [
         f"{study.name} is {study.state}{' and stopping' if is_stopping else ''}{_archived(study)}"
         + (f": {study.reason}" if study.reason else ""),
-        f"task {spec.task.name}{f' on {spec.dataset}' if spec.dataset else ''}, "
+        f"task {_task(study)}, "
         f"sampler {spec.sampler.name}, to {spec.objective.direction} {spec.objective.metric}",
         f"{num_done(study)} of {num_planned(study)} trials done ({by_state or 'none begun'}), "
         f"{study.device_seconds:.1f} s of device time",

@@ -320,7 +320,7 @@ def test_a_study_is_extended(ridgeline: Ridgeline, client: Client) -> None:
     refused = ridgeline("extend", "x")
     assert (refused.exit_code, refused.stderr) == (
         2,
-        "ridgeline: --trials: is missing, and so is seconds\n",
+        "ridgeline: --trials: is missing; give trials, seconds or both\n",
     )
     refused = ridgeline("extend", "x", "--trials", "100000")
     assert refused.stderr.startswith("ridgeline: --trials: the budget would come to 100")

@@ -295,7 +295,7 @@ def test_a_study_goes_only_to_workers_with_its_data(store: Store) -> None:
 def test_a_study_says_why_it_waits(store: Store) -> None:
     assert "no worker is connected" in str(post(store, spec()).reason)
     FakeWorker(store)
-    assert study_of(store).reason == "waits for a free device"
+    assert study_of(store).reason == "waits for its turn on a device"
     post(store, spec("other", task={"name": "mlp", "dataset": "breast-cancer"}))
     assert "breast-cancer" in str(study_of(store, "other").reason)
 
