@@ -272,6 +272,12 @@ class Lanes:
                 lane.full_spec, width
             ) > room:
                 lane.narrow(width)
+            needed, free = bytes_per_slot(lane.full_spec, 1), free_bytes(self._device)
+            if lane.full_width == 1 and needed > free:
+                # The system may give out memory that it has not, and kill the process later.
+                raise MemoryError(
+                    f"a run takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+                )
 
     def _fail(self, lane: Lane, open_pack: OpenPack | None, error: Exception) -> list[Event]:
         """Close a pack that failed, and say what becomes of its runs."""

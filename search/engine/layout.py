@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import torch
@@ -90,10 +90,6 @@ class ParameterLayout(Layout):
             for name in self.penalised
         ]
         self.num_penalised = sum(math.prod(parameters[name].shape) for name in self.penalised)
-        self._bounds_P, self._starts_P = torch.zeros(2, self.row_size, dtype=torch.float64)
-        for name, segment in self._segments.items():
-            self._bounds_P[segment.span()] = parameters[name].bound
-            self._starts_P[segment.span()] = parameters[name].start
 
     def initial_rows(
         self, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
@@ -109,8 +105,19 @@ class ParameterLayout(Layout):
         rows_KP = rng.uniform(
             seeds, rng.Stream.WEIGHTS, 0, self.row_size, device=device, dtype=dtype
         )
-        rows_KP.mul_(2).sub_(1).mul_(self._bounds_P.to(device, dtype))
-        return rows_KP.add_(self._starts_P.to(device, dtype))
+        bounds_P, starts_P = self._bounds_and_starts
+        rows_KP.mul_(2).sub_(1).mul_(bounds_P.to(device, dtype))
+        return rows_KP.add_(starts_P.to(device, dtype))
+
+    @cached_property
+    def _bounds_and_starts(self) -> Tensor:
+        """[2, P].  Made when needed: a layout tells how much memory a slot would take."""
+        both_P = torch.zeros(2, self.row_size, dtype=torch.float64)
+        parameters = self._model.parameters()
+        for name, segment in self._segments.items():
+            both_P[0, segment.span()] = parameters[name].bound
+            both_P[1, segment.span()] = parameters[name].start
+        return both_P
 
 
 class StatisticsLayout(Layout):

@@ -77,7 +77,7 @@ class Preparer:
         task = task_of(run.task)
         if not isinstance(task, EngineTask):
             raise ValueError(f"the task {task.name} is not installed on this worker")
-        with _memory_errors():
+        with memory_errors():
             found = self._data(task, run)
         config, model = task.prepare(run, found.features, found.targets)
         return PreparedRun(config, model, found.data.shaped(model.sample_shape))
@@ -160,7 +160,7 @@ def _check_fit(
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
     """Turn torch's ways to say that memory has run out into Python's one."""
     from ridgeline.search.engine.admission import is_out_of_memory
 

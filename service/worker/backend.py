@@ -66,17 +66,20 @@ class EngineTrainer:
         return self._lanes.num_idle
 
     def add(self, order: RunOrder, checkpoint: Checkpoint | None = None) -> None:
+        from ridgeline.search.tasks.training import memory_errors
+
         run = self._preparer.prepare(_run_input(order))
         self._adding = {key_of(order): object()}
         try:
-            self._lanes.add(
-                key_of(order),
-                *run,
-                group=order.study,
-                num_following=order.num_following,
-                pinned=order.reproducible,
-                checkpoint=None if checkpoint is None else checkpoint.content,
-            )
+            with memory_errors():
+                self._lanes.add(
+                    key_of(order),
+                    *run,
+                    group=order.study,
+                    num_following=order.num_following,
+                    pinned=order.reproducible,
+                    checkpoint=None if checkpoint is None else checkpoint.content,
+                )
         finally:
             self._adding = {}
 

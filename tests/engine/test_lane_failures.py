@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import gc
+import re
 import weakref
 from typing import Any
 
@@ -17,6 +18,7 @@ from ridgeline.search.engine import (
     HandedBack,
     LaneOptions,
     Lanes,
+    Mlp,
     Over,
 )
 from ridgeline.search.engine.pack import Pack
@@ -185,3 +187,25 @@ def test_a_pack_that_cannot_be_made_is_made_narrower(
     events = drain(lanes)
     assert sorted(outcomes(events)) == [0, 1, 2, 3]
     assert not [event for event in events if isinstance(event, HandedBack | Failed)]
+
+
+@pytest.mark.parametrize(("hidden", "free"), [((65_536,) * 3, None), ((2_000,) * 2, 2**25)])
+def test_what_no_memory_holds_fails_alone(
+    hidden: tuple[int, ...],
+    free: int | None,
+    data: DeviceData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first is more than any system gives out, the second more than is free."""
+    if free is not None:
+        monkeypatch.setattr("ridgeline.search.engine.lanes.free_bytes", lambda _: free)
+    small = shape_for(data)
+    lanes = Lanes(CPU, LaneOptions(width=1))
+    lanes.add("large", config(), Mlp(small.widths[0], hidden, small.widths[-1]), data)
+    lanes.add("small", config(), small, data)
+    events = drain(lanes)
+    (failed,) = (event for event in events if isinstance(event, Failed))
+    assert failed.key == "large"
+    assert isinstance(failed.error, MemoryError)
+    assert re.search(r"takes \d+\.\d GiB, and \d+\.\d GiB are free", str(failed.error))
+    assert outcomes(events).keys() == {"small"}
