@@ -45,6 +45,19 @@ def open_artifacts(settings: Settings) -> ArtifactStore:
         raise InvalidInput([("RIDGELINE_ARTIFACTS", str(exc))]) from exc
 
 
+def check_file(settings: Settings) -> URL:
+    """The database's URL; an embedded one has to be there.
+
+    Raises:
+        InvalidInput: the URL is none that this service can use.
+        Unavailable: there is no database.
+    """
+    url = parse_url(settings.resolved_database_url, "RIDGELINE_DATABASE_URL")
+    if (path := sqlite_file(url)) is not None and not path.exists():
+        raise Unavailable(f"there is no database {path}")
+    return url
+
+
 def check_database(settings: Settings) -> None:
     """See whether there is a database of this version, and change nothing.
 
@@ -54,9 +67,7 @@ def check_database(settings: Settings) -> None:
         Conflict: it is of another version.
     """
     text = settings.resolved_database_url
-    url = parse_url(text, "RIDGELINE_DATABASE_URL")
-    if (path := sqlite_file(url)) is not None and not path.exists():
-        raise Unavailable(f"there is no database {path}")
+    url = check_file(settings)
     with _reached(url):
         if not migrate.is_current(text):
             raise Conflict("the database is not of this version: run `ridgeline migrate` first")

@@ -47,8 +47,8 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Store]:
-    """The database, created or brought up to date where it is not.
+def open_database(settings: Settings, *, create: bool = True) -> Iterator[Store]:
+    """The database, created, where it may be, or brought up to date.
 
     Raises:
         Problem: the folder of an embedded database cannot be used.
@@ -57,6 +57,8 @@ def open_database(settings: Settings) -> Iterator[Store]:
     from ridgeline.service import wiring
 
     with file_problems(f"open the database {_named(settings)}"):
+        if not create:
+            wiring.check_file(settings)
         wiring.migrate_database(settings)
         store = wiring.open_store(settings)
     try:

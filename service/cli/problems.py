@@ -43,7 +43,8 @@ class OneLineErrors(TyperGroup):
         except typer.TyperException as exc:
             path = getattr(getattr(exc, "ctx", None), "command_path", None)
             see = f" (see {path} --help)" if path else ""
-            complain(f"{exc.format_message().rstrip('.')}{see}")
+            reason = exc.format_message().replace(": Value error, ", ": ").rstrip(".")
+            complain(f"{reason}{see}")
             status = exc.exit_code
         except Problem as exc:
             for line in exc.lines:

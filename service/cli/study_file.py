@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from ridgeline.search.fields import MAX_INT
 from ridgeline.search.space import Config
 from ridgeline.search.spec import InvalidSpec, StudyName, StudySpec, parse_spec
 from ridgeline.service.cli.problems import Problem, file_problems, input_problems
@@ -45,6 +46,11 @@ class _Loader(yaml.SafeLoader):
                 None, None, "this number is too long", node.start_mark
             ) from exc
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        number: float = super().construct_yaml_float(node)
+        # As the API reads JSON, whose numbers have one type.
+        return int(number) if number.is_integer() and abs(number) <= MAX_INT else number
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
@@ -71,6 +77,7 @@ _Loader.yaml_implicit_resolvers = {
     ]
 }
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def load_study(path: Path) -> StudySpec:

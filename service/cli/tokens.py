@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ridgeline.service.cli.environment import (
-    load_settings,
-    open_current_database,
-    open_database,
-)
+from ridgeline.service.cli.environment import load_settings, open_database
 from ridgeline.service.cli.help_text import Command
 from ridgeline.service.cli.problems import OneLineErrors, Problem, file_problems, input_problems
 from ridgeline.service.cli.tables import plain_console
@@ -66,7 +62,7 @@ def list_tokens() -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("id", "name", "scopes", "created", "state", "note"):
         table.add_column(column)
-    with open_current_database(load_settings()) as store, store.reading() as tx:
+    with open_database(load_settings(), create=False) as store, store.reading() as tx:
         for token in tokens.list_all(tx):
             table.add_row(
                 token.id,
@@ -91,7 +87,7 @@ def revoke(
 
     if not id.isascii():
         raise Problem(f"there is no token {id}")
-    with open_current_database(load_settings()) as store, store.transaction() as tx:
+    with open_database(load_settings(), create=False) as store, store.transaction() as tx:
         tokens.revoke(tx, id)
     typer.echo(f"{id} is revoked.")
 

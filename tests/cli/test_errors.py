@@ -114,7 +114,7 @@ def test_a_folder_for_files_of_runs_that_others_may_change(
     assert line.startswith(f"cannot keep files of runs in {tmp_path}/shared: ")
 
 
-@pytest.mark.parametrize("command", ["up", "serve", "migrate", "token list"])
+@pytest.mark.parametrize("command", ["up", "serve", "migrate", "token create me --scope read"])
 def test_a_home_that_others_may_change(command: str, ridgeline: Ridgeline, tmp_path: Path) -> None:
     shared, home = tmp_path / "shared", tmp_path / "shared" / "home"
     home.mkdir(parents=True)
