@@ -71,7 +71,7 @@ def test_a_program_of_ones_own(sqlite_deployment: Deployment, tmp_path: Path) ->
 
 
 def test_curl(sqlite_deployment: Deployment) -> None:
-    (block,) = blocks("console", "curl -s http")
+    (block,) = blocks("console", '"digits-curl"')
     commands = [" ".join(line.split()) for line in block.split("$ ")[1:]]
     bodies = [words[words.index("-d") + 1] for words in map(shlex.split, commands) if "-d" in words]
     (spec,) = map(json.loads, bodies)
