@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from benchmarks.engine_data import NUM_CLASSES, read_idx
+from benchmarks.engine_data import NUM_CLASSES, mnist_folder, read_idx
 from ridgeline.search.engine import DeviceData, Pack, RunConfig
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.spec import StepSpec
@@ -79,7 +79,7 @@ def test_accuracies(data: DeviceData, epochs: int, strengths: dict[str, Any]) ->
 def main() -> None:
     """Print the accuracies of each and what lies between their means."""
     parser = argparse.ArgumentParser(description="What augmentation is worth on 1,000 images.")
-    parser.add_argument("--mnist", type=Path, required=True, help="the folder of MNIST's files")
+    parser.add_argument("--mnist", type=mnist_folder, required=True, help="of MNIST's files")
     parser.add_argument("--epochs", type=int, default=60, help="that each run trains")
     arguments = parser.parse_args()
     data, means = images(arguments.mnist), []

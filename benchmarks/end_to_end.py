@@ -1,6 +1,6 @@
 """Measure what a person sees: a study from POST to end, against the script they would write.
 
-    python -m benchmarks.end_to_end --mnist FOLDER --out benchmarks/results/end_to_end.jsonl
+    python -m benchmarks.end_to_end --data-root FOLDER --out benchmarks/results/end_to_end.jsonl
 
 Starts the service (`ridgeline up`, as it comes, on a free port and in folders of its own).  Prints
 a row of JSON for each study, sampler and state, the first of which says where and when; progress
@@ -59,7 +59,7 @@ def main() -> None:
     write(header("end_to_end", torch.device("cpu")), arguments.out)
     works = {name: quick(work) if arguments.quick else work for name, work in WORKS.items()}
     with tempfile.TemporaryDirectory(prefix="ridgeline-benchmark-") as scratch:
-        data_root = arguments.mnist
+        data_root = arguments.data_root
         if data_root is None:
             data_root = Path(scratch, "data")
             make_mnist(data_root, quick=arguments.quick)
@@ -101,16 +101,16 @@ def _arguments() -> argparse.Namespace:
     add("--loader", action=argparse.BooleanOptionalAction, default=True, help="in round one")
     add("--quick", action="store_true", help="little of everything, to see that it works")
     add(
-        "--mnist",
+        "--data-root",
         type=Path,
         metavar="FOLDER",
-        help="a data root, with MNIST's IDX files in its folder mnist; data are made without",
+        help="of the worker, with MNIST's IDX files in its folder mnist; data are made without",
     )
     add("--out", type=Path, help="a file to append the rows to")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
-    if arguments.mnist is not None and not (arguments.mnist / "mnist").is_dir():
-        parser.error(f"--mnist: there is no folder mnist in {arguments.mnist}")
+    if arguments.data_root is not None and not (arguments.data_root / "mnist").is_dir():
+        parser.error(f"--data-root: there is no folder mnist in {arguments.data_root}")
     return arguments
 
 

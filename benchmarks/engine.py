@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.engine_data import Work, digits_work, mnist_work
+from benchmarks.engine_data import Work, digits_work, mnist_folder, mnist_work
 from benchmarks.engine_modules import MODULES, measure_modules, module_work
 from benchmarks.engine_refill import BLOCK, measure_refill
 from benchmarks.engine_throughput import Options, measure_throughput
@@ -98,7 +98,12 @@ def _arguments() -> argparse.Namespace:
     add("--rounds", type=count, help="default 5")
     add("--quick", action="store_true", help="little of everything, to see that it works")
     add("--out", type=Path, help="a file to append the rows to")
-    add("--mnist", type=Path, metavar="FOLDER", help="of MNIST's IDX files; data are made without")
+    add(
+        "--mnist",
+        type=mnist_folder,
+        metavar="FOLDER",
+        help="of MNIST's IDX files; data are made without",
+    )
     parts = parser.add_argument_group("parts", "all of them where none is named")
     parts.add_argument("--work", nargs="*", choices=WORKS, help="throughput of these; all")
     parts.add_argument("--modules", nargs="*", choices=MODULES, help="traced modules; all")

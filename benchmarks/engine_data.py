@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import struct
 from dataclasses import dataclass
@@ -155,6 +156,14 @@ def _split(
         Part(x_ND[:num_train], y_N[:num_train]),
         Part(x_ND[num_train:end], y_N[num_train:end]),
     )
+
+
+def mnist_folder(text: str) -> Path:
+    """A folder of MNIST's IDX files, as an argument."""
+    folder = Path(text)
+    if not any(folder.glob("train-images-idx3-ubyte*")):
+        raise argparse.ArgumentTypeError(f"there is no train-images-idx3-ubyte in {folder}")
+    return folder
 
 
 def read_mnist(folder: Path, num_train: int, num_validation: int) -> tuple[Part, Part]:
