@@ -210,7 +210,7 @@ class Job:
     @property
     def name(self) -> str:
         """The name of the program's folder: a hash of the job, this machine and this engine."""
-        return _name_of(self)
+        return _name_of(self, self.model.source)
 
     def compile(self, folder: Path, scratch: Path) -> None:
         """Compile the program here and now; the folder appears whole or not at all.
@@ -393,8 +393,8 @@ def _compile(
 
 
 @lru_cache(maxsize=1_024)  # lanes look for the same few programs at every turn
-def _name_of(job: Job) -> str:
-    return digest([job._as_dict(), job.model.source], job.device_type)
+def _name_of(job: Job, source: str) -> str:
+    return digest([job._as_dict(), source], job.device_type)
 
 
 def digest(data: object, device_type: str) -> str:
