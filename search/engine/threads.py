@@ -40,7 +40,7 @@ def can_flush_denormals(device: torch.device) -> bool:
     """Whether `computing` flushes denormals to 0 on this device."""
     if device.type != "cpu":
         return False
-    was_flushing = _is_flushing()
+    was_flushing = is_flushing()
     can = torch.set_flush_denormal(True)
     torch.set_flush_denormal(was_flushing)
     return can
@@ -59,7 +59,7 @@ def computing(num_threads: int) -> Iterator[None]:
     if num_threads == 0:
         yield
         return
-    threads_before, was_flushing = torch.get_num_threads(), _is_flushing()
+    threads_before, was_flushing = torch.get_num_threads(), is_flushing()
     _set(num_threads, flush=True)
     try:
         yield
@@ -73,7 +73,8 @@ def _set(num_threads: int, *, flush: bool) -> None:
         torch.set_num_threads(num_threads)
 
 
-def _is_flushing() -> bool:
+def is_flushing() -> bool:
+    """Whether the calling thread flushes denormals to 0."""
     smallest = torch.full((), torch.finfo(torch.float32).tiny)
     return float(smallest * 0.5) == 0
 

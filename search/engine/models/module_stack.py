@@ -21,6 +21,7 @@ from torch import Tensor, fx
 from ridgeline.search.engine.losses import Judged, Loss
 from ridgeline.search.engine.models.base import BoundModel, Rows
 from ridgeline.search.engine.models.module import ModuleModel
+from ridgeline.search.engine.models.module_alone import alone
 from ridgeline.search.engine.models.module_substitutes import Substitutes, Unbatchable
 from ridgeline.search.engine.models.module_survey import seeded
 from ridgeline.search.engine.models.module_template import Template, template_of
@@ -158,7 +159,9 @@ class EagerModule(BoundModel):
         self._gradients = [gradients[name][0] for name in names.parameters]
         self._statistics = {name: statistics[name][0] for name in names.statistics}
         first = next(iter(self._parameters.values()))
-        self._module = WithBuffers(deepcopy(template.module).to(first.device, first.dtype).train())
+        with alone():
+            module = deepcopy(template.module).to(first.device, first.dtype).train()
+        self._module = WithBuffers(module)
 
     def loss_gradients(
         self, x_KB: Tensor, targets_KB: Tensor, rows: Rows, dropout_KUB: Tensor | None, loss: Loss
@@ -170,13 +173,15 @@ class EagerModule(BoundModel):
         own = {n: t.detach().clone().requires_grad_() for n, t in self._parameters.items()}
         named = {**own, **{n: t.clone() for n, t in self._statistics.items()}}
         substitutes = Substitutes(rows.num_valid_K11.view(()), None, factors_UB)
-        with torch.enable_grad(), seeded(_checksum([x_B, *self._parameters.values()])):
+        seed = _checksum([x_B, *self._parameters.values()])
+        with torch.enable_grad(), seeded(seed):
             y_BC, buffers = call(self._module, named, x_B, substitutes)
         y_1CB = y_BC.new_zeros(1, y_BC.shape[1], x_KB.shape[1])
         y_1CB[0, :, :num_valid] = y_BC.detach().t()
         judged = loss.judge(y_1CB, targets_KB, rows)
         gradient_BC = judged.gradient_KCB[0, :, :num_valid].t()
-        found = torch.autograd.grad(y_BC, list(own.values()), gradient_BC, allow_unused=True)
+        with seeded(seed):  # hooks are a person's code too
+            found = torch.autograd.grad(y_BC, list(own.values()), gradient_BC, allow_unused=True)
         for tensor, gradient in zip(self._gradients, found, strict=True):
             if gradient is None:
                 tensor.zero_()
@@ -203,7 +208,8 @@ def outputs(model: ModuleModel, parameters: Tensors, statistics: Tensors, x_B: T
 
 
 def _outputs_of_one(template: Template, tensors: Sequence[Tensor], x_B: Tensor) -> Tensor:
-    module = deepcopy(template.module).to(tensors[0].device, tensors[0].dtype).eval()
+    with alone():
+        module = deepcopy(template.module).to(tensors[0].device, tensors[0].dtype).eval()
     names = (*template.parts.parameters, *template.parts.statistics)
     named = {name: tensor.clone() for name, tensor in zip(names, tensors, strict=True)}
     num_rows = tensors[0].new_full((), len(x_B))

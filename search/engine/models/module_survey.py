@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ridgeline.search.engine.models.module_alone import alone
 from ridgeline.search.engine.models.module_substitutes import DropoutSite, Substitutes, Unbatchable
-from ridgeline.search.engine.models.module_tracing import ALONE, Parts, WithBuffers, call
+from ridgeline.search.engine.models.module_tracing import Parts, WithBuffers, call
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -141,11 +142,14 @@ def transposed_of(module: nn.Module) -> frozenset[str]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """In which torch's generator of the CPU, Python's and numpy's begin at a seed.
+    """Alone, and torch's generator of the CPU, Python's and numpy's begin at a seed.
 
-    Afterwards they are as they were.  They are the process's, so one thread at a time is within.
+    Afterwards they are as they were.
+
+    Raises:
+        RuntimeError: see `alone`.
     """
-    with ALONE:
+    with alone():
         state, python_state, numpy_state = (
             torch.get_rng_state(),
             random.getstate(),
@@ -168,7 +172,7 @@ def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:
     Raises:
         ValueError: it does not take the samples, or does not give so many outputs a row.
     """
-    with ALONE:
+    with alone():
         trial = _Trial(module, samples, num_outputs)
         watch = trial.run(watched=True)
         obstacle = watch.obstacle or trial.obstacle(watch)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from torch import Tensor, nn
 
 from ridgeline.search.engine.models.module import ModuleModel
+from ridgeline.search.engine.models.module_alone import alone
 from ridgeline.search.engine.models.module_survey import (
     Samples,
     Survey,
@@ -95,7 +96,8 @@ def initial(model: ModuleModel, seed: int) -> Mapping[str, Tensor]:
 
 
 def _build(model: ModuleModel, seed: int) -> nn.Module:
-    function = model.function()
+    with alone():
+        function = model.function()
     with seeded(seed):
         module = function(**json.loads(model.settings))
     if not isinstance(module, nn.Module):

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ridgeline.search.engine.alignment import ALIGNMENT, round_up
+from ridgeline.search.engine.models.module_alone import alone
 from ridgeline.search.engine.models.module_substitutes import Substitutes
 
 _PAD = torch.ops.aten.constant_pad_nd.default
@@ -29,13 +29,6 @@ _CLONE = torch.ops.aten.clone.default
 _CONTIGUOUS = torch.contiguous_format
 
 Function = Callable[..., Any]
-
-ALONE = RLock()
-"""Held by the one thread that runs or traces a module, while packs train in others.
-
-What both need is the process's, not a thread's: torch's generator, the choice of kernels for
-attention, and the methods of `nn.Module`, which tracing replaces for a while.  Graphs need no lock.
-"""
 
 
 class WithBuffers(nn.Module):
@@ -212,7 +205,7 @@ def _laid_out(tensor: Tensor) -> Tensor:
 
 def _traced(function: Function, tensors: Sequence[Tensor]) -> fx.GraphModule:
     """The function as a graph without side effects."""
-    with ALONE, torch.no_grad():
+    with alone(), torch.no_grad():
         graph = make_fx(function, tracing_mode="fake")(*tensors)
         graph = make_fx(torch.func.functionalize(graph), tracing_mode="fake")(*tensors)
     graph.graph.eliminate_dead_code()
