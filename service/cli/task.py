@@ -32,6 +32,9 @@ WIDTH = 4
 STEPS = 8
 """That a run is trained: enough for one difference of a bit to spread."""
 
+MAX_REASON = 500
+"""Characters of what a task raises that are told: some texts of torch fill pages."""
+
 app = typer.Typer(cls=OneLineErrors, help="Find out about tasks that are installed here.")
 
 
@@ -178,7 +181,10 @@ def _its_problems(name: str) -> Iterator[None]:
         raise
     except Exception as exc:
         reason = str(exc) if type(exc) is ValueError else f"{type(exc).__name__}: {exc}"
-        raise Problem(f"the task {name} cannot be trained: {' '.join(reason.split())}") from exc
+        reason = " ".join(reason.split())
+        if len(reason) > MAX_REASON:
+            reason = f"{reason[:MAX_REASON]} …"
+        raise Problem(f"the task {name} cannot be trained: {reason}") from exc
 
 
 def _obstacle(model: Model, num_rows: int, run: PreparedRun) -> str | None:

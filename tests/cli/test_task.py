@@ -67,6 +67,9 @@ def test_a_module_that_does_not(site: Path) -> None:
     [
         ("raises-at-build", "cannot be trained: RuntimeError: no licence for this network"),
         ("raises-in-forward", "cannot be trained: KeyError: 'attention'"),
+        ("exits", "cannot be trained: RuntimeError: SystemExit: no licence"),
+        ("cancels", "cannot be trained: RuntimeError: CancelledError: by the loop"),
+        ("raises-pages", "cannot be trained: RuntimeError: a text without end"),
         (
             "wrong-shape",
             "cannot be trained: WrongShape must give 10 outputs a row, [4, 10] for 4 "
@@ -93,6 +96,7 @@ def test_what_cannot_be_trained_is_told_in_a_line(site: Path, name: str, reason:
     (line,) = complaint.splitlines()
     assert line.startswith(f"ridgeline: the task {name} ")
     assert reason in line
+    assert len(line) < 600
 
 
 def test_other_tasks_and_names(site: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
@@ -30,6 +31,21 @@ class RaisesAtBuild(Linear):
 class RaisesInForward(Linear):
     def forward(self, x: Tensor) -> Tensor:
         raise KeyError("attention")
+
+
+class Exits(Linear):
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        raise SystemExit("no licence")
+
+
+class Cancels(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        raise asyncio.CancelledError("by the loop")
+
+
+class RaisesPages(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("a text without end " * 1000)
 
 
 class WrongShape(Linear):
