@@ -12,10 +12,10 @@ import math
 import pickle
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ridgeline.search.engine.models.module_alone import alone
 from ridgeline.search.engine.models.module_substitutes import DropoutSite, Substitutes, Unbatchable
-from ridgeline.search.engine.models.module_tracing import Parts, WithBuffers, call
+from ridgeline.search.engine.models.module_tracing import (
+    Parts,
+    WithBuffers,
+    call,
+    trace_gradients,
+    trace_outputs,
+)
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -40,6 +46,10 @@ _BATCH_COUNT = "num_batches_tracked"
 
 _ROWS = 4
 """Of the batch that a module is tried with; the last one does not count."""
+
+
+_TOLERANCES = {torch.float64: (1e-9, 1e-12), torch.float32: (1e-4, 1e-5)}
+"""Relative and absolute, within which outputs for the same rows agree."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,8 @@ def parts_of(module: nn.Module) -> Parts:
             raise ValueError(f"{name} has no size yet: give lazy modules their sizes")
         if not parameter.is_floating_point():
             raise ValueError(f"{name} is {parameter.dtype}: parameters must be real numbers")
+        if not parameter.numel():
+            raise ValueError(f"{name} has no elements: leave it out, or give it a size")
         (parameters if parameter.requires_grad else statistics).append(name)
     for name, buffer in module.named_buffers():
         if buffer.is_complex():
@@ -173,9 +185,10 @@ def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:
         ValueError: it does not take the samples, or does not give so many outputs a row.
     """
     with alone():
-        trial = _Trial(module, samples, num_outputs)
-        watch = trial.run(watched=True)
+        trial, watch = _watched(module, samples, num_outputs)
         obstacle = watch.obstacle or trial.obstacle(watch)
+        if obstacle is None:
+            obstacle = _untraceable(module, samples, num_outputs, watch)
     return Survey(
         tuple(watch.sites),
         watch.forward_flops // _ROWS,
@@ -184,6 +197,40 @@ def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:
         watch.convolves,
         None if obstacle is None else f"{type(module).__name__}: {obstacle}",
     )
+
+
+def _watched(module: nn.Module, samples: Samples, num_outputs: int) -> tuple[_Trial, _Run]:
+    """A trial in float64, which tells small differences; in float32 where the module wants that."""
+    trial = _Trial(module, samples, num_outputs, torch.float64)
+    with suppress(Exception):
+        return trial, trial.run(watched=True)
+    trial = _Trial(module, samples, num_outputs, torch.float32)
+    return trial, trial.run(watched=True)
+
+
+def _untraceable(module: nn.Module, samples: Samples, num_outputs: int, watch: _Run) -> str | None:
+    """Why a single slot cannot be traced, in training and evaluation; None where it can."""
+    parts = parts_of(module)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    own, kept = (
+        [tensors[name].detach().float()[None] for name in names]
+        for names in (parts.parameters, parts.statistics)
+    )
+    constants = [tensors[name] for name in parts.constants]
+    x_KB = samples.random((1, _ROWS), torch.Generator().manual_seed(0), torch.float32)
+    num_valid_K, invalid_KB = torch.tensor([_ROWS - 1.0]), torch.arange(_ROWS)[None] == _ROWS - 1
+    num_draws = sum(site.num_draws for site in watch.sites)
+    factors_KUB = torch.ones(1, num_draws, _ROWS) if num_draws else None
+    own_kept = own, kept, constants
+    try:
+        trace_gradients(
+            module, parts, *own_kept, x_KB, num_valid_K, invalid_KB, factors_KUB, num_outputs
+        )
+        trace_outputs(module, parts, *own_kept, x_KB[0])
+    except Exception as exc:
+        reason = str(exc).partition("\n")[0]
+        return f"it cannot be traced ({type(exc).__name__}: {reason})"
+    return None
 
 
 @dataclass
@@ -201,26 +248,30 @@ class _Run:
 
 
 class _Trial:
-    """Runs copies of a module, in float64, on a few rows of which the last does not count."""
+    """Runs copies of a module on a few rows of which the last does not count."""
 
-    def __init__(self, module: nn.Module, samples: Samples, num_outputs: int) -> None:
-        self._module = deepcopy(module).double()
+    def __init__(
+        self, module: nn.Module, samples: Samples, num_outputs: int, dtype: torch.dtype
+    ) -> None:
+        self._module = deepcopy(module).to(dtype)
+        self._dtype = dtype
         self._num_outputs = num_outputs
         generator = torch.Generator().manual_seed(0)
-        self._x_B = samples.random((_ROWS,), generator, torch.float64)
+        self._x_B = samples.random((_ROWS,), generator, dtype)
         self._other_x_B = self._x_B.clone()
-        self._other_x_B[-1] = samples.random((1,), generator, torch.float64)[0]
+        self._other_x_B[-1] = samples.random((1,), generator, dtype)[0]
 
     def run(self, *, watched: bool = False, other_padding: bool = False) -> _Run:
         """Run a fresh copy; forwards only unless it is watched."""
         module = deepcopy(self._module).train()
         x_B = self._other_x_B if other_padding else self._x_B
         invalid_B = torch.arange(_ROWS) == _ROWS - 1
-        substitutes = Substitutes(torch.tensor(_ROWS - 1.0).double(), invalid_B, None)
+        substitutes = Substitutes(torch.tensor(_ROWS - 1.0, dtype=self._dtype), invalid_B, None)
         named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         versions = {name: t._version for name, t in named.items()}
         watch = _Watch(module)
         counter = FlopCounterMode(display=False)
+        counter.mod_tracker = _NoTracker()  # type: ignore[assignment]
         with counter if watched else nullcontext(), watch if watched else nullcontext():
             try:
                 y_BC, buffers = call(WithBuffers(module), named, x_B, substitutes)
@@ -257,9 +308,9 @@ class _Trial:
         again = self.run()
         if _foreign_generators() != before:
             return "it draws random numbers from Python or numpy in its forward pass"
-        if not _agree(first, again):
+        if not _agree(first, again, self._dtype):
             return "it gives other outputs for the same weights and rows when it is called again"
-        if not _agree(first, self.run(other_padding=True)):
+        if not _agree(first, self.run(other_padding=True), self._dtype):
             return (
                 "its outputs depend on the other rows of the batch, so rows that only pad a batch "
                 "would change them"
@@ -280,10 +331,11 @@ def _foreign_generators() -> tuple[object, bytes]:
     return random.getstate(), pickle.dumps(np.random.get_state())
 
 
-def _agree(one: _Run, other: _Run) -> bool:
+def _agree(one: _Run, other: _Run, dtype: torch.dtype) -> bool:
+    rtol, atol = _TOLERANCES[dtype]
     pairs = [(one.y_BC[:-1], other.y_BC[:-1])]
     pairs += [(buffer, other.buffers[name]) for name, buffer in one.buffers.items()]
-    return all(torch.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True) for a, b in pairs)
+    return all(torch.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True) for a, b in pairs)
 
 
 _OBSTACLES = {
@@ -297,6 +349,18 @@ _OBSTACLES = {
 
 def _has_mask(indices: Sequence[Tensor | None]) -> bool:
     return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
+
+
+class _NoTracker:
+    """In place of torch's, whose hooks on tensors end a gradient that a module works out itself."""
+
+    parents: ClassVar[set[str]] = {"Global"}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class _Watch(TorchDispatchMode):

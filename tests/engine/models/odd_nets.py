@@ -1,0 +1,151 @@
+"""Modules that train although they are unlike most, and modules that are refused by name."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.engine.models.unruly import Perceptron
+
+
+class AsksForFloat32(Perceptron):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
+class BeginsAtZero(nn.Module):
+    """A recurrent layer that is given its first state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.last = nn.GRU(5, 16, batch_first=True), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = torch.zeros(1, x.size(0), 16)
+        y: Tensor = self.last(self.rnn(x[:, None], start)[0][:, -1])
+        return y
+
+
+class MakesAMask(Perceptron):
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.zeros(16, 16)
+        mask[2:, 2:] = 1
+        y: Tensor = self.second(torch.relu(self.first(x)) @ mask)
+        return y
+
+
+class RoundsToHalf(Perceptron):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.half().float())
+
+
+class ComputesInDouble(Perceptron):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).double().tanh().float()
+
+
+class WatchesGradients(Perceptron):
+    """Hooks of layers, which cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second.register_full_backward_hook(lambda *_: None)
+
+
+class FollowsItsSlope(Perceptron):
+    """A gradient is part of what it gives."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            y = super().forward(x)
+            (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return y + slope.sum(1, keepdim=True)
+
+
+class HooksAGradient(Perceptron):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first.weight.register_hook(lambda gradient: gradient * 0)
+
+
+class HooksAnAccumulation(Perceptron):
+    def __init__(self) -> None:
+        super().__init__()
+        self.second.bias.register_post_accumulate_grad_hook(lambda _: None)
+
+
+class IsPartlyEmpty(Perceptron):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(0, 5))
+
+
+class HoldsAMask(Perceptron):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = torch.ones(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(torch.relu(self.first(x)) * self.mask)
+        return y
+
+
+class CountsItsSteps(Perceptron):
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_steps = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.num_steps += self.training
+        return super().forward(x) * (1.0 if self.num_steps < 3 else 0.0)
+
+
+STATES: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    "a list": ([], lambda it: it.append(1)),
+    "a dict": ({"n": 0}, lambda it: it.update(n=it["n"] + 1)),
+    "a set": ({0}, lambda it: it.add(len(it))),
+    "a deque": (deque([0, 0], maxlen=2), lambda it: it.append(1)),
+    "a list in a list": ([[0]], lambda it: it[0].append(1)),
+    "a tensor": (torch.zeros(1), lambda it: it.add_(1)),
+}
+
+
+class KeepsState(Perceptron):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        start, self.change = STATES[kind]
+        self.kept = start.clone() if isinstance(start, Tensor) else type(start)(start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.change(self.kept)
+        return super().forward(x)
+
+
+class RemembersWhatItMade(Perceptron):
+    """Keeps what it works out once, and its last activations: neither changes what it gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale: float | None = None
+        self.hidden: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None:
+            self.scale = 0.5
+        self.hidden = torch.relu(self.first(x))
+        y: Tensor = self.second(self.hidden) * self.scale
+        return y
+
+
+class NormsItsWeights(Perceptron):
+    """By torch's parametrizations, which change buffers in each forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.utils.parametrizations.weight_norm(self.first)
+        nn.utils.parametrizations.spectral_norm(self.second)

@@ -1,0 +1,58 @@
+"""Modules unlike most: which of them train, in packs or run by run, and which are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from ridgeline.search.engine import LaneOptions, Lanes
+from ridgeline.search.engine.models.module import ModuleModel
+from tests.engine.lane_runs import drain, outcomes
+from tests.engine.models import odd_nets
+from tests.engine.models.test_module import data_for
+from tests.engine.sets import CPU, config
+
+
+def assert_trains(model: ModuleModel) -> None:
+    lanes = Lanes(CPU, LaneOptions(width=2, compile=False))
+    data = data_for(model, torch.float32)
+    for seed in range(2):
+        lanes.add(seed, config(seed=seed, epochs=2, batch_size=16), model, data, keep_weights=True)
+    for seed, outcome in outcomes(drain(lanes)).items():
+        assert outcome.state == "complete"
+        start = model.initial(seed)
+        assert any(not outcome.weights[name].equal(start[name]) for name in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        odd_nets.AsksForFloat32,
+        odd_nets.BeginsAtZero,
+        odd_nets.MakesAMask,
+        odd_nets.RoundsToHalf,
+        odd_nets.ComputesInDouble,
+    ],
+)
+def test_what_wants_float32_trains_in_it(factory: Callable[..., nn.Module]) -> None:
+    model = ModuleModel.of(factory, (5,), 3)
+    assert model.survey.obstacle is None
+    assert_trains(model)
+
+
+@pytest.mark.parametrize("factory", [odd_nets.WatchesGradients, odd_nets.FollowsItsSlope])
+def test_what_cannot_be_traced_trains_run_by_run(factory: Callable[..., nn.Module]) -> None:
+    model = ModuleModel.of(factory, (5,), 3)
+    obstacle = model.survey.obstacle
+    assert obstacle is not None
+    assert obstacle.startswith(f"{factory.__name__}: it cannot be traced (RuntimeError: ")
+    assert "\n" not in obstacle
+    assert_trains(model)
+
+
+def test_a_parameter_of_no_elements_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing has no elements"):
+        _ = ModuleModel.of(odd_nets.IsPartlyEmpty, (5,), 3).survey
