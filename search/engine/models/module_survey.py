@@ -24,6 +24,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ridgeline.search.engine.models.module_alone import alone
+from ridgeline.search.engine.models.module_refusals import (
+    refuse_changes,
+    refuse_hooks,
+    refuse_plain_tensors,
+    state_of,
+)
 from ridgeline.search.engine.models.module_substitutes import DropoutSite, Substitutes, Unbatchable
 from ridgeline.search.engine.models.module_tracing import (
     Parts,
@@ -182,10 +188,13 @@ def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:
     """Find out about a module.
 
     Raises:
-        ValueError: it does not take the samples, or does not give so many outputs a row.
+        ValueError: it does not take the samples, or does not give so many outputs a row; or what it
+            does would be lost.
     """
+    refuse_hooks(module)
     with alone():
         trial, watch = _watched(module, samples, num_outputs)
+        trial.refuse_changes()
         obstacle = watch.obstacle or trial.obstacle(watch)
         if obstacle is None:
             obstacle = _untraceable(module, samples, num_outputs, watch)
@@ -209,7 +218,11 @@ def _watched(module: nn.Module, samples: Samples, num_outputs: int) -> tuple[_Tr
 
 
 def _untraceable(module: nn.Module, samples: Samples, num_outputs: int, watch: _Run) -> str | None:
-    """Why a single slot cannot be traced, in training and evaluation; None where it can."""
+    """Why a single slot cannot be traced, in training and evaluation; None where it can.
+
+    Raises:
+        ValueError: because of a tensor that is no buffer.
+    """
     parts = parts_of(module)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     own, kept = (
@@ -229,6 +242,8 @@ def _untraceable(module: nn.Module, samples: Samples, num_outputs: int, watch: _
         trace_outputs(module, parts, *own_kept, x_KB[0])
     except Exception as exc:
         reason = str(exc).partition("\n")[0]
+        if "FakeTensor" in reason:
+            refuse_plain_tensors(module)
         return f"it cannot be traced ({type(exc).__name__}: {reason})"
     return None
 
@@ -316,6 +331,21 @@ class _Trial:
                 "would change them"
             )
         return None
+
+    def refuse_changes(self) -> None:
+        """Refuse plain attributes that a forward pass changes.
+
+        Raises:
+            ValueError: there is one.
+        """
+        module = deepcopy(self._module).train()
+        num_valid = torch.tensor(_ROWS, dtype=self._dtype)
+        for _ in range(2):  # what the first pass alone sets is no state of training
+            named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            before = state_of(module)
+            with suppress(Unbatchable):
+                call(WithBuffers(module), named, self._x_B, Substitutes(num_valid, None, None))
+            refuse_changes(before, state_of(module))
 
     def _check(self, y_BC: Any) -> None:
         shape = list(y_BC.shape) if isinstance(y_BC, Tensor) else type(y_BC).__name__

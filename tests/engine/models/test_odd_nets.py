@@ -53,6 +53,41 @@ def test_what_cannot_be_traced_trains_run_by_run(factory: Callable[..., nn.Modul
     assert_trains(model)
 
 
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        (odd_nets.HooksAGradient, "first.weight has a hook on its gradient"),
+        (odd_nets.HooksAnAccumulation, "second.bias has a hook on its gradient"),
+    ],
+)
+def test_hooks_on_gradients_are_refused(factory: Callable[..., nn.Module], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        _ = ModuleModel.of(factory, (5,), 3).survey
+
+
 def test_a_parameter_of_no_elements_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing has no elements"):
         _ = ModuleModel.of(odd_nets.IsPartlyEmpty, (5,), 3).survey
+
+
+def test_a_count_of_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match="changes num_steps, a plain attribute"):
+        _ = ModuleModel.of(odd_nets.CountsItsSteps, (5,), 3).survey
+
+
+@pytest.mark.parametrize("kind", odd_nets.STATES)
+def test_state_in_a_plain_attribute_is_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="changes kept, a plain attribute"):
+        _ = ModuleModel.of(odd_nets.KeepsState, (5,), 3, kind=kind).survey
+
+
+@pytest.mark.parametrize("factory", [odd_nets.RemembersWhatItMade, odd_nets.NormsItsWeights])
+def test_what_is_no_state_of_training_passes(factory: Callable[..., nn.Module]) -> None:
+    model = ModuleModel.of(factory, (5,), 3)
+    assert model.survey.obstacle is None
+    assert_trains(model)
+
+
+def test_a_plain_tensor_is_told_to_be_a_buffer() -> None:
+    with pytest.raises(ValueError, match=r'mask is a plain tensor.*register_buffer\("mask", …\)'):
+        _ = ModuleModel.of(odd_nets.HoldsAMask, (5,), 3).survey
