@@ -85,13 +85,18 @@ def _default_device() -> torch.device | None:
 
 
 def _pair(name: str, *arguments: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """How torch reads and sets one of its settings."""
-    read, write = getattr(torch._C, f"_get_{name}"), getattr(torch._C, f"_set_{name}")
+    """How torch reads and sets one of its settings; one that this version has not is unreadable."""
+    read, write = (getattr(torch._C, f"_{verb}_{name}", _missing) for verb in ("get", "set"))
     return lambda: read(*arguments), lambda value: write(*arguments, value)
 
 
+def _missing(*_: object) -> Any:
+    raise RuntimeError("this version of torch has no such setting")
+
+
 def _precision(backend: str, operation: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    read, write = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+    read = getattr(torch._C, "_get_fp32_precision_getter", _missing)
+    write = getattr(torch._C, "_set_fp32_precision_setter", _missing)
     return lambda: read(backend, operation), lambda value: write(backend, operation, value)
 
 
