@@ -26,6 +26,9 @@ from ridgeline.search.tasks.settings import DatasetName
 _log = logging.getLogger(__name__)
 _dataset_name = TypeAdapter[str](DatasetName)
 
+_MAX_REASON = 300
+"""Characters of what a reader raised; numpy quotes whole headers."""
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -120,7 +123,7 @@ def load(name: str, data_root: Path | None) -> Dataset:
         ) from exc
     if name in BUILT_IN:
         return _built_in(name)
-    if data_root is None or not (data_root / name).is_dir():
+    if data_root is None or not os.path.isdir(data_root / name):
         known = ", ".join(sorted(BUILT_IN))
         where = "has no folder of that name" if data_root is not None else "is not set"
         raise DatasetError(
@@ -128,14 +131,24 @@ def load(name: str, data_root: Path | None) -> Dataset:
             f"(RIDGELINE_DATA_ROOT) {where}"
         )
     try:
-        files = read_folder(data_root / name, data_root)
+        return _dataset(name, read_folder(data_root / name, data_root))
     except FormatError as exc:
-        raise DatasetError(f"data set {name}: {exc}") from exc
-    return _dataset(name, files)
+        raise DatasetError(f"data set {name}: {_short(exc)}") from exc
+    except DatasetError:
+        raise
+    except Exception as exc:  # the libraries below the readers promise nothing of malformed files
+        reason = f"it cannot be read: {type(exc).__name__}: {_short(exc)}"
+        raise DatasetError(f"data set {name}: {reason}") from exc
+
+
+def _short(exc: Exception) -> str:
+    text = str(exc)
+    return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "…"
 
 
 def _may_hold_data(path: Path) -> bool:
-    return not path.name.startswith(".") and path.is_dir()
+    # Not `Path.is_dir`, which raises for some links.
+    return not path.name.startswith(".") and os.path.isdir(path)
 
 
 def _printable(text: str) -> str:
