@@ -250,13 +250,16 @@ class Standardiser:
 
     def apply(self, x_ND: Array, what: str = "feature") -> npt.NDArray[np.float32]:
         """As `apply_all`, of one part."""
+        # Squares overflow from 1e154 on: numbers divided by an infinite scale would all become 0.
+        can_be_scaled_D = np.broadcast_to(np.isfinite(self.scale_D), x_ND.shape[1:])
         result_ND = np.empty(x_ND.shape, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(x_ND), _CHUNK_ROWS):
                 rows = slice(start, start + _CHUNK_ROWS)
                 result_ND[rows] = (x_ND[rows] - self.center_D) / self.scale_D
-        if not np.isfinite(result_ND).all():
-            column = int(np.flatnonzero(~np.isfinite(result_ND).all(axis=0))[0])
+        fits_D = can_be_scaled_D & np.isfinite(result_ND).all(axis=0)
+        if not fits_D.all():
+            column = int(np.flatnonzero(~fits_D)[0])
             raise UnfitDataset(f"{what} {column} (counted from 0) has values too large for float32")
         return result_ND
 

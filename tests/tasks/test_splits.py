@@ -185,10 +185,28 @@ def test_values_beyond_float32_are_an_error() -> None:
     scaler = Standardiser.fit(np.array([[0.0, 1.0], [1.0, 2.0]]))
     with pytest.raises(UnfitDataset, match="feature 1 "):
         scaler.apply(np.array([[0.0, 1e300]]))
-    too_wide = np.array([[1.7e308], [-1.7e308], [1.7e308]])
-    scaler = Standardiser.fit(too_wide)
-    with pytest.raises(UnfitDataset, match="feature 0 "):
-        scaler.apply(too_wide)
+
+
+@pytest.mark.parametrize("value", [1e155, 1e200, 1e308, 1.7e308])
+def test_values_whose_squares_overflow_are_an_error(value: float) -> None:
+    # The scale is infinite then: all values would become 0, and nothing could be learned.
+    x = np.array([[0.0, value], [1.0, -value]] * 10)
+    y = np.array([0, 1] * 10)
+    with pytest.raises(UnfitDataset, match=r"feature 1 .* too large for float32"):
+        prepare(toy(x, y), Split())
+    images = x.reshape(-1, 1, 2)
+    with pytest.raises(UnfitDataset, match=r"feature 0 .* too large for float32"):
+        prepare(toy(images, y), Split())
+    for targets in (x[:, 1], x):
+        with pytest.raises(UnfitDataset, match=r"target [01] .* too large for float32"):
+            prepare(numbers_of(targets), Split())
+
+
+def test_values_whose_squares_do_not_overflow_are_standardised() -> None:
+    parts = prepare(toy(np.array([[1e150], [-1e150]] * 10), np.array([0, 1] * 10)), Split())
+    assert set(np.abs(parts.train[0]).round(5).flat) == {1.0}
+    parts = prepare(toy(np.full((20, 1), 1e308), np.array([0, 1] * 10)), Split())
+    assert set(parts.train[0].flat) == {0.0}, "what is constant needs no scale"
 
 
 def numbers_of(y: np.ndarray) -> Dataset:
