@@ -124,11 +124,12 @@ def _parse(stream: BinaryIO | gzip.GzipFile, max_bytes: int) -> Array:
 
 def _without_copies(names: list[str], prefixes: tuple[str, ...]) -> list[str]:
     """The names that begin with a prefix, less the .gz of which the unpacked file is there too."""
+    there = set(names)
     return [
         name
         for name in names
         if name.startswith(prefixes)
-        and not (name.endswith(".gz") and name.removesuffix(".gz") in names)
+        and not (name.endswith(".gz") and name.removesuffix(".gz") in there)
     ]
 
 

@@ -9,7 +9,9 @@ A table whose columns are `label` (or `class`) and `text` has texts, see `text`.
 
 from __future__ import annotations
 
+import math
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +123,7 @@ def _texts(path: Path) -> Texts:
 def _header(file: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
     """The names of the columns, of which one is learned and at least one is a feature."""
     columns = [name.strip() for name in next(rows, (0, []))[1]]
-    twice = sorted({name for name in columns if columns.count(name) > 1})
+    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise FormatError(f"{file} has several columns {twice[0]!r}")
     learned = [name for name in columns if name in _KINDS]
@@ -145,8 +147,8 @@ def _number(text: str, where: str, column: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = np.nan
-    if not np.isfinite(value) or "_" in text:
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:
         shown = text if len(text) <= 40 else text[:40] + "…"
         raise FormatError(f"{where}, column {column}: {shown!r} is not a finite number")
     return value
