@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,31 +47,73 @@ def built_in_cards() -> list[DatasetCard]:
 
 
 class DataRoot:
-    """The folders of a data root, without the built-in data sets and so without scikit-learn."""
+    """The folders of a data root, without the built-in data sets and so without scikit-learn.
+
+    Threads may look at the same time: each folder is read by one of them.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._read: dict[str, tuple[_Stamp, DatasetCard | str]] = {}
+        self._being_read: set[str] = set()
+        self._changes = threading.Condition()
         self._trouble: str | None = None
 
-    def look(self) -> Folders:
+    def look(
+        self, *, only: Collection[str] | None = None, patience_seconds: float | None = None
+    ) -> Folders:
         """The folders as they are now, sorted by name.
 
         A fingerprint needs all the numbers, so each folder is read in full, but only once for each
         change of its files' names, sizes or times.  Why one is left out is logged then.
+
+        Args:
+            only: folders to read where they have changed; others are told as they were last read.
+                None: all.
+            patience_seconds: how long to wait for folders that another thread reads; they are told
+                as they were then, or left out.  None: until they are read.
         """
-        before, self._read = self._read, {}
+        deadline = None if patience_seconds is None else time.monotonic() + patience_seconds
+        with self._changes:
+            before = set(self._read)
+        folders = self._folders()
+        for folder in folders:
+            if only is None or folder.name in only:
+                self._keep_up(folder, deadline)
         found = Folders()
-        for folder in self._folders():
-            stamp, known = _stamp(folder), before.get(folder.name)
-            if known is None or known[0] != stamp:
-                known = stamp, self._card_or_reason(folder)
-            self._read[folder.name] = known
-            if isinstance(known[1], str):
-                found.left_out[_printable(folder.name)] = known[1]
-            else:
-                found.cards.append(known[1])
+        with self._changes:
+            names = {folder.name for folder in folders}
+            for gone in before - names:
+                self._read.pop(gone, None)
+            for name in sorted(names):
+                _, known = self._read.get(name, (None, _UNREAD))
+                if isinstance(known, str):
+                    found.left_out[_printable(name)] = known
+                else:
+                    found.cards.append(known)
         return found
+
+    def _keep_up(self, folder: Path, deadline: float | None) -> None:
+        """Read a folder that has changed, or wait for the thread that does."""
+        with self._changes:
+            while folder.name in self._being_read:
+                rest = None if deadline is None else deadline - time.monotonic()
+                if not self._changes.wait(rest if rest is None else max(0.0, rest)):
+                    return
+            stamp = _stamp(folder)
+            known = self._read.get(folder.name)
+            if known is not None and known[0] == stamp:
+                return
+            self._being_read.add(folder.name)
+        read = None
+        try:
+            read = stamp, self._card_or_reason(folder)
+        finally:
+            with self._changes:
+                self._being_read.remove(folder.name)
+                if read is not None:
+                    self._read[folder.name] = read
+                self._changes.notify_all()
 
     def _folders(self) -> list[Path]:
         if self._path is None:
@@ -79,9 +123,10 @@ class DataRoot:
             found = sorted(path for path in self._path.iterdir() if _may_hold_data(path))
         except OSError as exc:
             trouble = str(exc)
-        if trouble is not None and trouble != self._trouble:
+        with self._changes:
+            is_news, self._trouble = trouble != self._trouble, trouble
+        if is_news and trouble is not None:
             _log.warning("the data root cannot be read: %s", trouble)
-        self._trouble = trouble
         return found
 
     def _card_or_reason(self, folder: Path) -> DatasetCard | str:
@@ -94,6 +139,8 @@ class DataRoot:
             _log.warning("left out: %s", reason)
             return reason
 
+
+_UNREAD = "it is not read yet: ask again in a while"
 
 _Stamp = tuple[tuple[str, int, int], ...]
 """Names, sizes and times of a folder's files, by which a change of them shows."""

@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager, suppress
 import anyio.to_thread
 from fastapi import FastAPI
 
+from ridgeline.search.tasks.datasets import DataRoot
 from ridgeline.search.tasks.registry import log_left_out
 from ridgeline.service import checkpoints, wiring, workers
 from ridgeline.service.api import openapi, problems, status_page
-from ridgeline.service.api.context import Context, LocalDatasets
+from ridgeline.service.api.context import Context
 from ridgeline.service.api.dashboard import Dashboard
 from ridgeline.service.api.middleware import Edge
 from ridgeline.service.api.readiness import Readiness
@@ -47,7 +48,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         settings,
         store,
         wiring.open_artifacts(settings),
-        LocalDatasets(settings.data_root),
+        DataRoot(settings.data_root),
         Readiness(settings, store),
     )
     store.tell_of_offers(context.arrivals.tell)

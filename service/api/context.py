@@ -7,13 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, cast
 
 from fastapi import Depends
 from starlette.requests import Request
 
-from ridgeline.search.tasks.datasets import DataRoot, Folders
+from ridgeline.search.tasks.datasets import DataRoot
 from ridgeline.service.api.arrivals import Arrivals
 from ridgeline.service.api.readiness import Readiness
 from ridgeline.service.artifacts.base import ArtifactStore
@@ -21,18 +20,8 @@ from ridgeline.service.errors import RequestInFlight
 from ridgeline.service.settings import Settings
 from ridgeline.service.store.session import Store
 
-
-class LocalDatasets:
-    """The folders of the api's own data root, for threads; see `DataRoot.look`."""
-
-    def __init__(self, data_root: Path | None) -> None:
-        self._data_root = DataRoot(data_root)
-        self._lock = threading.Lock()
-
-    def look(self) -> Folders:
-        """The folders as they are now; while new files are read, others wait."""
-        with self._lock:
-            return self._data_root.look()
+PATIENCE_SECONDS = 3.0
+"""How long an answer waits for folders of data that another request has begun to read."""
 
 
 class InFlight:
@@ -82,7 +71,7 @@ class Context:
     settings: Settings
     store: Store
     artifacts: ArtifactStore
-    local_datasets: LocalDatasets
+    local_datasets: DataRoot
     readiness: Readiness
     in_flight: InFlight = field(default_factory=InFlight)
     arrivals: Arrivals = field(default_factory=Arrivals)

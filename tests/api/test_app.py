@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio.from_thread
 import pytest
 
+from ridgeline.search.tasks import datasets
+from ridgeline.search.tasks.data import Dataset
+from ridgeline.search.tasks.datasets import load
 from ridgeline.service import workers
 from ridgeline.service.api import app as app_module
 from ridgeline.service.api.app import create_app, maintain
@@ -127,6 +131,36 @@ def test_its_own_data_sets_are_known_before_a_worker_has_them(
     (dataset,) = ok(client.get("/v1/datasets"))["datasets"]
     assert (dataset["name"], dataset["num_workers"]) == ("tiny", 0)
     assert created["data_fingerprint"] == dataset["fingerprint"]
+
+
+@sqlite_only
+def test_nobody_waits_for_a_folder_that_another_request_reads(
+    settings: Settings,
+    store: Store,
+    client_of: ClientOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def slow(name: str, data_root: Path | None) -> Dataset:
+        if name == "large":
+            has_begun.set()
+            assert may_end.wait(60)
+        return load(name, data_root)
+
+    monkeypatch.setattr(datasets, "load", slow)
+    write_folder(tmp_path / "large")
+    client = client_of(create_app(settings.model_copy(update={"data_root": tmp_path}), store))
+    of_large = {**SPEC, "name": "waits", "task": {"name": "mlp", "dataset": "large"}}
+    with ThreadPoolExecutor() as threads:
+        waits = threads.submit(client.post, "/v1/studies", json=of_large)
+        assert has_begun.wait(60)
+        ok(client.post("/v1/studies", json=SPEC), 201)
+        (left_out,) = ok(client.get("/v1/datasets"))["left_out"]
+        assert (left_out["name"], left_out["reason"][:18]) == ("large", "it is not read yet")
+        may_end.set()
+        assert ok(waits.result(60), 201)["data_fingerprint"] is not None
 
 
 @sqlite_only

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 
 from ridgeline.search.tasks import datasets
 from ridgeline.search.tasks.data import Dataset, DatasetCard, DatasetError
-from ridgeline.search.tasks.datasets import DataRoot, built_in_cards, load
+from ridgeline.search.tasks.datasets import DataRoot, Folders, built_in_cards, load
 from ridgeline.search.tasks.kinds import Classes, Image, Numbers, Vector
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 
@@ -142,6 +144,67 @@ def test_each_look_reads_only_what_has_changed(
     assert [card.name for card in second.cards] == ["empty", "two"]
     assert second.left_out == {}
     assert second.cards[1].fingerprint != first.cards[1].fingerprint
+
+
+class SlowReading:
+    """A folder whose reading takes until `go_on`."""
+
+    def __init__(self, slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._slow = slow
+        self.read: list[str] = []
+        self.has_begun, self._may_end = threading.Event(), threading.Event()
+        monkeypatch.setattr(datasets, "load", self._load)
+
+    def go_on(self) -> None:
+        self._may_end.set()
+
+    def _load(self, name: str, data_root: Path | None) -> Dataset:
+        self.read.append(name)
+        if name == self._slow:
+            self.has_begun.set()
+            assert self._may_end.wait(60)
+        return load(name, data_root)
+
+
+def test_a_folder_that_takes_long_to_be_read_keeps_no_other_look_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(found: Folders) -> list[str]:
+        return [card.name for card in found.cards]
+
+    write_folder(tmp_path / "known")
+    root = DataRoot(tmp_path)
+    root.look()
+    slow = SlowReading("large", monkeypatch)
+    write_folder(tmp_path / "large")
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(root.look)
+        assert slow.has_begun.wait(60)
+        write_folder(tmp_path / "small")
+        meanwhile = root.look(patience_seconds=0)
+        assert names(meanwhile) == ["known", "small"]
+        assert meanwhile.left_out == {"large": "it is not read yet: ask again in a while"}
+        assert names(root.look(only=["small"])) == ["known", "small"]
+        waits = threads.submit(root.look, only=["large"])
+        slow.go_on()
+        for each in (first, waits):
+            assert "large" in names(each.result(60))
+    assert sorted(slow.read) == ["large", "small"], "each is read once"
+
+
+def test_only_the_folders_that_are_asked_for_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "one")
+    write_folder(tmp_path / "two")
+    slow = SlowReading("", monkeypatch)
+    root = DataRoot(tmp_path)
+    found = root.look(only=["two", "three"])
+    assert ([card.name for card in found.cards], list(found.left_out)) == (["two"], ["one"])
+    assert slow.read == ["two"]
+    root.look()
+    shutil.rmtree(tmp_path / "two")
+    assert [card.name for card in root.look(only=[]).cards] == ["one"]
 
 
 def test_root_that_is_not_there_is_a_warning(

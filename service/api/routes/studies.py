@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from ridgeline.search.fields import MAX_INT
 from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.search.tasks.datasets import Folders
 from ridgeline.service import extending, studies
 from ridgeline.service.api import events, examples
 from ridgeline.service.api.auth import Reader, Writer
 from ridgeline.service.api.bodies import JsonBody, Nothing, body_of
-from ridgeline.service.api.context import Api
+from ridgeline.service.api.context import PATIENCE_SECONDS, Api
 from ridgeline.service.api.idempotency import Idempotent
 from ridgeline.service.api.openapi import problems, takes
 from ridgeline.service.api.pages import PageSize, StudyCursor, StudyPage, next_page_token
@@ -68,7 +69,8 @@ def create_study(caller: Writer, api: Api, data: JsonBody, once: Idempotent) -> 
     float range, the data set must be known (`GET /v1/datasets`).
     """
     spec = parse_spec(data)
-    return _create(caller, api, once, lambda tx: spec)
+    wanted = () if spec.dataset is None else (spec.dataset,)
+    return _create(caller, api, once, lambda tx: spec, api.local_datasets.look(only=wanted))
 
 
 @router.post(
@@ -92,13 +94,17 @@ def clone_study(
     by field, a parameter of `space` as a whole; null takes a field out.
     """
     changes = body.model_dump(mode="json")
-    return _create(caller, api, once, lambda tx: studies.changed_spec(tx, study, changes))
+    local = api.local_datasets.look(patience_seconds=PATIENCE_SECONDS)
+    return _create(caller, api, once, lambda tx: studies.changed_spec(tx, study, changes), local)
 
 
 def _create(
-    caller: Writer, api: Api, once: Idempotent, spec_of: Callable[[Transaction], StudySpec]
+    caller: Writer,
+    api: Api,
+    once: Idempotent,
+    spec_of: Callable[[Transaction], StudySpec],
+    local: Folders,
 ) -> Response:
-    local = api.local_datasets.look()
     return once.perform(
         caller,
         lambda tx: studies.create(
