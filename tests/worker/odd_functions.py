@@ -56,6 +56,19 @@ def surroundings(params: Params, report: Report) -> float:
     )
 
 
+def signals(params: Params, report: Report) -> float:
+    """Tells what it has of signals, by failing with it."""
+    with subprocess.Popen(["sleep", "600"]) as sleeping:
+        sleeping.terminate()
+        try:
+            code = sleeping.wait(5)
+        finally:
+            sleeping.kill()
+    ignored = {one for one in signal.valid_signals() if signal.getsignal(one) is signal.SIG_IGN}
+    ignored -= {signal.SIGPIPE, signal.SIGXFSZ}  # as in every process of Python
+    raise LookupError(f"{code} {ignored} {signal.pthread_sigmask(signal.SIG_BLOCK, ())}")
+
+
 def raises(params: Params, report: Report) -> float:
     report(1, 0.5)
     raise RuntimeError("the solver \x00 \ud800 found\nnothing")
@@ -245,6 +258,7 @@ TASKS = {
                 slow_square,
                 seeded,
                 surroundings,
+                signals,
                 raises,
                 leaves,
                 not_a_number,

@@ -102,6 +102,7 @@ def test_functions_are_called_side_by_side_and_their_values_are_told() -> None:
 
 SAID = {
     "raises": ("failed", "RuntimeError: the solver \\0 \\ud800 found\nnothing"),
+    "signals": ("failed", "LookupError: -15 set() set()"),
     "leaves": ("failed", "SystemExit: not today"),
     "not-a-number": ("diverged", "it returned nan"),
     "reports-infinity": ("diverged", "it reported inf at step 2"),

@@ -75,6 +75,7 @@ class Guard:
             stderr=printing,
             pass_fds=[theirs.fileno()],
             start_new_session=True,
+            preexec_fn=_reset_signals,  # the guard has one thread, so no lock can be held
         )
         self._pid = process.pid
         process.returncode = 0  # it is `descendants.reap` that waits for it
@@ -224,6 +225,16 @@ class Guard:
             return "it has closed the descriptors by which its process is heard"
         too_early = "" if code < 0 else " before the function returned"
         return f"its process {death(code)}{too_early}"
+
+
+def _reset_signals() -> None:
+    """Have the function's process begin with what programs expect of signals.
+
+    What the guard ignores would be ignored by that process too, and by all that it starts.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _tell(message: Line) -> None:
