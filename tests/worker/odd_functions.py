@@ -74,6 +74,53 @@ def raises(params: Params, report: Report) -> float:
     raise RuntimeError("the solver \x00 \ud800 found\nnothing")
 
 
+class _Full:
+    """In place of a stream, one that cannot be written to."""
+
+    def write(self, text: str) -> int:
+        sys.exit("full")
+
+
+def closes_output(params: Params, report: Report) -> float:
+    sys.stdout.close()
+    sys.stderr.close()
+    raise ValueError("the real reason")
+
+
+def closes_descriptors_of_output(params: Params, report: Report) -> float:
+    os.closerange(0, 3)
+    raise ValueError("the real reason")
+
+
+def replaces_output(params: Params, report: Report) -> float:
+    sys.stdout = sys.stderr = _Full()  # type: ignore[assignment]
+    raise ValueError("the real reason")
+
+
+def removes_output(params: Params, report: Report) -> float:
+    sys.stdout = sys.stderr = sys.__stderr__ = None  # type: ignore[assignment]
+    raise ValueError("the real reason")
+
+
+def blocks_output(params: Params, report: Report) -> float:
+    """Has its output go to a pipe that is full and that nobody reads."""
+    _, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 2**16)
+    os.set_blocking(writing, True)
+    os.dup2(writing, 1)
+    os.dup2(writing, 2)
+    raise ValueError("the real reason")
+
+
+def closes_all_it_has(params: Params, report: Report) -> float:
+    sys.stdout.close()
+    os.closerange(3, 1_000)
+    return 0.5
+
+
 def leaves(params: Params, report: Report) -> float:
     sys.exit("not today")
 
@@ -260,6 +307,12 @@ TASKS = {
                 surroundings,
                 signals,
                 raises,
+                closes_output,
+                closes_descriptors_of_output,
+                replaces_output,
+                removes_output,
+                blocks_output,
+                closes_all_it_has,
                 leaves,
                 not_a_number,
                 reports_infinity,

@@ -111,8 +111,8 @@ def _named(value: object) -> str:
     return "None" if value is None else f"of the type {type(value).__name__}"
 
 
-def _run(report: Reporter) -> Line:
-    """Call the function; how its run has ended."""
+def _run(report: Reporter) -> tuple[Line, BaseException | None]:
+    """Call the function; how its run has ended, and what the function raised if that is why."""
     call = report.call()
     if os.getppid() != call["guard"]:
         raise _Unheard  # it has died before the kernel was asked to tell
@@ -125,15 +125,21 @@ def _run(report: Reporter) -> Line:
     except (_Unheard, _Diverged):
         raise
     except Pruned:
-        return {"outcome": "pruned"}
+        return {"outcome": "pruned"}, None
     except BaseException as exc:  # SystemExit too: it has not returned a value
-        traceback.print_exc()
         error = "".join(traceback.format_exception_only(exc)).strip()[:_MAX_ERROR]
         outcome = "out_of_memory" if isinstance(exc, MemoryError) else "failed"
-        return {"outcome": outcome, "error": error}
+        return {"outcome": outcome, "error": error}, exc
     if not math.isfinite(value):
-        return {"outcome": "diverged", "error": f"it returned {value}"}
-    return {"outcome": "complete", "value": value}
+        return {"outcome": "diverged", "error": f"it returned {value}"}, None
+    return {"outcome": "complete", "value": value}, None
+
+
+def _show(raised: BaseException | None) -> None:
+    """Print where it was raised, if the function has left something to print to."""
+    if raised is not None:
+        with suppress(BaseException):
+            traceback.print_exception(raised)
 
 
 def main() -> None:
@@ -144,14 +150,16 @@ def main() -> None:
     guard.set_inheritable(False)  # programs that the function starts
     report = Reporter(guard)
     try:
-        end = _run(report)
+        end, raised = _run(report)
         if report.is_a_copy:
+            _show(raised)
             os._exit(0)  # the function forked, and its copy has returned too
-        report.tell({"end": end})
+        report.tell({"end": end})  # first: printing may take for ever
+        _show(raised)
     except _Diverged:
         pass  # which is told
     except _Unheard:
-        with suppress(OSError):
+        with suppress(Exception):  # it may be closed, or something else by now
             sys.stdout.flush()
         os._exit(UNHEARD)
 
