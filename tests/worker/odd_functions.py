@@ -150,6 +150,19 @@ def returns_many(params: Params, report: Report) -> Any:
     return np.ones((2, 1))
 
 
+def returns_complex(params: Params, report: Report) -> Any:
+    import numpy as np
+
+    return np.complex128(1 + 2j)
+
+
+def reports_flag(params: Params, report: Report) -> float:
+    import numpy as np
+
+    report(1, np.bool_(True))
+    return 0.5
+
+
 def reports_text(params: Params, report: Report) -> float:
     report(1, "good")  # type: ignore[arg-type]
     return 0.5
@@ -319,6 +332,8 @@ TASKS = {
                 returns_text,
                 returns_nothing,
                 returns_many,
+                returns_complex,
+                reports_flag,
                 reports_text,
                 reports_backwards,
                 prints,

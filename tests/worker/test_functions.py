@@ -120,6 +120,14 @@ SAID = {
         "failed",
         "TypeError: what the function returned has the shape (2, 1); it must be one number",
     ),
+    "returns-complex": (
+        "failed",
+        "TypeError: what the function returned is of the type complex, not a number",
+    ),
+    "reports-flag": (
+        "failed",
+        "TypeError: the value of a report is of the type bool, not a number",
+    ),
     "reports-text": (
         "failed",
         "TypeError: the value of a report is of the type str, not a number",

@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from numbers import Complex, Real
 
 from ridgeline.search.fields import MAX_EPOCHS
 from ridgeline.search.tasks import registry
@@ -71,7 +72,7 @@ class Reporter:
             raise RuntimeError("report is called in another process than the function was")
         if isinstance(step, bool) or not hasattr(step, "__index__"):
             raise TypeError(f"a step is a whole number, not a {type(step).__name__}")
-        number = _number(value, "the value of a report")
+        number = number_of(value, "the value of a report")
         with self._lock:
             if not self._last_step < step.__index__() <= MAX_EPOCHS:
                 raise ValueError(
@@ -91,7 +92,7 @@ class Reporter:
             raise Pruned
 
 
-def _number(value: object, what: str) -> float:
+def number_of(value: object, what: str) -> float:
     """The value as a float.
 
     Raises:
@@ -99,10 +100,13 @@ def _number(value: object, what: str) -> float:
     """
     if (shape := getattr(value, "shape", ())) != ():
         raise TypeError(f"{what} has the shape {tuple(shape)}; it must be one number")
-    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
-        raise TypeError(f"{what} is {_named(value)}, not a number")
+    # Of numpy and torch; what has but one value converts to a float even where it is no number.
+    held = value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
+    is_complex = isinstance(held, Complex) and not isinstance(held, Real)
+    if isinstance(held, bool | str | bytes) or is_complex or not hasattr(held, "__float__"):
+        raise TypeError(f"{what} is {_named(held)}, not a number")
     try:
-        return float(value)
+        return float(held)
     except OverflowError:
         return math.inf
 
@@ -121,7 +125,7 @@ def _run(report: Reporter) -> tuple[Line, BaseException | None]:
         if not isinstance(task, FunctionTask):
             raise TypeError(f"the task {task.name} is not a function")
         params = task.params(call["config"], call["seed"])
-        value = _number(task.function(params, report), "what the function returned")
+        value = number_of(task.function(params, report), "what the function returned")
     except (_Unheard, _Diverged):
         raise
     except Pruned:
