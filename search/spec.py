@@ -112,7 +112,8 @@ class StudySpec(SpecPart):
     @property
     def max_epochs(self) -> int | None:
         """Epochs that the longest run trains; None where its task decides."""
-        if not self._has_epochs:
+        domain = (self.definition.parameters or {}).get("epochs")
+        if domain is None or domain.kind != "int":
             return None
         if "epochs" not in self.space:
             return self.budget.epochs
@@ -142,13 +143,14 @@ def parse_spec(data: Mapping[str, Any]) -> StudySpec:
         spec = StudySpec.model_validate(data, context=INSTALLED_ONLY)
     except ValidationError as exc:
         raise InvalidSpec(list(validation_problems(exc))) from exc
-    problems = list(_cross_problems(spec))
+    problems = list(cross_problems(spec))
     if problems:
         raise InvalidSpec(problems)
     return spec
 
 
-def _cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
+def cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    """What one part of a spec says against another, by field."""
     num_cells = spec.space.num_cells
     if spec.sampler.name == "grid":
         for name, parameter in spec.space.items():
@@ -191,6 +193,11 @@ def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
                 yield f"space.{name}", f"is not a parameter of the task {task.name}; it has {known}"
             elif (reason := domain.problem(parameter)) is not None:
                 yield f"space.{name}", reason
+        epochs = task.parameters.get("epochs")
+        if epochs is not None and "epochs" not in spec.space:
+            reason = epochs.problem_of_default(spec.budget.epochs)
+            if reason is not None:
+                yield "budget.epochs", f"is the parameter epochs of the task {task.name}: {reason}"
     if task.metrics is not None:
         direction = task.metrics.get(spec.objective.metric)
         if direction is None:

@@ -14,6 +14,8 @@ import pytest
 
 from ridgeline.search.objective import Budget, EarlyStopping, Objective, Penalty
 from ridgeline.search.space import Config, Space
+from ridgeline.search.spec import SamplerSpec, StudySpec, cross_problems
+from ridgeline.search.tasks import registry
 from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.function import FunctionTask
 
@@ -135,3 +137,40 @@ def test_the_program_names_the_file_of_the_function(tmp_path: Path) -> None:
     assert first.endswith(f"/python={sys.version_info[0]}.{sys.version_info[1]}")
     assert program("def f(params, report): return 1\n") == first
     assert program("def f(params, report): return 2\n") != first
+
+
+@pytest.mark.parametrize(
+    ("domain", "reason"),
+    [
+        (Domain("int", "n", low=50, high=100), "20 must be at least 50"),
+        (Domain("float", "n", low=0, high=1), "20 must be at most 1"),
+        (Domain("choice", "n", choices=("a", "b")), "20 is not one of a, b"),
+        (Domain("flag", "n"), "20 is not true or false"),
+        (Domain("int", "n", low=1, high=20), None),
+        (Domain("float", "n"), None),
+    ],
+)
+def test_the_budget_is_a_value_of_its_parameter_epochs(
+    domain: Domain, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = {**DECLARED, "parameters": {"x": X, "epochs": domain}, "defaults": {}}
+    task = FunctionTask("sum", objective, **declared)
+    known = registry.Installed({**registry.installed().tasks, "sum": task}, {})
+    monkeypatch.setattr(registry, "installed", lambda: known)
+    study = StudySpec.model_construct(
+        task=task.settings.model_validate({"name": "sum"}),
+        space=Space.model_validate({"x": {"type": "values", "values": [1]}}),
+        sampler=SamplerSpec(name="random"),
+        objective=Objective(metric="loss", direction="minimize"),
+        budget=Budget(trials=1, epochs=20),
+        early_stopping=None,
+        penalty=Penalty(),
+        pruner=None,
+    )
+    expected = (
+        []
+        if reason is None
+        else [("budget.epochs", f"is the parameter epochs of the task sum: {reason}")]
+    )
+    assert list(cross_problems(study)) == expected
+    assert study.max_epochs == (20 if domain.kind == "int" else None)
