@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
 from typing import Any, get_args
 
 from pydantic import ConfigDict
@@ -62,6 +65,7 @@ def installed() -> Installed:
     found = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
     num_of_name = Counter(point.name for point in found)
     deadly = deadly_modules(dict.fromkeys(point.module for point in found))
+    interrupts = _Interrupts()
     for point in found:
         package = "an unknown package" if point.dist is None else point.dist.name
         try:
@@ -71,8 +75,11 @@ def installed() -> Installed:
                 raise ValueError(f"several packages have a task {point.name}")
             if point.module in deadly:
                 raise ValueError(deadly[point.module])
-            tasks[point.name] = _loaded(point)
-        except (Exception, SystemExit) as exc:  # whatever a package does at its import
+            with interrupts:
+                tasks[point.name] = _loaded(point)
+        except BaseException as exc:  # whatever a package does at its import
+            if interrupts.have_come:
+                raise
             reason = str(exc) if type(exc) is ValueError else f"{type(exc).__name__}: {exc}"
             left_out[f"{point.name} of {package} ({point.value})"] = _one_line(reason)
     return Installed(tasks, left_out)
@@ -144,6 +151,30 @@ class NotInstalledTask(Task[NotInstalledSettings]):
     def __init__(self, name: str) -> None:
         self.name = name
         self.example = {"name": name}
+
+
+class _Interrupts:
+    """Tells Ctrl-C from a KeyboardInterrupt that a package raises by itself, within its blocks."""
+
+    def __init__(self) -> None:
+        self.have_come = False
+
+    def __enter__(self) -> None:
+        self._before = signal.getsignal(signal.SIGINT)
+        self._is_watching = (
+            callable(self._before) and threading.current_thread() is threading.main_thread()
+        )
+        if self._is_watching:
+            signal.signal(signal.SIGINT, self._note)
+
+    def __exit__(self, *raised: object) -> None:
+        if self._is_watching:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.have_come = True
+        if callable(self._before):
+            self._before(number, frame)
 
 
 def _one_line(text: str) -> str:

@@ -70,6 +70,9 @@ no_task = 5
 BROKEN = {
     "raises": ("raises_at_import", "raise RuntimeError('no\\nGPU \\x1b here')"),
     "leaves": ("leaves_at_import", "import sys; sys.exit('not today')"),
+    "cancels": ("cancels_at_import", "import asyncio; raise asyncio.CancelledError('no loop')"),
+    "interrupts": ("interrupts_at_import", "raise KeyboardInterrupt('by itself')"),
+    "skips": ("skips_at_import", "import pytest; pytest.skip('no GPU', allow_module_level=True)"),
     "exits": ("exits_at_import", "import os; os._exit(0)"),
     "lacks": ("lacks_the_object", ""),
     "number": ("own_task:no_task", None),
@@ -239,6 +242,9 @@ def test_broken_packages_are_left_out_with_the_reason(site: Path, url: str, tmp_
     reasons = {
         "raises": "RuntimeError: no GPU here",
         "leaves": "SystemExit: not today",
+        "cancels": "CancelledError: no loop",
+        "interrupts": "KeyboardInterrupt: by itself",
+        "skips": "Skipped: no GPU",
         "exits": "importing it ends the process with code 0",
         "lacks": "is no Task but module",
         "number": "is no Task but int",
@@ -324,3 +330,24 @@ def test_why_a_task_is_left_out_is_said_to_whoever_posts_it(site: Path, url: str
     assert error["message"].endswith(
         "; the task wide of own-package (own_task:task) cannot be used: RuntimeError: no licence"
     )
+
+
+def test_a_real_interrupt_is_no_fault_of_a_package(tmp_path: Path) -> None:
+    install(tmp_path, "slow-package", {"slow": "slow_at_import"})
+    (tmp_path / "slow_at_import.py").write_text(
+        "import os, signal, sys\n"
+        "if sys.argv[0] == '-c':\n"  # not where its import is tried first
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    found, _ = python(
+        """
+        import json
+        from ridgeline.search.tasks.registry import installed
+        try:
+            print(json.dumps(dict(installed().left_out)))
+        except KeyboardInterrupt:
+            print(json.dumps("interrupted"))
+        """,
+        tmp_path,
+    )
+    assert found == "interrupted"
