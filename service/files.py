@@ -74,16 +74,22 @@ def check_file(path: Path, *, is_secret: bool) -> None:
 def without_links(path: str, flags: int) -> int:
     """An opener for `open`: it follows no link, and makes a new file for this user alone.
 
+    It never waits, as for a pipe that nobody writes to.
+
     Raises:
-        PermissionError: the path is a link.
+        PermissionError: the path is a link, or no regular file.
         OSError: as `os.open` does.
     """
     try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as exc:
         if exc.errno == errno.ELOOP:
             raise PermissionError(f"{path} is a link") from exc
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise PermissionError(f"{path} is not a file")
+    return descriptor
 
 
 def _check(path: Path) -> None:

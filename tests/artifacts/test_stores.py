@@ -280,6 +280,17 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         store.get("b", Content.of(NEW))
 
 
+def test_a_pipe_is_no_content_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    store = FolderArtifacts(tmp_path / "x")
+    put(store, "a", OLD)
+    (tmp_path / "x" / "files" / "a").unlink()
+    os.mkfifo(tmp_path / "x" / "files" / "a")
+    with pytest.raises(Unavailable, match="a is not a file"):
+        store.get("a", Content.of(OLD))
+    put(store, "a", NEW)
+    assert get(store, "a", NEW) == NEW
+
+
 def test_drafts_of_the_dead_are_removed(tmp_path: Path) -> None:
     store = FolderArtifacts(tmp_path / "x")
     put(store, "a", OLD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import random
 import struct
 import warnings
@@ -172,6 +173,21 @@ def test_an_odd_idx_file_is_left_out_alone(tmp_path: Path, pack: Callable[[bytes
     (tmp_path / "odd" / "train-images").write_bytes(pack(images))
     (tmp_path / "odd" / "train-labels").write_bytes(encode(np.zeros(0, np.uint8)))
     assert_left_out_alone(tmp_path)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_pipe_is_no_file(
+    tmp_path: Path, kind: str, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WRITERS[kind](tmp_path / "odd")
+    path = min((tmp_path / "odd").glob("train*"))
+    path.unlink()
+    os.mkfifo(path)
+    if not at_once:  # it was a file when it was looked for
+        monkeypatch.setattr(Path, "is_file", lambda path: True)
+    with pytest.raises(DatasetError, match=f"{path.name} .*is not a file"):
+        load("odd", tmp_path)
 
 
 def test_a_link_that_leads_nowhere_is_passed_over_alone(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ Files come from anywhere, so nothing is believed: a link must not lead out of th
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from ridgeline.search.tasks.formats.base import FormatError
@@ -64,3 +66,16 @@ class Folder:
 def _real(path: Path) -> Path:
     """The path with its links followed; unlike `Path.resolve` it takes links in a circle."""
     return Path(os.path.realpath(path))
+
+
+def regular(path: str, flags: int) -> int:
+    """An opener for `open` that never waits: somebody may put a pipe there at any time.
+
+    Raises:
+        OSError: as `os.open` does, and where the path is no regular file.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a file", path)
+    return descriptor

@@ -22,7 +22,7 @@ import numpy as np
 
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
 from ridgeline.search.tasks.formats.binary import MAX_DEFLATE_RATIO, read_bytes
-from ridgeline.search.tasks.formats.files import Folder
+from ridgeline.search.tasks.formats.files import Folder, regular
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 8
@@ -41,7 +41,7 @@ def read_idx(path: Path) -> Array:
         IdxError: the file cannot be read, is not IDX, or is not as long as its header says.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             is_gzipped = file.read(2) == _GZIP_MAGIC  # names lie: browsers unpack, and keep ".gz"
             file.seek(0)

@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
 from ridgeline.search.tasks.formats.binary import MAX_DEFLATE_RATIO, read_bytes
-from ridgeline.search.tasks.formats.files import Folder
+from ridgeline.search.tasks.formats.files import Folder, regular
 from ridgeline.search.tasks.kinds import TargetsKind
 
 _TRAIN, _TEST = "train.npz", "test.npz"
@@ -57,7 +57,7 @@ def read_folder(folder: Folder) -> RawParts:
 
 def _read(path: Path) -> tuple[Array, Array]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb", opener=regular) as file, zipfile.ZipFile(file) as archive:
             x, y = (_array(archive, name) for name in ("x", "y"))
         _check(x, y)
     except FormatError as exc:

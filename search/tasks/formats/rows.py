@@ -16,6 +16,7 @@ from typing import TextIO
 import numpy as np
 
 from ridgeline.search.tasks.formats.base import Array, FormatError
+from ridgeline.search.tasks.formats.files import regular
 
 MAX_FIELD = 131_072
 """Characters; the limit of Python's reader of CSV too."""
@@ -32,7 +33,7 @@ def opened(path: Path, *, newline: str) -> Iterator[TextIO]:
         FormatError: within the block too, it cannot be read or is not UTF-8.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
+        with open(path, encoding="utf-8-sig", newline=newline, opener=regular) as file:
             yield file
     except UnicodeDecodeError as exc:
         raise FormatError(f"{path.name} is not UTF-8: {exc.reason}") from exc
