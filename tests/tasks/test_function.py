@@ -158,6 +158,7 @@ def test_the_budget_is_a_value_of_its_parameter_epochs(
     known = registry.Installed({**registry.installed().tasks, "sum": task}, {})
     monkeypatch.setattr(registry, "installed", lambda: known)
     study = StudySpec.model_construct(
+        name="one",
         task=task.settings.model_validate({"name": "sum"}),
         space=Space.model_validate({"x": {"type": "values", "values": [1]}}),
         sampler=SamplerSpec(name="random"),

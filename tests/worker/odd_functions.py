@@ -93,12 +93,13 @@ def closes_descriptors_of_output(params: Params, report: Report) -> float:
 
 
 def replaces_output(params: Params, report: Report) -> float:
-    sys.stdout = sys.stderr = _Full()  # type: ignore[assignment]
+    sys.stdout = sys.stderr = _Full()
     raise ValueError("the real reason")
 
 
 def removes_output(params: Params, report: Report) -> float:
-    sys.stdout = sys.stderr = sys.__stderr__ = None  # type: ignore[assignment]
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+        setattr(sys, name, None)
     raise ValueError("the real reason")
 
 
@@ -159,7 +160,7 @@ def returns_complex(params: Params, report: Report) -> Any:
 def reports_flag(params: Params, report: Report) -> float:
     import numpy as np
 
-    report(1, np.bool_(True))
+    report(1, np.bool_(True))  # type: ignore[arg-type]
     return 0.5
 
 
