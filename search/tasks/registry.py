@@ -11,7 +11,8 @@ import re
 import signal
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -99,6 +100,26 @@ def why_not_installed(name: str) -> str | None:
     if entry_points(group=GROUP, name=name):
         return f"{name} was installed after this program had started: start it again"
     return None
+
+
+@contextmanager
+def faults_of(task: Task[Any]) -> Iterator[None]:
+    """Tell apart what the code of a package raises, from here on, for a task that it brings.
+
+    Raises:
+        TaskFault: naming the task and what it raised.
+    """
+    try:
+        yield
+    except Exception as exc:
+        if task in BUILT_IN:
+            raise
+        reason = _one_line(f"{type(exc).__name__}: {exc}")
+        raise TaskFault(f"the code of the task {task.name} fails: {reason}") from exc
+
+
+class TaskFault(Exception):
+    """The code of a package's task has raised."""
 
 
 def task_of(settings: TaskSettings) -> Task[Any]:
@@ -200,5 +221,8 @@ def _loaded(point: EntryPoint) -> Task[Any]:
     if get_args(task.settings.model_fields["name"].annotation) != (task.name,):
         raise ValueError(f'the name of its settings is not Literal["{task.name}"]')
     task.settings.model_json_schema()  # it becomes a part of the API's document
-    task.settings.model_validate(dict(task.example))
+    settings = task.settings.model_validate(dict(task.example))
+    # What lists and describes tasks asks for these, so one that raises in them is left out.
+    _ = str(task.description), dict(task.parameters or {}), dict(task.metrics or {})
+    _ = task.data(settings), dict(task.defaults(None)), dict(task.defaults(settings))
     return task

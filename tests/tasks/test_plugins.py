@@ -90,6 +90,14 @@ SPEC = {
 }
 
 
+OTHER = {
+    **SPEC,
+    "name": "other",
+    "task": {"name": "linear", "dataset": "digits"},
+    "budget": {"trials": 1, "epochs": 1},
+}
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A folder with a good package."""
@@ -279,6 +287,9 @@ def test_of_two_packages_with_one_name_neither_is_taken(
             "ValidationError",
         ),
         ("    def data(self, settings):", "    def data_of(self, settings):", "TypeError"),
+        ('return {"learning_rate": 0.01}', "return settings.rate", "AttributeError"),
+        ("return DataChoice(settings.dataset, Split())", "raise OSError('gone')", "OSError: gone"),
+        ('metrics = {"validation_loss": "minimize"}', "metrics = 5", "TypeError"),
     ],
 )
 def test_a_task_that_does_not_keep_to_the_port_is_left_out(
@@ -351,3 +362,31 @@ def test_a_real_interrupt_is_no_fault_of_a_package(tmp_path: Path) -> None:
         tmp_path,
     )
     assert found == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("    def data(self, settings):", "    def problems(self, settings, spec):\n        {}\n"),
+        (
+            "        return DataChoice",
+            "        if settings.dataset == 'wine': {}\n        return DataChoice",
+        ),
+    ],
+    ids=["problems", "data"],
+)
+def test_what_a_task_raises_of_a_study_is_told_to_whoever_posts_it(
+    site: Path, url: str, old: str, new: str
+) -> None:
+    kept = f"\n{old}" if old.startswith("    def") else ""
+    raising = new.format("raise RuntimeError('no\\nlicence')") + kept
+    (site / "own_task.py").write_text(OWN_TASK.replace(old, raising))
+    bad = SPEC if "problems" in new else {**SPEC, "task": {"name": "wide", "dataset": "wine"}}
+    found, log = python(SERVED.format(url=url, specs={"bad": bad, "good": OTHER}), site)
+    assert "left out" not in log
+    (error,) = found["bad"]["errors"]
+    assert error == {
+        "field": "task",
+        "message": "the code of the task wide fails: RuntimeError: no licence",
+    }
+    assert found["good"]["name"] == "other"
