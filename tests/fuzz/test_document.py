@@ -64,20 +64,26 @@ def populate(client: httpx.Client) -> str:
 
     study("packed", examples.TPE_SPEC, 50)
     study("grid", examples.GRID_SPEC, 9)
+    # Before programs have any, so that these are the runs 1 to 4.
+    free = {"sync_seq": 1, "free_slots": {"cpu:0": 4}}
+    started = ok(client.post(f"/v1/workers/{worker}:sync", json=free))["start"]
     study("external", EXTERNAL, 1_000)
     for name in ("ended", *(f"doomed-{number}" for number in range(5))):
         study(name, EXTERNAL, 4)
     ok(client.post("/v1/studies/external/trials:suggest", json={"count": 100}))
     ok(client.post("/v1/studies/ended/trials:suggest", json={"count": 4}))
     epochs = [{"epoch": 1, "metrics": {"error": 0.5}}]
-    ends = [{"state": "COMPLETE"}, {"state": "PRUNED"}, {"state": "FAIL"}, {"value": 0.25}]
+    ends = [
+        {"state": "COMPLETE"},
+        {"state": "PRUNED"},
+        {"state": "FAIL", "reason": "diverged"},
+        {"value": 0.25},
+    ]
     reports = [
         {"number": number, "attempt": 1, "epochs": epochs, "end": end}
         for number, end in enumerate(ends)
     ]
     ok(client.post("/v1/studies/ended/trials:report", json={"trials": reports}))
-    free = {"sync_seq": 1, "free_slots": {"cpu:0": 4}}
-    started = ok(client.post(f"/v1/workers/{worker}:sync", json=free))["start"]
     keys = [{"run": order["run"], "attempt": order["attempt"]} for order in started]
     statement = {
         "sync_seq": 2,
