@@ -54,36 +54,43 @@ class Counting:
         await self._app(scope, receive, counted)
 
 
-def populate(client: httpx.Client) -> str:
-    """Studies in several states, with the names that `schemathesis.toml` has; a worker's id."""
-    worker = str(ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)["id"])
+def populate(client: httpx.Client) -> tuple[str, str]:
+    """Studies in several states, with the names that `schemathesis.toml` has.
+
+    Returns:
+        The ids of a worker that requests are made for, and of one whose runs they leave alone.
+    """
 
     def study(name: str, spec: dict[str, Any], num_trials: int) -> None:
         spec = {**spec, "name": name, "budget": {"trials": num_trials}}
         ok(client.post("/v1/studies", json=spec), 201)
 
+    study("held", examples.GRID_SPEC, 4)
+    holder = worker_with_runs(client)
     study("packed", examples.TPE_SPEC, 50)
     study("grid", examples.GRID_SPEC, 9)
-    # Before programs have any, so that these are the runs 1 to 4.
-    free = {"sync_seq": 1, "free_slots": {"cpu:0": 4}}
-    started = ok(client.post(f"/v1/workers/{worker}:sync", json=free))["start"]
+    worker = worker_with_runs(client)
     study("external", EXTERNAL, 1_000)
-    for name in ("ended", *(f"doomed-{number}" for number in range(5))):
+    for name in ("ended", *(f"doomed-{number}" for number in range(30))):
         study(name, EXTERNAL, 4)
     ok(client.post("/v1/studies/external/trials:suggest", json={"count": 100}))
     ok(client.post("/v1/studies/ended/trials:suggest", json={"count": 4}))
     epochs = [{"epoch": 1, "metrics": {"error": 0.5}}]
-    ends = [
-        {"state": "COMPLETE"},
-        {"state": "PRUNED"},
-        {"state": "FAIL", "reason": "diverged"},
-        {"value": 0.25},
-    ]
+    failure = {"state": "FAIL", "reason": "diverged"}
+    ends = [{"state": "COMPLETE"}, {"state": "PRUNED"}, failure, {"value": 0.25}]
     reports = [
         {"number": number, "attempt": 1, "epochs": epochs, "end": end}
         for number, end in enumerate(ends)
     ]
     ok(client.post("/v1/studies/ended/trials:report", json={"trials": reports}))
+    return worker, holder
+
+
+def worker_with_runs(client: httpx.Client) -> str:
+    """A worker that trains four runs, and has reported two epochs of each; its id."""
+    worker = str(ok(client.post("/v1/workers", json=examples.REGISTRATION), 201)["id"])
+    free = {"sync_seq": 1, "free_slots": {"cpu:0": 4}}
+    started = ok(client.post(f"/v1/workers/{worker}:sync", json=free))["start"]
     keys = [{"run": order["run"], "attempt": order["attempt"]} for order in started]
     statement = {
         "sync_seq": 2,
@@ -133,7 +140,7 @@ def test_the_api_keeps_to_its_document(migrated_url: str, tmp_path: Path) -> Non
     phases = () if CASES else ("--phases", PHASES_OF_A_TEST[database])
     with serving(app) as url:
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}) as client:
-            worker = populate(client)
+            worker, holder = populate(client)
         app.answers.clear()
         report = run_schemathesis(
             url,
@@ -143,6 +150,7 @@ def test_the_api_keeps_to_its_document(migrated_url: str, tmp_path: Path) -> Non
             RIDGELINE_FUZZ_TOKEN=token,
             RIDGELINE_FUZZ_REVOCABLE=revocable.id,
             RIDGELINE_FUZZ_WORKER=worker,
+            RIDGELINE_FUZZ_HOLDER=holder,
         )
     store.close()
     row = {
