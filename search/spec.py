@@ -26,7 +26,7 @@ from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
 from ridgeline.search.space import Config, Space
 from ridgeline.search.tasks.any_settings import INSTALLED_ONLY, AnySettings
 from ridgeline.search.tasks.base import Task
-from ridgeline.search.tasks.registry import TaskFault, faults_of, task_of
+from ridgeline.search.tasks.registry import problems_by, task_of
 
 MAX_REPLICATES = 100
 
@@ -168,11 +168,7 @@ def cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
         has_zero = isinstance(parameter, FloatParameter) and parameter.zero
         if has_zero and (taken := name + ZERO_SUFFIX) in spec.space:
             yield f"space.{taken}", f"the name is taken: zero on {name} is recorded under it"
-    try:
-        with faults_of(spec.definition):
-            problems = list(_task_problems(spec))
-    except TaskFault as exc:
-        problems = [("task", str(exc))]
+    problems = problems_by(spec.definition, lambda: _task_problems(spec))
     yield from problems
     if spec.pruner is not None and not problems:
         yield from _pruner_problems(spec, spec.pruner)

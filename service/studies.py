@@ -13,7 +13,7 @@ from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.search.tasks.base import EngineTask
 from ridgeline.search.tasks.data import DatasetCard
 from ridgeline.search.tasks.datasets import BUILT_IN
-from ridgeline.search.tasks.registry import TaskFault, faults_of
+from ridgeline.search.tasks.registry import problems_by
 from ridgeline.search.tasks.splits import rows_needed
 from ridgeline.service import catalog, paging, views
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
@@ -167,11 +167,8 @@ def _unfit(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, str]]:
         yield "task.dataset", f"{reason}, one for each part of the split"
     task = spec.definition
     if isinstance(task, EngineTask) and data.features is not None and data.targets is not None:
-        try:
-            with faults_of(task):
-                yield from list(task.data_problems(spec.task, spec, data.features, data.targets))
-        except TaskFault as exc:
-            yield "task", str(exc)
+        kinds = data.features, data.targets
+        yield from problems_by(task, lambda: task.data_problems(spec.task, spec, *kinds))
 
 
 def find(tx: Transaction, name: str) -> StudyRow:

@@ -11,8 +11,7 @@ import re
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -21,7 +20,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict
 
-from ridgeline.search.tasks.base import Task
+from ridgeline.search.tasks.base import Problem, Task
 from ridgeline.search.tasks.cnn import CnnTask
 from ridgeline.search.tasks.external import ExternalTask
 from ridgeline.search.tasks.importing import deadly_modules
@@ -102,24 +101,15 @@ def why_not_installed(name: str) -> str | None:
     return None
 
 
-@contextmanager
-def faults_of(task: Task[Any]) -> Iterator[None]:
-    """Tell apart what the code of a package raises, from here on, for a task that it brings.
-
-    Raises:
-        TaskFault: naming the task and what it raised.
-    """
+def problems_by(task: Task[Any], find: Callable[[], Iterable[Problem]]) -> list[Problem]:
+    """The problems that a task finds; what the code of a package raises meanwhile is one itself."""
     try:
-        yield
+        return list(find())
     except Exception as exc:
         if task in BUILT_IN:
             raise
         reason = _one_line(f"{type(exc).__name__}: {exc}")
-        raise TaskFault(f"the code of the task {task.name} fails: {reason}") from exc
-
-
-class TaskFault(Exception):
-    """The code of a package's task has raised."""
+        return [("task", f"the code of the task {task.name} fails: {reason}")]
 
 
 def task_of(settings: TaskSettings) -> Task[Any]:
