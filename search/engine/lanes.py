@@ -267,12 +267,13 @@ class Lanes:
     def _check_memory(self, lane: Lane) -> None:
         """Keep packs narrow enough for the memory there is."""
         if not lane.packs:
-            room = self._options.memory_bytes or free_bytes(self._device) // self._crew.size
+            free = free_bytes(self._device)
+            room = self._options.memory_bytes or free // self._crew.size
             while (width := lane.full_width) > 1 and width * bytes_per_slot(
                 lane.full_spec, width
             ) > room:
                 lane.narrow(width)
-            needed, free = bytes_per_slot(lane.full_spec, 1), free_bytes(self._device)
+            needed = bytes_per_slot(lane.full_spec, 1)
             if lane.full_width == 1 and needed > free:
                 # The system may give out memory that it has not, and kill the process later.
                 raise MemoryError(
