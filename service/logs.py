@@ -122,5 +122,9 @@ class LoggedLines(TextIOBase):
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in filter(str.strip, lines):
-            self._log.error("%s", line)
+            self.take(line)
         return len(text)
+
+    def take(self, line: str) -> None:
+        """Log a line that is whole and not blank."""
+        self._log.error("%s", line)

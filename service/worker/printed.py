@@ -7,9 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from io import TextIOBase
 from threading import RLock
 
+from ridgeline.service.logs import LoggedLines
 from ridgeline.service.texts import printable
 
 MAX_LINES = 100
@@ -25,7 +25,7 @@ _MAX_READ = MAX_LINES * MAX_CHARACTERS
 _log = logging.getLogger(__name__)
 
 
-class Printed(TextIOBase):
+class Printed(LoggedLines):
     """A file whose lines are logged, the first MAX_LINES of each window.
 
     Args:
@@ -33,10 +33,10 @@ class Printed(TextIOBase):
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(_log)
         self._clock = clock
         self._lock = RLock()
         self._is_logging = False
-        self._begun = ""
         self._num_lines = 0
         self._window_ends_at = clock() + WINDOW_SECONDS
 
@@ -46,18 +46,13 @@ class Printed(TextIOBase):
             if not self._is_logging:
                 self._is_logging = True
                 try:
-                    self._read(text[:_MAX_READ])
+                    super().write(text[:_MAX_READ])
+                    self._begun = self._begun[:MAX_CHARACTERS]
                 finally:
                     self._is_logging = False
         return len(text)
 
-    def _read(self, text: str) -> None:
-        *lines, begun = (self._begun + text).split("\n")
-        self._begun = begun[:MAX_CHARACTERS]
-        for line in filter(str.strip, lines):
-            self._take(line)
-
-    def _take(self, line: str) -> None:
+    def take(self, line: str) -> None:
         now = self._clock()
         if now >= self._window_ends_at:
             self._num_lines, self._window_ends_at = 0, now + WINDOW_SECONDS
