@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import schemathesis
+from schemathesis.transport.serialization import Binary
 
 from ridgeline.search.fields import MAX_INT
 
@@ -43,6 +44,7 @@ def before_call(
     if isinstance(key, str) and 0 < len(key) <= 100:
         case.headers[_KEY] = f"{key}{next(_numbers)}"
     digest = case.headers.get(_DIGEST) if case.headers else None
-    if isinstance(digest, str) and _FORM.fullmatch(digest) and isinstance(case.body, bytes):
-        value = base64.b64encode(hashlib.sha256(case.body).digest()).decode()
+    body = case.body.data if isinstance(case.body, Binary) else case.body
+    if isinstance(digest, str) and _FORM.fullmatch(digest) and isinstance(body, bytes):
+        value = base64.b64encode(hashlib.sha256(body).digest()).decode()
         case.headers[_DIGEST] = f"sha-256=:{value}:"
