@@ -213,7 +213,10 @@ class _Linear:
     def backward_parameters(self, gradient_KHB: Tensor) -> None:
         grad_KHD, x_KBD = self._weight_grad_KHD, self._input.transpose(1, 2)
         if grad_KHD.stride(0) % ALIGNMENT == 0:
-            torch.bmm(gradient_KHB, x_KBD, out=grad_KHD)
+            if torch.compiler.is_exporting():  # where `out` fixes sizes up to torch 2.11
+                grad_KHD.copy_(torch.bmm(gradient_KHB, x_KBD))
+            else:
+                torch.bmm(gradient_KHB, x_KBD, out=grad_KHD)
         else:
             # A product whose slots begin at odd addresses has other bits in each: pad its rows.
             num_in = grad_KHD.shape[2]
