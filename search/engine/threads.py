@@ -53,11 +53,14 @@ def computing(num_threads: int) -> Iterator[None]:
     The threads that it starts inherit that; those it has started before do not, so a step that
     takes several needs a thread of a `Crew`.
 
+    On a GPU cuDNN takes meanwhile none of its kernels that add up in an order that varies.
+
     Args:
-        num_threads: 0 leaves everything as it is, for a device that is no CPU.
+        num_threads: 0 for a device that is no CPU.
     """
     if num_threads == 0:
-        yield
+        with _deterministic():
+            yield
         return
     threads_before, was_flushing = torch.get_num_threads(), is_flushing()
     _set(num_threads, flush=True)
@@ -65,6 +68,17 @@ def computing(num_threads: int) -> Iterator[None]:
         yield
     finally:
         _set(threads_before, flush=was_flushing)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark  # which times kernels, and takes the fastest
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def _set(num_threads: int, *, flush: bool) -> None:

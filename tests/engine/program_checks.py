@@ -15,7 +15,7 @@ from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.spec import StepSpec
 from tests.engine.plain import train_plainly
-from tests.engine.sets import blobs, config, fill, samples, shape_for, step_spec
+from tests.engine.sets import CPU, blobs, config, fill, on_device, samples, shape_for, step_spec
 
 WIDTH = 4
 EPOCHS = 3
@@ -164,11 +164,15 @@ def check_that_a_slot_without_a_run_is_frozen(case: Case, program: dict[str, Any
     assert_same_bits({key: stacks.row(1) for key, stacks in pack._memory.state.items()}, before)
 
 
-def check_that_it_agrees_with_the_plain_loop(case: Case, program: dict[str, Any]) -> None:
+def check_that_it_agrees_with_the_plain_loop(
+    case: Case, program: dict[str, Any], device: torch.device = CPU
+) -> None:
+    """The plain loop trains on the CPU."""
     epochs = 40  # of 5 steps
+    data = on_device(case.data, device)
     for run_config in case.configs:
         whole: RunConfig = replace(run_config, epochs=epochs)
-        run = TrainingRun(whole, case.shape, case.data, width=WIDTH, **program)
+        run = TrainingRun(whole, case.shape, data, width=WIDTH, **program)
         reports = list(run.epochs())
         plain = train_plainly(whole, case.shape, case.data)
         for key, weight in run.outcome().weights.items():

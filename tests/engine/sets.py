@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,17 @@ def samples(model: Model, *, num_train: int, dtype: torch.dtype) -> DeviceData:
     return DeviceData.from_arrays(
         part(num_train), part(57), part(43), num_classes=model.num_outputs, device=CPU, dtype=dtype
     )
+
+
+def on_device(data: DeviceData, device: torch.device) -> DeviceData:
+    """The same data on another device."""
+    if data.device == device:
+        return data
+    train, validation, test = (
+        replace(part, x=part.x.to(device), y=part.y.to(device))
+        for part in (data.train, data.validation, data.test)
+    )
+    return replace(data, train=train, validation=validation, test=test)
 
 
 def shape_for(data: DeviceData, **changes: Any) -> Mlp:

@@ -71,6 +71,15 @@ def test_a_device_that_is_no_cpu_is_left_alone() -> None:
         assert num_denormals(torch.full((64,), TINY) * 0.5) == 64
 
 
+def test_cudnn_keeps_to_one_order_of_adding_up_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "deterministic", False)
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    with computing(0):
+        assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
+    assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+
+
 def test_steps_that_keep_several_threads_busy_get_them_all() -> None:
     assert threads_for_step(BUSY_FLOPS / 2, CPU, 8) == 1
     assert threads_for_step(BUSY_FLOPS, CPU, 8) == 8
