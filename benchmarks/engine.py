@@ -44,7 +44,8 @@ def main() -> None:
     first = header("engine", device)
     write(first, arguments.out)
     with tempfile.TemporaryDirectory() as scratch:
-        cache = None if arguments.eager else arguments.cache or Path(scratch, "programs")
+        is_eager = arguments.eager or device.type != "cpu"
+        cache = None if is_eager else arguments.cache or Path(scratch, "programs")
         if cache is not None:
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         for row in _measure(arguments, device, cache):
@@ -114,7 +115,7 @@ def _arguments() -> argparse.Namespace:
     add("--width", type=count, help="of the packs; default: the engine's own")
     add("--runs", type=count, help=f"of the refill part, a multiple of {BLOCK}; default 216")
     add("--slots", type=count, default=27, help="of the refill part; default 27")
-    add("--eager", action="store_true", help="compile nothing")
+    add("--eager", action="store_true", help="compile nothing, as on a GPU")
     add("--cache", type=Path, help="keep compiled programs here; compile_seconds is then 0 later")
     arguments = parser.parse_args()
     defaults = {"work": WORKS, "modules": MODULES, "refill": ("digits",)}

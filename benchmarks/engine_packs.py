@@ -199,7 +199,7 @@ def _form(
         width: of the pack, where a program is for one width.
     """
     start = time.perf_counter()
-    native = kernels(cache) if data.device.type == "cpu" else None
+    native = kernels(cache)
     if native is not None and shape.native("cross_entropy") is not None:
         return {"kernels": native}, time.perf_counter() - start
     spec = _spec(config, shape, data)
@@ -212,7 +212,9 @@ def _form(
 
 
 def _program(job: Job, cache: Path) -> CompiledProgram:
-    native = kernels(cache) if job.device_type == "cpu" else None
+    native = kernels(cache)
+    if native is None:
+        raise RuntimeError("the native kernels cannot be compiled")
     return CompiledProgram(cache / job.name, native, job.sizes)
 
 

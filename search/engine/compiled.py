@@ -5,7 +5,8 @@ native libraries of them, and calling those costs neither guards nor the interpr
 whole step of a small model, where the eager one takes 150.  One program serves every width, batch
 size and number of steps and samples; of a model whose operations hold sizes as numbers, one width
 and batch size.  A folder holds one program; its name is a hash of all that went into it, so a
-program of another torch, processor or version of this engine is never taken for it.
+program of another torch, processor or version of this engine is never taken for it.  CPUs alone
+have them, see docs/decisions/0044.
 """
 
 from __future__ import annotations
@@ -109,25 +110,17 @@ class CompiledProgram:
     """A program from its folder.
 
     Args:
-        kernels: which call it on a CPU; a GPU's needs none.
+        kernels: which call it.
         sizes: of the job that it was made for.
 
     Raises:
         OSError, RuntimeError: there is none, or not one for this machine.
     """
 
-    def __init__(
-        self, folder: Path, kernels: Kernels | None, sizes: FixedSizes | None = None
-    ) -> None:
+    def __init__(self, folder: Path, kernels: Kernels, sizes: FixedSizes | None = None) -> None:
         self._folder, self._kernels, self.sizes = folder, kernels, sizes
-        if kernels is not None:
-            for name in (_STEP, _EVALUATION):
-                ctypes.CDLL(str(folder / f"{name}.so"))
-        else:
-            self._loaders = {
-                name: torch._inductor.aoti_load_package(str(folder / f"{name}.pt2")).loader
-                for name in (_STEP, _EVALUATION)
-            }
+        for name in (_STEP, _EVALUATION):
+            ctypes.CDLL(str(folder / f"{name}.so"))
 
     def bind_step(self, inputs: Mapping[str, Tensor]) -> Callable[[Terms, int], None]:
         """So many steps over these tensors of `PackMemory.inputs`."""
@@ -146,15 +139,7 @@ class CompiledProgram:
 
     def _bind(self, name: str, inputs: Mapping[str, Tensor]) -> Callable[[int], None]:
         tensors = list(inputs.values())
-        if self._kernels is not None:
-            return CompiledModel(self._kernels, self._folder / f"{name}.so", tensors).run
-        run = self._loaders[name].run
-
-        def repeat(count: int) -> None:
-            for _ in range(count):
-                run(tensors)
-
-        return repeat
+        return CompiledModel(self._kernels, self._folder / f"{name}.so", tensors).run
 
 
 @dataclass(frozen=True)
@@ -163,7 +148,7 @@ class Job:
 
     Attributes:
         is_beyond_cache: whether the data set lies in memory rather than in a CPU's cache.
-        threads: of a CPU device; 0 elsewhere.
+        threads: of the CPU.
         sizes: None where one program is for all.
     """
 
@@ -174,7 +159,6 @@ class Job:
     clips: bool
     dtype: str
     is_beyond_cache: bool
-    device_type: str
     threads: int
     augments: tuple[Augmentation, ...] = ()
     regularises: tuple[Regulariser, ...] = ()
@@ -200,8 +184,7 @@ class Job:
             spec.clips,
             spec.dtype,
             _is_beyond_cache(data),
-            data.device.type,
-            threads if data.device.type == "cpu" else 0,
+            threads,
             spec.augments,
             spec.regularises,
             sizes,
@@ -218,15 +201,13 @@ class Job:
         Args:
             scratch: a folder for drafts on the same file system.
         """
-        device = torch.device(self.device_type)
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.threads)
         loss = LOSSES[self.loss]
         sizes = self.sizes or FixedSizes(_SLOTS, _ROWS, _ROWS, _SLOTS)
         data = DeviceData(
-            train=self._blank(5 * sizes.batch_size - 1, device),
-            validation=self._blank(sizes.evaluation_rows, device),
-            test=self._blank(1, device),
+            train=self._blank(5 * sizes.batch_size - 1),
+            validation=self._blank(sizes.evaluation_rows),
+            test=self._blank(1),
             targets=Targets(loss.targets, self.model.num_outputs, 0.0, 0.0),
             dtype=getattr(torch, self.dtype),
             fingerprint="blank",
@@ -296,14 +277,14 @@ class Job:
     def _as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "model": self.model.as_dict()}
 
-    def _blank(self, num_rows: int, device: torch.device) -> Split:
+    def _blank(self, num_rows: int) -> Split:
         dtype = getattr(torch, self.dtype)
         x_dtype = torch.int64 if self.model.takes_ids else dtype
         if LOSSES[self.loss].targets == "classes":
-            y = torch.zeros(num_rows, dtype=torch.int64, device=device)
+            y = torch.zeros(num_rows, dtype=torch.int64)
         else:
-            y = torch.zeros(num_rows, self.model.num_outputs, dtype=dtype, device=device)
-        x = torch.zeros(num_rows, *self.model.sample_shape, dtype=x_dtype, device=device)
+            y = torch.zeros(num_rows, self.model.num_outputs, dtype=dtype)
+        x = torch.zeros(num_rows, *self.model.sample_shape, dtype=x_dtype)
         return Split(x, y)
 
 
@@ -316,7 +297,7 @@ def _fixed_rows(num_samples: int) -> int:
 def _is_beyond_cache(data: DeviceData) -> bool:
     """Whether rows of numbers come from memory; rows of ids are few bytes."""
     x = data.train.x
-    return data.device.type == "cpu" and not data.are_ids and x.numel() >= _BEYOND_CACHE
+    return not data.are_ids and x.numel() >= _BEYOND_CACHE
 
 
 def _example(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -380,21 +361,19 @@ def _compile(
     torch._inductor.aoti_compile_and_package(
         program, package_path=str(package), inductor_configs=settings
     )
-    if next(iter(example.values())).device.type == "cpu":
-        # Of a CPU's package only the library is of use.
-        with zipfile.ZipFile(package) as archive:
-            members = archive.namelist()
-            sources = [archive.read(m) for m in members if m.endswith(".wrapper.cpp")]
-            if any(_CALLS_PYTHON in source for source in sources):
-                raise RuntimeError("some of the operations can only be called through Python")
-            (library,) = (member for member in members if member.endswith(".so"))
-            (folder / f"{name}.so").write_bytes(archive.read(library))
-        package.unlink()
+    with zipfile.ZipFile(package) as archive:  # of which only the library is of use
+        members = archive.namelist()
+        sources = [archive.read(m) for m in members if m.endswith(".wrapper.cpp")]
+        if any(_CALLS_PYTHON in source for source in sources):
+            raise RuntimeError("some of the operations can only be called through Python")
+        (library,) = (member for member in members if member.endswith(".so"))
+        (folder / f"{name}.so").write_bytes(archive.read(library))
+    package.unlink()
 
 
 @lru_cache(maxsize=1_024)  # lanes look for the same few programs at every turn
 def _name_of(job: Job, source: str) -> str:
-    return digest([job._as_dict(), source], job.device_type)
+    return digest([job._as_dict(), source], "cpu")
 
 
 def digest(data: object, device_type: str) -> str:

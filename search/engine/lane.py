@@ -429,8 +429,8 @@ class Lane:
         """Whether a compiled program is the fastest form; native steps are faster, and at hand."""
         if self._pinned or not self._options.compile or not self.spec.model.compiles:
             return False
-        if self.spec.model.fixes_sizes and self.data.device.type != "cpu":
-            return False  # nothing is known of those on other devices
+        if self.data.device.type != "cpu":
+            return False  # see docs/decisions/0044
         return self._kernels is None or self.spec.native() is None
 
     @property

@@ -64,8 +64,8 @@ class Programs:
             try:
                 if not folder.is_dir():
                     return None
-                kernels = self.kernels if job.device_type == "cpu" else None
-                if job.device_type == "cpu" and kernels is None:
+                kernels = self.kernels
+                if kernels is None:
                     return None
                 self._loaded[name] = CompiledProgram(folder, kernels, job.sizes)
             except Exception as exc:  # damaged, or out of reach: go on without
