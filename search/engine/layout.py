@@ -144,6 +144,8 @@ def _own_rows(
     layout: Layout, model: Model, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
 ) -> Tensor | None:
     """Rows of what the model itself begins with; None where it leaves that to its layout."""
+    if layout.row_size == 0:
+        return None
     rows_KP = torch.zeros(len(seeds), layout.row_size, dtype=dtype)
     views = layout.views(rows_KP)
     for i, seed in enumerate(seeds):

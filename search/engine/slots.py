@@ -20,8 +20,8 @@ from ridgeline.search.engine.layout import Stacks
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.spec import StepSpec
 
-_NUMBERS_AT_ONCE = 2**20
-"""Parameters drawn at once: bounds the memory that it takes."""
+_NUMBERS_AT_ONCE, _RUNS_AT_ONCE = 2**20, 8
+"""Whose starts are made at once: bounds the memory that it takes, and what models remember."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class SlotWriter:
     """Writes runs into the slots of a pack.
 
     Args:
-        gradients: of the eager form; None where they are the program's own.
+        gradients: None where they are the program's own.
     """
 
     def __init__(self, spec: StepSpec, memory: PackMemory, gradients: Stacks | None) -> None:
@@ -51,7 +51,7 @@ class SlotWriter:
     def write_starts(self, runs: Mapping[int, Occupant]) -> None:
         """Write the starts of these runs, by slot."""
         memory, (device, dtype) = self._memory, (self._device, self._dtype)
-        at_once = max(1, _NUMBERS_AT_ONCE // memory.layout.row_size)
+        at_once = max(1, min(_RUNS_AT_ONCE, _NUMBERS_AT_ONCE // memory.layout.row_size))
         numbers = [*runs]
         for start in range(0, len(numbers), at_once):
             group = {slot: runs[slot] for slot in numbers[start : start + at_once]}
