@@ -215,7 +215,7 @@ def _program(job: Job, cache: Path) -> CompiledProgram:
     native = kernels(cache)
     if native is None:
         raise RuntimeError("the native kernels cannot be compiled")
-    return CompiledProgram(cache / job.name, native, job.sizes)
+    return CompiledProgram(cache / job.name, native, job)
 
 
 def _spec(config: RunConfig, shape: Model, data: DeviceData) -> StepSpec:

@@ -155,7 +155,7 @@ def measure(
             job = Job.of(spec, data, threads, width)
             if not (folder / job.name).exists():
                 Compilation(job, folder / job.name, hurry=True).finish()
-            program = CompiledProgram(folder / job.name, kernels, job.sizes)
+            program = CompiledProgram(folder / job.name, kernels, job)
 
         def pack(width: int = width, program: CompiledProgram | None = program) -> Pack:
             its_kernels = None if program is not None else kernels

@@ -34,14 +34,16 @@ from ridgeline.search.engine.alignment import round_up
 from ridgeline.search.engine.config import Augmentation, Regulariser
 from ridgeline.search.engine.data import DeviceData, Split
 from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation, slots_at_once
+from ridgeline.search.engine.layout import Stacks
 from ridgeline.search.engine.losses import LOSSES, Targets
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.models.registry import model_from_dict
-from ridgeline.search.engine.native import MAX_INPUTS, CompiledModel, Kernels
+from ridgeline.search.engine.native import MAX_INPUTS, BoundUpdate, CompiledModel, Kernels
+from ridgeline.search.engine.native_steps import NativeStep
 from ridgeline.search.engine.sources import reachable
 from ridgeline.search.engine.spec import Family, StepSpec
-from ridgeline.search.engine.step import Terms, TracedStep
+from ridgeline.search.engine.step import Terms, TracedStep, stretches
 
 _STEP, _EVALUATION = "step", "evaluation"
 
@@ -110,36 +112,46 @@ class CompiledProgram:
     """A program from its folder.
 
     Args:
-        kernels: which call it.
-        sizes: of the job that it was made for.
+        kernels: which call it, and update the parameters where it does not.
+        job: that it was made for.
 
     Raises:
         OSError, RuntimeError: there is none, or not one for this machine.
     """
 
-    def __init__(self, folder: Path, kernels: Kernels, sizes: FixedSizes | None = None) -> None:
-        self._folder, self._kernels, self.sizes = folder, kernels, sizes
+    def __init__(self, folder: Path, kernels: Kernels, job: Job) -> None:
+        self._folder, self._kernels = folder, kernels
+        self.sizes, self.updates = job.sizes, job.updates
         for name in (_STEP, _EVALUATION):
             ctypes.CDLL(str(folder / f"{name}.so"))
 
-    def bind_step(self, inputs: Mapping[str, Tensor]) -> Callable[[Terms, int], None]:
-        """So many steps over these tensors of `PackMemory.inputs`."""
-        run = self._bind(_STEP, inputs)
+    def bind_step(
+        self, spec: StepSpec, memory: PackMemory, gradients: Stacks | None
+    ) -> Callable[[Terms, int], None]:
+        """So many steps of a pack's tensors.
+
+        Args:
+            gradients: where the update is the kernels', laid out as the parameters; the gaps
+                between them must hold zeros.
+        """
+        update: BoundUpdate | None = None
+        if gradients is not None:
+            regions = stretches(memory, gradients)
+            update = NativeStep(self._kernels, spec, memory.inputs(), regions).bound_update
+        tensors = [*step_inputs(memory, gradients).values()]
+        run = CompiledModel(self._kernels, self._folder / f"{_STEP}.so", tensors, update).run
         return lambda terms, count: run(count)
 
     def bind_evaluation(self, inputs: Sequence[Mapping[str, Tensor]]) -> Callable[[int], None]:
         """The evaluation of what lies in these tensors, chunk by chunk; always of all slots."""
-        chunks = [self._bind(_EVALUATION, chunk) for chunk in inputs]
+        library = self._folder / f"{_EVALUATION}.so"
+        chunks = [CompiledModel(self._kernels, library, [*its.values()]) for its in inputs]
 
         def evaluate(num_slots: int) -> None:
-            for run in chunks:
-                run(1)
+            for chunk in chunks:
+                chunk.run(1)
 
         return evaluate
-
-    def _bind(self, name: str, inputs: Mapping[str, Tensor]) -> Callable[[int], None]:
-        tensors = list(inputs.values())
-        return CompiledModel(self._kernels, self._folder / f"{name}.so", tensors).run
 
 
 @dataclass(frozen=True)
@@ -191,6 +203,14 @@ class Job:
         )
 
     @property
+    def updates(self) -> bool:
+        """Whether a step updates the parameters, rather than leave that to the native kernels.
+
+        Those are faster, and compute on one thread.
+        """
+        return self.threads > 1
+
+    @property
     def name(self) -> str:
         """The name of the program's folder: a hash of the job, this machine and this engine."""
         return _name_of(self, self.model.source)
@@ -224,7 +244,10 @@ class Job:
             augments=self.augments,
             regularises=self.regularises,
         )
-        step_inputs = PackMemory(spec, sizes.width, data).inputs()
+        memory, gradients = PackMemory(spec, sizes.width, data), None
+        if not self.updates:
+            gradients = Stacks(memory.layout, sizes.width, device=data.device, dtype=data.dtype)
+        inputs = step_inputs(memory, gradients)
         (evaluation_inputs,) = EvaluationMemory(
             self.model,
             data.validation,
@@ -237,18 +260,18 @@ class Job:
         if self.sizes is not None:
             # Traced for the first time here, graphs of the model are at hand where `torch.export`
             # traces all: it cannot have another tracing inside its own.
-            step(step_inputs)
+            step(inputs)
             evaluation(evaluation_inputs)
         made = Path(tempfile.mkdtemp(dir=scratch))
         try:
-            for name, module, inputs, dimensions, slots in (
-                (_STEP, step, step_inputs, _STEP_SIZES, "K"),
+            for name, module, tensors, dimensions, slots in (
+                (_STEP, step, inputs, _STEP_SIZES, "K"),
                 (_EVALUATION, evaluation, evaluation_inputs, _EVALUATION_SIZES, "E"),
             ):
                 varying = {slots, *"".join(map("".join, dimensions.values()))}
                 if self.sizes is not None:
                     varying -= {"K", "B", "E"}
-                example = _example(inputs)
+                example = _example(tensors)
                 shapes = _shapes(example, dimensions, slots, varying)
                 _compile(module, example, shapes, made, name, self.model.compiler_settings)
             os.rename(made, folder)
@@ -286,6 +309,20 @@ class Job:
             y = torch.zeros(num_rows, self.model.num_outputs, dtype=dtype)
         x = torch.zeros(num_rows, *self.model.sample_shape, dtype=x_dtype)
         return Split(x, y)
+
+
+def step_inputs(memory: PackMemory, gradients: Stacks | None) -> dict[str, Tensor]:
+    """What a program's step reads and writes.
+
+    Args:
+        gradients: for a step that ends with them, and has nothing of the update; None otherwise.
+    """
+    inputs = memory.inputs()
+    if gradients is None:
+        return inputs
+    of_update = ("rates", *(f"{moment}." for moment in memory.moments))
+    needed = {name: its for name, its in inputs.items() if not name.startswith(of_update)}
+    return needed | {f"gradients.{name}": view for name, view in gradients.views().items()}
 
 
 def _fixed_rows(num_samples: int) -> int:

@@ -15,24 +15,7 @@ from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.native_steps import NativeStep
 from ridgeline.search.engine.spec import StepSpec
-from ridgeline.search.engine.step import Region, Step, Terms
-
-
-def stretches(memory: PackMemory, gradients: Stacks) -> list[Region]:
-    """The stretches of a pack's parameters, and what belongs to them, as few regions."""
-    moments = [moment.stretches_KR for moment in memory.moments.values()]
-    num_penalised, units = len(memory.layout.penalised), memory.layout.units
-    return [
-        Region(
-            parameters,
-            gradients.stretches_KR[i],
-            torch.empty_like(parameters),
-            tuple(stretches_KR[i] for stretches_KR in moments),
-            i < num_penalised,
-            *(units[i] if i < num_penalised else ()),
-        )
-        for i, parameters in enumerate(memory.parameters.stretches_KR)
-    ]
+from ridgeline.search.engine.step import Step, Terms, stretches
 
 
 def eager_steps(
@@ -60,5 +43,7 @@ def eager_steps(
         torch.index_select(x, 0, samples_KB.view(-1), out=batch_KB.view(-1, *x.shape[1:]))
         return batch_KB
 
-    parts = None if kernels is None else NativeStep(kernels, spec, inputs, regions)
-    return Step(spec, inputs, views, regions, rows_of, parts).repeat
+    if kernels is None:
+        return Step(spec, inputs, views, regions, rows_of).repeat
+    native = NativeStep(kernels, spec, inputs, regions)
+    return Step(spec, inputs, views, regions, rows_of, native.dropout_factors, native.update).repeat

@@ -625,15 +625,18 @@ constexpr int64_t kMaxInputs = 1024;
 
 extern "C" {
 
-// Runs a model on the same tensors again and again; 0, or the status of the call that failed.
+// Runs a model on the same tensors again and again, and an update after each call unless it is null;
+// 0, or the status of the call that failed.
 int32_t run_model(RunModel run, void* container, NewHandle new_handle, void* const* tensors,
-                  int64_t num_tensors, int64_t count) {
+                  int64_t num_tensors, int64_t count, void (*update)(const void*),
+                  const void* arguments) {
   void* inputs[kMaxInputs];  // a call uses its handles up
   for (int64_t call = 0; call < count; ++call) {
     for (int64_t i = 0; i < num_tensors; ++i)
       if (int32_t status = new_handle(tensors[i], &inputs[i])) return status;
     if (int32_t status = run(container, inputs, num_tensors, nullptr, 0, nullptr, nullptr))
       return status;
+    if (update != nullptr) update(arguments);
   }
   return 0;
 }

@@ -13,10 +13,12 @@ import os
 import shutil
 import subprocess
 import weakref
-from collections.abc import Iterable, Sequence
-from ctypes import byref, c_int32, c_int64, c_size_t, c_void_p
+from collections.abc import Callable, Iterable, Sequence
+from ctypes import Structure, byref, c_int32, c_int64, c_size_t, c_void_p
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +65,15 @@ class Kernels:
         for name, function in self.by_name.items():
             function.restype = c_int32 if name.startswith(("train", "evaluate")) else None
         self.run_model = loaded.run_model
-        self.run_model.argtypes = (*[c_void_p] * 4, c_int64, c_int64)
+        self.run_model.argtypes = (*[c_void_p] * 4, c_int64, c_int64, *[c_void_p] * 2)
+
+
+@dataclass(frozen=True)
+class BoundUpdate:
+    """A kernel of an update and what it takes, which must stay where it is."""
+
+    function: Callable[..., None]
+    arguments: Structure
 
 
 class CompiledModel:
@@ -75,13 +85,20 @@ class CompiledModel:
     Args:
         library: of the model.
         inputs: in the order of the model's; their places and sizes must not change.
+        update: is called after each call of the model.
 
     Raises:
         OSError, AttributeError: the file is no such library.
         RuntimeError: the model cannot be made.
     """
 
-    def __init__(self, kernels: Kernels, library: Path, inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        kernels: Kernels,
+        library: Path,
+        inputs: Sequence[Tensor],
+        update: BoundUpdate | None = None,
+    ) -> None:
         assert len(inputs) <= MAX_INPUTS
         self._run = kernels.run_model
         self._library = ctypes.CDLL(str(library))
@@ -95,6 +112,11 @@ class CompiledModel:
             self._library.AOTInductorModelContainerRunSingleThreaded, c_void_p
         )
         self._new_handle = ctypes.cast(torch_library().aoti_torch_new_tensor_handle, c_void_p)
+        self._update = update
+        self._update_pointers: tuple[Any, Any] = None, None
+        if update is not None:
+            function = ctypes.cast(update.function, c_void_p)  # type: ignore[arg-type]
+            self._update_pointers = function, ctypes.addressof(update.arguments)
         weakref.finalize(self, _delete, self._library, self._container, self._inputs)
 
     def run(self, count: int) -> None:
@@ -104,7 +126,13 @@ class CompiledModel:
             MemoryError: a call failed: nothing else can run out once its inputs are bound.
         """
         if self._run(
-            self._model, self._container, self._new_handle, self._inputs, len(self._inputs), count
+            self._model,
+            self._container,
+            self._new_handle,
+            self._inputs,
+            len(self._inputs),
+            count,
+            *self._update_pointers,
         ):
             raise MemoryError("a compiled program could not allocate its tensors; see the log")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ridgeline.search.engine.native import Kernels
+from ridgeline.search.engine.native import BoundUpdate, Kernels
 from ridgeline.search.engine.spec import StepSpec
 
 if TYPE_CHECKING:
@@ -135,6 +135,11 @@ class NativeStep:
         return self._update_arguments, self._dropout_arguments
 
     @property
+    def bound_update(self) -> BoundUpdate:
+        """The update, for native code to call."""
+        return BoundUpdate(self._update, self._update_arguments)
+
+    @property
     def dropout_factors_address(self) -> int:
         """Where `dropout_factors` lie."""
         return self._factors_KUB.data_ptr()
@@ -145,7 +150,7 @@ class NativeStep:
         return self._factors_KUB
 
     def update(self) -> None:
-        """See `Parts`."""
+        """See `step.Step`."""
         self._update(byref(self._update_arguments))
 
 

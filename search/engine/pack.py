@@ -127,11 +127,12 @@ class Pack:
         self._steps: Callable[[Terms, int], None]
         evaluation: BindEvaluation | None = None
         fixed: tuple[int, int] | None = None
+        self._is_compiled = compiled is not None
         self._gradients: Stacks | None = None
+        if compiled is None or not compiled.updates:
+            self._gradients = Stacks(self._memory.layout, width, device=device, dtype=dtype)
         if compiled is None:
-            self._gradients = Stacks(
-                self._memory.layout, width, device=data.device, dtype=data.dtype
-            )
+            assert self._gradients is not None
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
             if kernels is not None and self._native is not None:
                 evaluation = partial(self._native.bind_evaluation, kernels)
@@ -141,7 +142,7 @@ class Pack:
                 mine = width, spec.batch_size
                 assert mine == (sizes.width, sizes.batch_size), "a program of other sizes"
                 fixed = sizes.evaluation_rows, sizes.evaluation_slots
-            self._steps = compiled.bind_step(self._memory.inputs())
+            self._steps = compiled.bind_step(spec, self._memory, self._gradients)
             evaluation = compiled.bind_evaluation
         self._evaluation = PackEvaluation(spec, evaluation, self._memory, fixed)
         self._writer = SlotWriter(spec, self._memory, self._gradients)
@@ -200,7 +201,7 @@ class Pack:
 
     def takes(self, config: RunConfig) -> bool:
         """Whether the step can have the regularisers of a run."""
-        return self._gradients is not None or {*config.regularisers} <= {*self.spec.regularises}
+        return not self._is_compiled or {*config.regularisers} <= {*self.spec.regularises}
 
     def free(self, slot: int) -> None:
         """Take the run out of a slot.  Its weights stay until the next `load`."""
@@ -346,9 +347,10 @@ class Pack:
         spec = self.spec.regularising(kinds)
         if spec == self.spec:
             return
-        if self._gradients is None:
+        if self._is_compiled:
             has = self.spec.regularises
             raise ValueError(f"regularisers are {kinds}, those of the compiled program {has}")
+        assert self._gradients is not None
         self.spec = spec
         self._memory.add_regularisers(kinds)
         self._steps = eager_steps(spec, self._memory, self._gradients, self._kernels)

@@ -67,7 +67,7 @@ class Programs:
                 kernels = self.kernels
                 if kernels is None:
                     return None
-                self._loaded[name] = CompiledProgram(folder, kernels, job.sizes)
+                self._loaded[name] = CompiledProgram(folder, kernels, job)
             except Exception as exc:  # damaged, or out of reach: go on without
                 _log.warning("the compiled program %s cannot be used: %s", name, exc)
                 self._failed.add(name)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,8 +20,9 @@ from torch.nn import functional
 from ridgeline.search.engine import rng
 from ridgeline.search.engine.augment import Augmenting, MixedLoss
 from ridgeline.search.engine.config import Regulariser
+from ridgeline.search.engine.layout import Stacks
 from ridgeline.search.engine.losses import LOSSES, Judged, Loss, SmoothedLoss, targets_of
-from ridgeline.search.engine.memory import MOMENTS, Constant, Rate, under
+from ridgeline.search.engine.memory import MOMENTS, Constant, PackMemory, Rate, under
 from ridgeline.search.engine.models.base import Rows
 from ridgeline.search.engine.optim import adam, clip_factors, sgd
 from ridgeline.search.engine.penalty import add_gradients, soft_threshold
@@ -70,17 +70,21 @@ class Region:
     num_incoming: int = 0
 
 
-class Parts(Protocol):
-    """The parts of a step that are not torch's, where they are not."""
-
-    def dropout_factors(self) -> Tensor:
-        """What to multiply each unit with, [K, U, B]; overwritten by the next call."""
-
-    def update(self) -> None:
-        """Penalties, clipping, noise, the optimizer's update and bounds on norms.
-
-        Of the occupied slots alone; counts the step.
-        """
+def stretches(memory: PackMemory, gradients: Stacks) -> list[Region]:
+    """The stretches of a pack's parameters, and what belongs to them, as few regions."""
+    moments = [moment.stretches_KR for moment in memory.moments.values()]
+    num_penalised, units = len(memory.layout.penalised), memory.layout.units
+    return [
+        Region(
+            parameters,
+            gradients.stretches_KR[i],
+            torch.empty_like(parameters),
+            tuple(stretches_KR[i] for stretches_KR in moments),
+            i < num_penalised,
+            *(units[i] if i < num_penalised else ()),
+        )
+        for i, parameters in enumerate(memory.parameters.stretches_KR)
+    ]
 
 
 class Step:
@@ -91,7 +95,9 @@ class Step:
         gradients: by the names of the parameters; filled in each step.
         regions: all parameters, their gradients and moments, in stretches.
         rows_of: gives the rows of `x` [N, …] that `samples_KB` names, [K, B, …].
-        parts: which draw dropout and update the parameters; None has torch do so.
+        dropout_factors: gives what to multiply each unit with, [K, U, B]; None has torch do so.
+        update: penalties, clipping, noise, the optimizer's update and bounds on norms, of the
+            occupied slots alone; counts the step.  None has torch do so.
     """
 
     def __init__(
@@ -101,13 +107,14 @@ class Step:
         gradients: Mapping[str, Tensor],
         regions: Sequence[Region],
         rows_of: Callable[[Tensor, Tensor], Tensor],
-        parts: Parts | None = None,
+        dropout_factors: Callable[[], Tensor] | None = None,
+        update: Callable[[], None] | None = None,
     ) -> None:
         self._spec = spec
         self._inputs = inputs
         self._regions = regions
         self._rows_of = rows_of
-        self._parts = parts
+        self._dropout_factors, self._update = dropout_factors, update
         parameters, statistics = under(inputs, "parameters."), under(inputs, "statistics.")
         self._statistics = list(statistics.values())
         self._model = spec.model.bind(parameters, gradients, statistics)
@@ -151,14 +158,14 @@ class Step:
         dropout_KUB = self._dropout(at)
         judged = self._model.loss_gradients(x_KB, targets_KB, rows, dropout_KUB, loss)
         self._count(judged, invalid_KB)
-        if self._parts is None:
-            self._update(at, terms)
+        if self._update is None:
+            self._update_by_torch(at, terms)
         for tensor, old in zip(changing, before, strict=True):
             tensor.copy_(torch.where(_per_slot(inputs["occupied"], tensor), tensor, old))
-        if self._parts is None:
+        if self._update is None:
             step_K.add_(inputs["occupied"])
         else:
-            self._parts.update()
+            self._update()
 
     def repeat(self, terms: Terms, count: int) -> None:
         """So many steps."""
@@ -171,7 +178,7 @@ class Step:
 
     def _changing(self) -> list[Tensor]:
         """What torch writes in slots without a run too, until it is taken back."""
-        if self._parts is not None:
+        if self._update is not None:
             return self._statistics
         state = [t for region in self._regions for t in (region.parameters, *region.moments)]
         return [*state, *self._statistics]
@@ -184,8 +191,8 @@ class Step:
         """
         if not self._spec.drops:
             return None
-        if self._parts is not None:
-            return self._parts.dropout_factors()
+        if self._dropout_factors is not None:
+            return self._dropout_factors()
         keys_K = self._inputs["dropout_keys"][at]
         draws_KUB = rng.draw(keys_K, self._inputs["dropout_counters"])
         scale_K11 = self._inputs["constants"][:, Constant.DROPOUT_SCALE, None, None]
@@ -203,7 +210,7 @@ class Step:
         score_sums_K = inputs["score_sums"]
         score_sums_K.add_(scores_KB.sum(dim=1, dtype=score_sums_K.dtype))
 
-    def _update(self, at: tuple[Tensor, Tensor], terms: Terms) -> None:
+    def _update_by_torch(self, at: tuple[Tensor, Tensor], terms: Terms) -> None:
         rates_KC, constants_KC = self._inputs["rates"][at], self._inputs["constants"]
         regularising, kinds = self._regularising, self._regularisers(terms)
 
@@ -267,7 +274,9 @@ class Step:
 class TracedStep(torch.nn.Module):
     """The step as a function of its inputs alone, as a compiler takes it.
 
-    Every parameter is a stretch of its own: its gradient is then used up where it is made.
+    Where gradients are among the inputs it ends with them: the update is somebody else's.  Where it
+    is this one's, every parameter is a stretch of its own: its gradient is then used up where it is
+    made.
 
     Args:
         is_beyond_cache: whether rows of numbers come from memory, not from a CPU's cache.
@@ -281,6 +290,9 @@ class TracedStep(torch.nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> tuple[()]:
         """One step; changes the inputs in place."""
         spec = self._spec
+        if gradients := under(inputs, "gradients."):
+            Step(spec, inputs, gradients, (), self._rows_of, update=lambda: None)(ALL_TERMS)
+            return ()
         parameters = under(inputs, "parameters.")
         gradients = {
             name: torch.empty(t.shape, dtype=t.dtype, device=t.device)

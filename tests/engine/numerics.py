@@ -39,8 +39,9 @@ from ridgeline.search.engine import (
     native_steps,
     processor,
 )
+from ridgeline.search.engine.compiled import step_inputs
 from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation, rows_at_once
-from ridgeline.search.engine.layout import layouts
+from ridgeline.search.engine.layout import Stacks, layouts
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.models import mlp_native
@@ -178,9 +179,12 @@ def _step_eagerly(model: Model, runs: list[RunConfig]) -> list[Tensor]:
 def _step_as_traced(model: Model, run: RunConfig) -> list[Tensor]:
     data = _data(model, torch.float32)
     spec = step_spec(run, model, data).regularising(run.regularisers)
-    inputs = PackMemory(spec, _WIDTH, data).inputs()
-    for is_beyond_cache in (False, True):
-        TracedStep(spec, is_beyond_cache=is_beyond_cache)(inputs)
+    memory = PackMemory(spec, _WIDTH, data)
+    gradients = Stacks(memory.layout, _WIDTH, device=data.device, dtype=data.dtype)
+    for its in (None, gradients):
+        inputs = step_inputs(memory, its)
+        for is_beyond_cache in (False, True):
+            TracedStep(spec, is_beyond_cache=is_beyond_cache)(inputs)
     num_rows = rows_at_once(data.validation.num_samples)
     (chunk,) = EvaluationMemory(model, data.validation, _WIDTH, data.dtype, num_rows).inputs()
     TracedEvaluation(model, LOSSES[spec.loss])(chunk)

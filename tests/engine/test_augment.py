@@ -112,7 +112,7 @@ def test_a_compiled_program_keeps_to_all_of_this(shared_folder: Path, kernels: K
         with locked(shared_folder / f"{job.name}.lock"):
             if not folder.exists():
                 job.compile(folder, shared_folder)
-        check(case, {"compiled": CompiledProgram(folder, kernels)})
+        check(case, {"compiled": CompiledProgram(folder, kernels, job)})
 
 
 @pytest.mark.parametrize("name", BITS)

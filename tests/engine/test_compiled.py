@@ -32,7 +32,11 @@ from tests.parallel import locked
 
 pytestmark = pytest.mark.slow
 
-JOBS = {name: Job.of(case.spec, case.data, threads=1) for name, case in CASES.items()}
+TWO_THREADS = "adam64 on two threads"
+JOBS = {
+    **{name: Job.of(case.spec, case.data, threads=1) for name, case in CASES.items()},
+    TWO_THREADS: Job.of(CASES["adam64"].spec, CASES["adam64"].data, threads=2),
+}
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +58,7 @@ def folder(shared_folder: Path) -> Path:
 def compiled(folder: Path, one_thread: None) -> dict[str, CompiledProgram]:
     kernels = native.kernels(folder)
     assert kernels is not None, "the tests need a C++ compiler"
-    return {name: CompiledProgram(folder / job.name, kernels) for name, job in JOBS.items()}
+    return {name: CompiledProgram(folder / job.name, kernels, job) for name, job in JOBS.items()}
 
 
 @pytest.fixture(params=CASES)
@@ -79,6 +83,14 @@ def test_denormals_are_flushed(compiled: dict[str, CompiledProgram]) -> None:
 @pytest.mark.parametrize("name", ["adam64", "sgd64"])
 def test_it_agrees_with_the_plain_loop(name: str, compiled: dict[str, CompiledProgram]) -> None:
     check_that_it_agrees_with_the_plain_loop(CASES[name], {"compiled": compiled[name]})
+
+
+def test_a_program_of_several_threads_updates_by_itself(
+    compiled: dict[str, CompiledProgram],
+) -> None:
+    assert [name for name, job in JOBS.items() if job.updates] == [TWO_THREADS]
+    program = {"compiled": compiled[TWO_THREADS], "threads": 2}
+    check_that_it_agrees_with_the_plain_loop(CASES["adam64"], program)
 
 
 @pytest.mark.parametrize(("width", "batch_size"), [(1, 23), (1, 101), (2, 1), (7, 50), (9, 16)])

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ridgeline.search.engine import DeviceData, native, rng
-from ridgeline.search.engine.eager import stretches
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.native_steps import NativeStep
 from ridgeline.search.engine.pack import Pack
+from ridgeline.search.engine.step import stretches
 from tests.engine.program_checks import (
     CASES,
     WIDTH,

@@ -236,7 +236,7 @@ def compiled(case: CaseOfKinds, folder: Path, kernels: Kernels) -> dict[str, Any
     with locked(folder.with_name(f"{job.name}.lock")):
         if not (folder / job.name).exists():
             job.compile(folder / job.name, folder)
-    return {"compiled": CompiledProgram(folder / job.name, kernels)}
+    return {"compiled": CompiledProgram(folder / job.name, kernels, job)}
 
 
 # Of the compiler itself, which a worker runs in a process of its own.
@@ -290,10 +290,10 @@ def test_lanes_share_a_compiled_program(programs: Path, kernels: Kernels, no_clo
 
 
 def test_a_compiled_pack_takes_runs_of_its_regularisers_alone() -> None:
-    """As far as can be told without a compiler: by what a pack without gradients takes."""
+    """As far as can be told without a compiler."""
     case = BITS["batch norm"]
     pack = Pack(case.spec.regularising(("max_norm",)), case.data, width=2)
-    pack._gradients = None
+    pack._is_compiled = True
     assert pack.takes(case.configs[1])
     assert pack.takes(replace(case.configs[1], max_norm=1.0))
     with pytest.raises(ValueError, match="regularisers are"):

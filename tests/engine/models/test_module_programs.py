@@ -101,7 +101,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def pack_of(case: Case, folder: Path) -> Pack:
     kernels = native.kernels(folder)
     assert kernels is not None, "the tests need a C++ compiler"
-    program = CompiledProgram(folder / case.job.name, kernels, case.job.sizes)
+    program = CompiledProgram(folder / case.job.name, kernels, case.job)
     return Pack(case.spec, case.data, width=case.width, compiled=program)
 
 
