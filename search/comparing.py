@@ -1,0 +1,199 @@
+"""What fresh seeds tell about the arms of a comparison: means, paired differences, verdicts.
+
+An arm is one way to train, such as with dropout; its scores are those of runs that differ in their
+seeds alone, which no choice was made by.  Run r of every arm has the same seed, so that what a seed
+does to all arms alike falls out of a difference.
+
+# R runs of an arm
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from ridgeline.search.fields import Direction
+
+CONFIDENCE = 0.95
+"""Of every interval; a verdict is wrong in at most 5 % of all comparisons of equal arms."""
+
+MIN_PAIRS = 3
+"""Seeds that a verdict needs: two equal differences tell nothing about how others spread."""
+
+Scores = Sequence[float | None]
+"""By run; None where it has no score, since it diverged, say."""
+
+Verdict = Literal["better", "worse", "open"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a mean lies with `CONFIDENCE`: by Student's t, which takes scores as normal."""
+
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is one that the data do not exclude."""
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean score of an arm.
+
+    Attributes:
+        interval: None with less than two scores.
+        num_runs: with a score.
+        num_without: that have none.
+    """
+
+    arm: str
+    value: float | None
+    interval: Interval | None
+    num_runs: int
+    num_without: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much an arm scores more than another, on the seeds that both have a score of.
+
+    Attributes:
+        value: the mean of the differences; None without a common seed.
+        interval: of this pair alone; None with less than two common seeds.
+        p_value: of the paired t test, adjusted by Holm's method for all pairs of the comparison;
+            None where there is no interval.
+        verdict: of `arm` against `other`, in the metric's direction.
+    """
+
+    arm: str
+    other: str
+    value: float | None
+    interval: Interval | None
+    p_value: float | None
+    num_pairs: int
+    verdict: Verdict
+
+
+def mean_of(arm: str, scores: Scores) -> Mean:
+    """The mean of an arm's scores, and its interval."""
+    there = _there(scores)
+    return Mean(
+        arm,
+        float(there.mean()) if len(there) else None,
+        _interval(there),
+        len(there),
+        len(scores) - len(there),
+    )
+
+
+def differences(scores: Mapping[str, Scores], direction: Direction) -> list[Difference]:
+    """Of all pairs of arms, in the order of the arms.
+
+    Welch's or Student's test of two samples would count what a seed does to both arms as noise.
+    After S. Holm, "A simple sequentially rejective multiple test procedure" (1979), so that not one
+    pair of many seems to differ by chance.
+
+    Args:
+        scores: by arm; run r of each has the same seed.
+        direction: of the metric.
+
+    Raises:
+        ValueError: arms have different numbers of runs.
+    """
+    if len({len(its) for its in scores.values()}) > 1:
+        raise ValueError("each arm must have the same number of runs, one for each seed")
+    found = [_difference(*pair, scores) for pair in combinations(scores, 2)]
+    p_values = iter(_holm([one.p_value for one in found if one.p_value is not None]))
+    adjusted = [
+        one if one.p_value is None else replace(one, p_value=next(p_values)) for one in found
+    ]
+    return [replace(one, verdict=_verdict(one, direction)) for one in adjusted]
+
+
+def sentence(difference: Difference, metric: str) -> str:
+    """What the data support about a pair, for a person who has not read this module."""
+    arm, other = difference.arm, difference.other
+    if difference.value is None or difference.interval is None:
+        return (
+            f"{arm} and {other} have {_seeds(difference.num_pairs)} in common, too few to compare."
+        )
+    low, high = difference.interval.low, difference.interval.high
+    by = (
+        f"{metric} differs by {difference.value:+.4g}, {CONFIDENCE:.0%} interval {low:+.4g} to "
+        f"{high:+.4g}, {_seeds(difference.num_pairs)}"
+    )
+    if difference.verdict != "open":
+        return f"{arm} is {difference.verdict} than {other}: {by}."
+    if difference.num_pairs < MIN_PAIRS:
+        why = "too few seeds to tell"
+    elif difference.interval.holds(0):
+        why = "the interval holds 0"
+    else:
+        why = "with so many pairs, one differs as much by chance"
+    return f"{arm} and {other} cannot be told apart: {by}; {why}."
+
+
+def _difference(arm: str, other: str, scores: Mapping[str, Scores]) -> Difference:
+    pairs = zip(scores[arm], scores[other], strict=True)
+    gains = _there([None if a is None or b is None else a - b for a, b in pairs])
+    value = float(gains.mean()) if len(gains) else None
+    interval = _interval(gains)
+    p_value = None if interval is None else _p_value(gains)
+    return Difference(arm, other, value, interval, p_value, len(gains), "open")
+
+
+def _verdict(difference: Difference, direction: Direction) -> Verdict:
+    interval, p_value, value = difference.interval, difference.p_value, difference.value
+    if interval is None or p_value is None or value is None or difference.num_pairs < MIN_PAIRS:
+        return "open"
+    if interval.holds(0) or p_value >= 1 - CONFIDENCE:
+        return "open"
+    return "better" if (value > 0) == (direction == "maximize") else "worse"
+
+
+def _interval(scores: npt.NDArray[np.float64]) -> Interval | None:
+    if len(scores) < 2:
+        return None
+    mean = float(scores.mean())
+    reach = _error(scores) * float(special.stdtrit(len(scores) - 1, (1 + CONFIDENCE) / 2))
+    return Interval(mean - reach, mean + reach)
+
+
+def _p_value(gains: npt.NDArray[np.float64]) -> float:
+    """Of Student's test that the mean is 0, on both sides."""
+    mean, error = float(gains.mean()), _error(gains)
+    if error == 0:  # equal differences are certain, or there is none
+        return float(mean == 0)
+    return float(2 * special.stdtr(len(gains) - 1, -abs(mean / error)))
+
+
+def _error(scores: npt.NDArray[np.float64]) -> float:
+    """The standard error of the mean."""
+    return float(scores.std(ddof=1)) / math.sqrt(len(scores))
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """The adjusted ones: the smallest times their number, the next times one less, rising."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
+def _there(scores: Scores) -> npt.NDArray[np.float64]:
+    return np.array([score for score in scores if score is not None], dtype=np.float64)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"

@@ -1,0 +1,232 @@
+"""The spec of a comparison: ways to train, each tuned by a study of its own, on equal terms.
+
+An arm is a study over what all arms share, the base, and over what is its own, such as the rate of
+dropout.  Its winner is trained again with seeds that no choice was made by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator
+
+from ridgeline.search.fields import SpecPart, Whole
+from ridgeline.search.problems import validation_problems
+from ridgeline.search.seeds import derive
+from ridgeline.search.space import Config
+from ridgeline.search.spec import MAX_REPLICATES, InvalidSpec, StudySpec, parse_spec
+from ridgeline.search.tasks.registry import installed
+
+MAX_ARMS = 32
+
+ComparisonName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64),
+    Field(description="unique; letters, digits, '.', '_' and '-'", examples=["digits-penalties"]),
+]
+
+ArmName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\+[A-Za-z0-9][A-Za-z0-9_-]*)*$", max_length=48
+    ),
+    Field(description="letters, digits, '_' and '-'; '+' between the names of ready-made arms"),
+]
+
+_OF_ARMS = ("task", "space", "early_stopping", "penalty")
+"""Fields of a study that arms may differ in; in all others, comparing them would not be fair."""
+
+_ROWS = ("name", "dataset", "split")
+"""Settings of a task that decide which rows are trained on, and judged by."""
+
+Partial = Mapping[str, Any]
+"""Some fields of a study's spec, as plain data."""
+
+
+class ComparisonSpec(SpecPart):
+    """What is compared, as its author describes it; see `studies_of`."""
+
+    name: ComparisonName
+    base: Annotated[
+        dict[str, Any], Field(description="the spec of a study without its name: what arms share")
+    ]
+    arms: Annotated[
+        dict[ArmName, dict[str, Any]],
+        Field(
+            min_length=2,
+            max_length=MAX_ARMS,
+            description="by name, what each adds to the base; or a list of the names of "
+            "ready-made ones",
+        ),
+    ]
+    replicates: Annotated[
+        Whole,
+        Field(ge=3, le=MAX_REPLICATES, description="fresh seeds that each arm's winner trains by"),
+    ] = 5
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _by_name(cls, arms: object) -> object:
+        if not isinstance(arms, list) or not all(isinstance(name, str) for name in arms):
+            return arms
+        if twice := {name for name in arms if arms.count(name) > 1}:
+            raise ValueError(f"names {', '.join(sorted(twice))} twice")
+        return {name: {} for name in arms}
+
+
+def parse_comparison(data: Mapping[str, Any]) -> ComparisonSpec:
+    """A comparison's spec from plain JSON or YAML data; all its studies are ones that can be run.
+
+    Raises:
+        InvalidSpec: with every problem found and the field it is in.
+    """
+    try:
+        spec = ComparisonSpec.model_validate(data)
+    except ValidationError as exc:
+        raise InvalidSpec(list(validation_problems(exc))) from exc
+    studies_of(spec)
+    return spec
+
+
+def studies_of(spec: ComparisonSpec) -> dict[str, StudySpec]:
+    """The study that tunes each arm.
+
+    Raises:
+        InvalidSpec: naming the arm and the field, or the base where all arms have the problem.
+    """
+    studies: dict[str, StudySpec] = {}
+    problems: dict[str, list[tuple[str, str]]] = {}
+    for arm, its in spec.arms.items():
+        problems[arm] = list(_unfair(its))
+        try:
+            partial = _merged(_ready_made(arm, spec.base), its)
+            whole = _merged(spec.base, partial)
+            studies[arm] = parse_spec({**whole, "name": _study_name(spec, "search", arm)})
+        except InvalidSpec as exc:
+            problems[arm] += exc.problems
+        else:
+            if studies[arm].external:
+                problems[arm].append(("task.name", "external programs have no seeds to compare by"))
+    if any(problems.values()):
+        raise InvalidSpec(list(_by_field(problems)))
+    return studies
+
+
+def fresh_study(spec: ComparisonSpec, arm: str, study: StudySpec, winner: Config) -> StudySpec:
+    """The study that trains an arm's winner by seeds that no selection has seen.
+
+    Its runs are of one trial; run r of each arm has the same seed.
+
+    Args:
+        study: that has tuned the arm.
+        winner: the configuration of its best trial.
+    """
+    whole = study.model_dump(mode="json", exclude_defaults=True)
+    whole |= {
+        "name": _study_name(spec, "fresh", arm),
+        "space": {name: {"type": "values", "values": [value]} for name, value in winner.items()},
+        "sampler": {"name": "grid", "seed": derive("fresh", study.sampler.seed)},
+        "budget": {
+            name: value
+            for name, value in whole.get("budget", {}).items()
+            if name in ("epochs", "run_seconds")
+        },
+        "replicates": spec.replicates,
+    }
+    whole.pop("pruner", None)
+    return parse_spec(whole)
+
+
+def _study_name(spec: ComparisonSpec, purpose: str, arm: str) -> str:
+    # No name of an arm has a point, so no two arms share a name.
+    return f"{spec.name}-{purpose}.{arm.replace('+', '.')}"
+
+
+def _unfair(arm: Partial) -> Iterator[tuple[str, str]]:
+    """What an arm must leave to the base."""
+    for field in arm:
+        if field not in _OF_ARMS:
+            yield field, f"is the base's alone; an arm has {', '.join(_OF_ARMS)}"
+    task = arm.get("task", {})
+    for setting in _ROWS:
+        if isinstance(task, Mapping) and setting in task:
+            yield f"task.{setting}", "is the base's alone: all arms train on the same rows"
+
+
+def _merged(base: Partial, other: Partial) -> dict[str, Any]:
+    """Objects field by field; anything else of the other takes the place of the base's."""
+    merged = dict(base)
+    for field, value in other.items():
+        mine = merged.get(field)
+        is_range = isinstance(value, Mapping) and "type" in value
+        if isinstance(mine, Mapping) and isinstance(value, Mapping) and not is_range:
+            merged[field] = _merged(mine, value)
+        else:
+            merged[field] = value
+    return merged
+
+
+def _by_field(problems: Mapping[str, list[tuple[str, str]]]) -> Iterator[tuple[str, str]]:
+    shared = set.intersection(*(set(its) for its in problems.values()))
+    first = next(iter(problems.values()))
+    yield from ((f"base.{field}", reason) for field, reason in first if (field, reason) in shared)
+    for arm, its in problems.items():
+        for field, reason in its:
+            if (field, reason) not in shared:
+                yield f"arms.{arm}.{field}" if field else f"arms.{arm}", reason
+
+
+def _ready_made(arm: str, base: Partial) -> dict[str, Any]:
+    """What the ready-made arms in a name add; nothing for a name that none of them has.
+
+    Raises:
+        InvalidSpec: some parts of the name are those of ready-made arms and some are not.
+    """
+    parts = arm.split("+")
+    unknown = [part for part in parts if part not in READY_MADE]
+    if unknown and len(parts) > 1:
+        known = ", ".join(READY_MADE)
+        raise InvalidSpec([("", f"there is no ready-made arm {unknown[0]}; there are {known}")])
+    merged: dict[str, Any] = {}
+    for part in parts if not unknown else ():
+        merged = _merged(merged, READY_MADE[part](base))
+    return merged
+
+
+def _space(**ranges: Mapping[str, Any]) -> Callable[[Partial], Partial]:
+    return lambda base: {"space": ranges}
+
+
+def _log(low: float, high: float) -> dict[str, Any]:
+    return {"type": "float", "low": low, "high": high, "log": True}
+
+
+def _linear(low: float, high: float) -> dict[str, Any]:
+    return {"type": "float", "low": low, "high": high}
+
+
+def _batch_norm(base: Partial) -> Partial:
+    """By the setting that the base's task has for it."""
+    task = base.get("task")
+    name = task.get("name") if isinstance(task, Mapping) else None
+    definition = installed().tasks.get(name) if isinstance(name, str) else None
+    has_norm = definition is not None and "norm" in definition.settings.model_fields
+    return {"task": {"norm": "batch"} if has_norm else {"batch_norm": True}}
+
+
+READY_MADE: Mapping[str, Callable[[Partial], Partial]] = MappingProxyType(
+    {
+        "none": lambda base: {},
+        "l1": _space(l1=_log(1e-6, 1e-2)),
+        "l2": _space(l2=_log(1e-6, 1e-2)),
+        "weight_decay": _space(weight_decay=_log(1e-4, 1.0)),
+        "max_norm": _space(max_norm=_log(0.5, 4.0)),
+        "dropout": _space(dropout=_linear(0.0, 0.7)),
+        "batch_norm": _batch_norm,
+        "augmentation": _space(shift=_linear(0.0, 3.0), rotation=_linear(0.0, 20.0)),
+        "early_stopping": lambda base: {"early_stopping": {"patience": 5}},
+    }
+)
+"""What arms of these names add to a base, unless they say more themselves."""

@@ -1,0 +1,154 @@
+"""Arms become studies on equal terms, and winners studies of fresh seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from ridgeline.search.comparison import (
+    READY_MADE,
+    fresh_study,
+    parse_comparison,
+    studies_of,
+)
+from ridgeline.search.spec import InvalidSpec
+
+BASE: dict[str, Any] = {
+    "task": {"name": "mlp", "dataset": "digits", "hidden": [32]},
+    "space": {
+        "learning_rate": {"type": "float", "low": 0.001, "high": 0.1, "log": True},
+        "batch_size": {"type": "values", "values": [32, 64]},
+    },
+    "sampler": {"name": "random", "seed": 3},
+    "budget": {"trials": 12, "epochs": 20, "seconds": 600.0},
+    "pruner": {"name": "median"},
+}
+
+
+def comparison(arms: Any, **changes: Any) -> dict[str, Any]:
+    return {"name": "digits", "base": {**BASE, **changes}, "arms": arms}
+
+
+def problems_of(data: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(InvalidSpec) as caught:
+        parse_comparison(data)
+    return dict(caught.value.problems)
+
+
+def test_each_arm_is_a_study_over_the_base_and_its_own() -> None:
+    spec = parse_comparison(comparison(["none", "l2", "dropout+max_norm"]))
+    studies = studies_of(spec)
+    assert [study.name for study in studies.values()] == [
+        "digits-search.none",
+        "digits-search.l2",
+        "digits-search.dropout.max_norm",
+    ]
+    shared = ["learning_rate", "batch_size"]
+    assert [[*dict(study.space.items())] for study in studies.values()] == [
+        shared,
+        [*shared, "l2"],
+        [*shared, "dropout", "max_norm"],
+    ]
+    first, *others = studies.values()
+    for study in others:
+        for field in ("budget", "sampler", "objective", "replicates"):
+            assert getattr(study, field) == getattr(first, field)
+
+
+@pytest.mark.parametrize("task", ["mlp", "cnn"])
+def test_all_ready_made_arms_can_be_run(task: str) -> None:
+    named = {"name": task, "dataset": "digits"}
+    # Nothing moves the images of a perceptron, to which they are vectors.
+    arms = [arm for arm in READY_MADE if arm != "augmentation" or task == "cnn"]
+    studies = studies_of(parse_comparison(comparison(arms, task=named)))
+    norm = studies["batch_norm"].task.model_dump()
+    assert norm["batch_norm"] if task == "mlp" else norm["norm"] == "batch"
+    early = studies["early_stopping"].early_stopping
+    assert early is not None
+    assert early.patience == 5
+
+
+def test_an_arm_of_ones_own_goes_over_what_is_ready_made() -> None:
+    arms = {
+        "l1": {"space": {"l1": {"type": "values", "values": [0.0, 0.001]}}},
+        "wide": {"task": {"hidden": [64]}, "early_stopping": {"patience": 3}},
+    }
+    studies = studies_of(parse_comparison(comparison(arms)))
+    assert studies["l1"].space["l1"].model_dump()["values"] == (0.0, 0.001)
+    assert studies["wide"].task.model_dump()["hidden"] == (64,)
+    assert studies["wide"].dataset == "digits"
+
+
+def test_a_winner_trains_by_seeds_that_no_selection_has_seen() -> None:
+    spec = parse_comparison({**comparison(["none", "l2", "early_stopping"]), "replicates": 7})
+    studies = studies_of(spec)
+    fresh = {
+        arm: fresh_study(spec, arm, study, {"learning_rate": 0.01, "batch_size": 32})
+        for arm, study in studies.items()
+    }
+    assert len({study.sampler.seed for study in fresh.values()}) == 1
+    for arm, study in fresh.items():
+        assert study.sampler.seed != studies[arm].sampler.seed
+        assert (study.num_trials, study.replicates, study.pruner) == (1, 7, None)
+        assert study.task == studies[arm].task
+        assert study.early_stopping == studies[arm].early_stopping
+        assert study.budget.epochs == 20
+        assert study.budget.seconds is None
+        assert study.name == f"digits-fresh.{arm}"
+        assert [list(p.values) for _, p in study.space.items()] == [[0.01], [32]]
+
+
+def test_a_winner_may_have_flags_choices_and_a_zero() -> None:
+    winner = {"nesterov": True, "optimizer": "sgd", "l2": 0.0, "epochs": 3}
+    spec = parse_comparison(comparison(["none", "l2"]))
+    study = fresh_study(spec, "l2", studies_of(spec)["l2"], winner)
+    assert [p.values[0] for _, p in study.space.items()] == [*winner.values()]
+
+
+def test_a_problem_of_all_arms_is_the_bases() -> None:
+    found = problems_of(comparison(["none", "l2"], budget={"epochs": 20}))
+    assert found == {"base.budget.trials": "is needed with the sampler random"}
+
+
+def test_a_problem_of_one_arm_names_it() -> None:
+    found = problems_of(comparison(["none", "dropout"], task={"name": "linear", "dataset": "wine"}))
+    assert list(found) == ["arms.dropout.space.dropout"]
+    found = problems_of(comparison({"none": {}, "bad": {"space": {"l2": {"type": "float"}}}}))
+    assert list(found) == ["arms.bad.space.l2.low", "arms.bad.space.l2.high"]
+
+
+@pytest.mark.parametrize(
+    ("arms", "field"),
+    [
+        ({"none": {}, "long": {"budget": {"trials": 99}}}, "arms.long.budget"),
+        ({"none": {}, "other": {"sampler": {"name": "tpe"}}}, "arms.other.sampler"),
+        ({"none": {}, "rows": {"task": {"dataset": "wine"}}}, "arms.rows.task.dataset"),
+        ({"none": {}, "rows": {"task": {"split": {"seed": 1}}}}, "arms.rows.task.split"),
+        (["none", "dropout+dropuot"], "arms.dropout+dropuot"),
+        (["none"], "arms"),
+        (["none", "none"], "arms"),
+        (["none", 3], "arms"),
+        ({"none": {}, "a.b": {}}, "arms.a.b"),
+        ({"none": {}, "l2": []}, "arms.l2"),
+        ("none", "arms"),
+    ],
+)
+def test_what_would_not_be_fair_or_makes_no_sense_is_refused(arms: Any, field: str) -> None:
+    assert list(problems_of(comparison(arms))) == [field]
+
+
+def test_other_fields_are_checked() -> None:
+    assert list(problems_of({**comparison(["none", "l2"]), "replicates": 2})) == ["replicates"]
+    assert list(problems_of({**comparison(["none", "l2"]), "arm": 1})) == ["arm"]
+    external = {"task": {"name": "external"}, "objective": {"metric": "m", "direction": "minimize"}}
+    space = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
+    data = comparison({"a": {}, "b": {}}, space=space, **external)
+    assert "base.task.name" in problems_of(data)
+
+
+def test_a_spec_is_plain_data() -> None:
+    spec = parse_comparison(comparison({"none": {}, "l2": {}}))
+    again = parse_comparison(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json"))))
+    assert again == spec
