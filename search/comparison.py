@@ -101,7 +101,7 @@ def studies_of(spec: ComparisonSpec) -> dict[str, StudySpec]:
     for arm, its in spec.arms.items():
         problems[arm] = list(_unfair(its))
         try:
-            partial = _merged(_ready_made(arm, spec.base), its)
+            partial = _merged(_ready_made(arm, its, spec.base), its)
             whole = _merged(spec.base, partial)
             studies[arm] = parse_spec({**whole, "name": _study_name(spec, "search", arm)})
         except InvalidSpec as exc:
@@ -178,15 +178,16 @@ def _by_field(problems: Mapping[str, list[tuple[str, str]]]) -> Iterator[tuple[s
                 yield f"arms.{arm}.{field}" if field else f"arms.{arm}", reason
 
 
-def _ready_made(arm: str, base: Partial) -> dict[str, Any]:
+def _ready_made(arm: str, its: Partial, base: Partial) -> dict[str, Any]:
     """What the ready-made arms in a name add; nothing for a name that none of them has.
 
     Raises:
-        InvalidSpec: some parts of the name are those of ready-made arms and some are not.
+        InvalidSpec: some parts of the name are those of ready-made arms and some are not; or none
+            is, and the arm adds nothing itself.
     """
     parts = arm.split("+")
     unknown = [part for part in parts if part not in READY_MADE]
-    if unknown and len(parts) > 1:
+    if unknown and (len(parts) > 1 or not its):
         known = ", ".join(READY_MADE)
         raise InvalidSpec([("", f"there is no ready-made arm {unknown[0]}; there are {known}")])
     merged: dict[str, Any] = {}

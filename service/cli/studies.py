@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from ridgeline.search.spec import StudyName
 from ridgeline.service.cli import tables
@@ -67,7 +65,7 @@ def list_studies(
 ) -> None:
     """List the studies, newest first."""
     with open_client() as client:
-        _console().print(tables.studies_table(client.studies(archived=all_studies)))
+        tables.console_of_stdout().print(tables.studies_table(client.studies(archived=all_studies)))
 
 
 def show(name: StudyArgument, follow: FollowOption = False) -> None:
@@ -245,7 +243,7 @@ def _follow_or_tell(client: Client, study: Study, follow: bool) -> None:
 
 def _follow(client: Client, name: str) -> None:
     try:
-        study = follow_studies(client, [name], _console())[name]
+        study = follow_studies(client, [name], tables.console_of_stdout())[name]
     except KeyboardInterrupt as exc:
         typer.echo(f"\n{name} goes on. Watch it with: ridgeline show {name} --follow", err=True)
         raise typer.Exit(130) from exc
@@ -254,7 +252,7 @@ def _follow(client: Client, name: str) -> None:
 
 
 def _print_study(client: Client, study: Study) -> None:
-    console = _console()
+    console = tables.console_of_stdout()
     for line in tables.study_lines(study):
         typer.echo(printable(line))
     if study.trials.complete:
@@ -266,9 +264,3 @@ def _print_study(client: Client, study: Study) -> None:
         error = next((run.error for run in failed.runs if run.error), "")
         told = f": {printable(error)}" if error else ""
         typer.echo(f"trial {failed.number} was the first to fail, {failed.reason}{told}")
-
-
-def _console() -> Console:
-    """Wide where no terminal shows it, so that no column is cut."""
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return tables.plain_console(width=None if is_terminal else 200)

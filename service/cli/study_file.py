@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from ridgeline.search.comparison import ComparisonSpec, parse_comparison
 from ridgeline.search.fields import MAX_INT
 from ridgeline.search.space import Config
 from ridgeline.search.spec import InvalidSpec, StudyName, StudySpec, parse_spec
@@ -88,6 +89,19 @@ def load_study(path: Path) -> StudySpec:
             beginning with the file's name and the line it is about.
     """
     return _load(path)[0]
+
+
+def load_comparison(path: Path) -> ComparisonSpec:
+    """The comparison that a YAML (or JSON) file describes.
+
+    Raises:
+        Problem: as of `load_study`.
+    """
+    root, data = _mapping(path, "a comparison")
+    try:
+        return parse_comparison(data)
+    except InvalidSpec as exc:
+        raise _refused(path, root, exc.problems) from exc
 
 
 def post_study(client: Client, path: Path, *, name: str | None = None) -> Study:
@@ -167,17 +181,23 @@ def _value(text: str, value: str) -> Any:
 
 
 def _load(path: Path) -> tuple[StudySpec, yaml.Node | None]:
+    root, data = _mapping(path, "a study")
+    try:
+        return parse_spec(data), root
+    except InvalidSpec as exc:
+        raise _refused(path, root, exc.problems) from exc
+
+
+def _mapping(path: Path, what: str) -> tuple[yaml.Node | None, dict[str, Any]]:
+    """What a file holds, with its places in the file."""
     with file_problems(f"read {path}", exit_code=2), path.open("rb") as file:
         text = file.read(MAX_FILE_BYTES + 1)
     if len(text) > MAX_FILE_BYTES:
         raise Problem(f"{path}: is larger than {MAX_FILE_BYTES} bytes", exit_code=2)
     root, data = _parse(text, path)
     if not isinstance(data, dict):
-        raise Problem(f"{path}:1: a study is a mapping that begins with name:", exit_code=2)
-    try:
-        return parse_spec(data), root
-    except InvalidSpec as exc:
-        raise _refused(path, root, exc.problems) from exc
+        raise Problem(f"{path}:1: {what} is a mapping that begins with name:", exit_code=2)
+    return root, data
 
 
 def _refused(path: Path, root: yaml.Node | None, problems: Iterable[tuple[str, str]]) -> Problem:

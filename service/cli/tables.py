@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -17,6 +18,9 @@ from ridgeline.search.ranges import Value
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.resources import Study, Trial
 from ridgeline.service.texts import printable
+
+if TYPE_CHECKING:
+    from ridgeline.search.comparing import Mean
 
 _PACE_WINDOW_SECONDS = 30.0
 
@@ -33,6 +37,12 @@ _STATE_STYLES = {
 def plain_console(**options: Any) -> Console:
     """A console that takes nobody's text for markup or emoji codes; `options` as rich has them."""
     return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def console_of_stdout() -> Console:
+    """Wide where no terminal shows it, so that no column is cut."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return plain_console(width=None if is_terminal else 200)
 
 
 class Pace:
@@ -190,6 +200,40 @@ def config_text(trial: Trial) -> str:
     given = trial.config if trial.given is None else trial.given
     chosen = [name for name in trial.config if name not in given]
     return f"{text} (the sampler chose {', '.join(chosen)})" if chosen else text
+
+
+def arms_table(
+    means: Iterable[Mean],
+    in_search: Mapping[str, float],
+    again: Mapping[str, float | None],
+    metric: str,
+    test_metric: str,
+) -> Table:
+    """The arms of a comparison, with what fresh seeds made of their winners.
+
+    Args:
+        means: of the test metric.
+        in_search: the winner's value of the metric, by arm: the best of many, so too good.
+        again: the mean of the same metric over fresh seeds.
+    """
+    best, fresh = f"{metric}, best of the search", f"{metric}, fresh seeds"
+    table = _table("arm", best, fresh, f"{test_metric}, fresh seeds", "95 % interval", "runs")
+    for one in means:
+        interval = one.interval
+        failed = f" ({one.num_without} failed)" if one.num_without else ""
+        table.add_row(
+            one.arm,
+            f"{in_search[one.arm]:.4g}",
+            _number(again[one.arm]),
+            _number(one.value),
+            "" if interval is None else f"{interval.low:.4g} to {interval.high:.4g}",
+            f"{one.num_runs}{failed}",
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def show_value(value: Value) -> str:

@@ -59,6 +59,7 @@ GIVEN: dict[str, list[str]] = {
     "token list": [],
     "token revoke": ["an-id"],
     "run": ["study.yaml"],
+    "compare": ["comparison.yaml"],
     "clone": ["x", "y"],
     "studies": [],
     "show": ["x"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from ridgeline.search.comparison import (
     studies_of,
 )
 from ridgeline.search.spec import InvalidSpec
+
+EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/regularisation/*.yaml"))
 
 BASE: dict[str, Any] = {
     "task": {"name": "mlp", "dataset": "digits", "hidden": [32]},
@@ -127,6 +130,8 @@ def test_a_problem_of_one_arm_names_it() -> None:
         ({"none": {}, "rows": {"task": {"dataset": "wine"}}}, "arms.rows.task.dataset"),
         ({"none": {}, "rows": {"task": {"split": {"seed": 1}}}}, "arms.rows.task.split"),
         (["none", "dropout+dropuot"], "arms.dropout+dropuot"),
+        (["none", "dropuot"], "arms.dropuot"),
+        ({"none": {}, "dropuot": {}}, "arms.dropuot"),
         (["none"], "arms"),
         (["none", "none"], "arms"),
         (["none", 3], "arms"),
@@ -144,8 +149,13 @@ def test_other_fields_are_checked() -> None:
     assert list(problems_of({**comparison(["none", "l2"]), "arm": 1})) == ["arm"]
     external = {"task": {"name": "external"}, "objective": {"metric": "m", "direction": "minimize"}}
     space = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
-    data = comparison({"a": {}, "b": {}}, space=space, **external)
+    data = comparison({"none": {}, "a": {"task": {}}}, space=space, **external)
     assert "base.task.name" in problems_of(data)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_the_examples_can_be_run(path: Path) -> None:
+    parse_comparison(yaml.safe_load(path.read_text()))
 
 
 def test_a_spec_is_plain_data() -> None:

@@ -1,0 +1,108 @@
+"""`ridgeline compare`, with a real service and worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ridgeline.search.comparison import studies_of
+from ridgeline.service.cli.study_file import load_comparison
+from ridgeline.service.resources import Run
+from tests.deployment import Deployment
+
+pytestmark = pytest.mark.slow
+
+COMPARISON = """
+name: small
+base:
+  task: {name: mlp, dataset: digits, hidden: [16]}
+  space: {learning_rate: {type: float, low: 0.001, high: 0.02, log: true}}
+  sampler: {name: random, seed: 4}
+  budget: {trials: 2, epochs: 2}
+arms: %s
+replicates: 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(COMPARISON % "[none, dropout+l2]")
+    return path
+
+
+def compare(deployment: Deployment, file: Path) -> subprocess.CompletedProcess[str]:
+    command = "from ridgeline.service.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", command, "compare", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"RIDGELINE_URL": deployment.url},
+    )
+
+
+def test_arms_are_tuned_and_their_winners_compared_by_fresh_seeds(
+    deployment: Deployment, file: Path
+) -> None:
+    deployment.start_worker()
+    spec = load_comparison(file)
+    # Begun before, as by a command that was interrupted.
+    deployment.client.create_study(studies_of(spec)["dropout+l2"])
+    done = compare(deployment, file)
+    assert done.returncode == 0, done.stderr
+    said = r"^none (is better than|is worse than|and) dropout\+l2.*: test_accuracy .*3 seeds"
+    assert re.search(said, done.stdout, re.MULTILINE)
+    names = {study.name for study in deployment.client.studies()}
+    arms = ("none", "dropout.l2")
+    assert names == {f"small-{purpose}.{arm}" for purpose in ("search", "fresh") for arm in arms}
+    searched = {run.seed for arm in arms for run in runs(deployment, f"small-search.{arm}")}
+    seeds = [[run.seed for run in runs(deployment, f"small-fresh.{arm}")] for arm in arms]
+    assert seeds[0] == seeds[1]
+    assert len({*seeds[0]}) == 3
+    assert not searched & {*seeds[0]}
+    winner = deployment.client.best("small-search.dropout.l2").config
+    (trial,) = deployment.client.trials("small-fresh.dropout.l2")
+    assert trial.config == winner
+
+    again = compare(deployment, file)
+    assert again.returncode == 0
+    table = done.stdout.index(" arm ")
+    assert again.stdout[again.stdout.index(" arm ") :] == done.stdout[table:]
+
+
+def test_what_stands_in_the_way_is_told_in_a_line(deployment: Deployment, file: Path) -> None:
+    spec = load_comparison(file)
+    other = studies_of(spec)["none"].model_copy(update={"replicates": 2})
+    deployment.client.create_study(other)
+    refused = compare(deployment, file)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "ridgeline: there is another study named small-search.none already: give the comparison "
+        "another name, or delete that study with `ridgeline delete small-search.none`\n"
+    )
+    deployment.client.cancel("small-search.none")
+    deployment.client.delete("small-search.none")
+    deployment.client.create_study(studies_of(spec)["none"])
+    deployment.client.cancel("small-search.none")
+    deployment.client.create_study(studies_of(spec)["dropout+l2"])
+    deployment.client.cancel("small-search.dropout.l2")
+    refused = compare(deployment, file)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "ridgeline: small-search.none is CANCELLED; without it nothing can be compared\n"
+    )
+    file.write_text(COMPARISON % "[none, l2+dropuot]")
+    refused = compare(deployment, file)
+    assert refused.returncode == 2
+    reason = "arms.l2+dropuot: there is no ready-made arm dropuot"
+    assert refused.stderr.startswith(f"ridgeline: {file}:8: {reason}")
+
+
+def runs(deployment: Deployment, study: str) -> list[Run]:
+    return [run for trial in deployment.client.trials(study) for run in trial.runs]
