@@ -175,7 +175,8 @@ class EagerModule(BoundModel):
         substitutes = Substitutes(rows.num_valid_K11.view(()), None, factors_UB)
         seed = _checksum([x_B, *self._parameters.values()])
         with torch.enable_grad(), seeded(seed):
-            y_BC, buffers = call(self._module, named, x_B, substitutes)
+            # A copy: the module may write to its rows.
+            y_BC, buffers = call(self._module, named, x_B.clone(), substitutes)
         y_1CB = y_BC.new_zeros(1, y_BC.shape[1], x_KB.shape[1])
         y_1CB[0, :, :num_valid] = y_BC.detach().t()
         judged = loss.judge(y_1CB, targets_KB, rows)
@@ -214,7 +215,8 @@ def _outputs_of_one(template: Template, tensors: Sequence[Tensor], x_B: Tensor) 
     named = {name: tensor.clone() for name, tensor in zip(names, tensors, strict=True)}
     num_rows = tensors[0].new_full((), len(x_B))
     with torch.no_grad(), seeded(_checksum([x_B, *tensors])):
-        return call(WithBuffers(module), named, x_B, Substitutes(num_rows, None, None))[0]
+        # A copy: the module may write to its rows, which are the data of all runs.
+        return call(WithBuffers(module), named, x_B.clone(), Substitutes(num_rows, None, None))[0]
 
 
 @dataclass(frozen=True)

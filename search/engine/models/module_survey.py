@@ -279,7 +279,8 @@ class _Trial:
     def run(self, *, watched: bool = False, other_padding: bool = False) -> _Run:
         """Run a fresh copy; forwards only unless it is watched."""
         module = deepcopy(self._module).train()
-        x_B = self._other_x_B if other_padding else self._x_B
+        x_B = (self._other_x_B if other_padding else self._x_B).clone()
+        x_version = x_B._version
         invalid_B = torch.arange(_ROWS) == _ROWS - 1
         substitutes = Substitutes(torch.tensor(_ROWS - 1.0, dtype=self._dtype), invalid_B, None)
         named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
@@ -298,6 +299,8 @@ class _Trial:
             if watched:
                 y_BC.sum().backward()  # type: ignore[no-untyped-call]
         obstacle = watch.obstacle
+        if obstacle is None and x_B._version != x_version:
+            obstacle = "it writes to the rows that it is given"
         for name, buffer in buffers.items():
             changed = buffer is not named[name] or buffer._version != versions[name]
             is_whole = not buffer.is_floating_point() and not name.endswith(_BATCH_COUNT)
@@ -344,7 +347,8 @@ class _Trial:
             named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             before = state_of(module)
             with suppress(Unbatchable):
-                call(WithBuffers(module), named, self._x_B, Substitutes(num_valid, None, None))
+                x_B = self._x_B.clone()
+                call(WithBuffers(module), named, x_B, Substitutes(num_valid, None, None))
             refuse_changes(before, state_of(module))
 
     def _check(self, y_BC: Any) -> None:

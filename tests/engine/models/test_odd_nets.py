@@ -91,3 +91,28 @@ def test_what_is_no_state_of_training_passes(factory: Callable[..., nn.Module]) 
 def test_a_plain_tensor_is_told_to_be_a_buffer() -> None:
     with pytest.raises(ValueError, match=r'mask is a plain tensor.*register_buffer\("mask", …\)'):
         _ = ModuleModel.of(odd_nets.HoldsAMask, (5,), 3).survey
+
+
+@pytest.mark.parametrize("kind", ["doubles", "clamps", "clears a part", "evaluates"])
+def test_a_module_that_writes_to_its_rows_leaves_the_data_as_they_are(kind: str) -> None:
+    model = ModuleModel.of(odd_nets.WritesToItsRows, (5,), 3, kind=kind)
+    assert model.survey.obstacle is not None
+    data = data_for(model, torch.float32)
+    before = {part: part.x.clone() for part in (data.train, data.validation, data.test)}
+    runs = {seed: config(seed=seed, epochs=2, batch_size=16) for seed in range(2)}
+    alone = {}
+    for seed, run in runs.items():
+        lanes = Lanes(CPU, LaneOptions(width=1, compile=False))
+        lanes.add(seed, run, model, data)
+        alone |= outcomes(drain(lanes))
+    lanes = Lanes(CPU, LaneOptions(width=2, compile=False))
+    for seed, run in runs.items():
+        lanes.add(seed, run, model, data)
+    assert outcomes(drain(lanes)) == alone
+    for part, x in before.items():
+        assert part.x.equal(x)
+
+
+def test_a_module_that_writes_to_its_rows_is_told_of() -> None:
+    model = ModuleModel.of(odd_nets.WritesToItsRows, (5,), 3, kind="doubles")
+    assert model.survey.obstacle == "WritesToItsRows: it writes to the rows that it is given"
