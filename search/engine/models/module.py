@@ -27,8 +27,9 @@ class ModuleModel(Model):
     """A model that a function builds.
 
     Its parameters of two or more dimensions are penalised, except those of norms.  Its statistics
-    are its buffers of real numbers and the parameters that require no gradient; buffers of whole
-    numbers must never change.  `max_norm` bounds the rows of what is penalised: incoming weights of
+    are its buffers of real numbers and the parameters that require no gradient.  Buffers of whole
+    numbers never change where slots are computed at once; otherwise they are statistics too, as
+    bytes.  `max_norm` bounds the rows of what is penalised: incoming weights of
     a unit or an output channel, and an embedding's vectors; but not weights of transposed
     convolutions, which have the inputs first.  A run's `dropout` takes the place of every
     probability above 0 in the module's calls of dropout; those of 0 drop nothing.
@@ -164,7 +165,8 @@ class ModuleModel(Model):
         from ridgeline.search.engine.models.module_template import template_of
 
         template = template_of(self)
-        return {name: Statistic(template.shapes[name]) for name in template.parts.statistics}
+        real = {name: Statistic(template.shapes[name]) for name in template.parts.statistics}
+        return real | {name: Statistic((n.nbytes,)) for name, n in self._whole_numbers().items()}
 
     def initial(self, seed: int) -> Mapping[str, Tensor]:
         """What the function gives when torch's, Python's and numpy's generators begin at the seed.
@@ -172,8 +174,17 @@ class ModuleModel(Model):
         On the CPU and in float32, so the numbers are the same on every device.
         """
         from ridgeline.search.engine.models.module_template import initial
+        from ridgeline.search.engine.models.module_whole import as_bytes
 
-        return initial(self, seed)
+        whole = {name: as_bytes(numbers) for name, numbers in self._whole_numbers().items()}
+        return {**initial(self, seed), **whole}
+
+    def _whole_numbers(self) -> Mapping[str, Tensor]:
+        """The buffers of whole numbers that are statistics, as a run begins with them."""
+        from ridgeline.search.engine.models.module_template import template_of
+        from ridgeline.search.engine.models.module_whole import whole_numbers
+
+        return whole_numbers(template_of(self))
 
     def bind(
         self,

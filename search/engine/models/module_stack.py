@@ -32,6 +32,7 @@ from ridgeline.search.engine.models.module_tracing import (
     trace_gradients,
     trace_outputs,
 )
+from ridgeline.search.engine.models.module_whole import as_bytes, from_bytes, whole_numbers
 
 _T = TypeVar("_T")
 
@@ -158,6 +159,8 @@ class EagerModule(BoundModel):
         self._parameters = {name: parameters[name][0] for name in names.parameters}
         self._gradients = [gradients[name][0] for name in names.parameters]
         self._statistics = {name: statistics[name][0] for name in names.statistics}
+        self._whole = whole_numbers(template)
+        self._bytes = {name: statistics[name][0] for name in self._whole}
         first = next(iter(self._parameters.values()))
         with alone():
             module = deepcopy(template.module).to(first.device, first.dtype).train()
@@ -172,6 +175,7 @@ class EagerModule(BoundModel):
         factors_UB = None if dropout_KUB is None else dropout_KUB[0, :, :num_valid]
         own = {n: t.detach().clone().requires_grad_() for n, t in self._parameters.items()}
         named = {**own, **{n: t.clone() for n, t in self._statistics.items()}}
+        named |= {n: from_bytes(t, self._whole[n]) for n, t in self._bytes.items()}
         substitutes = Substitutes(rows.num_valid_K11.view(()), None, factors_UB)
         seed = _checksum([x_B, *self._parameters.values()])
         with torch.enable_grad(), seeded(seed):
@@ -190,6 +194,8 @@ class EagerModule(BoundModel):
                 tensor.copy_(gradient)
         for name, statistic in self._statistics.items():
             statistic.copy_(buffers.get(name, named[name]).detach())
+        for name, kept in self._bytes.items():
+            kept.copy_(as_bytes(buffers.get(name, named[name]).to(self._whole[name].dtype)))
         return judged
 
 
@@ -199,6 +205,7 @@ def outputs(model: ModuleModel, parameters: Tensors, statistics: Tensors, x_B: T
     own = [parameters[name] for name in template.parts.parameters]
     kept = [statistics[name] for name in template.parts.statistics]
     if template.survey.obstacle is not None:
+        kept += [statistics[name] for name in whole_numbers(template)]
         each = zip(*own, strict=True) if not kept else zip(*own, *kept, strict=True)
         return torch.stack([_outputs_of_one(template, tensors, x_B).t() for tensors in each])
     tensors = [*own, *kept, *(constant.to(x_B.device) for constant in template.constants)]
@@ -211,8 +218,10 @@ def outputs(model: ModuleModel, parameters: Tensors, statistics: Tensors, x_B: T
 def _outputs_of_one(template: Template, tensors: Sequence[Tensor], x_B: Tensor) -> Tensor:
     with alone():
         module = deepcopy(template.module).to(tensors[0].device, tensors[0].dtype).eval()
-    names = (*template.parts.parameters, *template.parts.statistics)
+    whole = whole_numbers(template)
+    names = (*template.parts.parameters, *template.parts.statistics, *whole)
     named = {name: tensor.clone() for name, tensor in zip(names, tensors, strict=True)}
+    named |= {name: from_bytes(named[name], numbers) for name, numbers in whole.items()}
     num_rows = tensors[0].new_full((), len(x_B))
     with torch.no_grad(), seeded(_checksum([x_B, *tensors])):
         # A copy: the module may write to its rows, which are the data of all runs.

@@ -168,3 +168,23 @@ class WritesToItsRows(Perceptron):
         elif not self.training:  # "evaluates"
             x -= 1
         return super().forward(x)
+
+
+class CountsInWholeNumbers(Perceptron):
+    """Counts its steps beyond what a float32 holds, in a buffer that it replaces or changes."""
+
+    count: Tensor
+    START = 2**40
+
+    def __init__(self, replaces: bool) -> None:
+        super().__init__()
+        self.replaces = replaces
+        self.register_buffer("count", torch.tensor([[self.START]]))
+        self.register_buffer("nothing", torch.zeros(0, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.replaces:
+            self.count = self.count + 1
+        elif self.training:
+            self.count += 1
+        return super().forward(x) / (1 + (self.count - self.START).to(x.dtype))

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from ridgeline.search.engine import LaneOptions, Lanes
+from ridgeline.search.engine import LaneOptions, Lanes, Pack
 from ridgeline.search.engine.models.module import ModuleModel
+from ridgeline.search.engine.models.module_whole import from_bytes
 from tests.engine.lane_runs import drain, outcomes
-from tests.engine.models import odd_nets
+from tests.engine.models import nets, odd_nets
 from tests.engine.models.test_module import data_for
-from tests.engine.sets import CPU, config
+from tests.engine.sets import CPU, config, step_spec
 
 
 def assert_trains(model: ModuleModel) -> None:
@@ -116,3 +117,56 @@ def test_a_module_that_writes_to_its_rows_leaves_the_data_as_they_are(kind: str)
 def test_a_module_that_writes_to_its_rows_is_told_of() -> None:
     model = ModuleModel.of(odd_nets.WritesToItsRows, (5,), 3, kind="doubles")
     assert model.survey.obstacle == "WritesToItsRows: it writes to the rows that it is given"
+
+
+COUNTING = {
+    "changes": ModuleModel.of(odd_nets.CountsInWholeNumbers, (5,), 3, replaces=False),
+    "replaces": ModuleModel.of(odd_nets.CountsInWholeNumbers, (5,), 3, replaces=True),
+    "batch norm": ModuleModel.of(nets.batch_norm_1d, (5,), 3, momentum=None),
+}
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_a_run_that_counts_begins_anew_in_a_slot_and_goes_on_in_another(name: str) -> None:
+    model = COUNTING[name]
+    data = data_for(model, torch.float32)
+    run = config(seed=1, epochs=2, batch_size=15)
+
+    def pack() -> Pack:
+        return Pack(step_spec(run, model, data), data, width=2)
+
+    whole, again, other = pack(), pack(), pack()
+    whole.load(0, run)
+    again.load(0, config(seed=2, epochs=2, batch_size=15))
+    again.tick(again.ticks_to_epoch_end)
+    again.free(0)
+    again.load(0, run)  # after another run
+    for one in (whole, again):
+        one.tick(one.ticks_to_epoch_end)
+    other.load(1, run, again.state(0))  # as from a checkpoint
+    for one in (whole, other):
+        one.tick(one.ticks_to_epoch_end)
+    expected, found = whole.state(0).tensors, other.state(1).tensors
+    assert all(found[key].equal(tensor) for key, tensor in expected.items())
+    assert other.epoch_metrics([1]) == whole.epoch_metrics([0])
+
+
+@pytest.mark.parametrize("name", ["changes", "replaces"])
+def test_counts_are_exact_and_known_in_evaluation(name: str) -> None:
+    model = COUNTING[name]
+    data = data_for(model, torch.float32)
+    run = config(seed=1, epochs=1, batch_size=16)
+    pack = Pack(step_spec(run, model, data), data, width=1)
+    pack.load(0, run)
+    pack.tick(pack.ticks_to_epoch_end)
+    tensors = pack.named(pack.weights(0))
+    count = from_bytes(tensors["count"], torch.zeros(1, 1, dtype=torch.int64))
+    num_steps = pack.steps_per_epoch
+    assert count.item() == odd_nets.CountsInWholeNumbers.START + num_steps
+
+    module = odd_nets.CountsInWholeNumbers(replaces=False).eval()
+    own = {key: tensors[key] for key in model.parameters()}
+    module.load_state_dict({**own, "count": count, "nothing": module.nothing}, strict=True)
+    expected = nn.functional.cross_entropy(module(data.validation.x), data.validation.y.long())
+    (metrics,) = pack.epoch_metrics([0])
+    assert metrics[2] == pytest.approx(expected.item(), rel=1e-5)
