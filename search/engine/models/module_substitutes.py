@@ -1,9 +1,10 @@
 """What stands in for the functions of torch that would break the contracts of a pack.
 
-A module's own code runs, but five kinds of function in it are ours while it does:
+A module's own code runs, but six kinds of function in it are ours while it does:
 
 * dropout multiplies with factors that were drawn before, by counted randomness;
 * batch norm takes its statistics from the rows that count, and follows a slot's own running ones;
+* an LSTM is made of products, whose gradient can be batched and traced; torch's own cannot;
 * an embedding bag is a gather and a sum, which can be batched; torch's own cannot;
 * max pooling whose windows do not overlap is made of comparisons, which can be compiled well;
 * a view of images, which may lie in memory with their channels last, is a copy where it has to be.
@@ -27,6 +28,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from ridgeline.search.engine.models.module_recurrent import lstm
 
 MOMENTUM_NEEDED = (
     "batch norm with momentum=None averages over the number of batches so far; "
@@ -83,6 +86,7 @@ class Substitutes(TorchFunctionMode):
             torch.feature_dropout: self._spatial_dropout,
             functional.batch_norm: self._batch_norm,
             functional.embedding_bag: _embedding_bag,
+            torch.lstm: self._lstm,
             functional.max_pool2d: _max_pool,
             torch.max_pool2d: _max_pool,
             Tensor.view: _view,
@@ -127,6 +131,11 @@ class Substitutes(TorchFunctionMode):
         start, self._num_drawn = self._num_drawn, self._num_drawn + num_draws
         factors_BU = self._factors_UB[start : self._num_drawn].t()
         return x * factors_BU.reshape(*drawn, *(1,) * (x.dim() - len(drawn)))
+
+    def _lstm(self, input: Tensor, *others: Any) -> Any:
+        if isinstance(others[0], Tensor):  # rows of many lengths, whose number at a step varies
+            return torch.lstm(input, *others)
+        return lstm(lambda x, p: self._dropped(x, x.shape, p, True), input, *others)
 
     def _batch_norm(
         self,
