@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
@@ -12,6 +13,8 @@ from ridgeline.search.fields import Flag, Real, Whole
 from ridgeline.search.ranges import FloatParameter, Value, number_text
 from ridgeline.search.space import Parameter, ValuesParameter
 from ridgeline.search.tasks.kinds import Targets, TargetsKind
+
+Kind = Literal["float", "int", "choice", "flag"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,12 @@ class Domain:
 
     In the annotation of a pydantic field, it is what the field accepts; the field's type has the
     choices then.
+
+    Raises:
+        ValueError: an argument is none of what it may be, or nothing lies in the domain.
     """
 
-    kind: Literal["float", "int", "choice", "flag"]
+    kind: Kind
     description: str
     low: float = float("-inf")
     high: float = float("inf")
@@ -38,6 +44,23 @@ class Domain:
     choices: tuple[str, ...] = ()
     listed: bool = False
     targets: frozenset[TargetsKind] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind is {self.kind!r}, not one of {', '.join(get_args(Kind))}")
+        if isinstance(self.choices, str):
+            raise ValueError(f"choices are {self.choices!r}, a text: give a tuple of texts")
+        object.__setattr__(self, "choices", tuple(self.choices))
+        if other := [choice for choice in self.choices if not isinstance(choice, str)]:
+            raise ValueError(f"choices has {other[0]!r}, which is not a text")
+        if self.choices and self.kind != "choice":
+            raise ValueError(f'choices are for the kind "choice", not for "{self.kind}"')
+        for name, bound in (("low", self.low), ("high", self.high)):
+            is_number = isinstance(bound, int | float) and not isinstance(bound, bool)
+            if not is_number or math.isnan(bound):
+                raise ValueError(f"{name} is {bound!r}, not a number")
+        if self.low > self.high or (self.low == self.high and (self.open_low or self.open_high)):
+            raise ValueError(f"nothing lies between low, {self.low}, and high, {self.high}")
 
     def misfit(self, targets: Targets) -> str | None:
         """Why the parameter is not for such targets; None where it is."""

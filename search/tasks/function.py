@@ -100,8 +100,9 @@ class FunctionTask(Task[TaskSettings]):
     ) -> None:
         problems = list(_problems(function, parameters, metric, direction, defaults or {}))
         for limit, what in ((max_seconds, "max_seconds"), (max_bytes, "max_bytes")):
-            if limit is not None and not 0 < limit < math.inf:
-                problems.append(f"{what} is {limit}; it must be above 0, or None")
+            is_number = isinstance(limit, int | float)
+            if limit is not None and not (is_number and 0 < limit < math.inf):
+                problems.append(f"{what} is {limit!r}; it must be above 0, or None")
         if problems:
             raise ValueError("; ".join(problems))
         self.name = name
@@ -170,6 +171,16 @@ def _problems(
 ) -> Iterable[str]:
     if not inspect.isfunction(function):
         yield f"the function is a {type(function).__name__}, not one made by def"
+    elif inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        yield f"{function.__qualname__} returns no number when it is called: it is async, or yields"
+    elif not _takes_both(function):
+        yield (
+            f"{function.__qualname__}{inspect.signature(function)} cannot be called with two "
+            "arguments, params and report"
+        )
+    if not isinstance(parameters, Mapping):
+        yield f"the parameters are a {type(parameters).__name__}, not a dict of them by name"
+        return
     if not parameters:
         yield "there are no parameters, so nothing to search"
     for name, domain in parameters.items():
@@ -177,6 +188,8 @@ def _problems(
             yield f"{name!r} cannot be the name of a parameter"
         elif not isinstance(domain, Domain):
             yield f"the parameter {name} is a {type(domain).__name__}, not a Domain"
+        elif domain.kind == "choice" and not domain.choices:
+            yield f"the parameter {name} is a choice that has no choices"
     if not fits(MetricName, metric):
         yield f"{metric!r} cannot be the name of a metric"
     if direction not in ("maximize", "minimize"):
@@ -187,3 +200,11 @@ def _problems(
             continue
         if (reason := parameters[name].problem_of_default(value)) is not None:
             yield f"the default of {name}: {reason}"
+
+
+def _takes_both(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind({}, None)
+    except TypeError:
+        return False
+    return True

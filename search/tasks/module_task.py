@@ -197,6 +197,8 @@ def _problems(
             yield f"{name!r} cannot be the name of a setting"
         elif not isinstance(domain, Domain):
             yield f"the setting {name} is a {type(domain).__name__}, not a Domain"
+        elif domain.kind == "choice" and not domain.choices:
+            yield f"the setting {name} is a choice that has no choices"
         elif name not in defaults:
             yield f"the setting {name} has no default"
 

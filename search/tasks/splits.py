@@ -110,11 +110,11 @@ def prepare(dataset: Dataset, split: Split) -> Parts:
         xs = _known(xs, dataset.features.vocabulary_size)
     else:
         scaler = Standardiser.fit(xs[0], shared=isinstance(dataset.features, Image))
-        xs = scaler.apply_all("feature", xs)
+        xs = scaler.apply_all(f"data set {dataset.name}: feature", xs)
     ys, unit = (dataset.y[column.train], dataset.y[column.validation], test_y), 1.0
     if isinstance(dataset.targets, Numbers):
         scaler = Standardiser.fit(ys[0])
-        ys = scaler.apply_all("target", ys)
+        ys = scaler.apply_all(f"data set {dataset.name}: target", ys)
         unit = float(scaler.scale_D[0]) if dataset.targets.count == 1 else 1.0
     train, validation, test = zip(xs, ys, strict=True)
     return Parts(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from ridgeline.search.space import Space
+from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.mlp import MlpTask
 
 
@@ -55,3 +57,26 @@ def test_ranges(name: str, parameter: dict[str, Any], reason: str | None) -> Non
     else:
         assert problem is not None
         assert reason in problem
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"kind": "real"}, "kind is 'real', not one of float, int, choice, flag"),
+        ({"kind": "choice", "choices": "ab"}, "choices are 'ab', a text: give a tuple of texts"),
+        ({"kind": "choice", "choices": (1, 2)}, "choices has 1, which is not a text"),
+        ({"kind": "int", "choices": ("a",)}, 'choices are for the kind "choice", not for "int"'),
+        ({"kind": "float", "low": "1"}, "low is '1', not a number"),
+        ({"kind": "float", "high": float("nan")}, "high is nan, not a number"),
+        ({"kind": "int", "low": 2, "high": 1}, "nothing lies between low, 2, and high, 1"),
+        ({"kind": "float", "low": 1, "high": 1, "open_low": True}, "nothing lies between low, 1,"),
+    ],
+)
+def test_what_is_no_domain_is_refused(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}"):
+        Domain(description="of a test", **arguments)
+
+
+def test_choices_may_be_a_list() -> None:
+    choices: Any = ["a", "b"]
+    assert Domain("choice", "of a test", choices=choices).choices == ("a", "b")

@@ -6,7 +6,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,21 @@ DECLARED: dict[str, Any] = {
 def objective(params: dict[str, Any], report: Callable[[int, float], None]) -> float:
     """The sum of x and the depth."""
     return float(params["x"] + params["depth"])
+
+
+def one_argument(params: dict[str, Any]) -> float:
+    """Knows of no reports."""
+    return float(params["x"])
+
+
+async def awaited(params: dict[str, Any], report: Callable[[int, float], None]) -> float:
+    """Would have to be awaited."""
+    return float(params["x"])
+
+
+def yields(params: dict[str, Any], report: Callable[[int, float], None]) -> Iterator[float]:
+    """Would have to be iterated over."""
+    yield float(params["x"])
 
 
 class Study:
@@ -74,6 +89,28 @@ def test_what_is_passed_to_it_is_complete() -> None:
     ("changes", "reason"),
     [
         ({"function": print}, "the function is a builtin_function_or_method, not one made by def"),
+        (
+            {"function": one_argument},
+            "one_argument(params: 'dict[str, Any]') -> 'float' cannot be called with two "
+            "arguments, params and report",
+        ),
+        (
+            {"function": awaited},
+            "awaited returns no number when it is called: it is async, or yields",
+        ),
+        (
+            {"function": yields},
+            "yields returns no number when it is called: it is async, or yields",
+        ),
+        (
+            {"parameters": ["x"], "defaults": {}},
+            "the parameters are a list, not a dict of them by name",
+        ),
+        (
+            {"parameters": {"x": Domain("choice", "of none")}, "defaults": {}},
+            "the parameter x is a choice that has no choices",
+        ),
+        ({"max_seconds": "60"}, "max_seconds is '60'; it must be above 0, or None"),
         ({"parameters": {}, "defaults": {}}, "there are no parameters, so nothing to search"),
         ({"parameters": {"seed": X}, "defaults": {}}, "'seed' cannot be the name of a parameter"),
         ({"parameters": {"a b": X}, "defaults": {}}, "'a b' cannot be the name of a parameter"),

@@ -131,6 +131,10 @@ def test_parameters_suit_the_rows() -> None:
         ),
         ({"settings": {"width": WIDTH}, "defaults": {}}, "the setting width has no default"),
         (
+            {"settings": {"kind": Domain("choice", "of none")}, "defaults": {"kind": "a"}},
+            "the setting kind is a choice that has no choices",
+        ),
+        (
             {"settings": {"width": WIDTH}, "defaults": {"width": 0}},
             "the default of width: 0 must be at least 1",
         ),

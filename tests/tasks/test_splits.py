@@ -192,13 +192,15 @@ def test_values_whose_squares_overflow_are_an_error(value: float) -> None:
     # The scale is infinite then: all values would become 0, and nothing could be learned.
     x = np.array([[0.0, value], [1.0, -value]] * 10)
     y = np.array([0, 1] * 10)
-    with pytest.raises(UnfitDataset, match=r"feature 1 .* too large for float32"):
+    with pytest.raises(UnfitDataset, match=r"^data set toy: feature 1 .* too large for float32"):
         prepare(toy(x, y), Split())
     images = x.reshape(-1, 1, 2)
-    with pytest.raises(UnfitDataset, match=r"feature 0 .* too large for float32"):
+    with pytest.raises(UnfitDataset, match=r"^data set toy: feature 0 .* too large for float32"):
         prepare(toy(images, y), Split())
     for targets in (x[:, 1], x):
-        with pytest.raises(UnfitDataset, match=r"target [01] .* too large for float32"):
+        with pytest.raises(
+            UnfitDataset, match=r"^data set \w+: target [01] .* too large for float32"
+        ):
             prepare(numbers_of(targets), Split())
 
 
