@@ -192,6 +192,8 @@ class EagerModule(BoundModel):
                 tensor.zero_()
             else:
                 tensor.copy_(gradient)
+        for name, parameter in self._parameters.items():
+            parameter.copy_(own[name].detach())  # what the module itself writes to it is kept
         for name, statistic in self._statistics.items():
             statistic.copy_(buffers.get(name, named[name]).detach())
         for name, kept in self._bytes.items():

@@ -143,6 +143,8 @@ def trace_outputs(
 ) -> fx.GraphModule:
     """Trace the outputs in evaluation mode of every slot on the same rows, [E, B, C].
 
+    What the module writes to its parameters then is not kept.
+
     Raises:
         Unbatchable, RuntimeError: something in the module cannot be batched.
     """
@@ -173,7 +175,13 @@ def trace_outputs(
         result: tuple[Tensor] = over_slots(*stacked, x_B.expand(num_slots, *x_B.shape))
         return result
 
-    return _traced(outputs_of_all, given)
+    graph = _traced(outputs_of_all, given)
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
+        if node.args[0].op == "placeholder":
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
 
 
 def _over_slots(slot: Function, dims: tuple[int | None, ...], num_slots: int) -> Function:
