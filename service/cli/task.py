@@ -131,6 +131,7 @@ def _findings(task: EngineTask[Any], run: PreparedRun) -> Iterator[str]:
     with _its_problems(name):
         dtype = str(data.dtype).removeprefix("torch.")
         spec = StepSpec.of(config, model, data.train.num_samples, dtype)
+        model.initial(config.seed + 1)  # which may show that it is another model for each seed
         if not _is_finite(run, spec):
             raise Problem(
                 f"the task {name} diverges within {STEPS} steps with its defaults: its weights "
@@ -138,7 +139,7 @@ def _findings(task: EngineTask[Any], run: PreparedRun) -> Iterator[str]:
             )
         yield f"{name} can be trained."
         if (reason := _obstacle(model, spec.num_rows(WIDTH), run)) is not None:
-            yield f"It does not pack, so its runs train one by one: {reason}."
+            yield f"It does not pack, so its runs train one by one: {reason.rstrip('.')}."
         elif not model.packs(data.device.type):
             yield (
                 f"It packs, but on {data.device.type} its runs train one by one: packs of "

@@ -75,6 +75,10 @@ def test_a_module_that_does_not(site: Path) -> None:
             "cannot be trained: WrongShape must give 10 outputs a row, [4, 10] for 4 "
             "rows, not [4, 9]",
         ),
+        (
+            "shuffles",
+            "cannot be trained: order, a buffer of whole numbers, must be the same for every seed",
+        ),
         ("nan", "diverges within 8 steps with its defaults"),
         ("parameterless", "cannot be trained: the module has no parameters to train"),
         (

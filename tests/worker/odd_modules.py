@@ -13,6 +13,7 @@ _PLACES = {
     "raises-pages": "RaisesPages",
     "wrong-shape": "WrongShape",
     "nan": "Nan",
+    "shuffles": "Shuffles",
     "by-data": "ByData",
     "hangs-at-build": "HangsAtBuild",
     "hangs-in-training": "HangsInTraining",

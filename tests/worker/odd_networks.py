@@ -58,6 +58,19 @@ class Nan(Linear):
         return super().forward(x) * torch.nan
 
 
+class Shuffles(Linear):
+    """Is another network for each seed."""
+
+    order: Tensor
+
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__(num_features, num_outputs)
+        self.register_buffer("order", torch.randperm(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, self.order])
+
+
 class ByData(Linear):
     """Control flow that depends on the data."""
 

@@ -80,6 +80,20 @@ def refuse_changes(before: State, after: State) -> None:
         )
 
 
+def refuse_changes_of_made(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    """Refuse buffers that a forward pass has made and changes.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name, value in before.items():
+        if name in after and not _is_same(value, after[name]):
+            raise ValueError(
+                f"its forward pass makes {name}, a buffer, and changes it, which would not be kept "
+                "from step to step: register it where the module is built"
+            )
+
+
 def _own_attributes(layer: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, value in vars(layer).items():
         if name not in _TORCHS_OWN:

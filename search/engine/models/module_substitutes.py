@@ -149,12 +149,12 @@ class Substitutes(TorchFunctionMode):
         eps: float = 1e-5,
     ) -> Tensor:
         if running_mean is None or running_var is None:
-            raise Unbatchable(
-                "batch norm without running statistics: in evaluation mode an output would depend "
-                "on the other rows"
+            raise ValueError(
+                "batch norm without running statistics cannot be used, since in evaluation an "
+                "output would depend on the other rows: leave track_running_stats at True"
             )
         if momentum is None:
-            raise Unbatchable(MOMENTUM_NEEDED)
+            raise ValueError(MOMENTUM_NEEDED)
         weight = torch.ones_like(running_mean) if weight is None else weight
         bias = torch.zeros_like(running_mean) if bias is None else bias
         channels = (-1, *(1,) * (input.dim() - 2))

@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ridgeline.search.engine.models.module_alone import alone
 from ridgeline.search.engine.models.module_refusals import (
     refuse_changes,
+    refuse_changes_of_made,
     refuse_hooks,
     refuse_plain_tensors,
     state_of,
@@ -301,7 +302,10 @@ class _Trial:
         obstacle = watch.obstacle
         if obstacle is None and x_B._version != x_version:
             obstacle = "it writes to the rows that it is given"
+        # One that the forward pass makes holds what was worked out once: see `refuse_changes`.
+        buffers = {name: buffer for name, buffer in buffers.items() if name in named}
         for name, buffer in buffers.items():
+            self._check_buffer(name, buffer, named[name])
             changed = buffer is not named[name] or buffer._version != versions[name]
             is_whole = not buffer.is_floating_point() and not name.endswith(_BATCH_COUNT)
             if obstacle is None and changed and is_whole:
@@ -336,20 +340,30 @@ class _Trial:
         return None
 
     def refuse_changes(self) -> None:
-        """Refuse plain attributes that a forward pass changes.
+        """Refuse plain attributes, and buffers of its own making, that a forward pass changes.
 
         Raises:
             ValueError: there is one.
         """
         module = deepcopy(self._module).train()
+        known = {name for name, _ in module.named_buffers()}
         num_valid = torch.tensor(_ROWS, dtype=self._dtype)
         for _ in range(2):  # what the first pass alone sets is no state of training
             named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             before = state_of(module)
+            made = {n: b.clone() for n, b in module.named_buffers() if n not in known}
             with suppress(Unbatchable):
                 x_B = self._x_B.clone()
                 call(WithBuffers(module), named, x_B, Substitutes(num_valid, None, None))
             refuse_changes(before, state_of(module))
+            refuse_changes_of_made(made, dict(module.named_buffers()))
+
+    def _check_buffer(self, name: str, buffer: Tensor, before: Tensor) -> None:
+        if buffer.shape != before.shape:
+            raise ValueError(
+                f"its forward pass gives {name}, a buffer, the shape {list(buffer.shape)} in place "
+                f"of {list(before.shape)}: a buffer must keep its shape"
+            )
 
     def _check(self, y_BC: Any) -> None:
         shape = list(y_BC.shape) if isinstance(y_BC, Tensor) else type(y_BC).__name__
@@ -357,6 +371,15 @@ class _Trial:
             raise ValueError(
                 f"{type(self._module).__name__} must give {self._num_outputs} outputs a row, "
                 f"[{_ROWS}, {self._num_outputs}] for {_ROWS} rows, not {shape}"
+            )
+        if not y_BC.is_floating_point():
+            name = type(self._module).__name__
+            raise ValueError(f"{name} must give real numbers, not {y_BC.dtype}")
+        if not y_BC.requires_grad:
+            raise ValueError(
+                f"the outputs of {type(self._module).__name__} have no gradient, so nothing can be "
+                "learned: they do not depend on its parameters, or are worked out apart from them, "
+                "as by detach() or no_grad()"
             )
 
 

@@ -188,3 +188,67 @@ class CountsInWholeNumbers(Perceptron):
         elif self.training:
             self.count += 1
         return super().forward(x) / (1 + (self.count - self.START).to(x.dtype))
+
+
+class WritesToAParameter(Perceptron):
+    """Clamps a weight while it trains; in evaluation it halves it."""
+
+    def __init__(self, branches: bool) -> None:
+        super().__init__()
+        self.branches = branches
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.branches and x.sum() > 1e9:
+            return super().forward(-x)
+        with torch.no_grad():
+            if self.training:
+                self.first.weight.copy_(self.first.weight.clamp(-0.05, 0.05))
+            else:
+                self.first.weight.mul_(0.5)
+        return super().forward(x)
+
+
+class MakesABuffer(Perceptron):
+    """Works something out once, as tables of angles are for texts; or counts in it."""
+
+    def __init__(self, counts: bool) -> None:
+        super().__init__()
+        self.counts = counts
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "made"):
+            self.register_buffer("made", torch.arange(5.0).to(x.dtype), persistent=False)
+        if self.counts:
+            self.made += 1
+        return super().forward(x + self.made)
+
+
+class GrowsABuffer(Perceptron):
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = torch.cat([self.seen, x[:1, 0]])
+        return super().forward(x)
+
+
+class GivesNothingToLearn(Perceptron):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return {"detached": y.detach(), "whole": y.long(), "complex": y * 1j}[self.kind]
+
+
+class HasNoRunningStatistics(Perceptron):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(5, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.norm(x))

@@ -170,3 +170,59 @@ def test_counts_are_exact_and_known_in_evaluation(name: str) -> None:
     expected = nn.functional.cross_entropy(module(data.validation.x), data.validation.y.long())
     (metrics,) = pack.epoch_metrics([0])
     assert metrics[2] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_what_a_module_writes_to_a_parameter_is_kept_in_training_alone(branches: bool) -> None:
+    model = ModuleModel.of(odd_nets.WritesToAParameter, (5,), 3, branches=branches)
+    assert (model.survey.obstacle is None) is not branches
+    data = data_for(model, torch.float32)
+    run = config(seed=1, epochs=2, batch_size=16, optimizer="sgd", learning_rate=1e-6)
+    for width in (1, 2):
+        pack = Pack(step_spec(run, model, data), data, width=width)
+        pack.load(0, run)
+        pack.tick(pack.ticks_to_epoch_end)
+        before = pack.named(pack.weights(0))
+        assert before["first.weight"].abs().max().item() == pytest.approx(0.05, abs=1e-4)
+        pack.epoch_metrics([0])
+        assert pack.named(pack.weights(0))["first.weight"].equal(before["first.weight"])
+
+
+def test_a_buffer_that_a_module_makes_once_passes() -> None:
+    assert_trains(ModuleModel.of(odd_nets.MakesABuffer, (5,), 3, counts=False))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (ModuleModel.of(odd_nets.MakesABuffer, (5,), 3, counts=True), "makes made, a buffer, and"),
+        (ModuleModel.of(odd_nets.GrowsABuffer, (5,), 3), r"seen, a buffer, the shape \[4\] in"),
+        (
+            ModuleModel.of(odd_nets.GivesNothingToLearn, (5,), 3, kind="detached"),
+            "the outputs of GivesNothingToLearn have no gradient",
+        ),
+        (
+            ModuleModel.of(odd_nets.GivesNothingToLearn, (5,), 3, kind="whole"),
+            "must give real numbers, not torch.int64",
+        ),
+        (
+            ModuleModel.of(odd_nets.GivesNothingToLearn, (5,), 3, kind="complex"),
+            "must give real numbers, not torch.complex64",
+        ),
+        (ModuleModel.of(odd_nets.HasNoRunningStatistics, (5,), 3), "leave track_running_stats"),
+    ],
+)
+def test_what_cannot_be_learned_or_kept_is_refused(model: ModuleModel, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        _ = model.survey
+
+
+@pytest.mark.parametrize("num_slots", [1, 2])
+@pytest.mark.parametrize("branches", [False, True])
+def test_an_evaluation_in_parts_is_of_the_same_weights(branches: bool, num_slots: int) -> None:
+    model = ModuleModel.of(odd_nets.WritesToAParameter, (5,), 3, branches=branches)
+    start = model.initial(0)
+    weights = {name: torch.stack([start[name]] * num_slots) for name in model.parameters()}
+    x = torch.randn(4, 5)
+    first, second = (model.outputs(weights, {}, x) for _ in range(2))
+    assert first.equal(second)
