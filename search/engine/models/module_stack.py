@@ -159,6 +159,7 @@ class EagerModule(BoundModel):
         self._parameters = {name: parameters[name][0] for name in names.parameters}
         self._gradients = [gradients[name][0] for name in names.parameters]
         self._statistics = {name: statistics[name][0] for name in names.statistics}
+        self._sites = template.survey.sites
         self._whole = whole_numbers(template)
         self._bytes = {name: statistics[name][0] for name in self._whole}
         first = next(iter(self._parameters.values()))
@@ -176,7 +177,8 @@ class EagerModule(BoundModel):
         own = {n: t.detach().clone().requires_grad_() for n, t in self._parameters.items()}
         named = {**own, **{n: t.clone() for n, t in self._statistics.items()}}
         named |= {n: from_bytes(t, self._whole[n]) for n, t in self._bytes.items()}
-        substitutes = Substitutes(rows.num_valid_K11.view(()), None, factors_UB)
+        num_valid_rows = rows.num_valid_K11.view(())
+        substitutes = Substitutes(num_valid_rows, None, factors_UB, found=self._sites)
         seed = _checksum([x_B, *self._parameters.values()])
         with torch.enable_grad(), seeded(seed):
             # A copy: the module may write to its rows.

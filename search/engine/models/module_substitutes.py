@@ -65,16 +65,25 @@ class Substitutes(TorchFunctionMode):
         num_valid: how many rows of the batch count, as a tensor of no dimensions.
         invalid_B: which rows do not count; None where all do.
         factors_UB: what dropout multiplies with; None drops nothing.
+        found: the calls of dropout that are known, of a module that is taken slot by slot, without
+            rows that do not count.  Only its dropout may be of a tensor whose first dimension is
+            not the rows, and its calls may differ with the data.
 
     Attributes:
         sites: the calls of dropout so far, in order, but for those that drop nothing.
     """
 
     def __init__(
-        self, num_valid: Tensor, invalid_B: Tensor | None, factors_UB: Tensor | None
+        self,
+        num_valid: Tensor,
+        invalid_B: Tensor | None,
+        factors_UB: Tensor | None,
+        *,
+        found: Sequence[DropoutSite] | None = None,
     ) -> None:
         super().__init__()
         self.sites: list[DropoutSite] = []
+        self._found = found
         self._num_valid, self._invalid_B, self._factors_UB = num_valid, invalid_B, factors_UB
         self._num_drawn = 0
         self._substitutes: dict[Callable[..., Any], Callable[..., Tensor]] = {
@@ -119,17 +128,25 @@ class Substitutes(TorchFunctionMode):
         """Inverted dropout (Srivastava et al., 2014), with one draw for each place of `drawn`."""
         if not training or probability == 0:
             return x
-        num_draws = math.prod(drawn[1:])
+        num_rows = drawn[0] if self._invalid_B is None else self._invalid_B.shape[0]
+        # A row's share, where the rows are another dimension, or part of one.
+        num_draws = math.ceil(math.prod(drawn) / num_rows)
+        number = len(self.sites)
         self.sites.append(DropoutSite(probability, num_draws))
         if self._factors_UB is None:
             return x
-        if self._factors_UB.shape[1] != drawn[0]:
+        start, self._num_drawn = self._num_drawn, self._num_drawn + num_draws
+        if self._found is not None:
+            before = [site.num_draws for site in self._found[: number + 1]]
+            start, num_draws = sum(before[:number]), (before[number:] or [0])[0]
+        elif self._factors_UB.shape[1] != drawn[0]:
             raise Unbatchable(
                 f"dropout of a tensor of shape {list(x.shape)}, whose first dimension is not the "
                 "rows of the batch"
             )
-        start, self._num_drawn = self._num_drawn, self._num_drawn + num_draws
-        factors_BU = self._factors_UB[start : self._num_drawn].t()
+        factors_BU = self._factors_UB[start : start + num_draws].t()
+        if self._found is not None and factors_BU.numel() != math.prod(drawn):
+            factors_BU = _repeated(factors_BU if num_draws else self._factors_UB, math.prod(drawn))
         return x * factors_BU.reshape(*drawn, *(1,) * (x.dim() - len(drawn)))
 
     def _lstm(self, input: Tensor, *others: Any) -> Any:
@@ -177,6 +194,12 @@ class Substitutes(TorchFunctionMode):
             tracked_C = running_C.lerp(now_C, momentum)
             running_C.copy_(torch.where(count > 1, tracked_C, running_C))
         return y
+
+
+def _repeated(factors: Tensor, count: int) -> Tensor:
+    """So many of the factors, the same ones again where there are fewer."""
+    factors = factors.reshape(-1)
+    return factors.repeat(math.ceil(count / len(factors)))[:count]
 
 
 def _max_pool(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.engine.models.unruly import Perceptron
 
@@ -252,3 +253,25 @@ class HasNoRunningStatistics(Perceptron):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.norm(x))
+
+
+class DropsAlongOtherRows(nn.Module):
+    """Drops of sequences with the steps first, as torch's transformers do, or of a weight."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.last = nn.Linear(1, 8), nn.Linear(8, 3)
+        self.scale = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flow = self.first(x.t()[:, :, None])  # [steps, rows, 8]
+        if self.kind == "sequence":
+            flow = functional.dropout(flow, 0.5, self.training)
+            if flow.sum() > 0:  # one more, now and then
+                flow = functional.dropout(flow, 0.2, self.training)
+        else:
+            flow = flow * functional.dropout(self.scale, 0.5, self.training)
+        flow = functional.dropout(flow.mean(0), 0.5, self.training)
+        y: Tensor = self.last(flow)
+        return y

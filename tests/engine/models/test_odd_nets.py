@@ -226,3 +226,21 @@ def test_an_evaluation_in_parts_is_of_the_same_weights(branches: bool, num_slots
     x = torch.randn(4, 5)
     first, second = (model.outputs(weights, {}, x) for _ in range(2))
     assert first.equal(second)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "weight"])
+def test_dropout_of_what_has_no_rows_in_front_trains_run_by_run(kind: str) -> None:
+    model = ModuleModel.of(odd_nets.DropsAlongOtherRows, (5,), 3, kind=kind)
+    assert model.survey.obstacle is not None
+    data = data_for(model, torch.float32)  # whose last batch is one row
+    runs = [config(seed=1, epochs=2, batch_size=16, dropout=rate) for rate in (0.1, 0.6)]
+    found = []
+    for width in (1, 2):
+        for run in runs:
+            pack = Pack(step_spec(run, model, data), data, width=width)
+            pack.load(width - 1, run)
+            pack.tick(pack.ticks_to_epoch_end)
+            found.append(pack.weights(width - 1).parameters_P)
+    assert found[0].equal(found[2])
+    assert found[1].equal(found[3])
+    assert not found[0].equal(found[1])
