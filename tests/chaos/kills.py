@@ -26,7 +26,7 @@ SECONDS_BETWEEN_KILLS = 30.0
 """On average: twenty times what a kill costs, the time since the last checkpoint and some more.  At
 half of it 13 kills cost 7 % of the epochs."""
 
-LONG_TRIALS_PER_KILL = 3
+LONG_TRIALS_PER_KILL = 4
 """Of a study that is to be in training for as long as kills go on."""
 
 UP = ("-m", "ridgeline.service.cli", "up")
