@@ -19,7 +19,8 @@ def test_the_interval_of_a_mean_is_students() -> None:
     expected = scipy.stats.t.interval(0.95, 3, np.mean(scores), scipy.stats.sem(scores))
     assert mean.interval is not None
     assert (mean.interval.low, mean.interval.high) == pytest.approx(expected, rel=1e-12)
-    assert (mean.value, mean.num_runs, mean.num_without) == (pytest.approx(0.9225), 4, 1)
+    assert mean.value == pytest.approx(0.9225)
+    assert (mean.num_runs, mean.num_without) == (4, 1)
 
 
 @pytest.mark.parametrize(("scores", "value"), [([], None), ([None, None], None), ([0.5], 0.5)])
@@ -32,7 +33,8 @@ def test_a_difference_is_of_common_seeds() -> None:
     first, second = [0.9, 0.8, None, 0.95, 0.7], [0.85, 0.78, 0.9, None, 0.66]
     (found,) = differences({"a": first, "b": second}, "maximize")
     expected = scipy.stats.ttest_rel([0.9, 0.8, 0.7], [0.85, 0.78, 0.66])
-    assert (found.num_pairs, found.value) == (3, pytest.approx((0.05 + 0.02 + 0.04) / 3))
+    assert found.num_pairs == 3
+    assert found.value == pytest.approx((0.05 + 0.02 + 0.04) / 3)
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
     assert found.interval is not None
     theirs = expected.confidence_interval(0.95)

@@ -14,7 +14,8 @@ from ridgeline.search.comparison import (
     parse_comparison,
     studies_of,
 )
-from ridgeline.search.spec import InvalidSpec
+from ridgeline.search.space import Config
+from ridgeline.search.spec import InvalidSpec, StudySpec
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/regularisation/*.yaml"))
 
@@ -100,14 +101,19 @@ def test_a_winner_trains_by_seeds_that_no_selection_has_seen() -> None:
         assert study.budget.epochs == 20
         assert study.budget.seconds is None
         assert study.name == f"digits-fresh.{arm}"
-        assert [list(p.values) for _, p in study.space.items()] == [[0.01], [32]]
+        assert fixed(study) == {"learning_rate": 0.01, "batch_size": 32}
 
 
 def test_a_winner_may_have_flags_choices_and_a_zero() -> None:
-    winner = {"nesterov": True, "optimizer": "sgd", "l2": 0.0, "epochs": 3}
+    winner: Config = {"nesterov": True, "optimizer": "sgd", "l2": 0.0, "epochs": 3}
     spec = parse_comparison(comparison(["none", "l2"]))
     study = fresh_study(spec, "l2", studies_of(spec)["l2"], winner)
-    assert [p.values[0] for _, p in study.space.items()] == [*winner.values()]
+    assert fixed(study) == winner
+
+
+def fixed(study: StudySpec) -> Config:
+    """The one configuration of a study."""
+    return study.space.cell(0)
 
 
 def test_a_problem_of_all_arms_is_the_bases() -> None:
