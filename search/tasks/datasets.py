@@ -225,10 +225,18 @@ def _diabetes() -> RawParts:
     return RawParts(x, y, None, None, targets="numbers")
 
 
+def _wine() -> RawParts:
+    from sklearn.datasets import load_wine
+
+    x, y = load_wine(return_X_y=True)
+    return RawParts(x, y, None, None)
+
+
 BUILT_IN: dict[str, Callable[[], RawParts]] = {
     "breast-cancer": _breast_cancer,
     "diabetes": _diabetes,
     "digits": _digits,
+    "wine": _wine,
 }
 """Data sets that scikit-learn's wheel carries; it is imported when one of them is read."""
 

@@ -181,6 +181,7 @@ def test_why_a_folder_is_no_data_set_is_told(
         return str(fields(client.post("/v1/studies", json=spec))["task.dataset"])
 
     assert refusal("sms").endswith(
-        "known: breast-cancer, diabetes, digits; a folder of that name is left out: " + found["sms"]
+        "known: breast-cancer, diabetes, digits, wine; a folder of that name is left out: "
+        + found["sms"]
     )
     assert refusal("spam").endswith("folders of a worker's --data-root (RIDGELINE_DATA_ROOT)")

@@ -49,7 +49,7 @@ def test_an_unknown_study_is_not_found(store: Store) -> None:
 
 def test_a_data_set_that_nobody_has_is_refused(store: Store) -> None:
     with pytest.raises(
-        InvalidInput, match=r"task\.dataset.*known: breast-cancer, diabetes, digits"
+        InvalidInput, match=r"task\.dataset.*known: breast-cancer, diabetes, digits, wine"
     ):
         post(store, spec(task={"name": "mlp", "dataset": "imagenet"}))
 

@@ -65,6 +65,17 @@ def test_built_in_cards() -> None:
             features=Image(1, 8, 8),
             targets=Classes(10),
         ),
+        DatasetCard(
+            name="wine",
+            fingerprint="007d9ba935c13ddd483807b4d455f0f606cbb8dc0a1bd0696586a0370a317a81",
+            num_rows=178,
+            num_features=13,
+            num_classes=3,
+            has_test_part=False,
+            smallest_class=48,
+            features=Vector(13),
+            targets=Classes(3),
+        ),
     ]
 
 
@@ -81,7 +92,7 @@ def test_folders_of_the_root_are_data_sets(tmp_path: Path) -> None:
     write_folder(tmp_path / "toy", suffix=".gz")
     write_folder(tmp_path / "alone", test_part=False)
     found = {card.name: card for card in cards(tmp_path)}
-    assert list(found) == ["alone", "breast-cancer", "diabetes", "digits", "toy"]
+    assert list(found) == ["alone", "breast-cancer", "diabetes", "digits", "toy", "wine"]
     toy = load("toy", tmp_path)
     assert toy.card == found["toy"]
     assert (toy.card.num_rows, toy.card.num_features, toy.card.num_classes) == (90, 12, 3)
@@ -106,7 +117,7 @@ def test_broken_folders_are_left_out_with_a_warning(
     (tmp_path / "leak").symlink_to(tmp_path.parent / f"{tmp_path.name}-outside")
     with caplog.at_level(logging.WARNING):
         names = [card.name for card in cards(tmp_path)]
-    assert names == ["breast-cancer", "diabetes", "digits", "good"]
+    assert names == ["breast-cancer", "diabetes", "digits", "good", "wine"]
     warned = "\n".join(caplog.messages)
     assert len(caplog.messages) == 5
     assert "data set truncated: train-images-idx3-ubyte" in warned
@@ -241,7 +252,7 @@ def test_absolute_path_is_no_name(tmp_path: Path) -> None:
 
 def test_unknown_names_say_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"breast-cancer, diabetes, digits, .*RIDGELINE_DATA_ROOT\) is not"
+        DatasetError, match=r"breast-cancer, diabetes, digits, wine, .*RIDGELINE_DATA_ROOT\) is not"
     ):
         load("mnist", None)
     with pytest.raises(DatasetError, match="no folder of that name"):
