@@ -42,8 +42,15 @@ class Folders:
 
 
 def built_in_cards() -> list[DatasetCard]:
-    """The data sets that every machine has."""
-    return [_built_in(name).card for name in sorted(BUILT_IN)]
+    """The data sets that every machine has, and those that scikit-learn has downloaded here."""
+    cards = [_built_in(name).card for name in sorted(BUILT_IN)]
+    for name in sorted(DOWNLOADED):
+        if _is_downloaded(name):
+            try:
+                cards.append(load(name, None).card)
+            except DatasetError as exc:
+                _log.warning("left out: %s", _printable(str(exc)))
+    return cards
 
 
 class DataRoot:
@@ -131,7 +138,7 @@ class DataRoot:
 
     def _card_or_reason(self, folder: Path) -> DatasetCard | str:
         try:
-            if folder.name in BUILT_IN:
+            if _is_here(folder.name):
                 raise DatasetError(f"the folder {folder.name} has the name of a built-in data set")
             return load(folder.name, self._path).card
         except DatasetError as exc:
@@ -168,7 +175,7 @@ def load(name: str, data_root: Path | None) -> Dataset:
         raise DatasetError(
             f"{name!r} is not the name of a data set: letters, digits, '_' and '-' only"
         ) from exc
-    if name in BUILT_IN:
+    if _is_here(name):
         return _built_in(name)
     if data_root is None or not os.path.isdir(data_root / name):
         known = ", ".join(sorted(BUILT_IN))
@@ -241,9 +248,43 @@ BUILT_IN: dict[str, Callable[[], RawParts]] = {
 """Data sets that scikit-learn's wheel carries; it is imported when one of them is read."""
 
 
+def _california_housing() -> RawParts:
+    from sklearn.datasets import fetch_california_housing
+
+    x, y = fetch_california_housing(return_X_y=True, download_if_missing=False)
+    return RawParts(x, y, None, None, targets="numbers")
+
+
+DOWNLOADED: dict[str, tuple[str, Callable[[], RawParts]]] = {
+    "california-housing": ("cal_housing_py3.pkz", _california_housing),
+}
+"""Data sets that are there where somebody had scikit-learn download them: the names of its files,
+and what reads them.  Nothing is ever downloaded from here."""
+
+
+def _is_downloaded(name: str) -> bool:
+    # Not scikit-learn's `get_data_home`, which makes the folder.
+    home = Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data"))
+    return name in DOWNLOADED and os.path.isfile(os.path.expanduser(home / DOWNLOADED[name][0]))
+
+
+def _is_here(name: str) -> bool:
+    """Whether a name is that of a data set of scikit-learn's, which no folder may have."""
+    return name in BUILT_IN or _is_downloaded(name)
+
+
 @cache
 def _built_in(name: str) -> Dataset:
-    return _dataset(name, BUILT_IN[name]())
+    if name in BUILT_IN:
+        return _dataset(name, BUILT_IN[name]())
+    file, read = DOWNLOADED[name]
+    try:
+        return _dataset(name, read())
+    except DatasetError:
+        raise
+    except Exception as exc:  # joblib promises nothing of a file that was cut short
+        reason = f"{file} of scikit-learn cannot be read: {type(exc).__name__}: {_short(exc)}"
+        raise DatasetError(f"data set {name}: {reason}") from exc
 
 
 def _dataset(name: str, raw: RawParts) -> Dataset:

@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -86,6 +88,54 @@ def test_built_in_data_is_read_once_and_cannot_be_changed() -> None:
     for array in (digits.x, digits.y):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+@pytest.fixture
+def cache_of_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file in which scikit-learn would keep what it has downloaded, and which is not there."""
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "cache"))
+    datasets._built_in.cache_clear()
+    yield tmp_path / "cache" / "cal_housing_py3.pkz"
+    datasets._built_in.cache_clear()
+
+
+def test_what_scikit_learn_has_downloaded_is_a_data_set(cache_of_scikit_learn: Path) -> None:
+    assert "california-housing" not in {card.name for card in cards(None)}
+    with pytest.raises(DatasetError, match="there is no data set california-housing"):
+        load("california-housing", None)
+    assert not cache_of_scikit_learn.parent.exists()
+
+    generator = np.random.Generator(np.random.PCG64(0))
+    cache_of_scikit_learn.parent.mkdir()
+    joblib.dump(generator.uniform(1, 1e6, (40, 9)), cache_of_scikit_learn, compress=6)
+    card = {card.name: card for card in cards(None)}["california-housing"]
+    assert (card.num_rows, card.features, card.targets) == (40, Vector(8), Numbers(1))
+    assert load("california-housing", None).card == card
+
+
+def test_a_damaged_download_is_left_out(
+    cache_of_scikit_learn: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache_of_scikit_learn.parent.mkdir()
+    joblib.dump(np.ones((40, 9)), cache_of_scikit_learn, compress=6)
+    cache_of_scikit_learn.write_bytes(cache_of_scikit_learn.read_bytes()[:-20])
+    assert "california-housing" not in {card.name for card in cards(None)}
+    (message,) = caplog.messages
+    assert "california-housing: cal_housing_py3.pkz of scikit-learn cannot be read" in message
+
+
+def test_a_folder_may_have_the_name_of_what_was_not_downloaded(
+    tmp_path: Path, cache_of_scikit_learn: Path
+) -> None:
+    write_folder(tmp_path / "root" / "california-housing")
+    assert [card.name for card in DataRoot(tmp_path / "root").look().cards] == [
+        "california-housing"
+    ]
+    assert load("california-housing", tmp_path / "root").targets == Classes(3)
+    cache_of_scikit_learn.parent.mkdir()
+    joblib.dump(np.ones((40, 9)), cache_of_scikit_learn)
+    left_out = DataRoot(tmp_path / "root").look().left_out
+    assert "has the name of a built-in" in left_out["california-housing"]
 
 
 def test_folders_of_the_root_are_data_sets(tmp_path: Path) -> None:
