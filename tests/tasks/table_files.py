@@ -57,6 +57,16 @@ def write_npz(folder: Path, *, kind: str = "classes", test_part: bool = True) ->
             np.savez_compressed(folder / f"{name}.npz", x=images[:, None].repeat(3, 1), y=labels)
 
 
+def write_data_labels(folder: Path, *, test_part: bool = True) -> None:
+    """A whole data set as the challenge of NIPS 2003 has them: whole numbers, labels -1 and 1."""
+    parts = (("train", 60), ("valid", 30)) if test_part else (("train", 60),)
+    for name, num_rows in parts:
+        x, _ = numbers(num_rows, num_rows)
+        rows = [" ".join(str(round(100 * value)) for value in row) + " " for row in x]
+        write_lines(folder / f"toy_{name}.data", rows)
+        write_lines(folder / f"toy_{name}.labels", [str(i % 2 * 2 - 1) for i in range(num_rows)])
+
+
 WORDS = ["free", "prize", "now!", "meeting", "at", "noon", "tomorrow", "ok"]
 
 

@@ -19,7 +19,13 @@ from numpy.lib import format as npy
 from ridgeline.search.tasks.data import DatasetError
 from ridgeline.search.tasks.datasets import DataRoot, load
 from tests.tasks.idx_files import encode, header, toy_arrays, write, write_folder
-from tests.tasks.table_files import write_npz, write_table, write_text_table, write_texts
+from tests.tasks.table_files import (
+    write_data_labels,
+    write_npz,
+    write_table,
+    write_text_table,
+    write_texts,
+)
 
 NUM_MUTATIONS = 60
 """Of each kind of file."""
@@ -45,6 +51,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "npz of numbers": lambda folder: write_npz(folder, kind="numbers", test_part=False),
     "table of numbers": write_table,
     "table of classes": lambda folder: write_table(folder, column="class"),
+    "data and labels": write_data_labels,
     "texts": write_texts,
     "table of texts": write_text_table,
 }
@@ -181,7 +188,7 @@ def test_a_pipe_is_no_file(
     tmp_path: Path, kind: str, at_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     WRITERS[kind](tmp_path / "odd")
-    path = min((tmp_path / "odd").glob("train*"))
+    path = min((tmp_path / "odd").glob("*train*"))
     path.unlink()
     os.mkfifo(path)
     if not at_once:  # it was a file when it was looked for

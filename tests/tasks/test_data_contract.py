@@ -24,7 +24,13 @@ from ridgeline.search.tasks.splits import (
     split_fingerprint,
 )
 from tests.tasks.idx_files import write_folder
-from tests.tasks.table_files import write_npz, write_table, write_text_table, write_texts
+from tests.tasks.table_files import (
+    write_data_labels,
+    write_npz,
+    write_table,
+    write_text_table,
+    write_texts,
+)
 
 FORMATS: dict[str, Callable[[Path], None]] = {
     "idx": write_folder,
@@ -34,6 +40,8 @@ FORMATS: dict[str, Callable[[Path], None]] = {
     "table-without-test-part": lambda folder: write_table(folder, test_part=False),
     "arrays-of-colours": write_npz,
     "arrays-of-numbers": lambda folder: write_npz(folder, kind="numbers", test_part=False),
+    "data-and-labels": write_data_labels,
+    "data-without-test-part": lambda folder: write_data_labels(folder, test_part=False),
     "texts": write_texts,
     "texts-without-test-part": lambda folder: write_texts(folder, test_part=False),
     "table-of-texts": write_text_table,

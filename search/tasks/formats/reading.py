@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ridgeline.search.tasks.formats import idx, npz, table, text
+from ridgeline.search.tasks.formats import data_labels, idx, npz, table, text
 from ridgeline.search.tasks.formats.base import FormatError, RawParts
 from ridgeline.search.tasks.formats.files import Folder
 
 _FORMATS: dict[Callable[[Sequence[str]], bool], Callable[[Folder], RawParts]] = {
-    format.is_there: format.read_folder for format in (idx, npz, table, text)
+    format.is_there: format.read_folder for format in (idx, npz, data_labels, table, text)
 }
 
 
@@ -24,8 +24,8 @@ def read_folder(path: Path, root: Path) -> RawParts:
     found = [read for is_there, read in _FORMATS.items() if is_there(folder.names)]
     if not found:
         raise FormatError(
-            "there are no files train-images* and train-labels*, no train.npz, no train.csv and "
-            "no train.tsv"
+            "there are no files train-images* and train-labels*, no train.npz, no *_train.data and "
+            "*_train.labels, no train.csv and no train.tsv"
         )
     if len(found) > 1:
         raise FormatError("it has files of several formats: leave those of one there")

@@ -7,6 +7,7 @@ may be longer than `MAX_FIELD` characters.
 from __future__ import annotations
 
 import csv
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +25,12 @@ MAX_FIELD = 131_072
 MAX_LABEL = 200
 """Characters of the name of a class."""
 
+MAX_QUOTED = 40
+"""Characters of a value, in a message."""
+
 
 @contextmanager
-def opened(path: Path, *, newline: str) -> Iterator[TextIO]:
+def opened(path: Path, *, newline: str | None) -> Iterator[TextIO]:
     """A file of UTF-8, whose lines end as `open` has it.
 
     Raises:
@@ -59,6 +63,26 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             raise FormatError(f"{path.name}, line {reader.line_num}: {exc}") from exc
 
 
+def number(text: str, where: str) -> float:
+    """A finite number as programs write it.
+
+    Raises:
+        FormatError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:
+        raise FormatError(f"{where}: {shortened(text)!r} is not a finite number")
+    return value
+
+
+def shortened(text: str) -> str:
+    """A value of a file as messages quote it."""
+    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…"
+
+
 class Labels:
     """The names of classes that rows have; in memory each name is there once.
 
@@ -70,6 +94,10 @@ class Labels:
         self._what = what
         self._known: dict[str, int] = {}
         self._found = array("q")
+
+    def __len__(self) -> int:
+        """Rows so far."""
+        return len(self._found)
 
     def add(self, label: str, where: str) -> None:
         """The label of the next row.

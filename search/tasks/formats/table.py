@@ -9,7 +9,6 @@ A table whose columns are `label` (or `class`) and `text` has texts, see `text`.
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
 from ridgeline.search.tasks.formats.files import Folder
-from ridgeline.search.tasks.formats.rows import Labels, csv_rows
+from ridgeline.search.tasks.formats.rows import Labels, csv_rows, number
 from ridgeline.search.tasks.formats.text import Line, Texts, tokenised
 from ridgeline.search.tasks.kinds import TargetsKind
 
@@ -91,11 +90,11 @@ class _Table:
                 raise FormatError(f"{where}: {len(row)} values for {len(columns)} columns")
             for index, text in enumerate(row):
                 if index != learned:
-                    features.append(_number(text, where, columns[index]))
+                    features.append(number(text, f"{where}, column {columns[index]}"))
                 elif labels is not None:
                     labels.add(text, where)
                 else:
-                    targets.append(_number(text, where, columns[index]))
+                    targets.append(number(text, f"{where}, column {columns[index]}"))
         if not features:
             raise FormatError(f"{path.name} has no rows")
         x_ND = np.frombuffer(features, np.float64).reshape(-1, len(columns) - 1)
@@ -136,19 +135,3 @@ def _header(file: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
     if len(columns) == 1:
         raise FormatError(f"{file} has no column but {learned[0]}")
     return columns
-
-
-def _number(text: str, where: str, column: str) -> float:
-    """A finite number as programs write it.
-
-    Raises:
-        FormatError: it is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or "_" in text:
-        shown = text if len(text) <= 40 else text[:40] + "…"
-        raise FormatError(f"{where}, column {column}: {shown!r} is not a finite number")
-    return value
