@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ridgeline.search.events import NeverTrains
+from ridgeline.search.tasks.columns import Columns
 from ridgeline.search.tasks.kinds import Classes, Features, Targets, Tokens
 
 Array = npt.NDArray[Any]
@@ -53,7 +54,8 @@ class Dataset:
 
     `x` is [N, …], each row with as many elements as `features.shape` has, of any number type.  `y`
     is int64 [N] of classes, or float64 [N, count] of numbers.  `test_x` and `test_y` are the same
-    for the test part, and None where the data set has none of its own.
+    for the test part, and None where the data set has none of its own.  `columns` is None where no
+    feature is a flag.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Dataset:
     features: Features
     targets: Targets
     fingerprint: str
+    columns: Columns | None = None
 
     @classmethod
     def of(
@@ -76,6 +79,7 @@ class Dataset:
         *,
         features: Features,
         targets: Targets,
+        columns: Columns | None = None,
     ) -> Dataset:
         """The data set of these arrays, which nobody may write to from now on.
 
@@ -89,8 +93,8 @@ class Dataset:
                 if array.dtype.kind == "f" and not np.isfinite(array).all():
                     raise DatasetError(f"data set {name}: it contains NaN or infinity")
                 array.flags.writeable = False
-        digest = _fingerprint(features, x, y, test_x, test_y)
-        return cls(name, x, y, test_x, test_y, features, targets, digest)
+        digest = _fingerprint(features, columns, x, y, test_x, test_y)
+        return cls(name, x, y, test_x, test_y, features, targets, digest, columns)
 
     @property
     def has_test_part(self) -> bool:
@@ -115,15 +119,22 @@ class Dataset:
 
 
 def _fingerprint(
-    features: Features, x: Array, y: Array, test_x: Array | None, test_y: Array | None
+    features: Features,
+    columns: Columns | None,
+    x: Array,
+    y: Array,
+    test_x: Array | None,
+    test_y: Array | None,
 ) -> str:
     """SHA-256 of the arrays: name, number type, shape and little-endian content of each.
 
-    The same numbers train otherwise where they are tokens, so those say that they are.
+    The same numbers train otherwise where they are tokens or flags, so those say that they are.
     """
     digest = hashlib.sha256()
     if isinstance(features, Tokens):
         digest.update(f"tokens {features.vocabulary_size}\n".encode())
+    if columns is not None:
+        digest.update(f"flags {columns.flags} {columns.missing}\n".encode())
     for part, array in (("x", x), ("y", y), ("test_x", test_x), ("test_y", test_y)):
         if array is not None:
             content = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))

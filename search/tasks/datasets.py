@@ -294,7 +294,16 @@ def _dataset(name: str, raw: RawParts) -> Dataset:
     except DatasetError as exc:
         raise DatasetError(f"data set {name}: {exc}") from exc
     features = raw.features or _features(raw.x.shape[1:])
-    return Dataset.of(name, raw.x, y, raw.test_x, test_y, features=features, targets=targets)
+    return Dataset.of(
+        name,
+        raw.x,
+        y,
+        raw.test_x,
+        test_y,
+        features=features,
+        targets=targets,
+        columns=raw.columns,
+    )
 
 
 def _classes(labels: Array, test_labels: Array | None) -> tuple[Array, Array | None, Classes]:

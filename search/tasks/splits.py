@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +95,8 @@ def prepare(dataset: Dataset, split: Split) -> Parts:
     """Divide a data set and standardise its features and targets by the training rows.
 
     Tokens that stand in fewer than two of these become UNKNOWN: so that is learned too, and nothing
-    is known of the other parts.  Classes stay as they are.
+    is known of the other parts.  Classes and flags stay as they are, and numbers that are missing
+    become the median of the training rows.
 
     Raises:
         UnfitDataset: a class has too few rows, or a number has no float32 once standardised.
@@ -109,7 +111,12 @@ def prepare(dataset: Dataset, split: Split) -> Parts:
     if isinstance(dataset.features, Tokens):
         xs = _known(xs, dataset.features.vocabulary_size)
     else:
-        scaler = Standardiser.fit(xs[0], shared=isinstance(dataset.features, Image))
+        flags: tuple[int, ...] = ()
+        if dataset.columns is not None:
+            flags = dataset.columns.flags
+            xs = dataset.columns.filled(xs)
+        is_image = isinstance(dataset.features, Image)
+        scaler = Standardiser.fit(xs[0], shared=is_image).leaving(flags)
         xs = scaler.apply_all(f"data set {dataset.name}: feature", xs)
     ys, unit = (dataset.y[column.train], dataset.y[column.validation], test_y), 1.0
     if isinstance(dataset.targets, Numbers):
@@ -235,6 +242,12 @@ class Standardiser:
             np.where(constant_D, lowest_D, center_D),
             np.where(constant_D | (scale_D == 0), 1.0, scale_D),
         )
+
+    def leaving(self, columns: Sequence[int]) -> Standardiser:
+        """The same, but for columns that are neither moved nor scaled."""
+        center_D, scale_D = self.center_D.copy(), self.scale_D.copy()
+        center_D[list(columns)], scale_D[list(columns)] = 0.0, 1.0
+        return Standardiser(center_D, scale_D)
 
     def apply_all(self, what: str, parts: Three) -> Three:
         """Rows of three parts on the scale of the fit.

@@ -57,6 +57,25 @@ def write_npz(folder: Path, *, kind: str = "classes", test_part: bool = True) ->
             np.savez_compressed(folder / f"{name}.npz", x=images[:, None].repeat(3, 1), y=labels)
 
 
+def mixed(num_rows: int, seed: int) -> list[list[Any]]:
+    """Rows of a number, a category, a number that may be missing, and a class that follows."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    rows = []
+    for row in range(num_rows):
+        a, b = generator.normal(5, 2, 2)
+        colour = ["red", "blue", "green"][row % 3]
+        has_b = row % 7 != 5
+        rows.append([a, colour, b if has_b else "", "high" if a + b > 10 else "low"])
+    return rows
+
+
+def write_mixed(folder: Path, *, test_part: bool = True) -> None:
+    """A whole data set as a table with categories and missing numbers."""
+    for name, num_rows in (("train", 60), ("test", 30)) if test_part else (("train", 60),):
+        rows = mixed(num_rows, num_rows)
+        write_csv(folder / f"{name}.csv", [["a", "colour", "b", "class"], *rows])
+
+
 def write_data_labels(folder: Path, *, test_part: bool = True) -> None:
     """A whole data set as the challenge of NIPS 2003 has them: whole numbers, labels -1 and 1."""
     parts = (("train", 60), ("valid", 30)) if test_part else (("train", 60),)

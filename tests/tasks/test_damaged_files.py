@@ -21,6 +21,7 @@ from ridgeline.search.tasks.datasets import DataRoot, load
 from tests.tasks.idx_files import encode, header, toy_arrays, write, write_folder
 from tests.tasks.table_files import (
     write_data_labels,
+    write_mixed,
     write_npz,
     write_table,
     write_text_table,
@@ -51,6 +52,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "npz of numbers": lambda folder: write_npz(folder, kind="numbers", test_part=False),
     "table of numbers": write_table,
     "table of classes": lambda folder: write_table(folder, column="class"),
+    "table with categories": write_mixed,
     "data and labels": write_data_labels,
     "texts": write_texts,
     "table of texts": write_text_table,

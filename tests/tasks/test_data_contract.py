@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ridgeline.search.tasks.columns import Columns
 from ridgeline.search.tasks.data import Dataset, DatasetError
 from ridgeline.search.tasks.datasets import BUILT_IN, load
 from ridgeline.search.tasks.kinds import UNKNOWN, Classes, Image, Numbers, Tokens, Vector
@@ -26,6 +27,7 @@ from ridgeline.search.tasks.splits import (
 from tests.tasks.idx_files import write_folder
 from tests.tasks.table_files import (
     write_data_labels,
+    write_mixed,
     write_npz,
     write_table,
     write_text_table,
@@ -40,6 +42,8 @@ FORMATS: dict[str, Callable[[Path], None]] = {
     "table-without-test-part": lambda folder: write_table(folder, test_part=False),
     "arrays-of-colours": write_npz,
     "arrays-of-numbers": lambda folder: write_npz(folder, kind="numbers", test_part=False),
+    "table-with-categories": write_mixed,
+    "table-with-categories-without-test-part": lambda folder: write_mixed(folder, test_part=False),
     "data-and-labels": write_data_labels,
     "data-without-test-part": lambda folder: write_data_labels(folder, test_part=False),
     "texts": write_texts,
@@ -98,7 +102,8 @@ def made_of(dataset: Dataset, **changed: np.ndarray) -> Dataset:
     """The data set of copies of its arrays."""
     parts = {name: getattr(dataset, name) for name in ("x", "y", "test_x", "test_y")}
     copies: Any = {name: a if a is None else a.copy() for name, a in {**parts, **changed}.items()}
-    return Dataset.of("copy", **copies, features=dataset.features, targets=dataset.targets)
+    kinds: Any = {name: getattr(dataset, name) for name in ("features", "targets", "columns")}
+    return Dataset.of("copy", **copies, **kinds)
 
 
 def test_its_arrays_are_as_its_kinds_say(dataset: Dataset) -> None:
@@ -169,6 +174,12 @@ def test_numbers_that_are_read_otherwise_have_another_fingerprint() -> None:
     tokens = _made()["tokens"]
     as_vector = replace(tokens, features=Vector(7))
     assert made_of(as_vector).fingerprint != tokens.fingerprint
+    numbers = _made()["numbers"]
+    found = {
+        made_of(replace(numbers, columns=columns)).fingerprint
+        for columns in (None, Columns((1,)), Columns((1, 2)), Columns((1,), ((0, 1),)))
+    }
+    assert len(found) == 4
     larger = replace(tokens, features=Tokens(length=7, vocabulary_size=51))
     assert made_of(larger).fingerprint != tokens.fingerprint
 
@@ -233,4 +244,6 @@ def test_its_parts_are_ready_to_train_on(dataset: Dataset) -> None:
         assert 0 <= x.min() <= x.max() < dataset.features.vocabulary_size
     else:
         assert x.dtype == np.float32
-        assert abs(x.mean(dtype=np.float64)) < 1e-5
+        flags = [] if dataset.columns is None else list(dataset.columns.flags)
+        assert abs(np.delete(x, flags, axis=1).mean(dtype=np.float64)) < 1e-5
+        assert set(x[:, flags].flat) <= {0, 1}

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from ridgeline.search.tasks.columns import Columns
 from ridgeline.search.tasks.kinds import Features, TargetsKind
 
 Array = npt.NDArray[Any]
@@ -20,7 +21,8 @@ class RawParts(NamedTuple):
 
     Targets are labels of classes, [N], whole numbers or texts; or numbers, [N] or [N, count].
     `test_x` and `test_y` are None where the files have no test part.  Numbers are finite.
-    `features` is None where the shape of a row says what it is.
+    `features` is None where the shape of a row says what it is, `columns` where all of its numbers
+    are there and have scales.
     """
 
     x: Array
@@ -29,3 +31,4 @@ class RawParts(NamedTuple):
     test_y: Array | None
     targets: TargetsKind = "classes"
     features: Features | None = None
+    columns: Columns | None = None

@@ -1,8 +1,9 @@
-"""Tables of numbers as comma-separated values: train.csv, and test.csv where there is a test part.
+"""Tables as comma-separated values: train.csv, and test.csv where there is a test part.
 
 The first line names the columns.  One of them is to be learned: `class` or `label`, whose values
-are the names of classes, or `target`, whose values are numbers.  All others are features, numbers.
-What a column of whole numbers means, nobody but its author knows, so it is not guessed.
+are the names of classes, or `target`, whose values are numbers.  All others are features, see
+`features`.  What a column of whole numbers means, nobody but its author knows, so it is not
+guessed: they are numbers.
 
 A table whose columns are `label` (or `class`) and `text` has texts, see `text`.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
+from ridgeline.search.tasks.formats.features import Column, features_of
 from ridgeline.search.tasks.formats.files import Folder
 from ridgeline.search.tasks.formats.rows import Labels, csv_rows, number
 from ridgeline.search.tasks.formats.text import Line, Texts, tokenised
@@ -35,7 +37,7 @@ def is_there(names: Sequence[str]) -> bool:
 
 
 def read_folder(folder: Folder) -> RawParts:
-    """The numbers of a folder's tables, float64, and what is to be learned.
+    """The features of a folder's tables, float64, and what is to be learned.
 
     Raises:
         FormatError: a file is missing, outside of the root or malformed, or they disagree.
@@ -44,25 +46,34 @@ def read_folder(folder: Folder) -> RawParts:
     if _TEXT in next(csv_rows(train_file), (0, []))[1]:
         return tokenised(_texts(train_file), None if test_file is None else _texts(test_file))
     train = _Table.read(train_file)
-    test = None if test_file is None else _Table.read(test_file)
-    if test is not None and test.columns != train.columns:
-        raise FormatError(f"{_TEST} has other columns than {_TRAIN}")
+    tables = [train] if test_file is None else [train, _Table.read(test_file, train)]
+    parts = [(table.file, table.values_NC) for table in tables]
+    (x, *test_x), columns = features_of(train.columns, parts)
     classes = train.classes()
+    y, *test_y = (table.y(classes) for table in tables)
     return RawParts(
-        train.x_ND,
-        train.y(classes),
-        None if test is None else test.x_ND,
-        None if test is None else test.y(classes),
+        x,
+        y,
+        test_x[0] if test_x else None,
+        test_y[0] if test_y else None,
         targets="numbers" if classes is None else "classes",
+        columns=columns,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Of rows that have targets, or else labels."""
+    """Of rows that have targets, or else labels.
 
-    columns: list[str]
-    x_ND: Array
+    Attributes:
+        names: of all columns, `columns` are those of features.
+        values_NC: of the columns of features, as `Column.value` gives them.
+    """
+
+    file: str
+    names: list[str]
+    columns: list[Column]
+    values_NC: Array
     targets_N: Array
     labels: Labels | None
 
@@ -77,28 +88,40 @@ class _Table:
         return self.labels.numbers(classes)
 
     @classmethod
-    def read(cls, path: Path) -> _Table:
+    def read(cls, path: Path, train: _Table | None = None) -> _Table:
+        """A file, which is the test part where the train part is given."""
         rows = csv_rows(path)
-        columns = _header(path.name, rows)
-        learned = next(i for i, name in enumerate(columns) if name in _KINDS)
-        is_of_classes = _KINDS[columns[learned]] == "classes"
-        labels = Labels(columns[learned]) if is_of_classes else None
-        features, targets = array("d"), array("d")
+        names = _header(path.name, rows)
+        if train is not None and names != train.names:
+            raise FormatError(f"{path.name} has other columns than {train.file}")
+        learned = next(i for i, name in enumerate(names) if name in _KINDS)
+        labels = Labels(names[learned]) if _KINDS[names[learned]] == "classes" else None
+        if train is None:
+            columns = [Column(name) for i, name in enumerate(names) if i != learned]
+            reads = [column.value for column in columns]
+        else:
+            columns = train.columns
+            reads = [column.value_of_test for column in columns]
+        values, targets = array("d"), array("d")
         for line, row in rows:
-            where = f"{path.name}, line {line}"
-            if len(row) != len(columns):
-                raise FormatError(f"{where}: {len(row)} values for {len(columns)} columns")
-            for index, text in enumerate(row):
-                if index != learned:
-                    features.append(number(text, f"{where}, column {columns[index]}"))
-                elif labels is not None:
-                    labels.add(text, where)
-                else:
-                    targets.append(number(text, f"{where}, column {columns[index]}"))
-        if not features:
+            if len(row) != len(names):
+                raise FormatError(
+                    f"{path.name}, line {line}: {len(row)} values for {len(names)} columns"
+                )
+            goal = row.pop(learned)
+            if labels is not None:
+                labels.add(goal, f"{path.name}, line {line}")
+            else:
+                targets.append(number(goal, f"{path.name}, line {line}, column {names[learned]}"))
+            values.extend(
+                read(text, path.name, line) for read, text in zip(reads, row, strict=True)
+            )
+        if not values:
             raise FormatError(f"{path.name} has no rows")
-        x_ND = np.frombuffer(features, np.float64).reshape(-1, len(columns) - 1)
-        return cls(columns, x_ND, np.frombuffer(targets, np.float64), labels)
+        for column in columns:
+            column.check_known(path.name)
+        values_NC = np.frombuffer(values, np.float64).reshape(-1, len(columns))
+        return cls(path.name, names, columns, values_NC, np.frombuffer(targets, np.float64), labels)
 
 
 def _texts(path: Path) -> Texts:
