@@ -16,8 +16,14 @@ from ridgeline.search.objective import Budget, EarlyStopping, Objective, Penalty
 from ridgeline.search.ranges import Value
 from ridgeline.search.space import Config, Space
 from ridgeline.search.tasks.domain import Domain
-from ridgeline.search.tasks.kinds import Features, FeaturesKind, Targets, TargetsKind
-from ridgeline.search.tasks.settings import Split, TaskSettings
+from ridgeline.search.tasks.kinds import (
+    Features,
+    FeaturesKind,
+    Targets,
+    TargetsKind,
+    Tokens,
+)
+from ridgeline.search.tasks.settings import Bag, Split, TaskSettings
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.config import RunConfig
@@ -30,10 +36,17 @@ Problem = tuple[str, str]
 
 
 class DataChoice(NamedTuple):
-    """A data set by its name, and how it is divided."""
+    """A data set by its name, how it is divided, and how its texts become vectors, if they do."""
 
     dataset: str
     split: Split
+    bag: Bag | None = None
+
+    def features(self, features: Features) -> Features:
+        """What rows are when a task is given them, by what they are in the data set."""
+        if self.bag is not None and isinstance(features, Tokens):
+            return self.bag.vector(features)
+        return features
 
 
 class SearchSpec(Protocol):
@@ -158,14 +171,25 @@ class EngineTask(Task[S]):
         return self.metrics
 
     def misfit(self, settings: S, features: Features, targets: Targets) -> str | None:
-        """Why the task, with these settings, cannot be trained on such data; None where it can."""
+        """Why the task, with these settings, cannot be trained on such data; None where it can.
+
+        Args:
+            features: what they are in the data set.
+        """
+        choice = self.data(settings)
+        if choice.bag is not None and features.kind != "tokens":
+            return f"its features are {features.kind}, but task.bag is for texts"
+        given = choice.features(features)
         for what, kind, known in (
-            ("features", features.kind, self.features),
+            ("features", given.kind, self.features),
             ("targets", targets.kind, self.targets),
         ):
             if kind not in known:
                 wanted = " or ".join(sorted(known))
-                return f"its {what} are {kind}, but the task {self.name} needs {wanted}"
+                reason = f"its {what} are {kind}, but the task {self.name} needs {wanted}"
+                if kind == "tokens" and "bag" in self.settings.model_fields:
+                    reason += ": set task.bag to make vectors of its texts"
+                return reason
         return None
 
     def unfit(
@@ -197,6 +221,9 @@ class EngineTask(Task[S]):
     @abstractmethod
     def prepare(self, run: RunInput[S], features: Features, targets: Targets) -> EngineRun:
         """A run for the engine, to be trained on such data.
+
+        Args:
+            features: as `DataChoice.features` has them.
 
         Raises:
             ValueError: the configuration is not complete, or not one of this task's.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Three = tuple[Array, Array, Array]
+"""Of the training, the validation and the test rows."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ TargetsKind = Literal["classes", "numbers"]
 PADDING, UNKNOWN = 0, 1
 """Ids of tokens."""
 
+NUM_SPECIAL = 2
+"""Ids from here on are those of tokens with an id of their own."""
+
 Count = Annotated[Whole, Field(ge=1, le=MAX_INT)]
 
 

@@ -6,8 +6,10 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from ridgeline.search.tasks.base import DataChoice
 from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.model_task import (
+    BagField,
     DatasetField,
     ModelSettings,
     ModelTask,
@@ -36,6 +38,7 @@ class LinearSettings(ModelSettings):
 
     name: Literal["linear"]
     dataset: DatasetField
+    bag: BagField = None
     split: Split = Split()
     defaults: LinearDefaults = LinearDefaults()
 
@@ -48,6 +51,9 @@ class LinearTask(ModelTask[LinearSettings]):
     targets = frozenset({"classes", "numbers"})
     metrics = metrics_of_all(targets)
     example = MappingProxyType({"name": "linear", "dataset": "breast-cancer"})
+
+    def data(self, settings: LinearSettings) -> DataChoice:
+        return DataChoice(settings.dataset, settings.split, settings.bag)
 
     def model(self, settings: LinearSettings, features: Features, targets: Targets) -> Mlp:
         from ridgeline.search.engine.models.mlp import Mlp

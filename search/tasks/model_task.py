@@ -13,7 +13,7 @@ from ridgeline.search.fields import Direction, SpecPart
 from ridgeline.search.ranges import Value
 from ridgeline.search.tasks.base import DataChoice, EngineRun, EngineTask, RunInput
 from ridgeline.search.tasks.kinds import Features, Targets, TargetsKind
-from ridgeline.search.tasks.settings import DatasetName, Split, TaskSettings
+from ridgeline.search.tasks.settings import Bag, DatasetName, Split, TaskSettings
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.config import LossName, RunConfig
@@ -38,6 +38,11 @@ LOSS: Mapping[TargetsKind, LossName] = MappingProxyType(
 """What is learned of such targets."""
 
 DatasetField = Annotated[DatasetName, Field(description="see GET /v1/datasets")]
+
+
+BagField = Annotated[
+    Bag | None, Field(description="how texts become vectors; left out: the data are no texts")
+]
 
 
 class ModelSettings(TaskSettings):

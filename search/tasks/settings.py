@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from ridgeline.search.fields import MAX_SEED, Real, SpecPart, Whole
+from ridgeline.search.tasks.kinds import NUM_SPECIAL, Tokens, Vector
 
 DatasetName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
@@ -22,10 +23,28 @@ class TaskSettings(SpecPart):
     """What every task is told.
 
     A task narrows `name` to a Literal of its own.  One that trains on a data set calls the setting
-    that names it `dataset`, by which the database counts.
+    that names it `dataset`, by which the database counts.  One that can take texts for vectors
+    calls the setting that says how `bag`.
     """
 
     name: str
+
+
+class Bag(SpecPart):
+    """How a text becomes a vector: a number for each token of a vocabulary."""
+
+    weights: Annotated[
+        Literal["tfidf", "counts"],
+        Field(description="how often a token stands in a text, or that by how rare it is"),
+    ] = "tfidf"
+    vocabulary: Annotated[
+        Whole,
+        Field(ge=1, le=MAX_WIDTH, description="tokens at most, those of the most training rows"),
+    ] = 2_000
+
+    def vector(self, tokens: Tokens) -> Vector:
+        """What the texts of such tokens become; at least one feature, even where none is known."""
+        return Vector(min(self.vocabulary, max(1, tokens.vocabulary_size - NUM_SPECIAL)))
 
 
 class Split(SpecPart):

@@ -39,8 +39,11 @@ class PreparedRun(NamedTuple):
 
 @dataclass(frozen=True)
 class _Prepared:
+    """Of a data set, whose features tasks are given as those of its parts are."""
+
     fingerprint: str
     features: Features
+    given: Features
     targets: Targets
     data: DeviceData
 
@@ -79,7 +82,7 @@ class Preparer:
             raise ValueError(f"the task {task.name} is not installed on this worker")
         with memory_errors():
             found = self._data(task, run)
-        config, model = task.prepare(run, found.features, found.targets)
+        config, model = task.prepare(run, found.given, found.targets)
         return PreparedRun(config, model, found.data.shaped(model.sample_shape))
 
     def _data(self, task: EngineTask[Any], run: RunInput[Any]) -> _Prepared:
@@ -106,18 +109,18 @@ class Preparer:
                 f"fingerprint here is {dataset.fingerprint}, the study's is {wanted}"
             )
         _check_fit(task, run, dataset.features, dataset.targets)
-        parts, targets = prepare(dataset, choice.split), dataset.targets
+        parts, targets = prepare(dataset, choice.split, choice.bag), dataset.targets
         data = DeviceData.from_arrays(
             parts.train,
             parts.validation,
             parts.test,
             num_classes=targets.count if isinstance(targets, Classes) else None,
             device=self._device,
-            are_ids=isinstance(dataset.features, Tokens),
+            are_ids=isinstance(parts.features, Tokens),
             unit=parts.unit,
             fingerprint=parts.fingerprint,
         )
-        return _Prepared(dataset.fingerprint, dataset.features, targets, data)
+        return _Prepared(dataset.fingerprint, dataset.features, parts.features, targets, data)
 
 
 def device_names() -> tuple[str, ...]:

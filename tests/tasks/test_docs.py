@@ -14,7 +14,7 @@ from ridgeline.search.tasks.base import Task
 from ridgeline.search.tasks.datasets import BUILT_IN as DATASETS
 from ridgeline.search.tasks.model_task import METRICS
 from ridgeline.search.tasks.registry import BUILT_IN
-from ridgeline.search.tasks.settings import Split
+from ridgeline.search.tasks.settings import Bag, Split
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 TASKS = [task for task in BUILT_IN if task.trained_by == "workers"]
@@ -73,6 +73,11 @@ def test_the_examples_are_settings() -> None:
 @pytest.mark.parametrize(("name", "default"), Split().model_dump().items())
 def test_split(name: str, default: float) -> None:
     assert defaults_in("### Splits")[name] == str(default)
+
+
+@pytest.mark.parametrize(("name", "default"), Bag().model_dump().items())
+def test_bag(name: str, default: object) -> None:
+    assert defaults_in("#### Bags")[name] == str(default)
 
 
 @pytest.mark.parametrize("name", DATASETS)

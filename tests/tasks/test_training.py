@@ -141,6 +141,22 @@ def test_tasks_learn(
     assert outcome.metrics[metric.replace("validation", "test")] > least - 0.05
 
 
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+@pytest.mark.parametrize("weights", ["tfidf", "counts"])
+def test_texts_in_a_bag_are_learned(tmp_path: Path, name: str, weights: str) -> None:
+    write_texts(tmp_path / "mails")
+    settings = {"name": name, "dataset": "mails", "bag": {"weights": weights, "vocabulary": 6}}
+    run = run_of(settings, "validation_accuracy", epochs=40, learning_rate=0.05, batch_size=16)
+    preparer = Preparer(tmp_path, open_device("cpu:0"))
+    training = begin(preparer, run)
+    assert list(training.epochs())[-1].metrics["validation_accuracy"] == 1
+    assert training.outcome().metrics["test_accuracy"] == 1
+    assert preparer.prepare(run).data is not None, "what is prepared fits again"
+    without = run_of({"name": name, "dataset": "mails"}, "validation_accuracy")
+    with pytest.raises(UnfitDataset, match=r"features are tokens, .* set task\.bag"):
+        preparer.prepare(without)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
 def test_texts_are_learned(tmp_path: Path, pooling: str) -> None:
     write_texts(tmp_path / "mails")

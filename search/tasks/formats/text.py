@@ -23,7 +23,7 @@ import numpy as np
 from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
 from ridgeline.search.tasks.formats.files import Folder
 from ridgeline.search.tasks.formats.rows import MAX_FIELD, Labels, opened
-from ridgeline.search.tasks.kinds import PADDING, UNKNOWN, Tokens
+from ridgeline.search.tasks.kinds import NUM_SPECIAL, PADDING, UNKNOWN, Tokens
 
 _TRAIN, _TEST = "train.tsv", "test.tsv"
 
@@ -37,7 +37,6 @@ _MAX_IDS = 2**27
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _HEADER = "label\ttext"
-_FIRST_ID = max(PADDING, UNKNOWN) + 1
 
 
 def is_there(names: Sequence[str]) -> bool:
@@ -61,10 +60,10 @@ def tokenised(train: Texts, test: Texts | None) -> RawParts:
     Raises:
         FormatError: there are too many, or the parts disagree.
     """
-    id_of = {token: id for id, token in enumerate(train.vocabulary(), start=_FIRST_ID)}
+    id_of = {token: id for id, token in enumerate(train.vocabulary(), start=NUM_SPECIAL)}
     classes = train.labels.classes()
     length = max(1, train.longest)
-    features = Tokens(length, _FIRST_ID + len(id_of))
+    features = Tokens(length, NUM_SPECIAL + len(id_of))
     x, y = train.ids(id_of, length), train.labels.numbers(classes)
     if test is None:
         return RawParts(x, y, None, None, features=features)
