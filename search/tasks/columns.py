@@ -42,11 +42,12 @@ class Columns:
         filled = first, second, third
         for number, flag in self.missing:
             known_N = train_ND[train_ND[:, flag] == 0, number]
+            median = np.median(known_N) if len(known_N) else None
             for part_ND in filled:
-                if len(known_N):
-                    part_ND[part_ND[:, flag] == 1, number] = np.median(known_N)
-                else:
+                if median is None:
                     part_ND[:, number] = 0
+                else:
+                    part_ND[part_ND[:, flag] == 1, number] = median
         flags = np.array(self.flags, np.int64)
         unknown = flags[~train_ND[:, flags].any(axis=0)]
         for part_ND in filled:
