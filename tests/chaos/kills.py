@@ -26,7 +26,7 @@ SECONDS_BETWEEN_KILLS = 30.0
 """On average: twenty times what a kill costs, the time since the last checkpoint and some more.  At
 half of it 13 kills cost 7 % of the epochs."""
 
-LONG_TRIALS_PER_KILL = 4
+LONG_TRIALS_PER_KILL, LONG_TRIALS_MORE = 3, 10
 """Of a study that is to be in training for as long as kills go on."""
 
 UP = ("-m", "ridgeline.service.cli", "up")
@@ -62,7 +62,7 @@ def kill_workers_of_long_runs(rig: Rig, random: Random, count: int) -> Tally:
     while len(rig.workers) < 2:
         rig.hire(*hire)
     kills = min(count, PER_PART)
-    trials = LONG_TRIALS_PER_KILL * kills
+    trials = LONG_TRIALS_PER_KILL * kills + LONG_TRIALS_MORE
     spec = study("kill-worker-with-checkpoints", trials=trials, epochs=40 * rig.num_epochs)
     rig.undisturbed(spec)
     num_before = trained.stat().st_size
