@@ -120,10 +120,12 @@ def test_a_bag_that_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", ["mlp", "linear"])
 def test_a_task_of_vectors_takes_texts_in_a_bag(name: str) -> None:
     task: Any = task_named(name)
-    settings = [
-        settings_of({"name": name, "dataset": "one", **more})
-        for more in ({}, {"bag": {}}, {"bag": {"weights": "counts", "vocabulary": 5}})
+    bags: list[dict[str, Any]] = [
+        {},
+        {"bag": {}},
+        {"bag": {"weights": "counts", "vocabulary": 5}},
     ]
+    settings = [settings_of({"name": name, "dataset": "one", **more}) for more in bags]
     plain, bag, small = settings
     tokens, classes = Tokens(9, 100), Classes(2)
     assert task.misfit(plain, tokens, classes) == (
