@@ -16,6 +16,7 @@ from rich.console import Console
 
 from ridgeline.search.comparison import ComparisonSpec, fresh_study, studies_of
 from ridgeline.search.spec import StudySpec
+from ridgeline.search.tasks.base import EngineTask
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.environment import open_client
 from ridgeline.service.cli.follow import follow
@@ -50,9 +51,9 @@ def compare(
         except KeyboardInterrupt as exc:
             typer.echo(f"\n{spec.name} goes on; the same command follows it.", err=True)
             raise typer.Exit(130) from exc
-    metric = next(iter(searched.values())).spec.objective.metric
-    direction = next(iter(searched.values())).spec.objective.direction
-    test_metric = metric.replace(_VALIDATION, _TEST, 1)
+    any_study = next(iter(searched.values())).spec
+    metric, direction = any_study.objective.metric, any_study.objective.direction
+    test_metric = metric_on_test(any_study)
     tested, validated = (
         {arm: _scores(its, spec.replicates, name) for arm, its in runs.items()}
         for name in (test_metric, metric)
@@ -65,6 +66,14 @@ def compare(
         typer.echo(f"{without} has no winner: none of its trials came to its end.")
     for difference in comparing.differences(tested, direction):
         typer.echo(comparing.sentence(difference, test_metric))
+
+
+def metric_on_test(spec: StudySpec) -> str:
+    """What tells of rows that no choice was made by; a function has nothing but its one metric."""
+    metric = spec.objective.metric
+    if not isinstance(spec.definition, EngineTask):
+        return metric
+    return _TEST + metric.removeprefix(_VALIDATION)
 
 
 def _fresh_studies(spec: ComparisonSpec, searched: Mapping[str, Study]) -> dict[str, StudySpec]:

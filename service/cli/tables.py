@@ -214,17 +214,21 @@ def arms_table(
     Args:
         means: of the test metric.
         in_search: the winner's value of the metric, by arm: the best of many, so too good.
-        again: the mean of the same metric over fresh seeds.
+        again: the mean of the same metric over fresh seeds; not shown where that is the test metric
+            too, as of a function.
     """
-    best, fresh = f"{metric}, best of the search", f"{metric}, fresh seeds"
-    table = _table("arm", best, fresh, f"{test_metric}, fresh seeds", "95 % interval", "runs")
+    is_same = metric == test_metric
+    validated = [] if is_same else [f"{metric}, fresh seeds"]
+    tested = f"{test_metric}, fresh seeds"
+    best = f"{metric}, best of the search"
+    table = _table("arm", best, *validated, tested, "95 % interval", "runs")
     for one in means:
         interval = one.interval
         failed = f" ({one.num_without} failed)" if one.num_without else ""
         table.add_row(
             one.arm,
             f"{in_search[one.arm]:.4g}",
-            _number(again[one.arm]),
+            *([] if is_same else [_number(again[one.arm])]),
             _number(one.value),
             "" if interval is None else f"{interval.low:.4g} to {interval.high:.4g}",
             f"{one.num_runs}{failed}",
