@@ -98,6 +98,8 @@ def studies_of(spec: ComparisonSpec) -> dict[str, StudySpec]:
     """
     studies: dict[str, StudySpec] = {}
     problems: dict[str, list[tuple[str, str]]] = {}
+    if no_objects := list(_no_objects(spec.base)):
+        raise InvalidSpec(no_objects)
     for arm, its in spec.arms.items():
         problems[arm] = list(_unfair(its))
         try:
@@ -139,6 +141,14 @@ def fresh_study(spec: ComparisonSpec, arm: str, study: StudySpec, winner: Config
     return parse_spec(whole)
 
 
+def _no_objects(base: Partial) -> Iterator[tuple[str, str]]:
+    """Fields of the base that an arm's would take the place of, and hide that they are wrong."""
+    for field in _OF_ARMS:
+        value = base.get(field, {})
+        if not isinstance(value, Mapping) and not (value is None and field == "early_stopping"):
+            yield f"base.{field}", "must be an object"
+
+
 def _study_name(spec: ComparisonSpec, purpose: str, arm: str) -> str:
     # No name of an arm has a point, so no two arms share a name.
     return f"{spec.name}-{purpose}.{arm.replace('+', '.')}"
@@ -153,6 +163,9 @@ def _unfair(arm: Partial) -> Iterator[tuple[str, str]]:
     for setting in _ROWS:
         if isinstance(task, Mapping) and setting in task:
             yield f"task.{setting}", "is the base's alone: all arms train on the same rows"
+    space = arm.get("space", {})
+    if isinstance(space, Mapping) and "epochs" in space:
+        yield "space.epochs", "is the base's alone: all arms train as many epochs"
 
 
 def _merged(base: Partial, other: Partial) -> dict[str, Any]:

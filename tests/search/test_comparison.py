@@ -31,6 +31,9 @@ BASE: dict[str, Any] = {
 }
 
 
+LONG: dict[str, Any] = {"type": "int", "low": 100, "high": 200}
+
+
 def comparison(arms: Any, **changes: Any) -> dict[str, Any]:
     return {"name": "digits", "base": {**BASE, **changes}, "arms": arms}
 
@@ -129,12 +132,36 @@ def test_a_problem_of_one_arm_names_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [("task", 3), ("task", "mlp"), ("space", None), ("early_stopping", 5), ("penalty", [])],
+)
+def test_an_arm_hides_no_mistake_of_the_base(field: str, value: Any) -> None:
+    arms = {
+        "none": {},
+        "own": {"space": {"l2": LONG}, "penalty": {"penalize": "all"}},
+        "early_stopping": {},
+        "batch_norm": {},
+    }
+    found = problems_of(comparison(arms, **{field: value}))
+    assert found == {f"base.{field}": "must be an object"}
+
+
+def test_early_stopping_may_be_switched_off_for_all_but_an_arm() -> None:
+    studies = studies_of(
+        parse_comparison(comparison(["none", "early_stopping"], early_stopping=None))
+    )
+    assert studies["none"].early_stopping is None
+    assert studies["early_stopping"].early_stopping is not None
+
+
+@pytest.mark.parametrize(
     ("arms", "field"),
     [
         ({"none": {}, "long": {"budget": {"trials": 99}}}, "arms.long.budget"),
         ({"none": {}, "other": {"sampler": {"name": "tpe"}}}, "arms.other.sampler"),
         ({"none": {}, "rows": {"task": {"dataset": "wine"}}}, "arms.rows.task.dataset"),
         ({"none": {}, "rows": {"task": {"split": {"seed": 1}}}}, "arms.rows.task.split"),
+        ({"none": {}, "long": {"space": {"epochs": LONG}}}, "arms.long.space.epochs"),
         (["none", "dropout+dropuot"], "arms.dropout+dropuot"),
         (["none", "dropuot"], "arms.dropuot"),
         ({"none": {}, "dropuot": {}}, "arms.dropuot"),
