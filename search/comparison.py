@@ -141,6 +141,18 @@ def fresh_study(spec: ComparisonSpec, arm: str, study: StudySpec, winner: Config
     return parse_spec(whole)
 
 
+def blamed(spec: ComparisonSpec, arm: str, field: str) -> str:
+    """Where in the comparison that stands which is wrong with a field of an arm's study."""
+    if not field:
+        return f"arms.{arm}"
+    top, *inner = field.split(".")[:2]
+    for own in (spec.arms[arm], _ready_made(arm, spec.arms[arm], spec.base)):
+        its = own.get(top)
+        if top in own and (not inner or not isinstance(its, Mapping) or inner[0] in its):
+            return f"arms.{arm}.{field}"
+    return f"base.{field}"
+
+
 def _no_objects(base: Partial) -> Iterator[tuple[str, str]]:
     """Fields of the base that an arm's would take the place of, and hide that they are wrong."""
     for field in _OF_ARMS:

@@ -21,7 +21,7 @@ from ridgeline.service.cli import tables
 from ridgeline.service.cli.environment import open_client
 from ridgeline.service.cli.follow import follow
 from ridgeline.service.cli.problems import Problem
-from ridgeline.service.cli.study_file import load_comparison
+from ridgeline.service.cli.study_file import ComparisonFile, load_comparison
 from ridgeline.service.client import ApiError, Client
 from ridgeline.service.lifecycle import RunState, StudyState
 from ridgeline.service.resources import Run, Study
@@ -41,12 +41,13 @@ def compare(
     """
     from ridgeline.search import comparing  # the statistics, which the light installation has not
 
-    spec = load_comparison(file)
+    described = load_comparison(file)
+    spec = described.spec
     console = tables.console_of_stdout()
     with open_client() as client:
         try:
-            searched = _ended(client, console, studies_of(spec))
-            fresh = _ended(client, console, _fresh_studies(spec, searched))
+            searched = _ended(client, console, described, studies_of(spec))
+            fresh = _ended(client, console, described, _fresh_studies(spec, searched))
             runs = {arm: _runs(client, study) for arm, study in fresh.items()}
         except KeyboardInterrupt as exc:
             typer.echo(f"\n{spec.name} goes on; the same command follows it.", err=True)
@@ -88,14 +89,22 @@ def _fresh_studies(spec: ComparisonSpec, searched: Mapping[str, Study]) -> dict[
     return fresh
 
 
-def _ended(client: Client, console: Console, specs: Mapping[str, StudySpec]) -> dict[str, Study]:
+def _ended(
+    client: Client, console: Console, described: ComparisonFile, specs: Mapping[str, StudySpec]
+) -> dict[str, Study]:
     """The studies by arm, posted where there is none yet, once all have ended.
 
     Raises:
-        Problem: one of them failed or was cancelled, or its name is that of another study.
+        Problem: one of them failed or was cancelled, or its name is that of another study; or the
+            service refuses one.
     """
-    for spec in specs.values():
-        _ensure(client, spec)
+    for arm, spec in specs.items():
+        try:
+            _ensure(client, spec)
+        except ApiError as exc:
+            if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY or not exc.problems:
+                raise
+            raise described.refused(arm, exc.problems) from exc
     studies = follow(client, [spec.name for spec in specs.values()], console)
     for study in studies.values():
         if study.state is not StudyState.COMPLETED:

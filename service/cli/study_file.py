@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from ridgeline.search.comparison import ComparisonSpec, parse_comparison
+from ridgeline.search.comparison import ComparisonSpec, blamed, parse_comparison
 from ridgeline.search.fields import MAX_INT
 from ridgeline.search.space import Config
 from ridgeline.search.spec import InvalidSpec, StudyName, StudySpec, parse_spec
@@ -91,7 +92,21 @@ def load_study(path: Path) -> StudySpec:
     return _load(path)[0]
 
 
-def load_comparison(path: Path) -> ComparisonSpec:
+@dataclass(frozen=True)
+class ComparisonFile:
+    """A comparison, and the file that it is from."""
+
+    spec: ComparisonSpec
+    path: Path
+    root: yaml.Node | None
+
+    def refused(self, arm: str, problems: Iterable[tuple[str, str]]) -> Problem:
+        """What the service has against an arm's study, in the words of `load_comparison`."""
+        told = [(blamed(self.spec, arm, field), reason) for field, reason in problems]
+        return _refused(self.path, self.root, told)
+
+
+def load_comparison(path: Path) -> ComparisonFile:
     """The comparison that a YAML (or JSON) file describes.
 
     Raises:
@@ -99,7 +114,7 @@ def load_comparison(path: Path) -> ComparisonSpec:
     """
     root, data = _mapping(path, "a comparison")
     try:
-        return parse_comparison(data)
+        return ComparisonFile(parse_comparison(data), path, root)
     except InvalidSpec as exc:
         raise _refused(path, root, exc.problems) from exc
 

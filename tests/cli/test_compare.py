@@ -1,6 +1,8 @@
-"""The metric that the table of `ridgeline compare` shows."""
+"""`ridgeline compare`, on a service that refuses, and the metric that its table shows."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,6 +13,50 @@ from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.function import FunctionTask
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.compare import metric_on_test
+from ridgeline.service.client import ApiError, Client
+from tests.cli.conftest import Ridgeline
+
+COMPARISON = """
+name: small
+base:
+  task: {name: mlp, dataset: digits}
+  space: {learning_rate: {type: float, low: 0.001, high: 0.02}}
+  sampler: {name: random}
+  budget: {trials: 2}
+arms:
+  none: {}
+  l2:
+    space:
+      l2: {type: float, low: 0.0, high: 1.0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arm", "field", "line", "named"),
+    [
+        ("none", "task.dataset", 4, "base.task.dataset"),
+        ("none", "objective.metric", 3, "base.objective.metric"),
+        ("l2", "space.l2", 12, "arms.l2.space.l2"),
+    ],
+)
+def test_what_the_service_refuses_is_told_with_its_line(
+    arm: str,
+    field: str,
+    line: int,
+    named: str,
+    ridgeline: Ridgeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def create_study(client: Client, spec: StudySpec) -> None:
+        if spec.name.endswith(arm):
+            raise ApiError(422, "no", "no", [(field, "does not fit")])
+
+    monkeypatch.setattr(Client, "create_study", create_study)
+    (tmp_path / "small.yaml").write_text(COMPARISON)
+    refused = ridgeline("compare", "small.yaml")
+    assert refused.exit_code == 2
+    assert refused.stderr == f"ridgeline: small.yaml:{line}: {named}: does not fit\n"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_arms_are_tuned_and_their_winners_compared_by_fresh_seeds(
     deployment: Deployment, file: Path
 ) -> None:
     deployment.start_worker()
-    spec = load_comparison(file)
+    spec = load_comparison(file).spec
     # Begun before, as by a command that was interrupted.
     deployment.client.create_study(studies_of(spec)["dropout+l2"])
     done = compare(deployment, file)
@@ -77,7 +77,7 @@ def test_arms_are_tuned_and_their_winners_compared_by_fresh_seeds(
 
 
 def test_what_stands_in_the_way_is_told_in_a_line(deployment: Deployment, file: Path) -> None:
-    spec = load_comparison(file)
+    spec = load_comparison(file).spec
     other = studies_of(spec)["none"].model_copy(update={"replicates": 2})
     deployment.client.create_study(other)
     refused = compare(deployment, file)

@@ -10,6 +10,7 @@ import yaml
 
 from ridgeline.search.comparison import (
     READY_MADE,
+    blamed,
     fresh_study,
     parse_comparison,
     studies_of,
@@ -152,6 +153,25 @@ def test_early_stopping_may_be_switched_off_for_all_but_an_arm() -> None:
     )
     assert studies["none"].early_stopping is None
     assert studies["early_stopping"].early_stopping is not None
+
+
+@pytest.mark.parametrize(
+    ("arm", "field", "expected"),
+    [
+        ("none", "task.dataset", "base.task.dataset"),
+        ("none", "objective.metric", "base.objective.metric"),
+        ("dropout", "space.dropout", "arms.dropout.space.dropout"),
+        ("dropout", "space.learning_rate", "base.space.learning_rate"),
+        ("wide", "task.hidden.0", "arms.wide.task.hidden.0"),
+        ("wide", "task", "arms.wide.task"),
+        ("wide", "", "arms.wide"),
+    ],
+)
+def test_what_the_service_refuses_is_told_where_it_stands(
+    arm: str, field: str, expected: str
+) -> None:
+    arms = {"none": {}, "dropout": {}, "wide": {"task": {"hidden": [64]}}}
+    assert blamed(parse_comparison(comparison(arms)), arm, field) == expected
 
 
 @pytest.mark.parametrize(
