@@ -64,7 +64,8 @@ def compare(
     in_search = {arm: study.best.value for arm, study in searched.items() if study.best}
     console.print(tables.arms_table(means, in_search, again, metric, test_metric))
     for without in (arm for arm in searched if arm not in fresh):
-        typer.echo(f"{without} has no winner: none of its trials came to its end.")
+        why = searched[without].reason or "none of its trials came to its end"
+        typer.echo(f"{without} has no winner: {why}.")
     for difference in comparing.differences(tested, direction):
         typer.echo(comparing.sentence(difference, test_metric))
 
@@ -95,8 +96,8 @@ def _ended(
     """The studies by arm, posted where there is none yet, once all have ended.
 
     Raises:
-        Problem: one of them failed or was cancelled, or its name is that of another study; or the
-            service refuses one.
+        Problem: one of them was cancelled, or failed after some of its trials; its name is that of
+            another study; or the service refuses one.
     """
     for arm, spec in specs.items():
         try:
@@ -107,7 +108,8 @@ def _ended(
             raise described.refused(arm, exc.problems) from exc
     studies = follow(client, [spec.name for spec in specs.values()], console)
     for study in studies.values():
-        if study.state is not StudyState.COMPLETED:
+        has_nothing = study.state is StudyState.FAILED and study.best is None
+        if study.state is not StudyState.COMPLETED and not has_nothing:
             why = f": {study.reason}" if study.reason else ""
             raise Problem(f"{study.name} is {study.state}{why}; without it nothing can be compared")
     return {arm: studies[spec.name] for arm, spec in specs.items()}

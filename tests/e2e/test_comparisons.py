@@ -104,5 +104,40 @@ def test_what_stands_in_the_way_is_told_in_a_line(deployment: Deployment, file: 
     assert refused.stderr.startswith(f"ridgeline: {file}:8: {reason}")
 
 
+DIVERGING = """
+name: diverging
+base:
+  task: {name: mlp, dataset: diabetes, hidden: [8]}
+  space: {learning_rate: {type: float, low: 0.001, high: 0.02, log: true}}
+  sampler: {name: random}
+  objective: {metric: validation_rmse, direction: minimize}
+  budget: {trials: 2, epochs: 2}
+arms:
+  none: {}
+  l2: {}
+  huge: {space: {learning_rate: {type: values, values: [1.0e+10]}}}
+replicates: 3
+"""
+
+
+def test_an_arm_that_only_diverges_leaves_the_others_to_compare(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    deployment.start_worker()
+    file = tmp_path / "diverging.yaml"
+    file.write_text(DIVERGING)
+    done = compare(deployment, file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nhuge has no winner: every trial failed.\n" in done.stdout
+    assert re.search(r"^(none|l2) .*(none|l2).*: test_rmse .*3 seeds", done.stdout, re.MULTILINE)
+    assert not re.search(r"huge .*(none|l2)", done.stdout[done.stdout.index(" arm ") :])
+
+    all_huge = DIVERGING.replace("low: 0.001, high: 0.02", "low: 1.0e+9, high: 1.0e+10")
+    file.write_text(all_huge.replace("name: div", "name: all-div"))
+    refused = compare(deployment, file)
+    assert refused.returncode == 1
+    assert refused.stderr == "ridgeline: all-diverging: no trial of any arm came to its end\n"
+
+
 def runs(deployment: Deployment, study: str) -> list[Run]:
     return [run for trial in deployment.client.trials(study) for run in trial.runs]
