@@ -116,17 +116,23 @@ def _ended(
 
 
 def _ensure(client: Client, spec: StudySpec) -> None:
-    """Post a study, unless it is there already."""
+    """Post a study, unless it is there already: who may only read sees what has ended, too."""
     try:
-        client.create_study(spec)
+        there = client.study(spec.name)
     except ApiError as exc:
-        if exc.status != HTTPStatus.CONFLICT:
+        if exc.status != HTTPStatus.NOT_FOUND:
             raise
-        if client.study(spec.name).spec != spec:
-            raise Problem(
-                f"there is another study named {spec.name} already: give the comparison another "
-                f"name, or delete that study with `ridgeline delete {spec.name}`"
-            ) from exc
+        try:
+            there = client.create_study(spec)
+        except ApiError as refused:
+            if refused.status != HTTPStatus.CONFLICT:
+                raise
+            there = client.study(spec.name)  # the same command, given twice at once
+    if there.spec != spec:
+        raise Problem(
+            f"there is another study named {spec.name} already: give the comparison another "
+            f"name, or delete that study with `ridgeline delete {spec.name}`"
+        )
 
 
 def _runs(client: Client, study: Study) -> list[Run]:

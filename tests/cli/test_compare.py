@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from ridgeline.search.comparing import mean_of
+from ridgeline.search.comparison import studies_of
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.function import FunctionTask
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.compare import metric_on_test
+from ridgeline.service.cli.study_file import load_comparison
 from ridgeline.service.client import ApiError, Client
 from tests.cli.conftest import Ridgeline
 
@@ -48,15 +51,48 @@ def test_what_the_service_refuses_is_told_with_its_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def create_study(client: Client, spec: StudySpec) -> None:
+    def create_study(client: Client, spec: StudySpec) -> SimpleNamespace:
         if spec.name.endswith(arm):
             raise ApiError(422, "no", "no", [(field, "does not fit")])
+        return SimpleNamespace(spec=spec)
+
+    def study(client: Client, name: str) -> None:
+        raise ApiError(404, "no", "no")
 
     monkeypatch.setattr(Client, "create_study", create_study)
+    monkeypatch.setattr(Client, "study", study)
     (tmp_path / "small.yaml").write_text(COMPARISON)
     refused = ridgeline("compare", "small.yaml")
     assert refused.exit_code == 2
     assert refused.stderr == f"ridgeline: small.yaml:{line}: {named}: does not fit\n"
+
+
+@pytest.mark.parametrize("appears", [False, True])
+def test_a_study_that_is_there_is_not_posted(
+    appears: bool, ridgeline: Ridgeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a token that only reads, a result can be seen; nor do two commands at once collide."""
+    (tmp_path / "small.yaml").write_text(COMPARISON)
+    specs = {s.name: s for s in studies_of(load_comparison(tmp_path / "small.yaml").spec).values()}
+    posted: set[str] = set()
+
+    def create_study(client: Client, spec: StudySpec) -> None:
+        posted.add(spec.name)
+        raise ApiError(409 if appears else 403, "no", "no")
+
+    def study(client: Client, name: str) -> SimpleNamespace:
+        if appears and name not in posted:
+            raise ApiError(404, "no", "no")
+        return SimpleNamespace(spec=specs[name], name=name, state="CANCELLED", reason=None)
+
+    def follow(client: Client, names: list[str], console: Console) -> dict[str, SimpleNamespace]:
+        return {name: study(client, name) for name in names}
+
+    monkeypatch.setattr(Client, "create_study", create_study)
+    monkeypatch.setattr(Client, "study", study)
+    monkeypatch.setattr("ridgeline.service.cli.compare.follow", follow)
+    assert "small-search.none is CANCELLED" in ridgeline("compare", "small.yaml").stderr
+    assert posted == (set(specs) if appears else set())
 
 
 @pytest.mark.parametrize(
