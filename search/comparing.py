@@ -133,7 +133,7 @@ def sentence(difference: Difference, metric: str) -> str:
     )
     if difference.verdict != "open":
         return f"{arm} is {difference.verdict} than {other}: {by}."
-    if difference.num_pairs < MIN_PAIRS:
+    if difference.num_pairs < MIN_PAIRS or low == high != 0:
         why = "too few seeds to tell"
     elif difference.interval.holds(0):
         why = "the interval holds 0"
@@ -171,8 +171,8 @@ def _interval(scores: npt.NDArray[np.float64]) -> Interval | None:
 def _p_value(gains: npt.NDArray[np.float64]) -> float:
     """Of Student's test that the mean is 0, on both sides."""
     mean, error = float(gains.mean()), _error(gains)
-    if error == 0:  # equal differences are certain, or there is none
-        return float(mean == 0)
+    if error == 0:  # equal ones tell their sign and no more, as scores of few rows can be equal
+        return 1.0 if mean == 0 else 2.0 ** (1 - len(gains))
     return float(2 * special.stdtr(len(gains) - 1, -abs(mean / error)))
 
 

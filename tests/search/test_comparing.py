@@ -67,12 +67,17 @@ def test_verdicts_are_adjusted_for_the_number_of_pairs() -> None:
     assert "by chance" in sentence(several[0], "accuracy")
 
 
-@pytest.mark.parametrize("gain", [0.0, 0.25])
-def test_equal_differences_are_certain_or_none(gain: float) -> None:
-    scores = [0.5, 0.25, 0.75]
-    (found,) = differences({"a": [s + gain for s in scores], "b": scores}, "maximize")
+@pytest.mark.parametrize(
+    ("gain", "num_runs", "verdict"),
+    [(0.0, 6, "open"), (0.25, 3, "open"), (0.25, 5, "open"), (0.25, 6, "better")],
+)
+def test_equal_differences_tell_their_sign_alone(gain: float, num_runs: int, verdict: str) -> None:
+    scores = [0.5, 0.25, 0.75] * 2
+    arms = {"a": [s + gain for s in scores[:num_runs]], "b": scores[:num_runs]}
+    (found,) = differences(arms, "maximize")
     assert found.interval == Interval(gain, gain)
-    assert found.verdict == ("better" if gain else "open")
+    assert found.verdict == verdict
+    assert found.p_value == (2 ** (1 - num_runs) if gain else 1)
     (two,) = differences({"a": [0.75, 0.5], "b": [0.5, 0.25]}, "maximize")
     assert two.verdict == "open"
     assert "too few seeds" in sentence(two, "accuracy")
