@@ -6,7 +6,6 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from ridgeline.search.tasks.base import DataChoice
 from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.model_task import (
     BagField,
@@ -51,9 +50,6 @@ class LinearTask(ModelTask[LinearSettings]):
     targets = frozenset({"classes", "numbers"})
     metrics = metrics_of_all(targets)
     example = MappingProxyType({"name": "linear", "dataset": "breast-cancer"})
-
-    def data(self, settings: LinearSettings) -> DataChoice:
-        return DataChoice(settings.dataset, settings.split, settings.bag)
 
     def model(self, settings: LinearSettings, features: Features, targets: Targets) -> Mlp:
         from ridgeline.search.engine.models.mlp import Mlp

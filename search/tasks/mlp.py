@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ridgeline.search.fields import Flag, Whole
-from ridgeline.search.tasks.base import DataChoice
 from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.model_task import (
     BagField,
@@ -61,9 +60,6 @@ class MlpTask(ModelTask[MlpSettings]):
     targets = frozenset({"classes", "numbers"})
     metrics = metrics_of_all(targets)
     example = MappingProxyType({"name": "mlp", "dataset": "digits", "hidden": [64]})
-
-    def data(self, settings: MlpSettings) -> DataChoice:
-        return DataChoice(settings.dataset, settings.split, settings.bag)
 
     def model(self, settings: MlpSettings, features: Features, targets: Targets) -> Mlp:
         from ridgeline.search.engine.models.mlp import Mlp

@@ -77,7 +77,7 @@ class ModelTask(EngineTask[S]):
         return found.model_dump()
 
     def data(self, settings: S) -> DataChoice:
-        return DataChoice(settings.dataset, settings.split)
+        return DataChoice(settings.dataset, settings.split, getattr(settings, "bag", None))
 
     def prepare(self, run: RunInput[S], features: Features, targets: Targets) -> EngineRun:
         # The engine has defaults of its own, which must not stand in for the task's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ridgeline.search.tasks.kinds import PADDING, UNKNOWN, Classes, Image, Token
 from ridgeline.search.tasks.registry import task_named
 from ridgeline.search.tasks.settings import Bag, Split
 from ridgeline.search.tasks.splits import prepare, split_column, split_fingerprint
+from tests.tasks.real_data import needs_real_data, real_messages
 from tests.tasks.table_files import texts, write_texts
 
 SPLIT = Split(seed=2)
@@ -141,15 +141,9 @@ def test_a_task_of_vectors_takes_texts_in_a_bag(name: str) -> None:
         assert "but task.bag is for texts" in task.misfit(bag, features, classes)
 
 
-@pytest.mark.skipif(
-    "RIDGELINE_DATA_ROOT" not in os.environ,
-    reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
-)
+@needs_real_data
 def test_real_messages(tmp_path: Path) -> None:
-    source = Path(os.environ["RIDGELINE_DATA_ROOT"]) / "sms-spam" / "SMSSpamCollection"
-    (tmp_path / "sms").mkdir()
-    (tmp_path / "sms" / "train.tsv").write_bytes(source.read_bytes())
-    parts = prepare(load("sms", tmp_path), Split(), Bag())
+    parts = prepare(real_messages(tmp_path), Split(), Bag())
     x, _ = parts.train
     assert x.shape == (3568, 2000)
     assert np.allclose(np.linalg.norm(x, axis=1)[x.any(axis=1)], 1, atol=1e-5)

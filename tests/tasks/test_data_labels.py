@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from ridgeline.search.tasks.formats.reading import read_folder
 from ridgeline.search.tasks.kinds import Classes, Vector
 from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import prepare
+from tests.tasks.real_data import needs_real_data, real_root
 from tests.tasks.table_files import numbers, write_data_labels, write_lines, write_table
 
 DATA, LABELS = "toy_train.data", "toy_train.labels"
@@ -138,12 +138,9 @@ def test_a_class_of_one_row_is_known_before_a_split(tmp_path: Path) -> None:
         prepare(toy, Split())
 
 
-@pytest.mark.skipif(
-    "RIDGELINE_DATA_ROOT" not in os.environ,
-    reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
-)
+@needs_real_data
 def test_real_madelon() -> None:
-    madelon = load("madelon", Path(os.environ["RIDGELINE_DATA_ROOT"]))
+    madelon = load("madelon", real_root())
     assert madelon.x.shape == (2000, 500)
     assert madelon.test_x is not None
     assert madelon.test_x.shape == (600, 500)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from ridgeline.search.tasks.data import Dataset, DatasetCard, DatasetError
 from ridgeline.search.tasks.datasets import DataRoot, Folders, built_in_cards, load
 from ridgeline.search.tasks.kinds import Classes, Image, Numbers, Vector
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
+from tests.tasks.real_data import needs_real_data, real_root
 
 
 def cards(data_root: Path | None) -> list[DatasetCard]:
@@ -392,12 +392,9 @@ def test_neither_scikit_learn_nor_torch_is_imported_with_the_module() -> None:
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.skipif(
-    "RIDGELINE_DATA_ROOT" not in os.environ,
-    reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
-)
+@needs_real_data
 def test_real_mnist() -> None:
-    mnist = load("mnist", Path(os.environ["RIDGELINE_DATA_ROOT"]))
+    mnist = load("mnist", real_root())
     assert mnist.x.shape == (60_000, 28, 28)
     assert mnist.x.dtype == np.uint8
     assert mnist.test_y is not None

@@ -16,6 +16,7 @@ from ridgeline.search.tasks.formats.reading import read_folder
 from ridgeline.search.tasks.formats.text import MAX_TOKENS, tokens_of
 from ridgeline.search.tasks.kinds import PADDING, UNKNOWN, Classes, Numbers, Tokens, Vector
 from tests.tasks.idx_files import write_folder
+from tests.tasks.real_data import needs_real_data, real_messages
 from tests.tasks.table_files import (
     numbers,
     texts,
@@ -228,15 +229,9 @@ def test_what_is_no_file_of_the_root_is_refused(tmp_path: Path, write: Any) -> N
         read_folder(folder, tmp_path / "root")
 
 
-@pytest.mark.skipif(
-    "RIDGELINE_DATA_ROOT" not in os.environ,
-    reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
-)
+@needs_real_data
 def test_real_messages(tmp_path: Path) -> None:
-    source = Path(os.environ["RIDGELINE_DATA_ROOT"]) / "sms-spam" / "SMSSpamCollection"
-    (tmp_path / "sms").mkdir()
-    (tmp_path / "sms" / "train.tsv").write_bytes(source.read_bytes())
-    sms = load("sms", tmp_path)
+    sms = real_messages(tmp_path)
     assert np.bincount(sms.y).tolist() == [4827, 747]
     assert isinstance(sms.features, Tokens)
 

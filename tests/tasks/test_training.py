@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import split_column
 from ridgeline.search.tasks.training import Preparer, open_device
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
+from tests.tasks.real_data import needs_real_data, real_root
 from tests.tasks.table_files import write_texts
 
 pytestmark = pytest.mark.usefixtures("_threads_restored")
@@ -375,12 +375,9 @@ def test_folders_of_the_data_root_are_trained_on(tmp_path: Path) -> None:
     assert run.outcome().metrics["test_accuracy"] > 0.9
 
 
-@pytest.mark.skipif(
-    "RIDGELINE_DATA_ROOT" not in os.environ,
-    reason="RIDGELINE_DATA_ROOT names no folder of real data sets",
-)
+@needs_real_data
 def test_real_mnist() -> None:
-    preparer = Preparer(Path(os.environ["RIDGELINE_DATA_ROOT"]), open_device("cpu:0"))
+    preparer = Preparer(real_root(), open_device("cpu:0"))
     run = begin(preparer, run_input("mnist", epochs=2, batch_size=256))
     assert list(run.epochs())[-1].metrics["validation_accuracy"] > 0.93
     assert run.outcome().metrics["test_accuracy"] > 0.93

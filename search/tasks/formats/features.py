@@ -15,7 +15,13 @@ import numpy as np
 
 from ridgeline.search.tasks.columns import Columns
 from ridgeline.search.tasks.formats.base import Array, FormatError
-from ridgeline.search.tasks.formats.rows import MAX_LABEL, number, shortened
+from ridgeline.search.tasks.formats.rows import (
+    MAX_LABEL,
+    any_number,
+    finite,
+    number,
+    shortened,
+)
 
 MAX_CATEGORIES = 1_000
 """Of one column.  What has more is most often a name or an identifier, and no category."""
@@ -39,11 +45,6 @@ class Column:
         self._first_line = 0
         self._code_of: dict[str, int] = {}
 
-    @property
-    def categories(self) -> list[str] | None:
-        """Their names in order, by code point; None where the values are numbers."""
-        return sorted(self._code_of) if self._kind == "categories" else None
-
     def value(self, text: str, file: str, line: int) -> float:
         """A value of the train part: a number, or the number of a category; NaN where it is empty.
 
@@ -54,7 +55,7 @@ class Column:
         if not text:
             return math.nan
         if self._kind is None:
-            self._kind = "numbers" if _is_number(text) else "categories"
+            self._kind = "categories" if any_number(text) is None else "numbers"
             self._first_line = line
         if self._kind == "numbers":
             return self._number(text, file, line)
@@ -86,8 +87,10 @@ class Column:
         if self._kind is None:
             raise FormatError(f"{file}, column {self.name}: all its values are empty")
 
-    def positions(self) -> Array:
-        """Where the category of each number stands in `categories`."""
+    def positions(self) -> Array | None:
+        """Where the category of each number stands among all, by code point; None without any."""
+        if self._kind != "categories":
+            return None
         at = {name: position for position, name in enumerate(sorted(self._code_of))}
         return np.array([at[name] for name in self._code_of], np.int64)
 
@@ -95,16 +98,11 @@ class Column:
         return f"{file}, line {line}, column {self.name}"
 
     def _number(self, text: str, file: str, line: int) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or "_" in text:
-            return number(text, self._where(file, line))  # which says what is wrong
-        return value
+        value = finite(text)  # whose place is told where it is none: that takes time
+        return number(text, self._where(file, line)) if value is None else value
 
     def _check_category(self, text: str, file: str, line: int) -> None:
-        if _is_number(text):
+        if any_number(text) is not None:
             raise FormatError(
                 f"{self._where(file, line)}: {shortened(text)!r} is a number, but the column has "
                 f"categories, as in line {self._first_line} of the train part"
@@ -127,18 +125,18 @@ def features_of(
         FormatError: a part would take too much memory.
     """
     lacks_C = np.any([np.isnan(values_NC).any(axis=0) for _, values_NC in parts], axis=0)
-    categories_C = [column.categories for column in columns]
-    if not lacks_C.any() and all(categories is None for categories in categories_C):
+    positions_C = [column.positions() for column in columns]
+    if not lacks_C.any() and all(positions is None for positions in positions_C):
         return [values_NC for _, values_NC in parts], None
     starts: list[int] = []
     flags: list[int] = []
     missing: list[tuple[int, int]] = []
     num_features = 0
-    for categories, lacks in zip(categories_C, lacks_C, strict=True):
+    for positions, lacks in zip(positions_C, lacks_C, strict=True):
         starts.append(num_features)
-        if categories is not None:
-            flags += range(num_features, num_features + len(categories))
-            num_features += len(categories)
+        if positions is not None:
+            flags += range(num_features, num_features + len(positions))
+            num_features += len(positions)
         elif lacks:
             flags.append(num_features + 1)
             missing.append((num_features, num_features + 1))
@@ -152,24 +150,15 @@ def features_of(
                 f"{file} is too large: {len(values_NC)} rows of {num_features} features"
             )
         x_ND = np.zeros((len(values_NC), num_features))
-        for column, start, values_N, lacks in zip(
-            columns, starts, values_NC.T, lacks_C, strict=True
+        for positions, start, values_N, lacks in zip(
+            positions_C, starts, values_NC.T, lacks_C, strict=True
         ):
             rows = np.flatnonzero(~np.isnan(values_N))
-            if column.categories is not None:
-                codes = values_N[rows].astype(np.int64)
-                x_ND[rows, start + column.positions()[codes]] = 1
+            if positions is not None:
+                x_ND[rows, start + positions[values_N[rows].astype(np.int64)]] = 1
                 continue
             x_ND[rows, start] = values_N[rows]
             if lacks:
                 x_ND[:, start + 1] = np.isnan(values_N)
         found.append(x_ND)
     return found, Columns(tuple(flags), tuple(missing))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text

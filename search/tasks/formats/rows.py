@@ -69,13 +69,23 @@ def number(text: str, where: str) -> float:
     Raises:
         FormatError: it is none.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or "_" in text:
+    if (value := finite(text)) is None:
         raise FormatError(f"{where}: {shortened(text)!r} is not a finite number")
     return value
+
+
+def finite(text: str) -> float | None:
+    """A finite number as programs write it; None where it is none."""
+    value = any_number(text)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def any_number(text: str) -> float | None:
+    """The same, or NaN or an infinity."""
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
 
 
 def shortened(text: str) -> str:
