@@ -30,6 +30,9 @@ from tests.deployment import Deployment
 PATIENCE_SECONDS = 600.0
 """How long something may take that takes seconds on a quiet machine: no measure, but a bound."""
 
+MIN_EPOCHS_PER_SECOND = 100.0
+"""Of a study in training: a fifth of what two cores do that have nothing else to do."""
+
 POLL_SECONDS = 0.01
 
 SETTINGS = {
@@ -171,10 +174,15 @@ class Rig:
         rows = self.ask("SELECT finished_at FROM rl_studies WHERE name = :name", name=name)
         return rows[0][0] is not None
 
-    def wait_until_quiet(self, name: str) -> None:
+    def wait_until_quiet(self, name: str, *, patience: float = PATIENCE_SECONDS) -> None:
         """Wait for the study to end; one that does not is for the oracle to see."""
         try:
-            self.wait_for(lambda: self.has_ended(name), f"the study {name} to end", every=0.1)
+            self.wait_for(
+                lambda: self.has_ended(name),
+                f"the study {name} to end",
+                every=0.1,
+                patience=patience,
+            )
         except Stuck as exc:
             log.error("%s", exc)
 
@@ -183,7 +191,12 @@ class Rig:
         key = json.dumps({**spec, "name": ""}, sort_keys=True)
         if key not in self._undisturbed:
             name = self.post(spec)
-            self.wait_for(lambda: self.has_ended(name), "the undisturbed study to end", every=0.1)
+            self.wait_for(
+                lambda: self.has_ended(name),
+                "the undisturbed study to end",
+                every=0.1,
+                patience=_patience(spec),
+            )
             self._undisturbed[key] = self.outcomes(name)
         return self._undisturbed[key]
 
@@ -205,6 +218,7 @@ class Rig:
 
     def check_undisturbed(self, name: str, spec: Mapping[str, Any]) -> Tally:
         """Wait for the study to end; what is lost, twice or wrong in it, or not as undisturbed."""
+        self.wait_until_quiet(name, patience=_patience(spec))
         return self.check(name, spec["budget"]["trials"], self.undisturbed(spec))
 
     def check(self, name: str, num_trials: int, values: oracle.Values | None = None) -> Tally:
@@ -360,3 +374,9 @@ def running(
         log.error("the logs are in %s", home)
     else:
         shutil.rmtree(home)
+
+
+def _patience(spec: Mapping[str, Any]) -> float:
+    """Seconds to wait for a study to end."""
+    num_epochs: int = spec["budget"]["trials"] * spec["budget"]["epochs"]
+    return PATIENCE_SECONDS + num_epochs / MIN_EPOCHS_PER_SECOND
