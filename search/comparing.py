@@ -13,13 +13,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from ridgeline.search.fields import Direction
+if TYPE_CHECKING:  # which needs pydantic; nothing here does
+    from ridgeline.search.fields import Direction
 
 CONFIDENCE = 0.95
 """Of every interval; a verdict is wrong in at most 5 % of all comparisons of equal arms."""
