@@ -186,7 +186,7 @@ class Job:
         sizes: FixedSizes | None = None
         if spec.model.fixes_sizes:
             num_samples = data.validation.num_samples
-            num_slots = slots_at_once(spec.model, num_samples, width)
+            num_slots = slots_at_once(spec.model, num_samples, width, data.device)
             sizes = FixedSizes(width, spec.batch_size, _fixed_rows(num_samples), num_slots)
         return cls(
             spec.model,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ridgeline.search.engine.graphs import RecordedSteps, records
 from ridgeline.search.engine.layout import Stacks
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.native import Kernels
@@ -44,6 +45,7 @@ def eager_steps(
         return batch_KB
 
     if kernels is None:
-        return Step(spec, inputs, views, regions, rows_of).repeat
+        step = Step(spec, inputs, views, regions, rows_of)
+        return RecordedSteps(step) if records(spec, x.device) else step.repeat
     native = NativeStep(kernels, spec, inputs, regions)
     return Step(spec, inputs, views, regions, rows_of, native.dropout_factors, native.update).repeat

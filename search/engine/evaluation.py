@@ -25,6 +25,10 @@ EVALUATION_ROWS = 2048
 """Rows evaluated at once: bounds the memory; fixed, since sums in chunks depend on it."""
 
 
+_GPU_BYTES = 2**30
+"""Of activations, that an evaluation on a GPU may take."""
+
+
 def loss_and_score(
     model: Model, loss: Loss, parameters_P: Tensor, statistics_Q: Tensor, split: Split
 ) -> Tensor:
@@ -52,13 +56,19 @@ def loss_and_score(
     return totals.div_(split.num_samples)
 
 
-def slots_at_once(model: Model, num_samples: int, width: int) -> int:
-    """How many slots a compiled program evaluates in one call.
+def slots_at_once(model: Model, num_samples: int, width: int, device: torch.device) -> int:
+    """How many slots a program evaluates in one call.
 
     A few, where one slot's work is less than a call costs; fixed for a program, since a sum may
-    depend on it, and small, since a slot that ends its epoch alone pays for all of them.
+    depend on it, and small, since a slot that ends its epoch alone pays for all of them.  A GPU
+    takes no longer for 64 small ones than for one.
     """
-    return min(width, 8) if model.forward_flops(num_samples) < 2e7 else 1
+    if device.type == "cpu":
+        return min(width, 8) if model.forward_flops(num_samples) < 2e7 else 1
+    if model.fixes_sizes:
+        return 1  # a module's bits may depend on its place among others
+    row_bytes = model.numbers_per_row * torch.float32.itemsize
+    return max(1, min(width, 64, _GPU_BYTES // (rows_at_once(num_samples) * row_bytes)))
 
 
 def rows_at_once(num_samples: int) -> int:
@@ -173,7 +183,7 @@ class PackEvaluation:
         self._model, self._loss = spec.model, LOSSES[spec.loss]
         split = memory.data.validation
         self._num_slots = (
-            slots_at_once(self._model, split.num_samples, len(memory.step_K))
+            slots_at_once(self._model, split.num_samples, len(memory.step_K), split.x.device)
             if fixed is None
             else fixed[1]
         )

@@ -29,6 +29,7 @@ from ridgeline.search.engine.evaluation import (
     rows_at_once,
     slots_at_once,
 )
+from ridgeline.search.engine.graphs import recorded_evaluation, records
 from ridgeline.search.engine.layout import Stacks
 from ridgeline.search.engine.losses import LOSSES, check_monitor, epoch_metrics
 from ridgeline.search.engine.memory import PackMemory
@@ -136,6 +137,8 @@ class Pack:
             self._steps = eager_steps(spec, self._memory, self._gradients, kernels)
             if kernels is not None and self._native is not None:
                 evaluation = partial(self._native.bind_evaluation, kernels)
+            elif records(spec, device):
+                evaluation = partial(recorded_evaluation, spec)
         else:
             sizes = compiled.sizes
             if sizes is not None:
@@ -337,9 +340,7 @@ class Pack:
             decay=any(config.weight_decay > 0 for config in configs),
             threshold=any(proximal),
             momentum=any(config.momentum > 0 for config in configs),
-            regularises={kind for config in configs for kind in config.regularisers}
-            if self.spec.regularises
-            else (),
+            regularises=frozenset(kind for config in configs for kind in config.regularisers),
         )
 
     def _add_regularisers(self, kinds: Sequence[Regulariser]) -> None:
@@ -370,7 +371,7 @@ class Pack:
             spec,
             width,
             rows_at_once(num_samples),
-            slots_at_once(spec.model, num_samples, width),
+            slots_at_once(spec.model, num_samples, width, self.device),
             with_onednn=self.with_onednn,
         )
 

@@ -47,7 +47,7 @@ class Terms:
     decay: bool = True
     threshold: bool = True
     momentum: bool = True
-    regularises: Collection[Regulariser] | None = None
+    regularises: frozenset[Regulariser] | None = None
 
 
 ALL_TERMS = Terms()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ridgeline.search.engine import Began, LaneOptions, Lanes, Saved
+from ridgeline.search.engine import Began, LaneOptions, Lanes, Saved, graphs
 from ridgeline.search.engine.models.convolutional import lenet, resnet
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.models.module_packing import unpackable
@@ -45,6 +45,12 @@ BITS = {
     **{f"augmented: {name}": case for name, case in test_augment.BITS.items()},
     **{f"regularised: {name}": case for name, case in test_regularisers.BITS.items()},
 }
+
+
+@pytest.fixture(autouse=True)
+def _soon_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nearly all steps of these tests are replayed."""
+    monkeypatch.setattr(graphs, "_NUM_CALLED", 2)
 
 
 def on_gpu(case: Any) -> Any:

@@ -112,8 +112,7 @@ class StackedModule(BoundModel):
         own = [parameters[name] for name in parts.parameters]
         self._gradients = [gradients[name] for name in parts.parameters]
         self._statistics = [statistics[name] for name in parts.statistics]
-        constants = [constant.to(own[0].device) for constant in template.constants]
-        self._tensors = [*own, *self._statistics, *constants]
+        self._tensors = [*own, *self._statistics, *_constants(model, own[0].device)]
 
     def loss_gradients(
         self, x_KB: Tensor, targets_KB: Tensor, rows: Rows, dropout_KUB: Tensor | None, loss: Loss
@@ -212,7 +211,7 @@ def outputs(model: ModuleModel, parameters: Tensors, statistics: Tensors, x_B: T
         kept += [statistics[name] for name in whole_numbers(template)]
         each = zip(*own, strict=True) if not kept else zip(*own, *kept, strict=True)
         return torch.stack([_outputs_of_one(template, tensors, x_B).t() for tensors in each])
-    tensors = [*own, *kept, *(constant.to(x_B.device) for constant in template.constants)]
+    tensors = [*own, *kept, *_constants(model, x_B.device)]
     graph = _outputs(model, tuple(_Like.of(tensor) for tensor in tensors), _Like.of(x_B))
     (y_EBC,) = graph.forward(*tensors, x_B)
     y_ECB: Tensor = y_EBC.transpose(1, 2)
@@ -248,6 +247,12 @@ class _Like:
     def empty(self) -> Tensor:
         """A tensor like it, whose numbers are never written or read."""
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+
+
+@lru_cache(maxsize=128)
+def _constants(model: ModuleModel, device: torch.device) -> list[Tensor]:
+    """Those of the module, on the device: what copies from the host cannot be recorded there."""
+    return [constant.to(device) for constant in template_of(model).constants]
 
 
 @lru_cache(maxsize=128)
