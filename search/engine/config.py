@@ -17,7 +17,16 @@ Penalize = Literal["weights", "all"]
 LambdaConvention = Literal["sum", "half_per_sample"]
 L1Update = Literal["subgradient", "proximal"]
 Monitor = Literal[
-    "validation_accuracy", "validation_loss", "validation_mae", "validation_rmse", "validation_r2"
+    "validation_accuracy",
+    "validation_loss",
+    "validation_balanced_accuracy",
+    "validation_macro_f1",
+    "validation_roc_auc",
+    "validation_log_loss",
+    "validation_mae",
+    "validation_rmse",
+    "validation_r2",
+    "validation_mse",
 ]
 LossName = Literal["cross_entropy", "binary_cross_entropy", "mean_squared_error"]
 Direction = Literal["maximize", "minimize"]

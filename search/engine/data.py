@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ridgeline.search.engine.losses import Loss, Targets
+from ridgeline.search.engine.losses import Loss, Targets, asked_metric
 from ridgeline.search.engine.models.base import Model
 
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -43,6 +43,11 @@ class Split:
     def variance(self) -> float:
         """Of its targets, the mean over all that there are of a sample; waits for the device."""
         return float(self.y.double().var(dim=0, unbiased=False).mean())
+
+    def class_counts(self, count: int) -> list[int]:
+        """The number of rows of each of so many classes; waits for the device."""
+        counts: list[int] = torch.bincount(self.y, minlength=count).tolist()
+        return counts
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,18 @@ class DeviceData:
         if model.sample_shape != self.sample_shape:
             raise ValueError(self._other_shape(model.sample_shape))
         loss.check(self.targets, model.num_outputs)
+
+    def check_monitor(self, loss: Loss, monitor: str) -> None:
+        """Raise a ValueError where no run on these data can be judged so; waits for the device."""
+        metric = asked_metric(loss, monitor)
+        if metric is None or not metric.needs_every_class:
+            return
+        for name, part in (("validation", self.validation), ("test", self.test)):
+            if 0 in (counts := part.class_counts(self.targets.count)):
+                raise ValueError(
+                    f"{monitor} needs rows of every class: the {name} rows have none of class "
+                    f"{counts.index(0)}"
+                )
 
     @property
     def device(self) -> torch.device:

@@ -1,6 +1,6 @@
 """Loss and score of a slot's weights on one part of the data.
 
-# P, Q numbers a slot, B rows of a chunk, C outputs, E slots at once, G slots of a group
+# P, Q numbers a slot, N rows, B of a chunk, C outputs, E slots at once, G slots of a group
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ridgeline.search.engine.data import Split
 from ridgeline.search.engine.layout import Stacks, layouts
 from ridgeline.search.engine.losses import LOSSES, Loss, targets_of
 from ridgeline.search.engine.memory import PackMemory, under
+from ridgeline.search.engine.metrics import OutputMetric
 from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.spec import StepSpec
 
@@ -40,20 +41,18 @@ def loss_and_score(
     Returns:
         float64 [2] on the device; the caller decides when to wait for it.
     """
-    parameters, statistics = (
-        {name: view[0] for name, view in layout.views(row[None]).items()}
-        for layout, row in zip(layouts(model), (parameters_P, statistics_Q), strict=True)
-    )
     totals = torch.zeros(2, dtype=torch.float64, device=parameters_P.device)
-    chunks = zip(
-        torch.split(split.x, EVALUATION_ROWS), torch.split(split.y, EVALUATION_ROWS), strict=True
-    )
-    for x_B, y_B in chunks:
-        outputs_BC = model.outputs_of_one(parameters, statistics, x_B)
+    outputs = _outputs(model, parameters_P, statistics_Q, split)
+    for outputs_BC, y_B in zip(outputs, torch.split(split.y, EVALUATION_ROWS), strict=True):
         losses_B, scores_B = loss.evaluate(outputs_BC, y_B)
         totals[0] += losses_B.sum(dtype=torch.float64)
         totals[1] += scores_B.sum(dtype=loss.score_dtype)
     return totals.div_(split.num_samples)
+
+
+def all_outputs(model: Model, parameters_P: Tensor, statistics_Q: Tensor, split: Split) -> Tensor:
+    """The outputs of all rows in evaluation mode, [N, C], under the terms of `loss_and_score`."""
+    return torch.cat([*_outputs(model, parameters_P, statistics_Q, split)])
 
 
 def slots_at_once(model: Model, num_samples: int, width: int, device: torch.device) -> int:
@@ -219,6 +218,15 @@ class PackEvaluation:
             weights.append(memory.weights_E2[:num_chosen].clone())
         return torch.cat(totals) / split.num_samples, torch.cat(weights)
 
+    def judge(self, slot: int, metric: OutputMetric) -> Tensor:
+        """A metric of the slot's weights on the validation data, float64 []."""
+        parameters_P, statistics_Q = (
+            stacks.row(slot) for stacks in (self._source.parameters, self._source.statistics)
+        )
+        data = self._source.data
+        outputs_NC = all_outputs(self._model, parameters_P, statistics_Q, data.validation)
+        return metric.value(outputs_NC, data.validation.y, data.targets.unit)
+
     def test(self, parameters_P: Tensor, statistics_Q: Tensor) -> Tensor:
         """Means of the loss and the score of weights, float64 [2]."""
         split = self._source.data.test
@@ -235,11 +243,33 @@ class PackEvaluation:
         run(1)
         return memory.totals_E2[0] / split.num_samples
 
+    def judge_on_test(self, parameters_P: Tensor, statistics_Q: Tensor) -> dict[str, Tensor]:
+        """All of the loss's `output_metrics` of weights that there are on these data, by name."""
+        data, count = self._source.data, self._source.data.targets.count
+        outputs_NC = all_outputs(self._model, parameters_P, statistics_Q, data.test)
+        return {
+            metric.name: metric.value(outputs_NC, data.test.y, data.targets.unit)
+            for metric in self._loss.output_metrics
+            if not (metric.needs_every_class and 0 in data.test.class_counts(count))
+        }
+
     def _bound(self, bind: BindEvaluation, split: Split, num_slots: int) -> _Bound:
         num_rows = rows_at_once(split.num_samples) if self._fixed is None else self._fixed[0]
         dtype = self._source.data.dtype
         memory = EvaluationMemory(self._model, split, num_slots, dtype, num_rows)
         return memory, bind(memory.inputs())
+
+
+def _outputs(
+    model: Model, parameters_P: Tensor, statistics_Q: Tensor, split: Split
+) -> Iterator[Tensor]:
+    """The outputs of one slot, EVALUATION_ROWS at a time, by torch's operations."""
+    parameters, statistics = (
+        {name: view[0] for name, view in layout.views(row[None]).items()}
+        for layout, row in zip(layouts(model), (parameters_P, statistics_Q), strict=True)
+    )
+    for x_B in torch.split(split.x, EVALUATION_ROWS):
+        yield model.outputs_of_one(parameters, statistics, x_B)
 
 
 def _chunks(x: Tensor, y: Tensor, num_rows: int) -> Iterator[dict[str, Tensor]]:

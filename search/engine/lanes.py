@@ -22,7 +22,7 @@ from ridgeline.search.engine.compiled import Job
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.data import DeviceData
 from ridgeline.search.engine.lane import Lane, LaneOptions, savable_seconds
-from ridgeline.search.engine.losses import LOSSES, check_monitor
+from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import bytes_per_slot
 from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.open_pack import OpenPack, Turn, Waiting
@@ -117,7 +117,7 @@ class Lanes:
         dtype = str(data.dtype).removeprefix("torch.")
         spec = StepSpec.of(config, model, data.train.num_samples, dtype)
         data.check(model, LOSSES[spec.loss])
-        check_monitor(LOSSES[spec.loss], config.monitor)
+        data.check_monitor(LOSSES[spec.loss], config.monitor)
         # Equal data may have been loaded anew: a lane goes on with those that it has.
         lane_key = (spec, data.fingerprint, pinned)
         if lane_key not in self._lanes:

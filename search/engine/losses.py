@@ -17,6 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ridgeline.search.engine.config import Direction
+from ridgeline.search.engine.metrics import OF_CLASSES, OF_NUMBERS, OutputMetric
 from ridgeline.search.engine.models.base import Rows
 
 
@@ -74,6 +76,9 @@ class Loss(ABC):
 
     metrics: ClassVar[tuple[tuple[str, Direction], ...]]
     """Of what `told` gives, the loss first: the names, and which values are the better ones."""
+
+    output_metrics: ClassVar[tuple[OutputMetric, ...]] = ()
+    """What a run may be judged by besides, from the outputs of all rows."""
 
     score_dtype: ClassVar[torch.dtype]
     """In which scores are added up; whole numbers where a score is yes or no."""
@@ -161,6 +166,7 @@ class CrossEntropy(Loss):
     name = "cross_entropy"
     targets = "classes"
     metrics = (("loss", "minimize"), ("accuracy", "maximize"))
+    output_metrics = OF_CLASSES
     score_dtype = torch.int64
     takes_smoothing = True
 
@@ -260,6 +266,7 @@ class MeanSquaredError(Loss):
     name = "mean_squared_error"
     targets = "numbers"
     metrics = (("loss", "minimize"), ("mae", "minimize"), ("rmse", "minimize"), ("r2", "maximize"))
+    output_metrics = OF_NUMBERS
     score_dtype = torch.float64
 
     def told(self, means: Sequence[float], variance: float, unit: float) -> Sequence[float]:
@@ -291,14 +298,23 @@ def targets_of(y_KB: Tensor) -> Tensor:
     return y_KB if y_KB.dim() == 2 else y_KB.transpose(1, 2)
 
 
-def check_monitor(loss: Loss, monitor: str) -> None:
-    """Raise a ValueError where it is no metric that a run with this loss has."""
-    if monitor not in (known := epoch_metrics(loss)):
-        raise ValueError(f"{loss.name} has no {monitor}, only {', '.join(known)}")
+@cache  # asked for at the end of every epoch of every run
+def asked_metric(loss: Loss, monitor: str) -> OutputMetric | None:
+    """What is worked out besides, since a run is judged by it; None where it is told anyway.
+
+    Raises:
+        ValueError: it is no metric that a run with this loss has.
+    """
+    if monitor in (known := epoch_metrics(loss)):
+        return None
+    others = {f"validation_{metric.name}": metric for metric in loss.output_metrics}
+    if monitor not in others:
+        raise ValueError(f"{loss.name} has no {monitor}, only {', '.join([*known, *others])}")
+    return others[monitor]
 
 
 def epoch_metrics(loss: Loss) -> tuple[str, ...]:
-    """The names of what is known of a run at the end of each epoch, in order."""
+    """The names of what is known of every run at the end of each epoch, in order."""
     of_parts = [f"{part}_{name}" for part in ("train", "validation") for name, _ in loss.metrics]
     return (*of_parts, "weight_norm", "near_zero_share")
 

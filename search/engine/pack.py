@@ -31,8 +31,9 @@ from ridgeline.search.engine.evaluation import (
 )
 from ridgeline.search.engine.graphs import recorded_evaluation, records
 from ridgeline.search.engine.layout import Stacks
-from ridgeline.search.engine.losses import LOSSES, check_monitor, epoch_metrics
+from ridgeline.search.engine.losses import LOSSES, asked_metric, epoch_metrics
 from ridgeline.search.engine.memory import PackMemory
+from ridgeline.search.engine.metrics import OutputMetric
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.products import has_choice, multiplies_with_onednn, products
 from ridgeline.search.engine.program import Form, ProgramIdentity
@@ -69,7 +70,7 @@ class Pack:
 
     Attributes:
         program: its identity.
-        metrics, test_metrics: the names of what `epoch_metrics` and `tested` tell, in order.
+        metrics: the names of what `epoch_metrics` tells of every run, in order.
         with_onednn: whether oneDNN multiplies rather than MKL; None where there is no choice.
             Packs that compute at the same time must agree, see `products`.
 
@@ -111,7 +112,6 @@ class Pack:
         )
         self.data = data
         self.metrics = epoch_metrics(loss)
-        self.test_metrics = tuple(f"test_{name}" for name, _ in loss.metrics)
         self._memory = PackMemory(spec, width, data)
         flops = width * spec.model.step_flops(spec.num_rows(width))
         device, dtype = data.device, data.dtype
@@ -192,7 +192,7 @@ class Pack:
             mine, its = getattr(self.spec, name), getattr(spec, name)
             if mine != its:
                 raise ValueError(f"{name} is {its}, the pack's {mine}")
-        check_monitor(self._loss, config.monitor)
+        self.data.check_monitor(self._loss, config.monitor)
         self._add_regularisers(config.regularisers)
         if state is None:
             self._occupants[slot] = Occupant(config, 0, step=None, is_written=False)
@@ -274,32 +274,62 @@ class Pack:
         Of training each sample counts as it was met: in training mode (with dropout and the batch's
         own statistics), before the step that learned from it, without penalties.  A train_loss is
         finite only if that of every step was.  The one place where the host waits for the device.
+
+        Returns:
+            for each slot the values of `metrics`; then, where its run is judged by what is not
+            among them, the value of that.
         """
         assert all(self.at_epoch_end(slot) for slot in slots)
         memory, data, num_samples = self._memory, self.data, self.spec.num_samples
+        asked = {slot: self._asked(self._run(slot).config) for slot in slots}
         group_G = torch.tensor(slots, device=data.device)
         train_G2 = torch.stack(
             [memory.loss_sums_K[group_G], memory.score_sums_K[group_G].double()], dim=1
         ).div_(num_samples)
         with self._computing():
             validation_G2, weights_G2 = self._evaluation.validate(slots, group_G)
+            judged = {
+                slot: self._evaluation.judge(slot, metric)
+                for slot, metric in asked.items()
+                if metric is not None
+            }
         squares_G, near_zero_G = weights_G2.unbind(dim=1)
         shares_G = near_zero_G / memory.layout.num_penalised
         weights_G2 = torch.stack([squares_G.sqrt(), shares_G], dim=1)
         means: list[list[float]] = torch.cat([train_G2, validation_G2, weights_G2], 1).tolist()
         return [
-            [*self._told(row[:2], data.train), *self._told(row[2:4], data.validation), *row[4:]]
-            for row in means
+            [
+                *self._told(row[:2], data.train),
+                *self._told(row[2:4], data.validation),
+                *row[4:],
+                *([judged[slot].item()] if slot in judged else ()),
+            ]
+            for slot, row in zip(slots, means, strict=True)
         ]
+
+    def metrics_of(self, config: RunConfig) -> tuple[str, ...]:
+        """The names of what `epoch_metrics` tells of a run, in order."""
+        is_told = self._asked(config) is None
+        return self.metrics if is_told else (*self.metrics, config.monitor)
 
     def test(self, weights: Weights) -> Tensor:
         """Means of loss and score of weights on the test data: float64 [2] on the device."""
         with self._computing():
             return self._evaluation.test(weights.parameters_P, weights.statistics_Q)
 
-    def tested(self, weights: Weights) -> list[float]:
-        """The test metrics of weights; the host waits for the device."""
-        return self._told(self.test(weights).tolist(), self.data.test)
+    def tested(self, weights: Weights, config: RunConfig) -> dict[str, float]:
+        """The test metrics of a run's weights by name; the host waits for the device.
+
+        Where the run is judged by what is worked out for it alone, all of that kind are told.
+        """
+        told = self._told(self.test(weights).tolist(), self.data.test)
+        names = (name for name, _ in self._loss.metrics)
+        tested = dict(zip(names, told, strict=True))
+        if self._asked(config) is not None:
+            with self._computing():
+                judged = self._evaluation.judge_on_test(weights.parameters_P, weights.statistics_Q)
+            tested |= {name: value.item() for name, value in judged.items()}
+        return {f"test_{name}": value for name, value in tested.items()}
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are now."""
@@ -374,6 +404,10 @@ class Pack:
             slots_at_once(spec.model, num_samples, width, self.device),
             with_onednn=self.with_onednn,
         )
+
+    def _asked(self, config: RunConfig) -> OutputMetric | None:
+        """What is worked out for a run besides, since it is judged by it."""
+        return asked_metric(self._loss, config.monitor)
 
     def _told(self, means: Sequence[float], part: Split) -> list[float]:
         """The metrics of a part of the data, from the means of losses and scores."""

@@ -27,8 +27,9 @@ class EpochReport:
     `train_loss` and the other metrics of the loss, such as `train_accuracy`, are of the epoch's
     samples as they were met, in training mode and before the step that learned from them;
     `validation_loss` and the like are those of the weights at the epoch's end, in evaluation mode.
-    Losses are without penalties.  `weight_norm` is √Σw² over the parameters that the model
-    penalises, `near_zero_share` the share of their numbers with |w| < NEAR_ZERO.
+    Losses are without penalties.  A run that is judged by one of `metrics` has that one too.
+    `weight_norm` is √Σw² over the parameters that the model penalises, `near_zero_share` the share
+    of their numbers with |w| < NEAR_ZERO.
     """
 
     epoch: int
@@ -43,12 +44,13 @@ class Outcome:
         state: `complete` (all epochs, or early stopping), `diverged`, `pruned`, or `stopped` (the
             caller went no further).
         epochs_trained: epochs finished, a diverged one not among them.
-        diverged_epoch: the epoch in which a training loss, or after which the validation loss, was
-            not finite.
+        diverged_epoch: the epoch in which a training loss, or after which the validation loss or
+            what it is judged by, was not finite.
         kept_epoch: whose weights are kept; None for a diverged run, or before any epoch.
         value: the monitored metric at the kept epoch; None where kept_epoch is.
         metrics: the report of the kept epoch with `test_loss` and such as `test_accuracy` of its
-            weights; empty where kept_epoch is None.
+            weights, and with all of `metrics` where it is judged by one of them; empty where
+            kept_epoch is None.
         weights: the kept weights and statistics by the model's names, on the CPU; empty where
             nobody keeps them, or kept_epoch is None.
         rule_version: of the rules that pruned it.
@@ -88,7 +90,7 @@ class Progress:
     ) -> EpochReport | None:
         """Take in the metrics of the epoch that has just ended; None where it diverged."""
         epoch = self._pack.epochs_done(self.slot)
-        metrics = dict(zip(self._pack.metrics, values, strict=True))
+        metrics = dict(zip(self._pack.metrics_of(self.config), values, strict=True))
         if not all(map(math.isfinite, values)):
             self._diverged_epoch, self.is_over = epoch, True
             return None
@@ -124,7 +126,7 @@ class Progress:
                 weights={},
             )
         kept = self.kept or self._pack.weights(self.slot)
-        test = dict(zip(self._pack.test_metrics, self._pack.tested(kept), strict=True))
+        test = self._pack.tested(kept, self.config)
         if self._rule_version is not None:
             state: Literal["complete", "pruned", "stopped"] = "pruned"
         else:

@@ -21,12 +21,20 @@ if TYPE_CHECKING:
 
 METRICS: Mapping[TargetsKind, Mapping[str, Direction]] = MappingProxyType(
     {
-        "classes": {"validation_accuracy": "maximize", "validation_loss": "minimize"},
+        "classes": {
+            "validation_accuracy": "maximize",
+            "validation_loss": "minimize",
+            "validation_balanced_accuracy": "maximize",
+            "validation_macro_f1": "maximize",
+            "validation_roc_auc": "maximize",
+            "validation_log_loss": "minimize",
+        },
         "numbers": {
             "validation_loss": "minimize",
             "validation_rmse": "minimize",
             "validation_mae": "minimize",
             "validation_r2": "maximize",
+            "validation_mse": "minimize",
         },
     }
 )

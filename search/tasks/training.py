@@ -77,12 +77,18 @@ class Preparer:
                 not installed here.
             MemoryError: the data do not fit on the device.
         """
+        from ridgeline.search.engine.losses import LOSSES
+
         task = task_of(run.task)
         if not isinstance(task, EngineTask):
             raise ValueError(f"the task {task.name} is not installed on this worker")
         with memory_errors():
             found = self._data(task, run)
         config, model = task.prepare(run, found.given, found.targets)
+        try:
+            found.data.check_monitor(LOSSES[config.loss], config.monitor)
+        except ValueError as exc:
+            raise UnfitDataset(f"data set {task.data(run.task).dataset}: {exc}") from exc
         return PreparedRun(config, model, found.data.shaped(model.sample_shape))
 
     def _data(self, task: EngineTask[Any], run: RunInput[Any]) -> _Prepared:

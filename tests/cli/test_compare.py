@@ -100,6 +100,7 @@ def test_a_study_that_is_there_is_not_posted(
     [
         ("validation_accuracy", "maximize", "test_accuracy"),
         ("validation_rmse", "minimize", "test_rmse"),
+        ("validation_macro_f1", "maximize", "test_macro_f1"),
     ],
 )
 def test_arms_are_compared_on_test_data(metric: str, direction: str, expected: str) -> None:

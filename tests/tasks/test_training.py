@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -13,10 +13,19 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LinearRegression
-from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from ridgeline.search import engine
 from ridgeline.search.engine.config import Augmentation
+from ridgeline.search.engine.evaluation import all_outputs
 from ridgeline.search.objective import EarlyStopping, Objective, Penalty
 from ridgeline.search.spec import parse_spec
 from ridgeline.search.tasks import training
@@ -31,7 +40,7 @@ from ridgeline.search.tasks.splits import split_column
 from ridgeline.search.tasks.training import Preparer, open_device
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 from tests.tasks.real_data import needs_real_data, real_root
-from tests.tasks.table_files import write_texts
+from tests.tasks.table_files import write_csv, write_texts
 
 pytestmark = pytest.mark.usefixtures("_threads_restored")
 
@@ -197,6 +206,68 @@ def test_linear_regression_comes_to_that_of_scikit_learn(preparer: Preparer) -> 
         ):
             assert outcome.metrics[f"{part}_{name}"] == pytest.approx(expected, rel=1e-3)
     assert outcome.metrics["test_rmse"] > 40, "in the unit of the data set"
+
+
+@pytest.mark.parametrize("dataset", ["digits", "wine", "breast-cancer"])
+@pytest.mark.parametrize(
+    ("metric", "of_sklearn"),
+    [
+        ("balanced_accuracy", lambda y, p: balanced_accuracy_score(y, p.argmax(1))),
+        ("macro_f1", lambda y, p: f1_score(y, p.argmax(1), average="macro")),
+        (
+            "roc_auc",
+            lambda y, p: roc_auc_score(y, p[:, 1] if p.shape[1] == 2 else p, multi_class="ovr"),
+        ),
+        ("log_loss", lambda y, p: log_loss(y, p, labels=range(p.shape[1]))),
+    ],
+)
+def test_classes_are_judged_as_scikit_learn_has_it(
+    preparer: Preparer, dataset: str, metric: str, of_sklearn: Callable[[Any, Any], float]
+) -> None:
+    """Of the very outputs that the weights give."""
+    settings = {"name": "linear", "dataset": dataset}
+    config, model, data = preparer.prepare(run_of(settings, f"validation_{metric}"))
+    run = engine.TrainingRun(config, model, data)
+    list(run.epochs())
+    outcome = run.outcome()
+    weights = run._pack.weights(0)
+    for name, part in (("validation", data.validation), ("test", data.test)):
+        outputs = all_outputs(model, weights.parameters_P, weights.statistics_Q, part)
+        p = torch.softmax(outputs.double(), dim=1).numpy()
+        expected = of_sklearn(part.y.numpy(), p)
+        assert outcome.metrics[f"{name}_{metric}"] == pytest.approx(expected, rel=1e-12)
+    assert outcome.value == outcome.metrics[f"validation_{metric}"]
+
+
+def test_squared_errors_are_told_in_the_unit_of_the_targets(preparer: Preparer) -> None:
+    settings = {"name": "linear", "dataset": "diabetes"}
+    run = begin(preparer, run_of(settings, "validation_mse", epochs=5))
+    list(run.epochs())
+    outcome = run.outcome()
+    for part in ("validation", "test"):
+        mse, rmse = (outcome.metrics[f"{part}_{name}"] for name in ("mse", "rmse"))
+        assert mse == pytest.approx(rmse**2, rel=1e-5)
+    assert outcome.value == outcome.metrics["validation_mse"]
+
+
+def test_areas_are_refused_where_a_part_lacks_a_class(tmp_path: Path) -> None:
+    rows = [[row % 5, row % 7, ["ham", "offer", "spam"][row % 3]] for row in range(60)]
+    header = ["a", "b", "class"]
+    write_csv(tmp_path / "mails" / "train.csv", [header, *rows])
+    write_csv(tmp_path / "mails" / "test.csv", [header, *(row for row in rows if row[2] == "ham")])
+    preparer, settings = (
+        Preparer(tmp_path, open_device("cpu:0")),
+        {"name": "mlp", "dataset": "mails"},
+    )
+    with pytest.raises(
+        UnfitDataset, match=r"data set mails: .* the test rows have none of class 1"
+    ):
+        preparer.prepare(run_of(settings, "validation_roc_auc"))
+    run = begin(preparer, run_of(settings, "validation_macro_f1"))
+    list(run.epochs())
+    metrics = run.outcome().metrics
+    assert metrics.keys() >= {"test_macro_f1", "test_balanced_accuracy", "test_log_loss"}
+    assert "test_roc_auc" not in metrics
 
 
 def test_data_and_metrics_that_are_not_for_the_task_are_refused(preparer: Preparer) -> None:
