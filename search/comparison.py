@@ -7,6 +7,7 @@ dropout.  Its winner is trained again with seeds that no choice was made by.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from statistics import fmean
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -86,7 +87,11 @@ def parse_comparison(data: Mapping[str, Any]) -> ComparisonSpec:
         spec = ComparisonSpec.model_validate(data)
     except ValidationError as exc:
         raise InvalidSpec(list(validation_problems(exc))) from exc
-    studies_of(spec)
+    for study in studies_of(spec).values():
+        if (num_runs := spec.replicates * study.num_divisions) > MAX_REPLICATES:
+            reason = f"{spec.replicates} by {study.num_divisions} divisions of the rows are"
+            reason += f" {num_runs} runs of each winner; at most {MAX_REPLICATES}"
+            raise InvalidSpec([("replicates", reason)])
     return spec
 
 
@@ -139,6 +144,24 @@ def fresh_study(spec: ComparisonSpec, arm: str, study: StudySpec, winner: Config
     }
     whole.pop("pruner", None)
     return parse_spec(whole)
+
+
+def scores_by_seed(study: StudySpec, scores: Mapping[int, float | None]) -> list[float | None]:
+    """For each replicate the mean score of its runs; None where one of them has none.
+
+    Runs of a cross-validation share most of their rows, so they are no independent tries: those of
+    one replicate count as one.
+
+    Args:
+        study: that has trained a winner.
+        scores: by the number of the run.
+    """
+    found: list[float | None] = []
+    for first in range(0, study.num_runs, study.num_divisions):
+        its = [scores.get(run) for run in range(first, first + study.num_divisions)]
+        known = [score for score in its if score is not None]
+        found.append(fmean(known) if len(known) == len(its) else None)
+    return found
 
 
 def blamed(spec: ComparisonSpec, arm: str, field: str) -> str:

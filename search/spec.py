@@ -62,7 +62,12 @@ class StudySpec(SpecPart):
     objective: Objective = Objective()
     budget: Budget = Budget()
     replicates: Annotated[
-        Whole, Field(ge=1, le=MAX_REPLICATES, description="runs of each trial, one seed each")
+        Whole,
+        Field(
+            ge=1,
+            le=MAX_REPLICATES,
+            description="runs of each trial on each division of the rows, one seed each",
+        ),
     ] = 1
     early_stopping: EarlyStopping | None = None
     pruner: Annotated[Pruner, Field(discriminator="name")] | None = None
@@ -85,6 +90,16 @@ class StudySpec(SpecPart):
         num_cells = self.space.num_cells
         assert num_cells is not None, "parse_spec lets only grids leave budget.trials out"
         return num_cells
+
+    @property
+    def num_runs(self) -> int:
+        """Runs of each trial: of each replicate as many as its rows are divided in ways."""
+        return self.replicates * self.num_divisions
+
+    @property
+    def num_divisions(self) -> int:
+        """Ways in which the rows are divided; run r has division r modulo their number."""
+        return self.definition.num_divisions(self.task)
 
     @property
     def max_parallel(self) -> int:
@@ -205,4 +220,7 @@ def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
         elif direction != spec.objective.direction:
             yield "objective.direction", f"{spec.objective.metric} is to {direction}"
     yield from task.problems(spec.task, spec)
+    if (num_runs := spec.num_runs) > MAX_REPLICATES:
+        reason = f"{spec.replicates} by {spec.num_divisions} divisions of the rows are {num_runs}"
+        yield "replicates", f"{reason} runs of each trial; at most {MAX_REPLICATES}"
     _ = spec.dataset, spec.run_config({})  # which the study needs from now on

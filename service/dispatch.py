@@ -82,7 +82,7 @@ def orders(tx: Transaction, runs: Sequence[RunOfTrial]) -> Iterator[RunOrder]:
                 {
                     "study": row.name,
                     "run_seconds": row.spec.budget.run_seconds,
-                    "num_following": 0 if row.stopping else num_to_come * row.spec.replicates,
+                    "num_following": 0 if row.stopping else num_to_come * row.spec.num_runs,
                     **common,
                 },
             )
@@ -217,7 +217,7 @@ def _shares(
     claims = []
     for row in rows.values():
         num_in_flight, num_waiting = load[row.id]
-        num_ended = row.next_number * row.spec.replicates - num_waiting - num_in_flight
+        num_ended = row.next_number * row.spec.num_runs - num_waiting - num_in_flight
         costs[row.id] = row.device_seconds / num_ended if num_ended else _FIRST_GUESS_SECONDS
         virtual_seconds = row.virtual_seconds + num_in_flight * costs[row.id]
         claims.append((-row.priority, virtual_seconds, row.id))
@@ -277,4 +277,4 @@ def _outlook(
 
 
 def _num_trials(num_runs: int, spec: StudySpec) -> int:
-    return math.ceil(num_runs / spec.replicates)
+    return math.ceil(num_runs / spec.num_runs)

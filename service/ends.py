@@ -52,7 +52,7 @@ def trial_problems(
     if spec.space.problems(trial.config):
         yield _CONFIGS, str(trial.number)
         return
-    if [run.replicate for run in its_runs] != list(range(spec.replicates)):
+    if [run.replicate for run in its_runs] != list(range(spec.num_runs)):
         yield _NUM_RUNS, str(trial.number)
         return
     end = trial_end([RunEnd(run.state, run.reason, run.value) for run in its_runs])

@@ -129,7 +129,7 @@ class Ledger:
             open_runs = self._tx.runs.open_of(study.id, limit=MAX_CANCELLED)
             is_done = len(open_runs) < MAX_CANCELLED
         elif study.stopping:
-            num_trials = max(1, MAX_CANCELLED // self.spec.replicates)
+            num_trials = max(1, MAX_CANCELLED // self.spec.num_runs)
             waiting = self._tx.trials.page(study.id, state=TrialState.WAITING, limit=num_trials)
             runs_of = self._tx.runs.of_trials([trial.id for trial in waiting])
             open_runs = [run for of_one in runs_of.values() for run in of_one]
@@ -192,7 +192,7 @@ class Ledger:
                 }
             )
         trial_ids = self._tx.trials.insert(self.study.id, rows)
-        seeds = [run_seed(self.spec, replicate) for replicate in range(self.spec.replicates)]
+        seeds = [run_seed(self.spec, replicate) for replicate in range(self.spec.num_runs)]
         self._offer(len(trial_ids) * len(seeds))
         self._tx.runs.insert(
             [
@@ -379,7 +379,7 @@ class Ledger:
     def _runs_of_ending_trials(self, news: Sequence[News]) -> dict[int, dict[int, RunRow]]:
         """The runs, by trial and id, of the trials of which a run ends."""
         ending = [one.run for one in news if one.outcome is not None]
-        if self.spec.replicates == 1:
+        if self.spec.num_runs == 1:
             return {run.trial_id: {run.id: run} for run in ending}
         found = self._tx.runs.of_trials(sorted({run.trial_id for run in ending}))
         return {trial_id: {run.id: run for run in runs} for trial_id, runs in found.items()}

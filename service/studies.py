@@ -161,11 +161,12 @@ def _refuse_unfit(tx: Transaction, spec: StudySpec, local_datasets: Sequence[Dat
 
 def _unfit(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, str]]:
     """Why a study cannot be trained on a data set, as far as its card tells."""
-    needed = rows_needed(has_test_part=data.has_test_part)
-    if data.smallest_class is not None and data.smallest_class < needed:
+    task, needed = spec.definition, None
+    if (choice := task.data(spec.task)) is not None:
+        needed = rows_needed(choice.split, has_test_part=data.has_test_part)
+    if needed is not None and data.smallest_class is not None and data.smallest_class < needed:
         reason = f"its smallest class has {data.smallest_class} of the {needed} rows needed"
         yield "task.dataset", f"{reason}, one for each part of the split"
-    task = spec.definition
     if isinstance(task, EngineTask) and data.features is not None and data.targets is not None:
         kinds = data.features, data.targets
         yield from problems_by(task, lambda: task.data_problems(spec.task, spec, *kinds))

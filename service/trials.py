@@ -37,7 +37,7 @@ def list_page(
     """
     row = studies.find(tx, study)
     above = -1 if cursor is None else cursor
-    at_once = max(1, _RUNS_AT_ONCE // row.spec.replicates)
+    at_once = max(1, _RUNS_AT_ONCE // row.spec.num_runs)
     page: list[Trial] = []
     room = paging.MAX_PAGE_BYTES
     while True:

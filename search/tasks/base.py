@@ -71,7 +71,8 @@ class RunInput(Generic[S]):
     """All that decides what a run comes to, but the program that trains it.
 
     `config` has a value for every parameter of the task.  `data_fingerprint` is that of the data
-    set the study was created with; None takes the data as they are.
+    set the study was created with; None takes the data as they are.  `replicate` counts the runs of
+    the trial from 0, by which each has a division of the rows.
     """
 
     task: S
@@ -81,6 +82,7 @@ class RunInput(Generic[S]):
     early_stopping: EarlyStopping | None
     penalty: Penalty
     data_fingerprint: str | None
+    replicate: int = 0
 
 
 class EngineRun(NamedTuple):
@@ -131,6 +133,11 @@ class Task(ABC, Generic[S]):
     def data(self, settings: S) -> DataChoice | None:
         """What a study with these settings trains on; None: on nothing that workers have."""
         return None
+
+    def num_divisions(self, settings: S) -> int:
+        """Ways in which a study with these settings divides its rows, see `Split`."""
+        data = self.data(settings)
+        return 1 if data is None else data.split.num_divisions
 
     def check_complete(self, config: Config) -> None:
         """Check that a run's configuration has exactly the task's parameters.

@@ -18,7 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import FrameType
 from typing import Any, get_args
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError
 
 from ridgeline.search.tasks.base import Problem, Task
 from ridgeline.search.tasks.cnn import CnnTask
@@ -26,7 +26,7 @@ from ridgeline.search.tasks.external import ExternalTask
 from ridgeline.search.tasks.importing import deadly_modules
 from ridgeline.search.tasks.linear import LinearTask
 from ridgeline.search.tasks.mlp import MlpTask
-from ridgeline.search.tasks.settings import TaskSettings
+from ridgeline.search.tasks.settings import Split, TaskSettings
 from ridgeline.search.tasks.text import TextTask
 
 GROUP = "ridgeline.tasks"
@@ -162,6 +162,13 @@ class NotInstalledTask(Task[NotInstalledSettings]):
     def __init__(self, name: str) -> None:
         self.name = name
         self.example = {"name": name}
+
+    def num_divisions(self, settings: NotInstalledSettings) -> int:
+        """As it was when the task was installed: a study's trials have as many runs ever after."""
+        try:
+            return Split.model_validate((settings.model_extra or {}).get("split", {})).num_divisions
+        except ValidationError:
+            return 1
 
 
 class _Interrupts:

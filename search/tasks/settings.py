@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from ridgeline.search.fields import MAX_SEED, Real, SpecPart, Whole
 from ridgeline.search.tasks.kinds import NUM_SPECIAL, Tokens, Vector
@@ -17,6 +17,8 @@ DatasetName = Annotated[
 MAX_BATCH_SIZE = 65_536
 MAX_WIDTH = 65_536
 MAX_COEFFICIENT = 1e12
+MAX_FOLDS = 20
+MAX_REPEATS = 100
 
 
 class TaskSettings(SpecPart):
@@ -48,10 +50,22 @@ class Bag(SpecPart):
 
 
 class Split(SpecPart):
-    """How a data set is divided; stratified by class, drawn from `seed` alone."""
+    """How a data set is divided; what is drawn follows from `seed` alone."""
 
+    kind: Annotated[
+        Literal["stratified", "random", "time"],
+        Field(
+            description="by what rows are dealt out: class by class, all alike, or in their order, "
+            "so that no row trains that comes after one that validates or tests"
+        ),
+    ] = "stratified"
     validation: Annotated[
-        Real, Field(gt=0, lt=0.9, description="share of the training rows kept for validation")
+        Real,
+        Field(
+            gt=0,
+            lt=0.9,
+            description="share of the training rows kept for validation; not used with folds",
+        ),
     ] = 0.2
     test: Annotated[
         Real,
@@ -63,3 +77,31 @@ class Split(SpecPart):
         ),
     ] = 0.2
     seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)] = 0
+    folds: Annotated[
+        Whole,
+        Field(
+            ge=1,
+            le=MAX_FOLDS,
+            description="of a cross-validation, each of which validates once; 1: there is none",
+        ),
+    ] = 1
+    repeats: Annotated[
+        Whole,
+        Field(
+            ge=1,
+            le=MAX_REPEATS,
+            description="how many times training and validation rows are drawn anew",
+        ),
+    ] = 1
+
+    @field_validator("repeats")
+    @classmethod
+    def _drawn(cls, repeats: int, info: ValidationInfo) -> int:
+        if repeats > 1 and info.data.get("kind") == "time":
+            raise ValueError("must be 1: a split by time draws nothing")
+        return repeats
+
+    @property
+    def num_divisions(self) -> int:
+        """Ways to divide the rows; each trial has as many runs of each replicate."""
+        return self.folds * self.repeats

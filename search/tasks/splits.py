@@ -6,17 +6,24 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ridgeline.search.seeds import derive
 from ridgeline.search.tasks.bags import MIN_ROWS, bagged, num_rows_with
 from ridgeline.search.tasks.columns import Three
 from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, UnfitDataset
+from ridgeline.search.tasks.dividing import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    TooFew,
+    by_chance,
+    by_time,
+    num_needed,
+)
 from ridgeline.search.tasks.kinds import (
     PADDING,
     UNKNOWN,
@@ -33,8 +40,6 @@ Rows = npt.NDArray[np.int64]
 Part = tuple[Array, Array]
 """Features, float32 [N, D] or tokens [N, length]; and classes, or numbers, float32 [N, count]."""
 
-TRAIN, VALIDATION, TEST = range(3)
-
 _CHUNK_ROWS = 256
 """Small enough for the cache: MNIST takes 0.13 s, against 0.77 with 4,096.  Part of the result, as
 sums in chunks depend on it."""
@@ -45,7 +50,7 @@ class SplitColumn:
     """One way to divide the rows of a data set: the part of each row, beside its features.
 
     Attributes:
-        part_N: int8, TRAIN, VALIDATION or TEST by row of `Dataset.x`; no row is TEST where the data
+        part_N: int8, by row of `Dataset.x` its part, see `dividing`; no row is TEST where the data
             set has a test part of its own.
         fingerprint: of the data and of how they are divided.
     """
@@ -87,7 +92,7 @@ class Parts:
     fingerprint: str
 
 
-def prepare(dataset: Dataset, split: Split, bag: Bag | None = None) -> Parts:
+def prepare(dataset: Dataset, split: Split, bag: Bag | None = None, division: int = 0) -> Parts:
     """Divide a data set and standardise its features and targets by the training rows.
 
     Tokens that stand in fewer than two of these become UNKNOWN: so that is learned too, and nothing
@@ -97,11 +102,13 @@ def prepare(dataset: Dataset, split: Split, bag: Bag | None = None) -> Parts:
     Args:
         bag: how texts become vectors, which are not standardised: most of their numbers are 0, and
             a token of few rows would stand out.  None: they stay tokens.
+        division: below `split.num_divisions`.
 
     Raises:
-        UnfitDataset: a class has too few rows, or a number has no float32 once standardised.
+        UnfitDataset: there are too few rows, of a class perhaps, or a number has no float32 once
+            standardised.
     """
-    column, features = split_column(dataset, split), dataset.features
+    column, features = split_column(dataset, split, division), dataset.features
     x_ND = dataset.x.reshape(len(dataset.x), -1)
     if dataset.test_x is None or dataset.test_y is None:
         test_x_ND, test_y = x_ND[column.test], dataset.y[column.test]
@@ -134,7 +141,7 @@ def prepare(dataset: Dataset, split: Split, bag: Bag | None = None) -> Parts:
         features=features,
         targets=dataset.targets,
         unit=unit,
-        fingerprint=split_fingerprint(dataset, split, bag),
+        fingerprint=split_fingerprint(dataset, split, bag, division),
     )
 
 
@@ -149,63 +156,57 @@ def _known(parts: Three, vocabulary_size: int) -> Three:
     return first, second, third
 
 
-def split_column(dataset: Dataset, split: Split) -> SplitColumn:
-    """Deal the rows of each class out to the parts; where targets are numbers, all rows alike.
+def split_column(dataset: Dataset, split: Split, division: int = 0) -> SplitColumn:
+    """One division of a split.
 
-    A class of n rows gives round(n · share) of them, but at least one to every part.  `split.test`
-    is a share of all rows and not read where the data set has a test part; `split.validation` is
-    one of the rows that are not test.  Test rows do not depend on the share of validation.
-
-    The order within a class is that of one random 64-bit number a row, drawn from `split.seed`
-    alone.  These are the raw output of PCG64, which NumPy promises never to change, unlike what
-    `Generator.permutation` makes of it (NEP 19): an upgrade must not move rows between the parts.
+    Args:
+        division: below `split.num_divisions`.
 
     Raises:
-        UnfitDataset: a class has fewer rows than there are parts to fill.
+        UnfitDataset: there are too few rows, of a class perhaps, to fill the parts.
     """
-    num_rows = len(dataset.x)
-    if isinstance(dataset.targets, Classes):
-        stratum_N, num_strata = dataset.y, dataset.targets.count
-    else:
-        stratum_N, num_strata = np.zeros(num_rows, np.int64), 1
-    needed = rows_needed(has_test_part=dataset.has_test_part)
-    keys = np.random.PCG64(derive("split", split.seed)).random_raw(num_rows)
-    order = np.lexsort((keys, stratum_N))
-    part_N = np.full(num_rows, TRAIN, np.int8)
-    starts = np.searchsorted(stratum_N[order], np.arange(num_strata + 1))
-    for stratum, rows in enumerate(np.split(order, starts[1:-1])):
-        if len(rows) < needed:
-            whose = f"class {stratum}" if isinstance(dataset.targets, Classes) else "it"
-            raise UnfitDataset(
-                f"data set {dataset.name}: {whose} has {len(rows)} of the {needed} rows needed to "
-                "stand in every part of the split"
-            )
-        num_test = 0
-        if not dataset.has_test_part:
-            num_test = _share_of(len(rows), split.test, most=len(rows) - 2)
-        rest = len(rows) - num_test
-        num_validation = _share_of(rest, split.validation, most=rest - 1)
-        part_N[rows[:num_test]] = TEST
-        part_N[rows[num_test : num_test + num_validation]] = VALIDATION
-    return SplitColumn(part_N, split_fingerprint(dataset, split))
+    num_rows, has_test_part = len(dataset.x), dataset.has_test_part
+    strata = np.zeros(num_rows, np.int64), 1
+    if split.kind == "stratified" and isinstance(dataset.targets, Classes):
+        strata = dataset.y, dataset.targets.count
+    try:
+        if split.kind == "time":
+            part_N = by_time(split, division, np.arange(num_rows), has_test_part=has_test_part)
+        else:
+            part_N = by_chance(split, division, *strata, has_test_part=has_test_part)
+    except TooFew as exc:
+        whose = f"class {exc.stratum}" if strata[1] > 1 else "it"
+        raise UnfitDataset(f"data set {dataset.name}: {whose} {exc}") from exc
+    return SplitColumn(part_N, split_fingerprint(dataset, split, division=division))
 
 
-def rows_needed(*, has_test_part: bool) -> int:
-    """How many rows of a class it takes for one to stand in every part of the split."""
-    return 2 if has_test_part else 3
+def rows_needed(split: Split, *, has_test_part: bool) -> int | None:
+    """How many rows of a class it takes for one to stand in every part; None: any number will do.
+
+    For classes of which some parts may have no row.
+    """
+    return num_needed(split, has_test_part=has_test_part) if split.kind == "stratified" else None
 
 
-def split_fingerprint(data: Dataset | DatasetCard, split: Split, bag: Bag | None = None) -> str:
+def split_fingerprint(
+    data: Dataset | DatasetCard, split: Split, bag: Bag | None = None, division: int = 0
+) -> str:
     """SHA-256 of all that decides which numbers a run trains on: the data, and how it is divided.
 
     And how its texts become vectors, if they do.
 
-    A test share that is not read does not count.
+    A share that is not read does not count.
     """
     test = None if data.has_test_part else split.test
-    settings = f"{data.fingerprint} {split.validation!r} {test!r} {split.seed}"
+    validation = None if split.folds > 1 else split.validation
+    settings = f"{data.fingerprint} {validation!r} {test!r} {split.seed}"
     if bag is not None:
         settings += f" {bag.weights} {bag.vocabulary}"
+    if split.kind != "stratified":
+        settings += f" {split.kind}"
+    if split.num_divisions > 1:
+        repeat, fold = divmod(division, split.folds)
+        settings += f" fold {fold} of {split.folds} repeat {repeat}"
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
@@ -279,8 +280,3 @@ class Standardiser:
             column = int(np.flatnonzero(~fits_D)[0])
             raise UnfitDataset(f"{what} {column} (counted from 0) has values too large for float32")
         return result_ND
-
-
-def _share_of(num_rows: int, share: float, *, most: int) -> int:
-    """`share` of the rows to the nearest whole number, halves up, within 1 and `most`."""
-    return min(max(math.floor(num_rows * share + 0.5), 1), most)

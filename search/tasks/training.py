@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ridgeline.search.engine.models.base import Model
 
 _MAX_PREPARED = 4
-"""Data sets kept on the device, the most recently used; more studies than this rarely alternate."""
+"""Data sets kept on the device, the most recently used, each in all divisions that runs have asked
+for, as those of a trial alternate; more studies than this rarely do."""
 
 
 class PreparedRun(NamedTuple):
@@ -65,7 +66,7 @@ class Preparer:
         self._data_root = data_root
         self._device = device
         self._before_loading = before_loading
-        self._prepared: OrderedDict[DataChoice, _Prepared] = OrderedDict()
+        self._prepared: OrderedDict[DataChoice, dict[int, _Prepared]] = OrderedDict()
 
     def prepare(self, run: RunInput[Any]) -> PreparedRun:
         """A run as the engine takes it.
@@ -93,18 +94,24 @@ class Preparer:
 
     def _data(self, task: EngineTask[Any], run: RunInput[Any]) -> _Prepared:
         choice, wanted = task.data(run.task), run.data_fingerprint
-        prepared = self._prepared.get(choice)
+        division = run.replicate % choice.split.num_divisions
+        known = self._prepared.get(choice, {})
+        prepared = known.get(division)
         if prepared is None or wanted not in (None, prepared.fingerprint):
             # Other data than in the cache may be the study's: the files may have been replaced.
             self._before_loading()
-            prepared = self._prepared[choice] = self._load(task, run)
+            prepared = self._load(task, run, division)
+            known = {
+                at: one for at, one in known.items() if one.fingerprint == prepared.fingerprint
+            }
+            self._prepared[choice] = {**known, division: prepared}
         _check_fit(task, run, prepared.features, prepared.targets)
         self._prepared.move_to_end(choice)
         while len(self._prepared) > _MAX_PREPARED:
             self._prepared.popitem(last=False)
         return prepared
 
-    def _load(self, task: EngineTask[Any], run: RunInput[Any]) -> _Prepared:
+    def _load(self, task: EngineTask[Any], run: RunInput[Any], division: int) -> _Prepared:
         from ridgeline.search.engine import DeviceData
 
         choice, wanted = task.data(run.task), run.data_fingerprint
@@ -115,7 +122,7 @@ class Preparer:
                 f"fingerprint here is {dataset.fingerprint}, the study's is {wanted}"
             )
         _check_fit(task, run, dataset.features, dataset.targets)
-        parts, targets = prepare(dataset, choice.split, choice.bag), dataset.targets
+        parts, targets = prepare(dataset, choice.split, choice.bag, division), dataset.targets
         data = DeviceData.from_arrays(
             parts.train,
             parts.validation,

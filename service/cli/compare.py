@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ridgeline.search.comparison import ComparisonSpec, fresh_study, studies_of
+from ridgeline.search.comparison import ComparisonSpec, fresh_study, scores_by_seed, studies_of
 from ridgeline.search.spec import StudySpec
 from ridgeline.search.tasks.base import EngineTask
 from ridgeline.service.cli import tables
@@ -56,7 +56,7 @@ def compare(
     metric, direction = any_study.objective.metric, any_study.objective.direction
     test_metric = metric_on_test(any_study)
     tested, validated = (
-        {arm: _scores(its, spec.replicates, name) for arm, its in runs.items()}
+        {arm: _scores(its, fresh[arm].spec, name) for arm, its in runs.items()}
         for name in (test_metric, metric)
     )
     means = [comparing.mean_of(arm, scores) for arm, scores in tested.items()]
@@ -139,8 +139,7 @@ def _runs(client: Client, study: Study) -> list[Run]:
     return [run for trial in client.trials(study.name) for run in trial.runs]
 
 
-def _scores(runs: Sequence[Run], count: int, metric: str) -> list[float | None]:
-    """By replicate; None of a run that did not come to its end."""
+def _scores(runs: Sequence[Run], study: StudySpec, metric: str) -> list[float | None]:
+    """By seed; None of a run that did not come to its end."""
     complete = (run for run in runs if run.state is RunState.COMPLETE)
-    scores = {run.replicate: run.metrics.get(metric) for run in complete}
-    return [scores.get(replicate) for replicate in range(count)]
+    return scores_by_seed(study, {run.replicate: run.metrics.get(metric) for run in complete})

@@ -192,7 +192,7 @@ def _note(spec: StudySpec) -> Iterator[str]:
     yield ""
     yield f"* sampler: {spec.sampler.name}, seed {spec.sampler.seed}"
     yield f"* budget: {', '.join(limits)}"
-    yield f"* runs of each trial: {spec.replicates}"
+    yield f"* runs of each trial: {spec.num_runs}"
     if spec.early_stopping is not None:
         stopping = spec.early_stopping
         yield f"* early stopping: patience {stopping.patience}, by {stopping.min_delta:g} or more"

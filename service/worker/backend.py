@@ -116,4 +116,5 @@ def _run_input(order: RunOrder) -> RunInput[Any]:
         early_stopping=None if stopping is None else EarlyStopping.model_validate(stopping),
         penalty=Penalty.model_validate(order.penalty),
         data_fingerprint=order.data_fingerprint,
+        replicate=order.replicate,
     )

@@ -13,6 +13,7 @@ from ridgeline.search.comparison import (
     blamed,
     fresh_study,
     parse_comparison,
+    scores_by_seed,
     studies_of,
 )
 from ridgeline.search.space import Config
@@ -195,6 +196,26 @@ def test_what_the_service_refuses_is_told_where_it_stands(
 )
 def test_what_would_not_be_fair_or_makes_no_sense_is_refused(arms: Any, field: str) -> None:
     assert list(problems_of(comparison(arms))) == [field]
+
+
+def test_all_arms_train_on_the_same_folds() -> None:
+    folds = {"name": "mlp", "dataset": "digits", "split": {"folds": 4}}
+    spec = parse_comparison(comparison(["none", "l2"], task=folds))
+    studies = studies_of(spec)
+    assert {study.num_runs for study in studies.values()} == {4}
+    winner: Config = {"learning_rate": 0.1, "batch_size": 32}
+    fresh = fresh_study(spec, "none", studies["none"], winner)
+    assert (fresh.num_divisions, fresh.num_runs) == (4, 20)
+    scores: dict[int, float | None] = {run: float(run) for run in range(20)}
+    assert scores_by_seed(fresh, scores) == [1.5, 5.5, 9.5, 13.5, 17.5]
+    del scores[4]
+    scores[19] = None
+    assert scores_by_seed(fresh, scores) == [1.5, None, 9.5, 13.5, None]
+    arms = {"none": {}, "other": {"task": {"split": {"folds": 2}}}}
+    assert "base.split" not in problems_of(comparison(arms))
+    assert "arms.other.task.split" in problems_of(comparison(arms))
+    many = {**comparison(["none", "l2"], task=folds), "replicates": 26}
+    assert problems_of(many)["replicates"].startswith("26 by 4 divisions of the rows are 104 runs")
 
 
 def test_other_fields_are_checked() -> None:

@@ -50,6 +50,19 @@ def test_a_grid_tries_all_its_cells() -> None:
     assert parse_spec(changed(GRID, "budget.trials", 2)).num_trials == 2
 
 
+def test_divisions_of_the_rows_are_runs() -> None:
+    split = {"folds": 5, "repeats": 2}
+    spec = parse_spec(changed(changed(BASE, "task.split", split), "replicates", 3))
+    assert (spec.num_divisions, spec.num_runs) == (10, 30)
+    assert parse_spec(EXTERNAL).num_runs == 1
+    gone = StudySpec.model_validate({**BASE, "task": {"name": "gone", "split": split}})
+    assert gone.num_runs == 10, "as when the task was installed"
+    odd = StudySpec.model_validate({**BASE, "task": {"name": "gone", "split": "mine"}})
+    assert odd.num_runs == 1
+    too_many = changed(changed(BASE, "task.split", split), "replicates", 11)
+    assert dict(problems_of(too_many))["replicates"].startswith("11 by 10 divisions")
+
+
 @pytest.mark.parametrize(("trials", "max_parallel"), [(5, 1), (19, 1), (100, 10)])
 def test_tpe_has_a_tenth_of_its_trials_in_flight(trials: int, max_parallel: int) -> None:
     data = changed(changed(BASE, "sampler.name", "tpe"), "budget.trials", trials)

@@ -266,6 +266,20 @@ def test_replicates_are_runs_with_seeds_shared_by_all_trials(store: Store) -> No
     assert [trial.value for trial in all_trials(store)] == [0.5, 0.5]
 
 
+def test_folds_are_runs_like_replicates(store: Store) -> None:
+    task = {"name": "mlp", "dataset": "digits", "split": {"folds": 3}}
+    post(store, spec(task=task, replicates=2, budget={"trials": 2}))
+    worker = FakeWorker(store, num_slots=20)
+    orders = worker.sync().start
+    assert [(order.trial, order.replicate) for order in orders] == [
+        (trial, run) for trial in range(2) for run in range(6)
+    ]
+    assert len({order.seed for order in orders}) == 6
+    worker.sync(ended=[ended(order, value=order.replicate / 10) for order in orders])
+    assert [trial.value for trial in all_trials(store)] == [pytest.approx(0.25)] * 2
+    assert study_of(store).state is StudyState.COMPLETED
+
+
 def test_max_parallel_bounds_the_trials_in_flight(store: Store) -> None:
     post(store, spec(budget={"trials": 6, "max_parallel": 2}, replicates=2))
     worker = FakeWorker(store, num_slots=10)

@@ -14,16 +14,10 @@ import pytest
 from ridgeline.search.tasks.columns import Columns
 from ridgeline.search.tasks.data import Dataset, DatasetError
 from ridgeline.search.tasks.datasets import BUILT_IN, load
+from ridgeline.search.tasks.dividing import TEST, TRAIN, VALIDATION
 from ridgeline.search.tasks.kinds import UNKNOWN, Classes, Image, Numbers, Tokens, Vector
 from ridgeline.search.tasks.settings import Split
-from ridgeline.search.tasks.splits import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    prepare,
-    split_column,
-    split_fingerprint,
-)
+from ridgeline.search.tasks.splits import prepare, split_column, split_fingerprint
 from tests.tasks.idx_files import write_folder
 from tests.tasks.table_files import (
     write_data_labels,

@@ -150,6 +150,17 @@ def test_tasks_learn(
     assert outcome.metrics[metric.replace("validation", "test")] > least - 0.05
 
 
+def test_each_fold_trains_on_rows_of_its_own(preparer: Preparer) -> None:
+    settings = {"name": "linear", "dataset": "breast-cancer", "split": {"folds": 6}}
+    run = run_of(settings, "validation_accuracy", epochs=1)
+    prepared = [preparer.prepare(replace(run, replicate=replicate)) for replicate in range(12)]
+    assert len({one.data.fingerprint for one in prepared}) == 6
+    for first, second in zip(prepared[:6], prepared[6:], strict=True):
+        assert first.data.train.x is second.data.train.x, "no fold is put on the device twice"
+    expected = split_column(load("breast-cancer", None), run.task.split, 2).validation
+    assert len(prepared[2].data.validation.y) == len(expected)
+
+
 @pytest.mark.parametrize("name", ["linear", "mlp"])
 @pytest.mark.parametrize("weights", ["tfidf", "counts"])
 def test_texts_in_a_bag_are_learned(tmp_path: Path, name: str, weights: str) -> None:
