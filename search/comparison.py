@@ -39,8 +39,8 @@ ArmName = Annotated[
 _OF_ARMS = ("task", "space", "early_stopping", "penalty")
 """Fields of a study that arms may differ in; in all others, comparing them would not be fair."""
 
-_ROWS = ("name", "dataset", "split")
-"""Settings of a task that decide which rows are trained on, and judged by."""
+_ROWS = ("name", "dataset", "split", "label", "target")
+"""Settings of a task that decide which rows are trained on, and judged by what."""
 
 Partial = Mapping[str, Any]
 """Some fields of a study's spec, as plain data."""

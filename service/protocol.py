@@ -27,6 +27,7 @@ MAX_NOTE_CHARACTERS = 256
 FUNCTIONS = "functions"
 """Kind of a device whose runs have a process each, for tasks that need one."""
 
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=1_000, pattern=r"^[^\x00]+$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 Note = Annotated[
     str,
@@ -78,6 +79,12 @@ class DatasetInfo(_Message):
     features: Features | None = Field(None, description="what a row is; null of older workers")
     targets: Targets | None = Field(
         None, description="what is learned of a row; null of older workers"
+    )
+    needs: Reason | None = Field(
+        None,
+        description="of a table that does not tell by itself what is learned of it: why, for which "
+        "a study has to name columns; `features` and `targets` are null then, and `num_features` "
+        "is how many columns it has",
     )
 
 

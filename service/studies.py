@@ -11,9 +11,11 @@ from typing import Any, Literal
 from ridgeline.search.space import MAX_VALUES_OF_ALL
 from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.search.tasks.base import EngineTask
+from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.search.tasks.data import DatasetCard
-from ridgeline.search.tasks.datasets import BUILT_IN
+from ridgeline.search.tasks.kinds import Vector
 from ridgeline.search.tasks.registry import problems_by
+from ridgeline.search.tasks.settings import AS_NAMED
 from ridgeline.search.tasks.splits import rows_needed
 from ridgeline.service import catalog, paging, views
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
@@ -161,14 +163,22 @@ def _refuse_unfit(tx: Transaction, spec: StudySpec, local_datasets: Sequence[Dat
 
 def _unfit(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, str]]:
     """Why a study cannot be trained on a data set, as far as its card tells."""
-    task, needed = spec.definition, None
-    if (choice := task.data(spec.task)) is not None:
-        needed = rows_needed(choice.split, has_test_part=data.has_test_part)
-    if needed is not None and data.smallest_class is not None and data.smallest_class < needed:
-        reason = f"its smallest class has {data.smallest_class} of the {needed} rows needed"
+    task = spec.definition
+    choice = task.data(spec.task)
+    if choice is None:
+        return
+    if data.needs is not None and choice.roles == AS_NAMED:
+        yield "task.dataset", data.needs
+    features, targets = data.features, choice.targets(data.targets)
+    needed = rows_needed(choice.split, has_test_part=data.has_test_part)
+    smallest = data.smallest_class if targets == data.targets else None
+    if needed is not None and smallest is not None and smallest < needed:
+        reason = f"its smallest class has {smallest} of the {needed} rows needed"
         yield "task.dataset", f"{reason}, one for each part of the split"
-    if isinstance(task, EngineTask) and data.features is not None and data.targets is not None:
-        kinds = data.features, data.targets
+    if data.needs is not None:
+        features = Vector(data.num_features)
+    if isinstance(task, EngineTask) and features is not None and targets is not None:
+        kinds = features, targets
         yield from problems_by(task, lambda: task.data_problems(spec.task, spec, *kinds))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from ridgeline.search.tasks.datasets import BUILT_IN
+from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.service import resources
 from ridgeline.service.errors import InvalidInput, ServiceError
 from ridgeline.service.ledger import num_planned

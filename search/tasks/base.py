@@ -17,13 +17,15 @@ from ridgeline.search.ranges import Value
 from ridgeline.search.space import Config, Space
 from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.kinds import (
+    Classes,
     Features,
     FeaturesKind,
+    Numbers,
     Targets,
     TargetsKind,
     Tokens,
 )
-from ridgeline.search.tasks.settings import Bag, Split, TaskSettings
+from ridgeline.search.tasks.settings import Bag, Roles, Split, TaskSettings
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.config import RunConfig
@@ -36,11 +38,29 @@ Problem = tuple[str, str]
 
 
 class DataChoice(NamedTuple):
-    """A data set by its name, how it is divided, and how its texts become vectors, if they do."""
+    """A data set by its name, how it is divided, and how its texts become vectors, if they do.
+
+    `label` or `target` is the column of a table to learn, where the table does not say it.
+    """
 
     dataset: str
     split: Split
     bag: Bag | None = None
+    label: str | None = None
+    target: str | None = None
+
+    @property
+    def roles(self) -> Roles:
+        """What columns are taken for."""
+        by = self.split.column if self.split.kind == "group" else None
+        time = self.split.column if self.split.kind == "time" else None
+        return Roles(self.label, self.target, by, time)
+
+    def targets(self, targets: Targets | None) -> Targets | None:
+        """What is learned, by what the data set says itself; of labels the number is not known."""
+        if self.label is not None:
+            return Classes(2)
+        return targets if self.target is None else Numbers(1)
 
     def features(self, features: Features) -> Features:
         """What rows are when a task is given them, by what they are in the data set."""

@@ -39,13 +39,17 @@ class DatasetCard:
     num_rows: int
     """Rows of the train and the test part together."""
     num_features: int
+    """Of a table that says too little, its columns."""
     num_classes: int | None
     """None where targets are numbers."""
     has_test_part: bool
     smallest_class: int | None
     """Rows of the rarest class, without those of a test part of its own; None of numbers."""
-    features: Features
-    targets: Targets
+    features: Features | None
+    targets: Targets | None
+    """Both are None of a table that says too little."""
+    needs: str | None = None
+    """What a study has to say of the columns of a table; None where it may say nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,9 @@ class Dataset:
     `x` is [N, …], each row with as many elements as `features.shape` has, of any number type.  `y`
     is int64 [N] of classes, or float64 [N, count] of numbers.  `test_x` and `test_y` are the same
     for the test part, and None where the data set has none of its own.  `columns` is None where no
-    feature is a flag.
+    feature is a flag.  `key` is what splits go by, float64 [N], None where a study names no column
+    for it.  `named_as` is the fingerprint of the data set as its files say by themselves what is
+    learned, which studies are tied to; None: that is `fingerprint`.
     """
 
     name: str
@@ -67,6 +73,8 @@ class Dataset:
     targets: Targets
     fingerprint: str
     columns: Columns | None = None
+    key: Array | None = None
+    named_as: str | None = None
 
     @classmethod
     def of(
@@ -80,6 +88,7 @@ class Dataset:
         features: Features,
         targets: Targets,
         columns: Columns | None = None,
+        key: Array | None = None,
     ) -> Dataset:
         """The data set of these arrays, which nobody may write to from now on.
 
@@ -88,13 +97,13 @@ class Dataset:
         """
         for part in (x, test_x):
             assert part is None or math.prod(part.shape[1:]) == math.prod(features.shape)
-        for array in (x, y, test_x, test_y):
+        for array in (x, y, test_x, test_y, key):
             if array is not None:
                 if array.dtype.kind == "f" and not np.isfinite(array).all():
                     raise DatasetError(f"data set {name}: it contains NaN or infinity")
                 array.flags.writeable = False
-        digest = _fingerprint(features, columns, x, y, test_x, test_y)
-        return cls(name, x, y, test_x, test_y, features, targets, digest, columns)
+        digest = _fingerprint(features, columns, x, y, test_x, test_y, key)
+        return cls(name, x, y, test_x, test_y, features, targets, digest, columns, key)
 
     @property
     def has_test_part(self) -> bool:
@@ -125,6 +134,7 @@ def _fingerprint(
     y: Array,
     test_x: Array | None,
     test_y: Array | None,
+    key: Array | None,
 ) -> str:
     """SHA-256 of the arrays: name, number type, shape and little-endian content of each.
 
@@ -135,7 +145,8 @@ def _fingerprint(
         digest.update(f"tokens {features.vocabulary_size}\n".encode())
     if columns is not None:
         digest.update(f"flags {columns.flags} {columns.missing}\n".encode())
-    for part, array in (("x", x), ("y", y), ("test_x", test_x), ("test_y", test_y)):
+    parts = {"x": x, "y": y, "test_x": test_x, "test_y": test_y, "key": key}
+    for part, array in parts.items():
         if array is not None:
             content = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
             digest.update(f"{part} {content.dtype.str} {content.shape}\n".encode())

@@ -10,20 +10,22 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, DatasetError
-from ridgeline.search.tasks.formats.base import FormatError, RawParts
-from ridgeline.search.tasks.formats.reading import read_folder
+from ridgeline.search.tasks.built_in import BUILT_IN, DOWNLOADED, is_downloaded
+from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, DatasetError, UnfitDataset
+from ridgeline.search.tasks.formats.base import FormatError, NeedsRoles, RawParts
+from ridgeline.search.tasks.formats.reading import read_folder, sheets_of
+from ridgeline.search.tasks.formats.sheet import digest_of
 from ridgeline.search.tasks.kinds import Classes, Features, Image, Numbers, Vector
-from ridgeline.search.tasks.settings import DatasetName
+from ridgeline.search.tasks.settings import AS_NAMED, DatasetName, Roles
 
 _log = logging.getLogger(__name__)
 _dataset_name = TypeAdapter[str](DatasetName)
@@ -45,7 +47,7 @@ def built_in_cards() -> list[DatasetCard]:
     """The data sets that every machine has, and those that scikit-learn has downloaded here."""
     cards = [_built_in(name).card for name in sorted(BUILT_IN)]
     for name in sorted(DOWNLOADED):
-        if _is_downloaded(name):
+        if is_downloaded(name):
             try:
                 cards.append(load(name, None).card)
             except DatasetError as exc:
@@ -140,7 +142,7 @@ class DataRoot:
         try:
             if _is_here(folder.name):
                 raise DatasetError(f"the folder {folder.name} has the name of a built-in data set")
-            return load(folder.name, self._path).card
+            return card_of(folder.name, self._path)
         except DatasetError as exc:
             reason = _printable(str(exc))
             _log.warning("left out: %s", reason)
@@ -163,12 +165,67 @@ def _stamp(folder: Path) -> _Stamp:
     return tuple(stamp)
 
 
-def load(name: str, data_root: Path | None) -> Dataset:
+def load(name: str, data_root: Path | None, roles: Roles = AS_NAMED) -> Dataset:
     """The data set `name`, built in or a folder of `data_root`.
 
+    Args:
+        roles: what a study takes the columns of a table for.
+
     Raises:
-        DatasetError: the name is no name, nothing has it, or its files are malformed.
+        UnfitDataset: its files are sound, but they have not what `roles` says.
+        DatasetError: the name is no name, nothing has it, its files are malformed, or they are
+            replaced meanwhile.
     """
+    folder = _folder(name, data_root)
+    if roles == AS_NAMED:
+        return _built_in(name) if folder is None else _read(name, *folder)
+    if folder is None:
+        raise UnfitDataset(f"data set {name}: it is no table, so no column of it has a name")
+    before = _stamp(folder[0])
+    named_as = card_of(name, data_root).fingerprint
+    try:
+        found = _read(name, *folder, roles)
+    except DatasetError as exc:
+        raise UnfitDataset(str(exc)) from exc
+    if _stamp(folder[0]) != before:
+        raise DatasetError(f"data set {name}: its files have been replaced while they were read")
+    return replace(found, named_as=named_as)
+
+
+def card_of(name: str, data_root: Path | None) -> DatasetCard:
+    """A data set without its rows, of a table that needs roles too.
+
+    Raises:
+        DatasetError: as of `load`.
+    """
+    try:
+        return load(name, data_root).card
+    except _NeedsRoles as exc:
+        reason = _printable(str(exc))
+    assert data_root is not None, "what is built in is no table"
+    with _named(name):
+        sheets = sheets_of(data_root / name, data_root)
+        fingerprint, num_rows = digest_of(sheets)
+    return DatasetCard(
+        name=name,
+        fingerprint=fingerprint,
+        num_rows=num_rows,
+        num_features=len(sheets[0].names),
+        num_classes=None,
+        has_test_part=len(sheets) > 1,
+        smallest_class=None,
+        features=None,
+        targets=None,
+        needs=reason,
+    )
+
+
+class _NeedsRoles(UnfitDataset):
+    """A table that cannot be read but with roles."""
+
+
+def _folder(name: str, data_root: Path | None) -> tuple[Path, Path] | None:
+    """The folder of a data set, and the root it is to lie under; None of one that is built in."""
     try:
         _dataset_name.validate_python(name, strict=True)
     except ValidationError as exc:
@@ -176,7 +233,7 @@ def load(name: str, data_root: Path | None) -> Dataset:
             f"{name!r} is not the name of a data set: letters, digits, '_' and '-' only"
         ) from exc
     if _is_here(name):
-        return _built_in(name)
+        return None
     if data_root is None or not os.path.isdir(data_root / name):
         known = ", ".join(sorted(BUILT_IN))
         where = "has no folder of that name" if data_root is not None else "is not set"
@@ -184,8 +241,21 @@ def load(name: str, data_root: Path | None) -> Dataset:
             f"there is no data set {name}: built in are {known}, and --data-root "
             f"(RIDGELINE_DATA_ROOT) {where}"
         )
+    return data_root / name, data_root
+
+
+def _read(name: str, folder: Path, root: Path, roles: Roles = AS_NAMED) -> Dataset:
+    with _named(name):
+        return _dataset(name, read_folder(folder, root, roles))
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Have what readers raise name the data set, as a DatasetError."""
     try:
-        return _dataset(name, read_folder(data_root / name, data_root))
+        yield
+    except NeedsRoles as exc:
+        raise _NeedsRoles(f"data set {name}: {_short(exc)}") from exc
     except FormatError as exc:
         raise DatasetError(f"data set {name}: {_short(exc)}") from exc
     except DatasetError:
@@ -211,66 +281,9 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in known)
 
 
-def _digits() -> RawParts:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return RawParts(digits.images, digits.target, None, None)
-
-
-def _breast_cancer() -> RawParts:
-    from sklearn.datasets import load_breast_cancer
-
-    x, y = load_breast_cancer(return_X_y=True)
-    return RawParts(x, y, None, None)
-
-
-def _diabetes() -> RawParts:
-    from sklearn.datasets import load_diabetes
-
-    x, y = load_diabetes(return_X_y=True, scaled=False)
-    return RawParts(x, y, None, None, targets="numbers")
-
-
-def _wine() -> RawParts:
-    from sklearn.datasets import load_wine
-
-    x, y = load_wine(return_X_y=True)
-    return RawParts(x, y, None, None)
-
-
-BUILT_IN: dict[str, Callable[[], RawParts]] = {
-    "breast-cancer": _breast_cancer,
-    "diabetes": _diabetes,
-    "digits": _digits,
-    "wine": _wine,
-}
-"""Data sets that scikit-learn's wheel carries; it is imported when one of them is read."""
-
-
-def _california_housing() -> RawParts:
-    from sklearn.datasets import fetch_california_housing
-
-    x, y = fetch_california_housing(return_X_y=True, download_if_missing=False)
-    return RawParts(x, y, None, None, targets="numbers")
-
-
-DOWNLOADED: dict[str, tuple[str, Callable[[], RawParts]]] = {
-    "california-housing": ("cal_housing_py3.pkz", _california_housing),
-}
-"""Data sets that are there where somebody had scikit-learn download them: the names of its files,
-and what reads them.  Nothing is ever downloaded from here."""
-
-
-def _is_downloaded(name: str) -> bool:
-    # Not scikit-learn's `get_data_home`, which makes the folder.
-    home = Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data"))
-    return name in DOWNLOADED and os.path.isfile(os.path.expanduser(home / DOWNLOADED[name][0]))
-
-
 def _is_here(name: str) -> bool:
     """Whether a name is that of a data set of scikit-learn's, which no folder may have."""
-    return name in BUILT_IN or _is_downloaded(name)
+    return name in BUILT_IN or is_downloaded(name)
 
 
 @cache
@@ -303,6 +316,7 @@ def _dataset(name: str, raw: RawParts) -> Dataset:
         features=features,
         targets=targets,
         columns=raw.columns,
+        key=raw.key,
     )
 
 

@@ -10,8 +10,10 @@ from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.model_task import (
     BagField,
     DatasetField,
+    LabelField,
     ModelSettings,
     ModelTask,
+    TargetField,
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
@@ -37,6 +39,8 @@ class LinearSettings(ModelSettings):
 
     name: Literal["linear"]
     dataset: DatasetField
+    label: LabelField = None
+    target: TargetField = None
     bag: BagField = None
     split: Split = Split()
     defaults: LinearDefaults = LinearDefaults()

@@ -13,8 +13,10 @@ from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.model_task import (
     BagField,
     DatasetField,
+    LabelField,
     ModelSettings,
     ModelTask,
+    TargetField,
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
@@ -41,6 +43,8 @@ class MlpSettings(ModelSettings):
 
     name: Literal["mlp"]
     dataset: DatasetField
+    label: LabelField = None
+    target: TargetField = None
     hidden: Annotated[
         tuple[Annotated[Whole, Field(ge=1, le=MAX_WIDTH)], ...],
         Field(max_length=32, description="widths of the hidden layers; [] is the task linear"),

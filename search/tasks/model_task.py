@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
-from ridgeline.search.fields import Direction, SpecPart
+from ridgeline.search.fields import Direction, SpecPart, Text
 from ridgeline.search.ranges import Value
 from ridgeline.search.tasks.base import DataChoice, EngineRun, EngineTask, RunInput
 from ridgeline.search.tasks.kinds import Features, Targets, TargetsKind
@@ -53,6 +53,23 @@ BagField = Annotated[
 ]
 
 
+def _alone(target: str | None, info: ValidationInfo) -> str | None:
+    if target is not None and info.data.get("label") is not None:
+        raise ValueError("task.label says already what is learned")
+    return target
+
+
+LabelField = Annotated[
+    Text | None,
+    Field(description="the column of a table that has classes; left out: the table says it"),
+]
+TargetField = Annotated[
+    Text | None,
+    Field(description="the column of a table that has numbers to learn; left out: as of label"),
+    AfterValidator(_alone),
+]
+
+
 class ModelSettings(TaskSettings):
     """What all such tasks are told besides what their model is like.
 
@@ -85,7 +102,8 @@ class ModelTask(EngineTask[S]):
         return found.model_dump()
 
     def data(self, settings: S) -> DataChoice:
-        return DataChoice(settings.dataset, settings.split, getattr(settings, "bag", None))
+        bag, label, target = (getattr(settings, name, None) for name in ("bag", "label", "target"))
+        return DataChoice(settings.dataset, settings.split, bag, label, target)
 
     def prepare(self, run: RunInput[S], features: Features, targets: Targets) -> EngineRun:
         # The engine has defaults of its own, which must not stand in for the task's.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from ridgeline.search.fields import MAX_SEED, Real, SpecPart, Whole
+from ridgeline.search.fields import MAX_SEED, Real, SpecPart, Text, Whole
 from ridgeline.search.tasks.kinds import NUM_SPECIAL, Tokens, Vector
 
 DatasetName = Annotated[
@@ -32,6 +32,28 @@ class TaskSettings(SpecPart):
     name: str
 
 
+class Roles(NamedTuple):
+    """What a study takes columns of a table for, by their names, whatever the table says itself.
+
+    `label` has names of classes to learn, `target` numbers to learn; one of them at most is given.
+    Rows of one `group` stay together, or `time` orders them; a study has one of them at most.
+    """
+
+    label: str | None = None
+    target: str | None = None
+    group: str | None = None
+    time: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The column that splits go by."""
+        return self.group or self.time
+
+
+AS_NAMED = Roles()
+"""What the names of the columns say."""
+
+
 class Bag(SpecPart):
     """How a text becomes a vector: a number for each token of a vocabulary."""
 
@@ -53,12 +75,20 @@ class Split(SpecPart):
     """How a data set is divided; what is drawn follows from `seed` alone."""
 
     kind: Annotated[
-        Literal["stratified", "random", "time"],
+        Literal["stratified", "random", "group", "time"],
         Field(
-            description="by what rows are dealt out: class by class, all alike, or in their order, "
-            "so that no row trains that comes after one that validates or tests"
+            description="by what rows are dealt out: class by class, all alike, group by group, or "
+            "by time, so that no row trains that comes after one that validates or tests"
         ),
     ] = "stratified"
+    column: Annotated[
+        Text | None,
+        Field(
+            validate_default=True,
+            description="of a table, which has the groups, or the times; it is no feature then. "
+            "Left out, rows are in the order of time",
+        ),
+    ] = None
     validation: Annotated[
         Real,
         Field(
@@ -93,6 +123,16 @@ class Split(SpecPart):
             description="how many times training and validation rows are drawn anew",
         ),
     ] = 1
+
+    @field_validator("column")
+    @classmethod
+    def _of_kind(cls, column: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("kind")
+        if column is None and kind == "group":
+            raise ValueError("is needed: the column that has the groups")
+        if column is not None and kind in ("stratified", "random"):
+            raise ValueError(f"is for the kinds group and time, not {kind}")
+        return column
 
     @field_validator("repeats")
     @classmethod

@@ -21,6 +21,7 @@ from ridgeline.search.tasks.dividing import (
     VALIDATION,
     TooFew,
     by_chance,
+    by_group,
     by_time,
     num_needed,
 )
@@ -170,14 +171,23 @@ def split_column(dataset: Dataset, split: Split, division: int = 0) -> SplitColu
     if split.kind == "stratified" and isinstance(dataset.targets, Classes):
         strata = dataset.y, dataset.targets.count
     try:
-        if split.kind == "time":
-            part_N = by_time(split, division, np.arange(num_rows), has_test_part=has_test_part)
+        if split.kind == "group":
+            part_N = by_group(split, division, _blocks(dataset), has_test_part=has_test_part)
+        elif split.kind == "time":
+            part_N = by_time(split, division, _blocks(dataset), has_test_part=has_test_part)
         else:
             part_N = by_chance(split, division, *strata, has_test_part=has_test_part)
     except TooFew as exc:
         whose = f"class {exc.stratum}" if strata[1] > 1 else "it"
         raise UnfitDataset(f"data set {dataset.name}: {whose} {exc}") from exc
     return SplitColumn(part_N, split_fingerprint(dataset, split, division=division))
+
+
+def _blocks(dataset: Dataset) -> Rows:
+    """Numbers of the rows' groups or times, in their order; without any, each row is later."""
+    if dataset.key is None:
+        return np.arange(len(dataset.x))
+    return np.unique(dataset.key, return_inverse=True)[1]
 
 
 def rows_needed(split: Split, *, has_test_part: bool) -> int | None:
@@ -203,7 +213,7 @@ def split_fingerprint(
     if bag is not None:
         settings += f" {bag.weights} {bag.vocabulary}"
     if split.kind != "stratified":
-        settings += f" {split.kind}"
+        settings += f" {split.kind}"  # of what column is in the fingerprint of the data
     if split.num_divisions > 1:
         repeat, fold = divmod(division, split.folds)
         settings += f" fold {fold} of {split.folds} repeat {repeat}"

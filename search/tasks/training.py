@@ -115,11 +115,12 @@ class Preparer:
         from ridgeline.search.engine import DeviceData
 
         choice, wanted = task.data(run.task), run.data_fingerprint
-        dataset = load(choice.dataset, self._data_root)
-        if wanted not in (None, dataset.fingerprint):
+        dataset = load(choice.dataset, self._data_root, choice.roles)
+        fingerprint = dataset.named_as or dataset.fingerprint
+        if wanted not in (None, fingerprint):
             raise DatasetError(
                 f"data set {choice.dataset} is not the one the study was created with: its "
-                f"fingerprint here is {dataset.fingerprint}, the study's is {wanted}"
+                f"fingerprint here is {fingerprint}, the study's is {wanted}"
             )
         _check_fit(task, run, dataset.features, dataset.targets)
         parts, targets = prepare(dataset, choice.split, choice.bag, division), dataset.targets
@@ -133,7 +134,7 @@ class Preparer:
             unit=parts.unit,
             fingerprint=parts.fingerprint,
         )
-        return _Prepared(dataset.fingerprint, dataset.features, parts.features, targets, data)
+        return _Prepared(fingerprint, dataset.features, parts.features, targets, data)
 
 
 def device_names() -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotF
 from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest
 from ridgeline.service.lifecycle import StudyState, TrialState
 from ridgeline.service.protocol import RunReport
-from ridgeline.service.resources import Event
+from ridgeline.service.resources import Event, Study
 from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
 from tests.service.factory import (
@@ -57,6 +57,38 @@ def test_a_data_set_that_nobody_has_is_refused(store: Store) -> None:
 def test_a_data_set_of_a_live_worker_is_known_with_its_fingerprint(store: Store) -> None:
     FakeWorker(store, fingerprint="cd" * 32)
     assert post(store, spec()).data_fingerprint == "cd" * 32
+
+
+def test_columns_that_a_study_names_are_what_is_learned(store: Store) -> None:
+    flats = DatasetCard("flats", "ab" * 32, 9, 4, None, False, None, None, None, needs="why")
+
+    def create(**task: Any) -> Study:
+        objective = task.pop(
+            "objective", {"metric": "validation_accuracy", "direction": "maximize"}
+        )
+        study = spec(
+            str(len(task)), task={"name": "mlp", "dataset": "flats", **task}, objective=objective
+        )
+        with store.transaction() as tx:
+            return studies.create(tx, study, owner=None, local_datasets=[flats], max_open=9)
+
+    with pytest.raises(InvalidInput, match=r"task\.dataset: why"):
+        create()
+    with pytest.raises(InvalidInput, match=r"objective\.metric: .* the targets are numbers"):
+        create(target="rent")
+    rmse = {"metric": "validation_rmse", "direction": "minimize"}
+    assert create(target="rent", objective=rmse).data_fingerprint == "ab" * 32
+    split = {"kind": "group", "column": "house"}
+    assert create(label="heating", split=split).spec.num_runs == 1
+
+
+def test_folds_need_rows_of_each_class(store: Store) -> None:
+    FakeWorker(store, smallest_class=5)
+    task = {"name": "mlp", "dataset": "digits"}
+    with pytest.raises(InvalidInput, match=r"task\.dataset: .* has 5 of the 6 rows needed"):
+        post(store, spec(task={**task, "split": {"folds": 5}}))
+    post(store, spec(task={**task, "split": {"folds": 4}}))
+    post(store, spec("random", task={**task, "split": {"folds": 5, "kind": "random"}}))
 
 
 def test_data_that_cannot_be_split_are_refused(store: Store) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.search.tasks.columns import Columns
 from ridgeline.search.tasks.data import Dataset, DatasetError
-from ridgeline.search.tasks.datasets import BUILT_IN, load
+from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.dividing import TEST, TRAIN, VALIDATION
 from ridgeline.search.tasks.kinds import UNKNOWN, Classes, Image, Numbers, Tokens, Vector
 from ridgeline.search.tasks.settings import Split

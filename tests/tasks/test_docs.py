@@ -11,7 +11,7 @@ import yaml
 
 from ridgeline.search.tasks.any_settings import settings_of
 from ridgeline.search.tasks.base import Task
-from ridgeline.search.tasks.datasets import BUILT_IN as DATASETS
+from ridgeline.search.tasks.built_in import BUILT_IN as DATASETS
 from ridgeline.search.tasks.model_task import METRICS
 from ridgeline.search.tasks.registry import BUILT_IN
 from ridgeline.search.tasks.settings import Bag, Split
@@ -71,8 +71,8 @@ def test_the_examples_are_settings() -> None:
 
 
 @pytest.mark.parametrize(("name", "default"), Split().model_dump().items())
-def test_split(name: str, default: float) -> None:
-    assert defaults_in("### Splits")[name] == str(default)
+def test_split(name: str, default: object) -> None:
+    assert defaults_in("### Splits")[name] == spoken(default)
 
 
 @pytest.mark.parametrize(("name", "default"), Bag().model_dump().items())

@@ -83,7 +83,8 @@ def test_tables_are_read_as_programs_write_them(tmp_path: Path) -> None:
         (b"a,b,target\n1,,2\n2, ,1\n", "train.csv, column b: all its values are empty"),
         (
             b"a,target\nx,2\ny,3\n7,4\n",
-            "line 4, column a: '7' is a number, but the column has categories, as in line 2",
+            "line 4, column a: '7' is a number, but the column has categories, as in train.csv, "
+            "line 2",
         ),
         (b"a,target\nx,2\nnan,3\n", "line 3, column a: 'nan' is a number, but the column has"),
         (b"a,target\n" + b"x" * 201 + b",2\n", "line 2, column a: the category has more than 200"),

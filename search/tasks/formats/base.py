@@ -16,13 +16,17 @@ class FormatError(ValueError):
     """Files that are not what they should be; the text names the file, never its folder."""
 
 
+class NeedsRoles(FormatError):
+    """A table that can be read only as a study that names columns asks for it."""
+
+
 class RawParts(NamedTuple):
     """N rows of features, of any shape and number type, and their N targets.
 
     Targets are labels of classes, [N], whole numbers or texts; or numbers, [N] or [N, count].
     `test_x` and `test_y` are None where the files have no test part.  Numbers are finite.
     `features` is None where the shape of a row says what it is, `columns` where all of its numbers
-    are there and have scales.
+    are there and have scales.  `key` is what splits go by, float64 [N]: groups or times.
     """
 
     x: Array
@@ -32,3 +36,4 @@ class RawParts(NamedTuple):
     targets: TargetsKind = "classes"
     features: Features | None = None
     columns: Columns | None = None
+    key: Array | None = None

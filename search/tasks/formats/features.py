@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ridgeline.search.tasks.columns import Columns
-from ridgeline.search.tasks.formats.base import Array, FormatError
+from ridgeline.search.tasks.formats.base import Array, FormatError, NeedsRoles
 from ridgeline.search.tasks.formats.rows import (
     MAX_LABEL,
     any_number,
@@ -22,6 +22,7 @@ from ridgeline.search.tasks.formats.rows import (
     number,
     shortened,
 )
+from ridgeline.search.tasks.formats.sheet import Place
 
 MAX_CATEGORIES = 1_000
 """Of one column.  What has more is most often a name or an identifier, and no category."""
@@ -42,10 +43,10 @@ class Column:
     def __init__(self, name: str) -> None:
         self.name = name
         self._kind: str | None = None
-        self._first_line = 0
+        self._first = ""
         self._code_of: dict[str, int] = {}
 
-    def value(self, text: str, file: str, line: int) -> float:
+    def value(self, text: str, place: Place, row: int) -> float:
         """A value of the train part: a number, or the number of a category; NaN where it is empty.
 
         Raises:
@@ -56,26 +57,26 @@ class Column:
             return math.nan
         if self._kind is None:
             self._kind = "categories" if any_number(text) is None else "numbers"
-            self._first_line = line
+            self._first = place(row)
         if self._kind == "numbers":
-            return self._number(text, file, line)
-        self._check_category(text, file, line)
+            return self._number(text, place, row)
+        self._check_category(text, place, row)
         code = self._code_of.setdefault(text, len(self._code_of))
         if code >= MAX_CATEGORIES:
-            raise FormatError(
-                f"{self._where(file, line)}: it has more than {MAX_CATEGORIES} categories; leave "
+            raise NeedsRoles(
+                f"{self._where(place, row)}: it has more than {MAX_CATEGORIES} categories; leave "
                 "it out if it is a name"
             )
         return code
 
-    def value_of_test(self, text: str, file: str, line: int) -> float:
+    def value_of_test(self, text: str, place: Place, row: int) -> float:
         """A value of the test part, as `value`; NaN for a category that the train part has not."""
         text = text.strip()
         if not text:
             return math.nan
         if self._kind == "numbers":
-            return self._number(text, file, line)
-        self._check_category(text, file, line)
+            return self._number(text, place, row)
+        self._check_category(text, place, row)
         return self._code_of.get(text, math.nan)
 
     def check_known(self, file: str) -> None:
@@ -94,22 +95,22 @@ class Column:
         at = {name: position for position, name in enumerate(sorted(self._code_of))}
         return np.array([at[name] for name in self._code_of], np.int64)
 
-    def _where(self, file: str, line: int) -> str:
-        return f"{file}, line {line}, column {self.name}"
+    def _where(self, place: Place, row: int) -> str:
+        return f"{place(row)}, column {self.name}"
 
-    def _number(self, text: str, file: str, line: int) -> float:
+    def _number(self, text: str, place: Place, row: int) -> float:
         value = finite(text)  # whose place is told where it is none: that takes time
-        return number(text, self._where(file, line)) if value is None else value
+        return number(text, self._where(place, row)) if value is None else value
 
-    def _check_category(self, text: str, file: str, line: int) -> None:
+    def _check_category(self, text: str, place: Place, row: int) -> None:
         if any_number(text) is not None:
             raise FormatError(
-                f"{self._where(file, line)}: {shortened(text)!r} is a number, but the column has "
-                f"categories, as in line {self._first_line} of the train part"
+                f"{self._where(place, row)}: {shortened(text)!r} is a number, but the column has "
+                f"categories, as in {self._first}"
             )
         if len(text) > MAX_LABEL:
             raise FormatError(
-                f"{self._where(file, line)}: the category has more than {MAX_LABEL} characters"
+                f"{self._where(place, row)}: the category has more than {MAX_LABEL} characters"
             )
 
 

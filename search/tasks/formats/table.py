@@ -1,29 +1,33 @@
-"""Tables as comma-separated values: train.csv, and test.csv where there is a test part.
+"""Tables: train.csv, and test.csv where there is a test part; or the same of another format.
 
 The first line names the columns.  One of them is to be learned: `class` or `label`, whose values
 are the names of classes, or `target`, whose values are numbers.  All others are features, see
 `features`.  What a column of whole numbers means, nobody but its author knows, so it is not
-guessed: they are numbers.
+guessed: they are numbers.  A study may say otherwise what its columns are for, see `Roles`.
 
 A table whose columns are `label` (or `class`) and `text` has texts, see `text`.
+
+# N rows, C columns of features
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ridgeline.search.tasks.formats.base import Array, FormatError, RawParts
+from ridgeline.search.tasks.formats.base import Array, FormatError, NeedsRoles, RawParts
 from ridgeline.search.tasks.formats.features import Column, features_of
 from ridgeline.search.tasks.formats.files import Folder
+from ridgeline.search.tasks.formats.keys import Groups, Times
 from ridgeline.search.tasks.formats.rows import Labels, csv_rows, number
+from ridgeline.search.tasks.formats.sheet import Sheet
 from ridgeline.search.tasks.formats.text import Line, Texts, tokenised
 from ridgeline.search.tasks.kinds import TargetsKind
+from ridgeline.search.tasks.settings import AS_NAMED, Roles
 
 _TRAIN, _TEST = "train.csv", "test.csv"
 _TEXT = "text"
@@ -36,29 +40,107 @@ def is_there(names: Sequence[str]) -> bool:
     return _TRAIN in names or _TEST in names
 
 
-def read_folder(folder: Folder) -> RawParts:
+def read_folder(folder: Folder, roles: Roles) -> RawParts:
     """The features of a folder's tables, float64, and what is to be learned.
 
     Raises:
+        NeedsRoles: other `roles` are needed than are given.
         FormatError: a file is missing, outside of the root or malformed, or they disagree.
     """
-    train_file, test_file = folder.parts(_TRAIN, _TEST)
-    if _TEXT in next(csv_rows(train_file), (0, []))[1]:
-        return tokenised(_texts(train_file), None if test_file is None else _texts(test_file))
-    train = _Table.read(train_file)
-    tables = [train] if test_file is None else [train, _Table.read(test_file, train)]
+    train, test = folder.parts(_TRAIN, _TEST)
+    if roles == AS_NAMED and _TEXT in next(csv_rows(train), (0, []))[1]:
+        return tokenised(_texts(train), None if test is None else _texts(test))
+    return read_sheets(sheets(folder), roles)
+
+
+def sheets(folder: Folder) -> list[Sheet]:
+    """The train part, and the test part where there is one.
+
+    Raises:
+        FormatError: as of `read_folder`, of which each is read once.
+    """
+    return [Sheet.of_csv(path) for path in folder.parts(_TRAIN, _TEST) if path is not None]
+
+
+def read_sheets(sheets: Sequence[Sheet], roles: Roles) -> RawParts:
+    """The features of a table, float64, and what is to be learned.
+
+    Args:
+        sheets: the train part, and the test part where there is one.
+
+    Raises:
+        NeedsRoles: other `roles` are needed than are given.
+        FormatError: a file is malformed, or they disagree.
+    """
+    uses = _Uses.of(sheets[0], roles)
+    train = _Table.read(sheets[0], uses, for_test=False)
+    tables = [train]
+    for sheet in sheets[1:]:
+        if sheet.names != uses.names:
+            raise FormatError(f"{sheet.file} has other columns than {train.file}")
+        tables.append(_Table.read(sheet, uses, for_test=True))
+        _check_apart(train, tables[1], roles)
     parts = [(table.file, table.values_NC) for table in tables]
-    (x, *test_x), columns = features_of(train.columns, parts)
-    classes = train.classes()
+    (x, *test_x), columns = features_of(uses.columns, parts)
+    classes = None if train.labels is None else train.labels.classes()
     y, *test_y = (table.y(classes) for table in tables)
     return RawParts(
         x,
         y,
         test_x[0] if test_x else None,
         test_y[0] if test_y else None,
-        targets="numbers" if classes is None else "classes",
+        targets=uses.kind,
         columns=columns,
+        key=train.key_N if roles.key else None,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Uses:
+    """What the columns of a table are for.
+
+    Attributes:
+        learned, key: their places; `columns` are all others, of features, in the file's order.
+        kind: what the values of the one that is learned are.
+        keys: what reads those of `key`, if there is one.
+    """
+
+    names: list[str]
+    learned: int
+    kind: TargetsKind
+    key: int | None
+    keys: Groups | Times | None
+    columns: list[Column]
+
+    @classmethod
+    def of(cls, sheet: Sheet, roles: Roles) -> _Uses:
+        """Those of a table by its names and by what a study says."""
+        names = sheet.names
+        for role, name in roles._asdict().items():
+            if name is not None and name not in names:
+                raise FormatError(f"{sheet.file} has no column {name!r}, which is to be the {role}")
+        kind: TargetsKind = "numbers" if roles.target is not None else "classes"
+        learned = roles.label or roles.target
+        if learned is None:
+            told = [name for name in names if name in _KINDS and name != roles.key]
+            if len(told) != 1:
+                state = f"the columns {' and '.join(told)}" if told else "no column to learn"
+                raise NeedsRoles(
+                    f"{sheet.file} has {state}: one must be called class (or label), where its "
+                    "values name classes, or target, where they are numbers; or task.label or "
+                    "task.target of the study names it"
+                )
+            (learned,) = told
+            kind = _KINDS[learned]
+        if learned == roles.key:
+            raise FormatError(f"{learned} is to be learned, so no split can go by it")
+        columns = [Column(name) for name in names if name not in (learned, roles.key)]
+        if not columns:
+            others = " and ".join(filter(None, (learned, roles.key)))
+            raise FormatError(f"{sheet.file} has no column but {others}")
+        key = None if roles.key is None else names.index(roles.key)
+        keys = None if key is None else Times() if roles.time else Groups()
+        return cls(names, names.index(learned), kind, key, keys, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,20 +148,15 @@ class _Table:
     """Of rows that have targets, or else labels.
 
     Attributes:
-        names: of all columns, `columns` are those of features.
         values_NC: of the columns of features, as `Column.value` gives them.
+        key_N: what splits go by; empty where there is none.
     """
 
     file: str
-    names: list[str]
-    columns: list[Column]
     values_NC: Array
     targets_N: Array
     labels: Labels | None
-
-    def classes(self) -> list[str] | None:
-        """Their names, in order; None where numbers are learned."""
-        return None if self.labels is None else self.labels.classes()
+    key_N: Array
 
     def y(self, classes: Sequence[str] | None) -> Array:
         """Numbers of these classes, or the targets, [N]."""
@@ -88,73 +165,62 @@ class _Table:
         return self.labels.numbers(classes)
 
     @classmethod
-    def read(cls, path: Path, train: _Table | None = None) -> _Table:
-        """A file, which is the test part where the train part is given."""
-        rows = csv_rows(path)
-        names = _header(path.name, rows)
-        if train is not None and names != train.names:
-            raise FormatError(f"{path.name} has other columns than {train.file}")
-        learned = next(i for i, name in enumerate(names) if name in _KINDS)
-        labels = Labels(names[learned]) if _KINDS[names[learned]] == "classes" else None
-        if train is None:
-            columns = [Column(name) for i, name in enumerate(names) if i != learned]
-            reads = [column.value for column in columns]
-        else:
-            columns = train.columns
-            reads = [column.value_of_test for column in columns]
-        values, targets = array("d"), array("d")
-        for line, row in rows:
-            if len(row) != len(names):
-                raise FormatError(
-                    f"{path.name}, line {line}: {len(row)} values for {len(names)} columns"
-                )
-            goal = row.pop(learned)
+    def read(cls, sheet: Sheet, uses: _Uses, *, for_test: bool) -> _Table:
+        """A file, of the test part or the train part."""
+        name = uses.names[uses.learned]
+        labels = Labels(name) if uses.kind == "classes" else None
+        reads = [column.value_of_test if for_test else column.value for column in uses.columns]
+        # From the right, so that none moves the next.
+        others = sorted({uses.learned, uses.learned if uses.key is None else uses.key})[::-1]
+        values, targets, keys = array("d"), array("d"), array("d")
+        for at, row in sheet.rows:
+            goal = row[uses.learned]
             if labels is not None:
-                labels.add(goal, f"{path.name}, line {line}")
+                labels.add(goal, sheet.place(at))
             else:
-                targets.append(number(goal, f"{path.name}, line {line}, column {names[learned]}"))
+                targets.append(number(goal, f"{sheet.place(at)}, column {name}"))
+            if uses.keys is not None and uses.key is not None:
+                where = f"{sheet.place(at)}, column {uses.names[uses.key]}"
+                keys.append(uses.keys.value(row[uses.key], where))
+            for other in others:
+                del row[other]
             values.extend(
-                read(text, path.name, line) for read, text in zip(reads, row, strict=True)
+                read(text, sheet.place, at) for read, text in zip(reads, row, strict=True)
             )
         if not values:
-            raise FormatError(f"{path.name} has no rows")
-        for column in columns:
-            column.check_known(path.name)
-        values_NC = np.frombuffer(values, np.float64).reshape(-1, len(columns))
-        return cls(path.name, names, columns, values_NC, np.frombuffer(targets, np.float64), labels)
+            raise FormatError(f"{sheet.file} has no rows")
+        for column in uses.columns:
+            column.check_known(sheet.file)
+        values_NC = np.frombuffer(values, np.float64).reshape(-1, len(uses.columns))
+        targets_N, key_N = np.frombuffer(targets, np.float64), np.frombuffer(keys, np.float64)
+        return cls(sheet.file, values_NC, targets_N, labels, key_N)
+
+
+def _check_apart(train: _Table, test: _Table, roles: Roles) -> None:
+    """Check that the parts are as a split by these roles would make them."""
+    if roles.group and len(shared := np.flatnonzero(np.isin(test.key_N, train.key_N))):
+        raise FormatError(
+            f"{test.file}, column {roles.group}: the group of row {shared[0] + 1} is in "
+            f"{train.file} too"
+        )
+    if roles.time and len(test.key_N) and test.key_N.min() <= train.key_N.max():
+        raise FormatError(
+            f"{test.file}, column {roles.time}: row {int(test.key_N.argmin()) + 1} comes no later "
+            f"than all rows of {train.file}"
+        )
 
 
 def _texts(path: Path) -> Texts:
     """Those of a table of labels and texts."""
-    rows = csv_rows(path)
-    columns = next(rows, (0, []))[1]
+    sheet = Sheet.of_csv(path)
+    columns = sheet.names
     label = next((name for name in columns if _KINDS.get(name) == "classes"), "label")
     if sorted(columns) != [label, _TEXT]:
         raise FormatError(f"{path.name} has the columns {', '.join(columns)}, not label and text")
 
     def lines() -> Iterator[Line]:
-        for line, row in rows:
-            if len(row) != len(columns):
-                raise FormatError(f"{path.name}, line {line}: {len(row)} values for 2 columns")
+        for line, row in sheet.rows:
             of = dict(zip(columns, row, strict=True))
             yield line, of[label], of[_TEXT]
 
     return Texts(path.name, lines())
-
-
-def _header(file: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
-    """The names of the columns, of which one is learned and at least one is a feature."""
-    columns = [name.strip() for name in next(rows, (0, []))[1]]
-    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
-    if twice:
-        raise FormatError(f"{file} has several columns {twice[0]!r}")
-    learned = [name for name in columns if name in _KINDS]
-    if len(learned) != 1:
-        state = f"the columns {' and '.join(learned)}" if learned else "no column to learn"
-        raise FormatError(
-            f"{file} has {state}: one must be called class (or label), where its values name "
-            "classes, or target, where they are numbers"
-        )
-    if len(columns) == 1:
-        raise FormatError(f"{file} has no column but {learned[0]}")
-    return columns
