@@ -18,7 +18,7 @@ with open("/pyproject.toml", "rb") as file:
     parts = tomllib.load(file)
 project = parts["project"]
 extras = project["optional-dependencies"]
-needed = [*project["dependencies"], *extras["server"], *extras["artifacts"], *extras["worker"]]
+needed = [*project["dependencies"], *extras["server"], *extras["artifacts"], *extras["data"], *extras["worker"]]
 print(*parts["build-system"]["requires"], *needed, sep="\n")
 END
 

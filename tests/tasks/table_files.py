@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 from tests.tasks.idx_files import toy_arrays
 
@@ -74,6 +76,20 @@ def write_mixed(folder: Path, *, test_part: bool = True) -> None:
     for name, num_rows in (("train", 60), ("test", 30)) if test_part else (("train", 60),):
         rows = mixed(num_rows, num_rows)
         write_csv(folder / f"{name}.csv", [["a", "colour", "b", "class"], *rows])
+
+
+def write_parquet(folder: Path, *, test_part: bool = True) -> None:
+    """The table of `write_mixed` in Parquet, with types of their own for its columns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, num_rows in (("train", 60), ("test", 30)) if test_part else (("train", 60),):
+        a, colour, b, label = zip(*mixed(num_rows, num_rows), strict=True)
+        columns = {
+            "a": pyarrow.array(a, pyarrow.float64()),
+            "colour": pyarrow.array(colour).dictionary_encode(),
+            "b": pyarrow.array([None if value == "" else value for value in b]),
+            "class": pyarrow.array(label, pyarrow.large_string()),
+        }
+        parquet.write_table(pyarrow.table(columns), folder / f"{name}.parquet", row_group_size=25)
 
 
 def write_data_labels(folder: Path, *, test_part: bool = True) -> None:

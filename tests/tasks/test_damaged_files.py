@@ -23,6 +23,7 @@ from tests.tasks.table_files import (
     write_data_labels,
     write_mixed,
     write_npz,
+    write_parquet,
     write_table,
     write_text_table,
     write_texts,
@@ -54,6 +55,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "table of classes": lambda folder: write_table(folder, column="class"),
     "table with categories": write_mixed,
     "data and labels": write_data_labels,
+    "table in parquet": write_parquet,
     "texts": write_texts,
     "table of texts": write_text_table,
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ridgeline.search.tasks.formats import data_labels, idx, npz, table, text
+from ridgeline.search.tasks.formats import data_labels, idx, npz, parquet, table, text
 from ridgeline.search.tasks.formats.base import FormatError, RawParts
 from ridgeline.search.tasks.formats.files import Folder
 from ridgeline.search.tasks.formats.sheet import Sheet
@@ -25,7 +25,10 @@ class _Tables(NamedTuple):
     sheets: Callable[[Folder], list[Sheet]]
 
 
-_TABLES = (_Tables(table.is_there, table.read_folder, table.sheets),)
+_TABLES = (
+    _Tables(table.is_there, table.read_folder, table.sheets),
+    _Tables(parquet.is_there, parquet.read_folder, parquet.sheets),
+)
 """Formats whose columns have names, so that they can be taken for what a study says."""
 
 
@@ -42,7 +45,7 @@ def read_folder(path: Path, root: Path, roles: Roles = AS_NAMED) -> RawParts:
     if not tables and not others:
         raise FormatError(
             "there are no files train-images* and train-labels*, no train.npz, no *_train.data and "
-            "*_train.labels, no train.csv and no train.tsv"
+            "*_train.labels, no train.csv, no train.parquet and no train.tsv"
         )
     if len(tables) + len(others) > 1:
         raise FormatError("it has files of several formats: leave those of one there")
