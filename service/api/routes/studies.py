@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -13,15 +12,16 @@ from ridgeline.search.fields import MAX_INT
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.datasets import Folders
 from ridgeline.service import extending, studies
-from ridgeline.service.api import events, examples
+from ridgeline.service.api import etags, events, examples
 from ridgeline.service.api.auth import Reader, Writer
 from ridgeline.service.api.bodies import JsonBody, Nothing, body_of
 from ridgeline.service.api.context import PATIENCE_SECONDS, Api
+from ridgeline.service.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch
 from ridgeline.service.api.idempotency import Idempotent
 from ridgeline.service.api.openapi import problems, takes
 from ridgeline.service.api.pages import PageSize, StudyCursor, StudyPage, next_page_token
 from ridgeline.service.api.routes.params import StudyPath
-from ridgeline.service.errors import Conflict, PreconditionFailed, PreconditionRequired
+from ridgeline.service.errors import Conflict
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.resources import CloneRequest, ExtendRequest, RetryRequest, Study, Trial
 from ridgeline.service.store.session import Transaction
@@ -39,19 +39,6 @@ _SPEC = takes(
     grid_with_three_seeds_a_trial=examples.GRID_SPEC,
     trained_by_your_own_program=examples.EXTERNAL_SPEC,
 )
-
-
-_IF_MATCH = {
-    "parameters": [
-        {
-            "name": "If-Match",
-            "in": "header",
-            "required": True,  # without it the answer is 428, where FastAPI would say 422
-            "description": "`ETag` of the study you mean, or `*`",
-            "schema": {"type": "string", "examples": ["*"]},
-        }
-    ]
-}
 
 
 @router.post(
@@ -209,43 +196,18 @@ def list_studies(
     "/studies/{study:name}",
     summary="Get a study",
     response_model=Study,
-    responses={
-        304: {"description": "It is as `If-None-Match` knows it."},
-        **problems(404, 422),
-    },
+    responses={**NOT_MODIFIED, **problems(404, 422)},
 )
 def get_study(
     caller: Reader,
     api: Api,
     study: StudyPath,
-    if_none_match: Annotated[
-        str | None,
-        Header(
-            description="`ETag` of the answer you have",
-            examples=['"9e107d9d372bb6826bd81d3542a419d6"'],
-        ),
-    ] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The study's spec, state, counts and best trial so far; `reason` says why it waits."""
     with api.store.reading() as tx:
         found = studies.get(tx, study)
-    etag = _etag(found)
-    if _names(if_none_match or "", etag):
-        answer = Response(status_code=304)
-    else:
-        answer = Response(found.model_dump_json(), media_type="application/json")
-    answer.headers["ETag"] = etag
-    return answer
-
-
-def _etag(study: Study) -> str:
-    """Of the whole answer: what a study waits for changes without a new revision."""
-    return f'"{hashlib.sha256(study.model_dump_json().encode()).hexdigest()[:32]}"'
-
-
-def _names(tags: str, etag: str) -> bool:
-    """Whether a header that lists tags names this one."""
-    return not {etag, "*"}.isdisjoint(tag.strip().removeprefix("W/") for tag in tags.split(","))
+    return etags.tagged(found, if_none_match)
 
 
 @router.delete(
@@ -253,25 +215,23 @@ def _names(tags: str, etag: str) -> bool:
     summary="Delete a study",
     response_model=Study,
     responses=problems(404, 409, 412, 428, body=True),
-    openapi_extra=_IF_MATCH,
+    openapi_extra=etags.takes_if_match("study"),
 )
 def delete_study(
     caller: Writer,
     study: StudyPath,
     once: Idempotent,
-    if_match: Annotated[str | None, Header(include_in_schema=False)] = None,
+    if_match: IfMatch = None,
 ) -> Response:
     """Delete a study that has ended, for good: its trials, and the copy in Optuna's tables.
 
     Its name is free then.  The answer shows it as it was.
     """
-    if if_match is None:
-        raise PreconditionRequired("say which study you mean: If-Match with its ETag, or with *")
+    meant = etags.required(if_match, "study")
 
     def delete(tx: Transaction) -> Study:
         found = studies.delete(tx, study)
-        if not _names(if_match, _etag(found)):
-            raise PreconditionFailed(f"{study} has changed since If-Match knew it; get it again")
+        etags.check(found, study, meant)
         return found
 
     return once.perform(caller, delete)
