@@ -13,9 +13,9 @@ from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.search.tasks.base import EngineTask
 from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.search.tasks.data import DatasetCard
-from ridgeline.search.tasks.kinds import Vector
+from ridgeline.search.tasks.kinds import Image, Vector
 from ridgeline.search.tasks.registry import problems_by
-from ridgeline.search.tasks.settings import AS_NAMED
+from ridgeline.search.tasks.settings import AS_IT_IS
 from ridgeline.search.tasks.splits import rows_needed
 from ridgeline.service import catalog, paging, views
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
@@ -167,7 +167,7 @@ def _unfit(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, str]]:
     choice = task.data(spec.task)
     if choice is None:
         return
-    if data.needs is not None and choice.roles == AS_NAMED:
+    if data.needs is not None and choice.reading == AS_IT_IS:
         yield "task.dataset", data.needs
     features, targets = data.features, choice.targets(data.targets)
     needed = rows_needed(choice.split, has_test_part=data.has_test_part)
@@ -176,7 +176,7 @@ def _unfit(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, str]]:
         reason = f"its smallest class has {smallest} of the {needed} rows needed"
         yield "task.dataset", f"{reason}, one for each part of the split"
     if data.needs is not None:
-        features = Vector(data.num_features)
+        features = choice.features(Image(1, 1, 1)) if choice.images else Vector(data.num_features)
     if isinstance(task, EngineTask) and features is not None and targets is not None:
         kinds = features, targets
         yield from problems_by(task, lambda: task.data_problems(spec.task, spec, *kinds))

@@ -20,12 +20,13 @@ from ridgeline.search.tasks.kinds import (
     Classes,
     Features,
     FeaturesKind,
+    Image,
     Numbers,
     Targets,
     TargetsKind,
     Tokens,
 )
-from ridgeline.search.tasks.settings import Bag, Roles, Split, TaskSettings
+from ridgeline.search.tasks.settings import Bag, Images, Reading, Split, TaskSettings
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.config import RunConfig
@@ -40,7 +41,8 @@ Problem = tuple[str, str]
 class DataChoice(NamedTuple):
     """A data set by its name, how it is divided, and how its texts become vectors, if they do.
 
-    `label` or `target` is the column of a table to learn, where the table does not say it.
+    `label` or `target` is the column of a table to learn, where the table does not say it;
+    `images` is what pictures are made to be.
     """
 
     dataset: str
@@ -48,13 +50,14 @@ class DataChoice(NamedTuple):
     bag: Bag | None = None
     label: str | None = None
     target: str | None = None
+    images: Images | None = None
 
     @property
-    def roles(self) -> Roles:
-        """What columns are taken for."""
+    def reading(self) -> Reading:
+        """How the files are read."""
         by = self.split.column if self.split.kind == "group" else None
         time = self.split.column if self.split.kind == "time" else None
-        return Roles(self.label, self.target, by, time)
+        return Reading(self.label, self.target, by, time, self.images)
 
     def targets(self, targets: Targets | None) -> Targets | None:
         """What is learned, by what the data set says itself; of labels the number is not known."""
@@ -66,6 +69,8 @@ class DataChoice(NamedTuple):
         """What rows are when a task is given them, by what they are in the data set."""
         if self.bag is not None and isinstance(features, Tokens):
             return self.bag.vector(features)
+        if self.images is not None and isinstance(features, Image):
+            return self.images.image(features)
         return features
 
 

@@ -11,6 +11,7 @@ from ridgeline.search.fields import Flag, Whole
 from ridgeline.search.tasks.kinds import Features, Image, Targets
 from ridgeline.search.tasks.model_task import (
     DatasetField,
+    ImagesField,
     ModelSettings,
     ModelTask,
     metrics_of_all,
@@ -113,6 +114,7 @@ class CnnSettings(ModelSettings):
     spatial_dropout: Annotated[
         Flag, Field(description="whether dropout drops whole channels too, after each stage")
     ] = False
+    images: ImagesField = None
     split: Split = Split()
     defaults: CnnDefaults = CnnDefaults()
 
@@ -135,6 +137,7 @@ class CnnTask(ModelTask[CnnSettings]):
     def misfit(self, settings: CnnSettings, features: Features, targets: Targets) -> str | None:
         if (reason := super().misfit(settings, features, targets)) is not None:
             return reason
+        features = self.data(settings).features(features)
         assert isinstance(features, Image)
         num_stages = len(settings.network["channels"])
         side = min(features.height, features.width)

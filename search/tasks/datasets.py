@@ -21,11 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from ridgeline.search.tasks.built_in import BUILT_IN, DOWNLOADED, is_downloaded
 from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, DatasetError, UnfitDataset
-from ridgeline.search.tasks.formats.base import FormatError, NeedsRoles, RawParts
-from ridgeline.search.tasks.formats.reading import read_folder, sheets_of
-from ridgeline.search.tasks.formats.sheet import digest_of
+from ridgeline.search.tasks.formats.base import FormatError, RawParts, TellsTooLittle
+from ridgeline.search.tasks.formats.reading import read_folder, summary_of
 from ridgeline.search.tasks.kinds import Classes, Features, Image, Numbers, Vector
-from ridgeline.search.tasks.settings import AS_NAMED, DatasetName, Roles
+from ridgeline.search.tasks.settings import AS_IT_IS, DatasetName, Reading
 
 _log = logging.getLogger(__name__)
 _dataset_name = TypeAdapter[str](DatasetName)
@@ -152,39 +151,46 @@ class DataRoot:
 _UNREAD = "it is not read yet: ask again in a while"
 
 _Stamp = tuple[tuple[str, int, int], ...]
-"""Names, sizes and times of a folder's files, by which a change of them shows."""
+"""Names, sizes and times of a folder's files, by which a change of them shows.
+
+Of pictures, which may be many, those of the folders they are in: one that is written over in place
+does not show here, but in the fingerprint that a run compares.
+"""
 
 
 def _stamp(folder: Path) -> _Stamp:
     stamp = []
     with suppress(OSError):  # reading it tells what is wrong
-        for path in sorted(folder.iterdir()):
+        inner = [path for path in folder.iterdir() if path.is_dir()]
+        deeper = [path for outer in inner for path in outer.iterdir() if path.is_dir()]
+        for path in sorted({*folder.iterdir(), *deeper}):
             with suppress(OSError):
                 status = path.stat()  # of what a link leads to
-                stamp.append((path.name, status.st_size, status.st_mtime_ns))
+                name = str(path.relative_to(folder))
+                stamp.append((name, status.st_size, status.st_mtime_ns))
     return tuple(stamp)
 
 
-def load(name: str, data_root: Path | None, roles: Roles = AS_NAMED) -> Dataset:
+def load(name: str, data_root: Path | None, reading: Reading = AS_IT_IS) -> Dataset:
     """The data set `name`, built in or a folder of `data_root`.
 
     Args:
-        roles: what a study takes the columns of a table for.
+        reading: what a study says of how the files are read.
 
     Raises:
-        UnfitDataset: its files are sound, but they have not what `roles` says.
+        UnfitDataset: its files are sound, but they have not what `reading` says.
         DatasetError: the name is no name, nothing has it, its files are malformed, or they are
             replaced meanwhile.
     """
     folder = _folder(name, data_root)
-    if roles == AS_NAMED:
+    if reading == AS_IT_IS:
         return _built_in(name) if folder is None else _read(name, *folder)
     if folder is None:
-        raise UnfitDataset(f"data set {name}: it is no table, so no column of it has a name")
+        raise UnfitDataset(f"data set {name}: it is built in, and is read as it is")
     before = _stamp(folder[0])
     named_as = card_of(name, data_root).fingerprint
     try:
-        found = _read(name, *folder, roles)
+        found = _read(name, *folder, reading)
     except DatasetError as exc:
         raise UnfitDataset(str(exc)) from exc
     if _stamp(folder[0]) != before:
@@ -193,26 +199,25 @@ def load(name: str, data_root: Path | None, roles: Roles = AS_NAMED) -> Dataset:
 
 
 def card_of(name: str, data_root: Path | None) -> DatasetCard:
-    """A data set without its rows, of a table that needs roles too.
+    """A data set without its rows, of files that tell too little too.
 
     Raises:
         DatasetError: as of `load`.
     """
     try:
         return load(name, data_root).card
-    except _NeedsRoles as exc:
+    except _TellsTooLittle as exc:
         reason = _printable(str(exc))
     assert data_root is not None, "what is built in is no table"
     with _named(name):
-        sheets = sheets_of(data_root / name, data_root)
-        fingerprint, num_rows = digest_of(sheets)
+        summary = summary_of(data_root / name, data_root)
     return DatasetCard(
         name=name,
-        fingerprint=fingerprint,
-        num_rows=num_rows,
-        num_features=len(sheets[0].names),
+        fingerprint=summary.fingerprint,
+        num_rows=summary.num_rows,
+        num_features=summary.num_features,
         num_classes=None,
-        has_test_part=len(sheets) > 1,
+        has_test_part=summary.has_test_part,
         smallest_class=None,
         features=None,
         targets=None,
@@ -220,8 +225,8 @@ def card_of(name: str, data_root: Path | None) -> DatasetCard:
     )
 
 
-class _NeedsRoles(UnfitDataset):
-    """A table that cannot be read but with roles."""
+class _TellsTooLittle(UnfitDataset):
+    """Files for which a study has to say how they are read."""
 
 
 def _folder(name: str, data_root: Path | None) -> tuple[Path, Path] | None:
@@ -244,9 +249,9 @@ def _folder(name: str, data_root: Path | None) -> tuple[Path, Path] | None:
     return data_root / name, data_root
 
 
-def _read(name: str, folder: Path, root: Path, roles: Roles = AS_NAMED) -> Dataset:
+def _read(name: str, folder: Path, root: Path, reading: Reading = AS_IT_IS) -> Dataset:
     with _named(name):
-        return _dataset(name, read_folder(folder, root, roles))
+        return _dataset(name, read_folder(folder, root, reading))
 
 
 @contextmanager
@@ -254,8 +259,8 @@ def _named(name: str) -> Iterator[None]:
     """Have what readers raise name the data set, as a DatasetError."""
     try:
         yield
-    except NeedsRoles as exc:
-        raise _NeedsRoles(f"data set {name}: {_short(exc)}") from exc
+    except TellsTooLittle as exc:
+        raise _TellsTooLittle(f"data set {name}: {_short(exc)}") from exc
     except FormatError as exc:
         raise DatasetError(f"data set {name}: {_short(exc)}") from exc
     except DatasetError:

@@ -10,6 +10,7 @@ from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.model_task import (
     BagField,
     DatasetField,
+    ImagesField,
     LabelField,
     ModelSettings,
     ModelTask,
@@ -41,6 +42,7 @@ class LinearSettings(ModelSettings):
     dataset: DatasetField
     label: LabelField = None
     target: TargetField = None
+    images: ImagesField = None
     bag: BagField = None
     split: Split = Split()
     defaults: LinearDefaults = LinearDefaults()

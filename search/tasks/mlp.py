@@ -13,6 +13,7 @@ from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.model_task import (
     BagField,
     DatasetField,
+    ImagesField,
     LabelField,
     ModelSettings,
     ModelTask,
@@ -51,6 +52,7 @@ class MlpSettings(ModelSettings):
     ] = (64,)
     activation: Literal["relu", "tanh"] = "relu"
     batch_norm: Flag = False
+    images: ImagesField = None
     bag: BagField = None
     split: Split = Split()
     defaults: MlpDefaults = MlpDefaults()

@@ -13,7 +13,7 @@ from ridgeline.search.fields import Direction, SpecPart, Text
 from ridgeline.search.ranges import Value
 from ridgeline.search.tasks.base import DataChoice, EngineRun, EngineTask, RunInput
 from ridgeline.search.tasks.kinds import Features, Targets, TargetsKind
-from ridgeline.search.tasks.settings import Bag, DatasetName, Split, TaskSettings
+from ridgeline.search.tasks.settings import Bag, DatasetName, Images, Split, TaskSettings
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.config import LossName, RunConfig
@@ -59,6 +59,10 @@ def _alone(target: str | None, info: ValidationInfo) -> str | None:
     return target
 
 
+ImagesField = Annotated[
+    Images | None,
+    Field(description="what pictures of a folder are made to be; left out: they stay as they are"),
+]
 LabelField = Annotated[
     Text | None,
     Field(description="the column of a table that has classes; left out: the table says it"),
@@ -102,8 +106,10 @@ class ModelTask(EngineTask[S]):
         return found.model_dump()
 
     def data(self, settings: S) -> DataChoice:
-        bag, label, target = (getattr(settings, name, None) for name in ("bag", "label", "target"))
-        return DataChoice(settings.dataset, settings.split, bag, label, target)
+        said = {
+            name: getattr(settings, name, None) for name in ("bag", "label", "target", "images")
+        }
+        return DataChoice(settings.dataset, settings.split, **said)
 
     def prepare(self, run: RunInput[S], features: Features, targets: Targets) -> EngineRun:
         # The engine has defaults of its own, which must not stand in for the task's.

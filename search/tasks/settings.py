@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from ridgeline.search.fields import MAX_SEED, Real, SpecPart, Text, Whole
-from ridgeline.search.tasks.kinds import NUM_SPECIAL, Tokens, Vector
+from ridgeline.search.tasks.kinds import NUM_SPECIAL, Image, Tokens, Vector
 
 DatasetName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
@@ -18,6 +18,8 @@ MAX_BATCH_SIZE = 65_536
 MAX_WIDTH = 65_536
 MAX_COEFFICIENT = 1e12
 MAX_FOLDS = 20
+MAX_PIXELS = 1_024
+"""In a row or a column of an image that a study makes."""
 MAX_REPEATS = 100
 
 
@@ -32,26 +34,62 @@ class TaskSettings(SpecPart):
     name: str
 
 
-class Roles(NamedTuple):
-    """What a study takes columns of a table for, by their names, whatever the table says itself.
+class Images(SpecPart):
+    """What pictures are made to be when they are read."""
 
-    `label` has names of classes to learn, `target` numbers to learn; one of them at most is given.
-    Rows of one `group` stay together, or `time` orders them; a study has one of them at most.
+    height: Annotated[
+        Whole | None, Field(ge=1, le=MAX_PIXELS, description="in pixels; left out: as it is")
+    ] = None
+    width: Annotated[
+        Whole | None,
+        Field(ge=1, le=MAX_PIXELS, validate_default=True, description="in pixels, with height"),
+    ] = None
+    channels: Annotated[
+        Literal[1, 3] | None,
+        Field(description="1 for grey, 3 for red, green and blue; left out: 1 if all are grey"),
+    ] = None
+
+    @field_validator("width")
+    @classmethod
+    def _with_height(cls, width: int | None, info: ValidationInfo) -> int | None:
+        if (width is None) != (info.data.get("height") is None):
+            raise ValueError("height and width are given together, or neither")
+        return width
+
+    def image(self, image: Image) -> Image:
+        """What images are then, by what they are in their files."""
+        return Image(
+            self.channels or image.channels, self.height or image.height, self.width or image.width
+        )
+
+
+class Reading(NamedTuple):
+    """How a study has the files of a data set read, where they do not say it or say otherwise.
+
+    Of a table, columns by their names: `label` has names of classes to learn, `target` numbers to
+    learn; one of them at most is given.  Rows of one `group` stay together, or `time` orders them;
+    a study has one of them at most.  `images` is for folders of pictures.
     """
 
     label: str | None = None
     target: str | None = None
     group: str | None = None
     time: str | None = None
+    images: Images | None = None
 
     @property
     def key(self) -> str | None:
         """The column that splits go by."""
         return self.group or self.time
 
+    @property
+    def has_columns(self) -> bool:
+        """Whether it names any."""
+        return any((self.label, self.target, self.key))
 
-AS_NAMED = Roles()
-"""What the names of the columns say."""
+
+AS_IT_IS = Reading()
+"""As the files say."""
 
 
 class Bag(SpecPart):

@@ -115,7 +115,7 @@ class Preparer:
         from ridgeline.search.engine import DeviceData
 
         choice, wanted = task.data(run.task), run.data_fingerprint
-        dataset = load(choice.dataset, self._data_root, choice.roles)
+        dataset = load(choice.dataset, self._data_root, choice.reading)
         fingerprint = dataset.named_as or dataset.fingerprint
         if wanted not in (None, fingerprint):
             raise DatasetError(

@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from ridgeline.search.tasks.data import DatasetError
 from ridgeline.search.tasks.datasets import DataRoot, load
 from tests.tasks.idx_files import encode, header, toy_arrays, write, write_folder
+from tests.tasks.picture_files import write_pictures
 from tests.tasks.table_files import (
     write_data_labels,
     write_mixed,
@@ -84,13 +85,14 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", [*WRITERS, "pictures"])
 def test_nothing_but_a_dataset_error_comes_of_damage(tmp_path: Path, kind: str) -> None:
-    WRITERS[kind](tmp_path / "one")
+    {**WRITERS, "pictures": write_pictures}[kind](tmp_path / "one")
     load("one", tmp_path)
     chance = random.Random(kind)
     refused: list[str] = []
-    whole = {path: path.read_bytes() for path in sorted((tmp_path / "one").iterdir())}
+    files = sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())
+    whole = {path: path.read_bytes() for path in files}
     for mutation in range(NUM_MUTATIONS):
         path = chance.choice(list(whole))
         path.write_bytes(mutated(whole[path], chance))

@@ -20,6 +20,7 @@ from ridgeline.search.tasks.kinds import UNKNOWN, Classes, Image, Numbers, Token
 from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import prepare, split_column, split_fingerprint
 from tests.tasks.idx_files import write_folder
+from tests.tasks.picture_files import write_pictures
 from tests.tasks.table_files import (
     write_data_labels,
     write_mixed,
@@ -43,6 +44,8 @@ FORMATS: dict[str, Callable[[Path], None]] = {
     "data-and-labels": write_data_labels,
     "data-without-test-part": lambda folder: write_data_labels(folder, test_part=False),
     "table-in-parquet": write_parquet,
+    "pictures": lambda folder: write_pictures(folder, test_part=True),
+    "pictures-of-colours": lambda folder: write_pictures(folder, colours=True),
     "texts": write_texts,
     "texts-without-test-part": lambda folder: write_texts(folder, test_part=False),
     "table-of-texts": write_text_table,

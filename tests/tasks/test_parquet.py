@@ -18,7 +18,7 @@ from ridgeline.search.tasks.data import DatasetError
 from ridgeline.search.tasks.datasets import card_of, load
 from ridgeline.search.tasks.formats.reading import read_folder
 from ridgeline.search.tasks.kinds import Vector
-from ridgeline.search.tasks.settings import Roles
+from ridgeline.search.tasks.settings import Reading
 from tests.tasks.table_files import write_csv, write_mixed, write_parquet
 
 
@@ -35,9 +35,9 @@ def test_it_is_what_the_table_in_csv_is(tmp_path: Path, test_part: bool) -> None
     packed, plain = load("packed", tmp_path), load("plain", tmp_path)
     assert packed.fingerprint == plain.fingerprint
     assert packed.columns == plain.columns
-    roles = Roles(target="a", group="colour")
+    reading = Reading(target="a", group="colour")
     if not test_part:
-        of_both = [load(name, tmp_path, roles) for name in ("packed", "plain")]
+        of_both = [load(name, tmp_path, reading) for name in ("packed", "plain")]
         assert of_both[0].fingerprint == of_both[1].fingerprint
 
 
@@ -47,7 +47,7 @@ def test_a_table_that_needs_roles_is_known_by_its_values(tmp_path: Path) -> None
     packed, plain = card_of("packed", tmp_path), card_of("plain", tmp_path)
     assert packed.fingerprint == plain.fingerprint
     assert "train.parquet has no column to learn" in str(packed.needs)
-    assert load("packed", tmp_path, Roles(label="b")).named_as == packed.fingerprint
+    assert load("packed", tmp_path, Reading(label="b")).named_as == packed.fingerprint
 
 
 def test_values_of_all_types_are_read(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_values_of_all_types_are_read(tmp_path: Path) -> None:
 )
 def test_dates_order_rows(tmp_path: Path, times: Any) -> None:
     write(tmp_path / "one" / "train.parquet", t=times, a=[1, 2, 3], target=[1.0, 2.0, 3.0])
-    one = load("one", tmp_path, Roles(time="t"))
+    one = load("one", tmp_path, Reading(time="t"))
     assert one.key is not None
     np.testing.assert_array_equal(np.argsort(one.key), [1, 2, 0])
 

@@ -16,8 +16,8 @@ class FormatError(ValueError):
     """Files that are not what they should be; the text names the file, never its folder."""
 
 
-class NeedsRoles(FormatError):
-    """A table that can be read only as a study that names columns asks for it."""
+class TellsTooLittle(FormatError):
+    """Files that are sound, but can be read only where a study says more of them."""
 
 
 class RawParts(NamedTuple):
@@ -37,3 +37,18 @@ class RawParts(NamedTuple):
     features: Features | None = None
     columns: Columns | None = None
     key: Array | None = None
+
+
+class Summary(NamedTuple):
+    """What can be said of files that tell too little.
+
+    Attributes:
+        fingerprint: SHA-256 of all that they hold.
+        num_rows: of all parts.
+        num_features: what stands in a row: columns, or one image.
+    """
+
+    fingerprint: str
+    num_rows: int
+    num_features: int
+    has_test_part: bool

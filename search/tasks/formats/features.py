@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ridgeline.search.tasks.columns import Columns
-from ridgeline.search.tasks.formats.base import Array, FormatError, NeedsRoles
+from ridgeline.search.tasks.formats.base import Array, FormatError, TellsTooLittle
 from ridgeline.search.tasks.formats.rows import (
     MAX_LABEL,
     any_number,
@@ -63,7 +63,7 @@ class Column:
         self._check_category(text, place, row)
         code = self._code_of.setdefault(text, len(self._code_of))
         if code >= MAX_CATEGORIES:
-            raise NeedsRoles(
+            raise TellsTooLittle(
                 f"{self._where(place, row)}: it has more than {MAX_CATEGORIES} categories; leave "
                 "it out if it is a name"
             )

@@ -24,7 +24,7 @@ class Folder:
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
-        self._folder, self._real_root = folder, _real(root)
+        self._folder, self._root, self._real_root = folder, root, _real(root)
         if not _real(folder).is_relative_to(self._real_root):
             raise FormatError("its folder is a link that leads out of the data root")
         try:
@@ -36,6 +36,19 @@ class Folder:
     def files(self) -> list[str]:
         """The names that are not those of folders."""
         return [name for name in self.names if not (self._folder / name).is_dir()]
+
+    @property
+    def folders(self) -> list[str]:
+        """The names that are those of folders, but for hidden ones."""
+        return [n for n in self.names if not n.startswith(".") and (self._folder / n).is_dir()]
+
+    def folder(self, name: str) -> Folder:
+        """A folder in it.
+
+        Raises:
+            FormatError: it lies outside of the root, or cannot be read.
+        """
+        return Folder(self._folder / name, self._root)
 
     def file(self, name: str) -> Path:
         """Where a file lies.

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ridgeline.search.tasks.formats.base import FormatError, RawParts
+from ridgeline.search.tasks.formats.base import FormatError, RawParts, Summary
 from ridgeline.search.tasks.formats.features import MAX_CELLS
 from ridgeline.search.tasks.formats.files import Folder, regular
-from ridgeline.search.tasks.formats.sheet import Sheet, check_names
+from ridgeline.search.tasks.formats.sheet import Sheet, check_names, summary_of
 from ridgeline.search.tasks.formats.table import read_sheets
-from ridgeline.search.tasks.settings import Roles
+from ridgeline.search.tasks.settings import Reading
 
 _TRAIN, _TEST = "train.parquet", "test.parquet"
 
@@ -32,23 +32,28 @@ def is_there(names: Sequence[str]) -> bool:
     return _TRAIN in names or _TEST in names
 
 
-def read_folder(folder: Folder, roles: Roles) -> RawParts:
+def read_folder(folder: Folder, reading: Reading) -> RawParts:
     """The features of a folder's tables, float64, and what is to be learned.
 
     Raises:
-        NeedsRoles: other `roles` are needed than are given.
+        TellsTooLittle: a study has to say more of it than `reading` does.
         FormatError: a file is missing, outside of the root or malformed, they disagree, or pyarrow
             is not installed.
     """
-    return read_sheets(sheets(folder), roles)
+    return read_sheets(_sheets(folder), reading)
 
 
-def sheets(folder: Folder) -> list[Sheet]:
-    """The train part, and the test part where there is one.
+def summary(folder: Folder) -> Summary:
+    """What can be said of a folder's tables when nobody says what is learned.
 
     Raises:
         FormatError: as of `read_folder`.
     """
+    return summary_of(_sheets(folder))
+
+
+def _sheets(folder: Folder) -> list[Sheet]:
+    """The train part, and the test part where there is one."""
     return [_sheet(path) for path in folder.parts(_TRAIN, _TEST) if path is not None]
 
 

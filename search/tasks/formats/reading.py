@@ -6,62 +6,72 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ridgeline.search.tasks.formats import data_labels, idx, npz, parquet, table, text
-from ridgeline.search.tasks.formats.base import FormatError, RawParts
+from ridgeline.search.tasks.formats import data_labels, idx, images, npz, parquet, table, text
+from ridgeline.search.tasks.formats.base import FormatError, RawParts, Summary
 from ridgeline.search.tasks.formats.files import Folder
-from ridgeline.search.tasks.formats.sheet import Sheet
-from ridgeline.search.tasks.settings import AS_NAMED, Roles
+from ridgeline.search.tasks.settings import AS_IT_IS, Reading
 
 _FORMATS: dict[Callable[[Sequence[str]], bool], Callable[[Folder], RawParts]] = {
     format.is_there: format.read_folder for format in (idx, npz, data_labels, text)
 }
 
 
-class _Tables(NamedTuple):
-    """A format of tables."""
+class _Told(NamedTuple):
+    """A format of which a study may have to say more than its files do."""
 
-    is_there: Callable[[Sequence[str]], bool]
-    read_folder: Callable[[Folder, Roles], RawParts]
-    sheets: Callable[[Folder], list[Sheet]]
-
-
-_TABLES = (
-    _Tables(table.is_there, table.read_folder, table.sheets),
-    _Tables(parquet.is_there, parquet.read_folder, parquet.sheets),
-)
-"""Formats whose columns have names, so that they can be taken for what a study says."""
+    read_folder: Callable[[Folder, Reading], RawParts]
+    summary: Callable[[Folder], Summary]
 
 
-def read_folder(path: Path, root: Path, roles: Roles = AS_NAMED) -> RawParts:
+_TOLD: dict[Callable[[Sequence[str]], bool], _Told] = {
+    table.is_there: _Told(table.read_folder, table.summary),
+    parquet.is_there: _Told(parquet.read_folder, parquet.summary),
+}
+_IMAGES = _Told(images.read_folder, images.summary)
+"""Of a folder that has folders, but no files of another format."""
+
+
+def read_folder(path: Path, root: Path, reading: Reading = AS_IT_IS) -> RawParts:
     """The arrays of a folder, which must lie under `root` with all its files, links followed.
 
     Raises:
-        NeedsRoles: other `roles` are needed than are given.
+        TellsTooLittle: a study has to say more of it than `reading` does.
         FormatError: its files are malformed, of no known format, or of several.
     """
     folder = Folder(path, root)
-    tables = [format for format in _TABLES if format.is_there(folder.names)]
-    others = [read for is_there, read in _FORMATS.items() if is_there(folder.names)]
-    if not tables and not others:
+    told = _told(folder)
+    plain = [read for is_there, read in _FORMATS.items() if is_there(folder.names)]
+    if not told and not plain:
         raise FormatError(
             "there are no files train-images* and train-labels*, no train.npz, no *_train.data and "
-            "*_train.labels, no train.csv, no train.parquet and no train.tsv"
+            "*_train.labels, no train.csv, no train.parquet, no train.tsv and no folders of "
+            "pictures"
         )
-    if len(tables) + len(others) > 1:
+    if len(told) + len(plain) > 1:
         raise FormatError("it has files of several formats: leave those of one there")
-    if tables:
-        return tables[0].read_folder(folder, roles)
-    if roles != AS_NAMED:
-        raise FormatError("it is no table, so no column of it has a name")
-    return others[0](folder)
+    if told:
+        return told[0].read_folder(folder, reading)
+    if reading != AS_IT_IS:
+        raise FormatError(
+            "it is no table, so no column of it has a name"
+            if reading.has_columns
+            else "it is no folder of pictures, so nothing can be resized"
+        )
+    return plain[0](folder)
 
 
-def sheets_of(path: Path, root: Path) -> list[Sheet]:
-    """The files of a folder that has a table, the train part first; each can be read once.
+def summary_of(path: Path, root: Path) -> Summary:
+    """What can be said of a folder whose files tell too little.
 
     Raises:
         FormatError: one cannot be read.
     """
     folder = Folder(path, root)
-    (format,) = (format for format in _TABLES if format.is_there(folder.names))
-    return format.sheets(folder)
+    (told,) = _told(folder)
+    return told.summary(folder)
+
+
+def _told(folder: Folder) -> list[_Told]:
+    found = [told for is_there, told in _TOLD.items() if is_there(folder.names)]
+    is_plain = any(is_there(folder.names) for is_there in _FORMATS)
+    return [_IMAGES] if not found and not is_plain and folder.folders else found

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ridgeline.search.tasks.formats.base import FormatError
+from ridgeline.search.tasks.formats.base import FormatError, Summary
 from ridgeline.search.tasks.formats.rows import csv_rows
 
 Place = Callable[[int], str]
@@ -65,8 +65,8 @@ def check_names(file: str, names: Sequence[str]) -> None:
         raise FormatError(f"{file} has several columns {twice[0]!r}")
 
 
-def digest_of(sheets: Sequence[Sheet]) -> tuple[str, int]:
-    """SHA-256 of all names and values of a table's files, and how many rows these have.
+def summary_of(sheets: Sequence[Sheet]) -> Summary:
+    """Of the files of a table: the same where these have the same names and values.
 
     Raises:
         FormatError: a file is malformed, or has no rows.
@@ -81,4 +81,4 @@ def digest_of(sheets: Sequence[Sheet]) -> tuple[str, int]:
         if num_rows == before:
             raise FormatError(f"{sheet.file} has no rows")
         digest.update(b"\n")
-    return digest.hexdigest(), num_rows
+    return Summary(digest.hexdigest(), num_rows, len(sheets[0].names), len(sheets) > 1)

@@ -3,7 +3,7 @@
 The first line names the columns.  One of them is to be learned: `class` or `label`, whose values
 are the names of classes, or `target`, whose values are numbers.  All others are features, see
 `features`.  What a column of whole numbers means, nobody but its author knows, so it is not
-guessed: they are numbers.  A study may say otherwise what its columns are for, see `Roles`.
+guessed: they are numbers.  A study may say otherwise what its columns are for, see `Reading`.
 
 A table whose columns are `label` (or `class`) and `text` has texts, see `text`.
 
@@ -19,15 +19,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ridgeline.search.tasks.formats.base import Array, FormatError, NeedsRoles, RawParts
+from ridgeline.search.tasks.formats.base import (
+    Array,
+    FormatError,
+    RawParts,
+    Summary,
+    TellsTooLittle,
+)
 from ridgeline.search.tasks.formats.features import Column, features_of
 from ridgeline.search.tasks.formats.files import Folder
 from ridgeline.search.tasks.formats.keys import Groups, Times
 from ridgeline.search.tasks.formats.rows import Labels, csv_rows, number
-from ridgeline.search.tasks.formats.sheet import Sheet
+from ridgeline.search.tasks.formats.sheet import Sheet, summary_of
 from ridgeline.search.tasks.formats.text import Line, Texts, tokenised
 from ridgeline.search.tasks.kinds import TargetsKind
-from ridgeline.search.tasks.settings import AS_NAMED, Roles
+from ridgeline.search.tasks.settings import Reading
 
 _TRAIN, _TEST = "train.csv", "test.csv"
 _TEXT = "text"
@@ -40,46 +46,51 @@ def is_there(names: Sequence[str]) -> bool:
     return _TRAIN in names or _TEST in names
 
 
-def read_folder(folder: Folder, roles: Roles) -> RawParts:
+def read_folder(folder: Folder, reading: Reading) -> RawParts:
     """The features of a folder's tables, float64, and what is to be learned.
 
     Raises:
-        NeedsRoles: other `roles` are needed than are given.
+        TellsTooLittle: a study has to say more of it than `reading` does.
         FormatError: a file is missing, outside of the root or malformed, or they disagree.
     """
     train, test = folder.parts(_TRAIN, _TEST)
-    if roles == AS_NAMED and _TEXT in next(csv_rows(train), (0, []))[1]:
+    if not reading.has_columns and _TEXT in next(csv_rows(train), (0, []))[1]:
         return tokenised(_texts(train), None if test is None else _texts(test))
-    return read_sheets(sheets(folder), roles)
+    return read_sheets(_sheets(folder), reading)
 
 
-def sheets(folder: Folder) -> list[Sheet]:
-    """The train part, and the test part where there is one.
+def summary(folder: Folder) -> Summary:
+    """What can be said of a folder's tables when nobody says what is learned.
 
     Raises:
-        FormatError: as of `read_folder`, of which each is read once.
+        FormatError: as of `read_folder`.
     """
+    return summary_of(_sheets(folder))
+
+
+def _sheets(folder: Folder) -> list[Sheet]:
+    """The train part, and the test part where there is one."""
     return [Sheet.of_csv(path) for path in folder.parts(_TRAIN, _TEST) if path is not None]
 
 
-def read_sheets(sheets: Sequence[Sheet], roles: Roles) -> RawParts:
+def read_sheets(sheets: Sequence[Sheet], reading: Reading) -> RawParts:
     """The features of a table, float64, and what is to be learned.
 
     Args:
         sheets: the train part, and the test part where there is one.
 
     Raises:
-        NeedsRoles: other `roles` are needed than are given.
+        TellsTooLittle: a study has to say more of it than `reading` does.
         FormatError: a file is malformed, or they disagree.
     """
-    uses = _Uses.of(sheets[0], roles)
+    uses = _Uses.of(sheets[0], reading)
     train = _Table.read(sheets[0], uses, for_test=False)
     tables = [train]
     for sheet in sheets[1:]:
         if sheet.names != uses.names:
             raise FormatError(f"{sheet.file} has other columns than {train.file}")
         tables.append(_Table.read(sheet, uses, for_test=True))
-        _check_apart(train, tables[1], roles)
+        _check_apart(train, tables[1], reading)
     parts = [(table.file, table.values_NC) for table in tables]
     (x, *test_x), columns = features_of(uses.columns, parts)
     classes = None if train.labels is None else train.labels.classes()
@@ -91,7 +102,7 @@ def read_sheets(sheets: Sequence[Sheet], roles: Roles) -> RawParts:
         test_y[0] if test_y else None,
         targets=uses.kind,
         columns=columns,
-        key=train.key_N if roles.key else None,
+        key=train.key_N if reading.key else None,
     )
 
 
@@ -113,33 +124,36 @@ class _Uses:
     columns: list[Column]
 
     @classmethod
-    def of(cls, sheet: Sheet, roles: Roles) -> _Uses:
+    def of(cls, sheet: Sheet, reading: Reading) -> _Uses:
         """Those of a table by its names and by what a study says."""
         names = sheet.names
-        for role, name in roles._asdict().items():
+        if reading.images is not None:
+            raise FormatError("it is a table, without images")
+        for use in ("label", "target", "group", "time"):
+            name = getattr(reading, use)
             if name is not None and name not in names:
-                raise FormatError(f"{sheet.file} has no column {name!r}, which is to be the {role}")
-        kind: TargetsKind = "numbers" if roles.target is not None else "classes"
-        learned = roles.label or roles.target
+                raise FormatError(f"{sheet.file} has no column {name!r}, which is to be the {use}")
+        kind: TargetsKind = "numbers" if reading.target is not None else "classes"
+        learned = reading.label or reading.target
         if learned is None:
-            told = [name for name in names if name in _KINDS and name != roles.key]
+            told = [name for name in names if name in _KINDS and name != reading.key]
             if len(told) != 1:
                 state = f"the columns {' and '.join(told)}" if told else "no column to learn"
-                raise NeedsRoles(
+                raise TellsTooLittle(
                     f"{sheet.file} has {state}: one must be called class (or label), where its "
                     "values name classes, or target, where they are numbers; or task.label or "
                     "task.target of the study names it"
                 )
             (learned,) = told
             kind = _KINDS[learned]
-        if learned == roles.key:
+        if learned == reading.key:
             raise FormatError(f"{learned} is to be learned, so no split can go by it")
-        columns = [Column(name) for name in names if name not in (learned, roles.key)]
+        columns = [Column(name) for name in names if name not in (learned, reading.key)]
         if not columns:
-            others = " and ".join(filter(None, (learned, roles.key)))
+            others = " and ".join(filter(None, (learned, reading.key)))
             raise FormatError(f"{sheet.file} has no column but {others}")
-        key = None if roles.key is None else names.index(roles.key)
-        keys = None if key is None else Times() if roles.time else Groups()
+        key = None if reading.key is None else names.index(reading.key)
+        keys = None if key is None else Times() if reading.time else Groups()
         return cls(names, names.index(learned), kind, key, keys, columns)
 
 
@@ -196,17 +210,17 @@ class _Table:
         return cls(sheet.file, values_NC, targets_N, labels, key_N)
 
 
-def _check_apart(train: _Table, test: _Table, roles: Roles) -> None:
-    """Check that the parts are as a split by these roles would make them."""
-    if roles.group and len(shared := np.flatnonzero(np.isin(test.key_N, train.key_N))):
+def _check_apart(train: _Table, test: _Table, reading: Reading) -> None:
+    """Check that the parts are as a split by that column would make them."""
+    if reading.group and len(shared := np.flatnonzero(np.isin(test.key_N, train.key_N))):
         raise FormatError(
-            f"{test.file}, column {roles.group}: the group of row {shared[0] + 1} is in "
+            f"{test.file}, column {reading.group}: the group of row {shared[0] + 1} is in "
             f"{train.file} too"
         )
-    if roles.time and len(test.key_N) and test.key_N.min() <= train.key_N.max():
+    if reading.time and len(test.key_N) and test.key_N.min() <= train.key_N.max():
         raise FormatError(
-            f"{test.file}, column {roles.time}: row {int(test.key_N.argmin()) + 1} comes no later "
-            f"than all rows of {train.file}"
+            f"{test.file}, column {reading.time}: row {int(test.key_N.argmin()) + 1} comes no "
+            f"later than all rows of {train.file}"
         )
 
 
