@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ridgeline.service.cli import serving, studies, task, tokens
+from ridgeline.service.cli import data, serving, studies, task, tokens
 from ridgeline.service.cli.compare import compare
 from ridgeline.service.cli.doctor import doctor
 from ridgeline.service.cli.help_text import Command
@@ -45,6 +45,7 @@ app.command(cls=Command)(serving.migrate)
 app.command(cls=Command)(doctor)
 app.add_typer(tokens.app, name="token")
 app.add_typer(task.app, name="task")
+app.add_typer(data.app, name="data")
 app.command(cls=Command)(studies.run)
 app.command(cls=Command)(compare)
 app.command("studies", cls=Command)(studies.list_studies)

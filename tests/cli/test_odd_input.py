@@ -75,6 +75,7 @@ GIVEN: dict[str, list[str]] = {
     "delete": ["x"],
     "export": ["x"],
     "task check": ["linear"],
+    "data download": ["unknown"],
 }
 """Each command, and arguments with which it does what it should, or ends at once."""
 
