@@ -22,8 +22,11 @@ from ridgeline.search.tasks.kinds import Features, FeaturesKind, Targets, Target
 from ridgeline.search.tasks.model_task import (
     METRICS,
     DatasetField,
+    ImagesField,
+    LabelField,
     ModelSettings,
     ModelTask,
+    TargetField,
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
@@ -63,6 +66,13 @@ _TOLD: Mapping[FeaturesKind, tuple[str, ...]] = {
     "tokens": ("length", "vocabulary_size", "num_outputs"),
 }
 """The arguments by which a module is told of the data."""
+
+_READ: Mapping[FeaturesKind, Mapping[str, Any]] = {
+    "vector": {"label": LabelField, "target": TargetField, "images": ImagesField},
+    "image": {"images": ImagesField},
+    "tokens": {},
+}
+"""Settings that say how the files of such data are read."""
 
 _EXAMPLES: Mapping[tuple[FeaturesKind, TargetsKind], str] = {
     ("vector", "classes"): "digits",
@@ -144,6 +154,7 @@ class ModuleTask(ModelTask[Any]):
             {
                 "name": (Literal[name], ...),
                 "dataset": (DatasetField, ...),
+                **{key: (field, None) for key, field in _READ[features].items()},
                 **{key: (_type(domain), defaults[key]) for key, domain in settings.items()},
                 "split": (Split, Split()),
                 "defaults": (own, own()),
@@ -188,7 +199,7 @@ def _problems(
     if not targets or set(targets) - set(METRICS):
         yield f"targets are {targets!r}, not some of {', '.join(METRICS)}"
     taken = {"name", "dataset", "split", "defaults", "epochs"}
-    taken |= {name for told in _TOLD.values() for name in told}
+    taken |= {name for group in (*_TOLD.values(), *_READ.values()) for name in group}
     taken |= {name for group in _GROUPS["image"] for name in group.model_fields}
     for name, domain in settings.items():
         is_name = fits(ParameterName, name) and name.isidentifier()

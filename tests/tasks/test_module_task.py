@@ -93,6 +93,18 @@ def test_the_module_is_told_of_the_data(kind: Any, data: Any, told: Any, shape: 
         assert model.num_ids == (50 if kind == "tokens" else None)
 
 
+def test_a_study_says_how_files_are_read_where_that_suits_the_rows() -> None:
+    image = task_of(features="image")
+    settings = settings_of(image, images={"height": 8, "width": 6})
+    assert image.data(settings).features(Image(1, 50, 70)) == Image(1, 8, 6)
+    vector = task_of(features="vector")
+    assert vector.data(settings_of(vector, target="rent")).reading.target == "rent"
+    for kind, field in (("image", "target"), ("tokens", "images")):
+        task = task_of(features=kind)
+        with pytest.raises(ValidationError, match=field):
+            settings_of(task, **{field: "x"})
+
+
 def test_parameters_suit_the_rows() -> None:
     vector, image, tokens = (
         set(task_of(features=kind).parameters) for kind in ("vector", "image", "tokens")
@@ -115,6 +127,10 @@ def test_parameters_suit_the_rows() -> None:
         (
             {"settings": {"num_outputs": WIDTH}, "defaults": {}},
             "'num_outputs' cannot be the name of a setting",
+        ),
+        (
+            {"settings": {"images": WIDTH}, "defaults": {}},
+            "'images' cannot be the name of a setting",
         ),
         (
             {"settings": {"model_width": WIDTH}, "defaults": {}},
