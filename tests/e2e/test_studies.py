@@ -52,3 +52,20 @@ def test_one_worker_or_two_make_the_same_study(deployment: Deployment, migrated_
     assert len(by_two) == 2, "the second worker trained nothing"
     assert first.poll() is None
     check_against_optuna(deployment, migrated_url, "tpe-two", outcomes[1][1])
+
+
+def test_folds_are_runs_of_each_trial(deployment: Deployment) -> None:
+    deployment.start_worker()
+    task = {"name": "mlp", "dataset": "wine", "hidden": [8], "split": {"folds": 3, "repeats": 2}}
+    study = small("folds", "random", task=task, budget={"trials": 3, "epochs": 2}, replicates=2)
+    deployment.client.create_study(study)
+    trials = deployment.outcome("folds")
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    for trial in trials:
+        assert [run.replicate for run in trial.runs] == list(range(12))
+        values = [run.value for run in trial.runs if run.value is not None]
+        assert trial.value == pytest.approx(sum(values) / 12)
+        # 142 rows that are no test rows: folds of 48, 47 and 47.
+        num_rows = [48, 47, 47] * 4
+        for value, rows in zip(values, num_rows, strict=True):
+            assert value * rows == pytest.approx(round(value * rows), abs=1e-3)
