@@ -82,9 +82,9 @@ class DatasetInfo(_Message):
     )
     needs: Reason | None = Field(
         None,
-        description="of a table that does not tell by itself what is learned of it: why, for which "
-        "a study has to name columns; `features` and `targets` are null then, and `num_features` "
-        "is how many columns it has",
+        description="of files that do not tell by themselves how they are read: why, for which a "
+        "study has to say it, such as by `label`, `target` or `images` of its task; `features` and "
+        "`targets` are null then, and `num_features` counts what is in a row, columns or a picture",
     )
 
 

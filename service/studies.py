@@ -18,6 +18,7 @@ from ridgeline.search.tasks.registry import problems_by
 from ridgeline.search.tasks.settings import AS_IT_IS
 from ridgeline.search.tasks.splits import rows_needed
 from ridgeline.service import catalog, paging, views
+from ridgeline.service.downloads import SOURCES
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.ledger import Ledger
 from ridgeline.service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
@@ -148,6 +149,8 @@ def _fingerprint(
             reason += f"; a folder of that name is left out: {left_out[name]}"
         else:
             reason += "; others are folders of a worker's --data-root (RIDGELINE_DATA_ROOT)"
+            if name in SOURCES:
+                reason += f", into which `ridgeline data download {name}` brings this one"
         raise InvalidInput([("task.dataset", reason)])
     fingerprints = known.get(name, set())
     return fingerprints.pop() if len(fingerprints) == 1 else None

@@ -39,7 +39,7 @@ class DatasetCard:
     num_rows: int
     """Rows of the train and the test part together."""
     num_features: int
-    """Of a table that says too little, its columns."""
+    """Of files that tell too little, what stands in a row: columns, or one picture."""
     num_classes: int | None
     """None where targets are numbers."""
     has_test_part: bool
@@ -47,9 +47,9 @@ class DatasetCard:
     """Rows of the rarest class, without those of a test part of its own; None of numbers."""
     features: Features | None
     targets: Targets | None
-    """Both are None of a table that says too little."""
+    """Both are None of files that tell too little."""
     needs: str | None = None
-    """What a study has to say of the columns of a table; None where it may say nothing."""
+    """Why a study has to say how the files are read, as they tell too little; None: it need not."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -33,15 +31,6 @@ _MAX_REASON = 300
 """Characters of what a reader raised; numpy quotes whole headers."""
 
 
-@dataclass(frozen=True)
-class Folders:
-    """What the folders of a data root are."""
-
-    cards: list[DatasetCard] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Why a folder is no data set, by its name."""
-
-
 def built_in_cards() -> list[DatasetCard]:
     """The data sets that every machine has, and those that scikit-learn has downloaded here."""
     cards = [_built_in(name).card for name in sorted(BUILT_IN)]
@@ -50,107 +39,11 @@ def built_in_cards() -> list[DatasetCard]:
             try:
                 cards.append(load(name, None).card)
             except DatasetError as exc:
-                _log.warning("left out: %s", _printable(str(exc)))
+                _log.warning("left out: %s", printable(str(exc)))
     return cards
 
 
-class DataRoot:
-    """The folders of a data root, without the built-in data sets and so without scikit-learn.
-
-    Threads may look at the same time: each folder is read by one of them.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._read: dict[str, tuple[_Stamp, DatasetCard | str]] = {}
-        self._being_read: set[str] = set()
-        self._changes = threading.Condition()
-        self._trouble: str | None = None
-
-    def look(
-        self, *, only: Collection[str] | None = None, patience_seconds: float | None = None
-    ) -> Folders:
-        """The folders as they are now, sorted by name.
-
-        A fingerprint needs all the numbers, so each folder is read in full, but only once for each
-        change of its files' names, sizes or times.  Why one is left out is logged then.
-
-        Args:
-            only: folders to read where they have changed; others are told as they were last read.
-                None: all.
-            patience_seconds: how long to wait for folders that another thread reads; they are told
-                as they were then, or left out.  None: until they are read.
-        """
-        deadline = None if patience_seconds is None else time.monotonic() + patience_seconds
-        with self._changes:
-            before = set(self._read)
-        folders = self._folders()
-        for folder in folders:
-            if only is None or folder.name in only:
-                self._keep_up(folder, deadline)
-        found = Folders()
-        with self._changes:
-            names = {folder.name for folder in folders}
-            for gone in before - names:
-                self._read.pop(gone, None)
-            for name in sorted(names):
-                _, known = self._read.get(name, (None, _UNREAD))
-                if isinstance(known, str):
-                    found.left_out[_printable(name)] = known
-                else:
-                    found.cards.append(known)
-        return found
-
-    def _keep_up(self, folder: Path, deadline: float | None) -> None:
-        """Read a folder that has changed, or wait for the thread that does."""
-        with self._changes:
-            while folder.name in self._being_read:
-                rest = None if deadline is None else deadline - time.monotonic()
-                if not self._changes.wait(rest if rest is None else max(0.0, rest)):
-                    return
-            stamp = _stamp(folder)
-            known = self._read.get(folder.name)
-            if known is not None and known[0] == stamp:
-                return
-            self._being_read.add(folder.name)
-        read = None
-        try:
-            read = stamp, self._card_or_reason(folder)
-        finally:
-            with self._changes:
-                self._being_read.remove(folder.name)
-                if read is not None:
-                    self._read[folder.name] = read
-                self._changes.notify_all()
-
-    def _folders(self) -> list[Path]:
-        if self._path is None:
-            return []
-        found, trouble = [], None
-        try:
-            found = sorted(path for path in self._path.iterdir() if _may_hold_data(path))
-        except OSError as exc:
-            trouble = str(exc)
-        with self._changes:
-            is_news, self._trouble = trouble != self._trouble, trouble
-        if is_news and trouble is not None:
-            _log.warning("the data root cannot be read: %s", trouble)
-        return found
-
-    def _card_or_reason(self, folder: Path) -> DatasetCard | str:
-        try:
-            if _is_here(folder.name):
-                raise DatasetError(f"the folder {folder.name} has the name of a built-in data set")
-            return card_of(folder.name, self._path)
-        except DatasetError as exc:
-            reason = _printable(str(exc))
-            _log.warning("left out: %s", reason)
-            return reason
-
-
-_UNREAD = "it is not read yet: ask again in a while"
-
-_Stamp = tuple[tuple[str, int, int], ...]
+Stamp = tuple[tuple[str, int, int], ...]
 """Names, sizes and times of a folder's files, by which a change of them shows.
 
 Of pictures, which may be many, those of the folders they are in: one that is written over in place
@@ -158,17 +51,22 @@ does not show here, but in the fingerprint that a run compares.
 """
 
 
-def _stamp(folder: Path) -> _Stamp:
+def stamp_of(folder: Path) -> Stamp:
+    """By what a change of the folder shows."""
     stamp = []
     with suppress(OSError):  # reading it tells what is wrong
-        inner = [path for path in folder.iterdir() if path.is_dir()]
-        deeper = [path for outer in inner for path in outer.iterdir() if path.is_dir()]
+        deeper = [path for inner in _folders_in(folder) for path in _folders_in(inner)]
         for path in sorted({*folder.iterdir(), *deeper}):
             with suppress(OSError):
                 status = path.stat()  # of what a link leads to
                 name = str(path.relative_to(folder))
                 stamp.append((name, status.st_size, status.st_mtime_ns))
     return tuple(stamp)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:  # which knows folders without asking for each picture
+        return [folder / entry.name for entry in entries if entry.is_dir()]
 
 
 def load(name: str, data_root: Path | None, reading: Reading = AS_IT_IS) -> Dataset:
@@ -187,13 +85,13 @@ def load(name: str, data_root: Path | None, reading: Reading = AS_IT_IS) -> Data
         return _built_in(name) if folder is None else _read(name, *folder)
     if folder is None:
         raise UnfitDataset(f"data set {name}: it is built in, and is read as it is")
-    before = _stamp(folder[0])
+    before = stamp_of(folder[0])
     named_as = card_of(name, data_root).fingerprint
     try:
         found = _read(name, *folder, reading)
     except DatasetError as exc:
         raise UnfitDataset(str(exc)) from exc
-    if _stamp(folder[0]) != before:
+    if stamp_of(folder[0]) != before:
         raise DatasetError(f"data set {name}: its files have been replaced while they were read")
     return replace(found, named_as=named_as)
 
@@ -207,7 +105,7 @@ def card_of(name: str, data_root: Path | None) -> DatasetCard:
     try:
         return load(name, data_root).card
     except _TellsTooLittle as exc:
-        reason = _printable(str(exc))
+        reason = printable(str(exc))
     assert data_root is not None, "what is built in is no table"
     with _named(name):
         summary = summary_of(data_root / name, data_root)
@@ -237,7 +135,7 @@ def _folder(name: str, data_root: Path | None) -> tuple[Path, Path] | None:
         raise DatasetError(
             f"{name!r} is not the name of a data set: letters, digits, '_' and '-' only"
         ) from exc
-    if _is_here(name):
+    if is_here(name):
         return None
     if data_root is None or not os.path.isdir(data_root / name):
         known = ", ".join(sorted(BUILT_IN))
@@ -275,18 +173,13 @@ def _short(exc: Exception) -> str:
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "…"
 
 
-def _may_hold_data(path: Path) -> bool:
-    # Not `Path.is_dir`, which raises for some links.
-    return not path.name.startswith(".") and os.path.isdir(path)
-
-
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names of files may hold bytes that are no UTF-8, and line ends."""
     known = os.fsencode(text).decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in known)
 
 
-def _is_here(name: str) -> bool:
+def is_here(name: str) -> bool:
     """Whether a name is that of a data set of scikit-learn's, which no folder may have."""
     return name in BUILT_IN or is_downloaded(name)
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio.to_thread
 from fastapi import FastAPI
 
-from ridgeline.search.tasks.datasets import DataRoot
+from ridgeline.search.tasks.data_root import DataRoot
 from ridgeline.search.tasks.registry import log_left_out
 from ridgeline.service import checkpoints, wiring, workers
 from ridgeline.service.api import openapi, problems, status_page

@@ -12,7 +12,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from ridgeline.search.tasks.datasets import DataRoot
+from ridgeline.search.tasks.data_root import DataRoot
 from ridgeline.service.api.arrivals import Arrivals
 from ridgeline.service.api.readiness import Readiness
 from ridgeline.service.artifacts.base import ArtifactStore

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from ridgeline.search.tasks.datasets import DataRoot
+from ridgeline.search.tasks.data_root import DataRoot
 from ridgeline.service.protocol import DatasetInfo
 from ridgeline.service.repeating import Repeater
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ridgeline.search.tasks.datasets import DataRoot, load
+from ridgeline.search.tasks.data_root import DataRoot
+from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.kinds import Image
 from ridgeline.service.downloads import (
     SOURCES,

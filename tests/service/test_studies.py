@@ -82,6 +82,13 @@ def test_columns_that_a_study_names_are_what_is_learned(store: Store) -> None:
     assert create(label="heating", split=split).spec.num_runs == 1
 
 
+def test_how_to_get_well_known_data_is_told(store: Store) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"task\.dataset: .* `ridgeline data download mnist` bri"
+    ):
+        post(store, spec(task={"name": "mlp", "dataset": "mnist"}))
+
+
 def test_folds_need_rows_of_each_class(store: Store) -> None:
     FakeWorker(store, smallest_class=5)
     task = {"name": "mlp", "dataset": "digits"}

@@ -17,7 +17,8 @@ import pytest
 from numpy.lib import format as npy
 
 from ridgeline.search.tasks.data import DatasetError
-from ridgeline.search.tasks.datasets import DataRoot, load
+from ridgeline.search.tasks.data_root import DataRoot
+from ridgeline.search.tasks.datasets import load
 from tests.tasks.idx_files import encode, header, toy_arrays, write, write_folder
 from tests.tasks.picture_files import write_pictures
 from tests.tasks.table_files import (

@@ -18,7 +18,8 @@ import pytest
 
 from ridgeline.search.tasks import datasets
 from ridgeline.search.tasks.data import Dataset, DatasetCard, DatasetError
-from ridgeline.search.tasks.datasets import DataRoot, Folders, built_in_cards, load
+from ridgeline.search.tasks.data_root import DataRoot, Folders
+from ridgeline.search.tasks.datasets import built_in_cards, load
 from ridgeline.search.tasks.kinds import Classes, Image, Numbers, Vector
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
 from tests.tasks.real_data import needs_real_data, real_root

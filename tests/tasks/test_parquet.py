@@ -161,7 +161,7 @@ def test_without_pyarrow_it_is_said_what_to_install(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 sys.modules["pyarrow"] = None
-from ridgeline.search.tasks.datasets import DataRoot
+from ridgeline.search.tasks.data_root import DataRoot
 print(DataRoot(Path({str(tmp_path)!r})).look().left_out["one"])
 """
     done = subprocess.run(

@@ -15,7 +15,8 @@ from PIL import Image as Pillow
 
 from ridgeline.search.tasks.any_settings import settings_of
 from ridgeline.search.tasks.data import DatasetError, UnfitDataset
-from ridgeline.search.tasks.datasets import DataRoot, card_of, load
+from ridgeline.search.tasks.data_root import DataRoot
+from ridgeline.search.tasks.datasets import card_of, load
 from ridgeline.search.tasks.kinds import Classes, Image
 from ridgeline.search.tasks.registry import task_of
 from ridgeline.search.tasks.settings import Images, Reading, Split
@@ -204,7 +205,7 @@ def test_without_pillow_it_is_said_what_to_install(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 sys.modules["PIL"] = None
-from ridgeline.search.tasks.datasets import DataRoot
+from ridgeline.search.tasks.data_root import DataRoot
 print(DataRoot(Path({str(tmp_path)!r})).look().left_out["pets"])
 """
     done = subprocess.run(

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from ridgeline.search.spec import InvalidSpec, parse_spec
 from ridgeline.search.tasks.any_settings import settings_of
 from ridgeline.search.tasks.data import DatasetError, UnfitDataset
-from ridgeline.search.tasks.datasets import DataRoot, card_of, load
+from ridgeline.search.tasks.data_root import DataRoot
+from ridgeline.search.tasks.datasets import card_of, load
 from ridgeline.search.tasks.kinds import Classes, Numbers, Vector
 from ridgeline.search.tasks.registry import task_of
 from ridgeline.search.tasks.settings import Reading, Split

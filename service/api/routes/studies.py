@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from ridgeline.search.fields import MAX_INT
 from ridgeline.search.spec import StudySpec, parse_spec
-from ridgeline.search.tasks.datasets import Folders
+from ridgeline.search.tasks.data_root import Folders
 from ridgeline.service import extending, studies
 from ridgeline.service.api import etags, events, examples
 from ridgeline.service.api.auth import Reader, Writer
