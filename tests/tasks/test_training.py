@@ -35,7 +35,7 @@ from ridgeline.search.tasks.data import Dataset, DatasetError, UnfitDataset
 from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings
 from ridgeline.search.tasks.registry import task_of
-from ridgeline.search.tasks.settings import Split
+from ridgeline.search.tasks.settings import Reading, Split
 from ridgeline.search.tasks.splits import split_column
 from ridgeline.search.tasks.training import Preparer, open_device
 from tests.tasks.idx_files import encode, toy_arrays, write, write_folder
@@ -491,9 +491,9 @@ def test_the_most_recent_data_stay_prepared(
 ) -> None:
     loaded: list[str] = []
 
-    def counted(name: str, data_root: Path | None) -> Dataset:
+    def counted(name: str, data_root: Path | None, reading: Reading) -> Dataset:
         loaded.append(name)
-        return load(name, data_root)
+        return load(name, data_root, reading)
 
     monkeypatch.setattr(training, "load", counted)
 
