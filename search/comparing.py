@@ -13,14 +13,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
 if TYPE_CHECKING:  # which needs pydantic; nothing here does
-    from ridgeline.search.fields import Direction
+    from ridgeline.search.fields import Direction, Verdict
 
 CONFIDENCE = 0.95
 """Of every interval; a verdict is wrong in at most 5 % of all comparisons of equal arms."""
@@ -30,8 +30,6 @@ MIN_PAIRS = 3
 
 Scores = Sequence[float | None]
 """By run; None where it has no score, since it diverged, say."""
-
-Verdict = Literal["better", "worse", "open"]
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 
 from ridgeline.search.fields import SpecPart, Whole
 from ridgeline.search.problems import validation_problems
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Config
 from ridgeline.search.spec import MAX_REPLICATES, InvalidSpec, StudySpec, parse_spec
+from ridgeline.search.tasks.base import EngineTask
 from ridgeline.search.tasks.registry import installed
 
 MAX_ARMS = 32
@@ -42,8 +43,29 @@ _OF_ARMS = ("task", "space", "early_stopping", "penalty")
 _ROWS = ("name", "dataset", "split", "label", "target")
 """Settings of a task that decide which rows are trained on, and judged by what."""
 
+_VALIDATION, _TEST = "validation_", "test_"
+
 Partial = Mapping[str, Any]
 """Some fields of a study's spec, as plain data."""
+
+
+def _by_name(arms: object) -> object:
+    if not isinstance(arms, list) or not all(isinstance(name, str) for name in arms):
+        return arms
+    if twice := {name for name in arms if arms.count(name) > 1}:
+        raise ValueError(f"names {', '.join(sorted(twice))} twice")
+    return {name: {} for name in arms}
+
+
+Arms = Annotated[
+    dict[ArmName, dict[str, Any]],
+    BeforeValidator(_by_name),
+    Field(
+        max_length=MAX_ARMS,
+        description="by name, what each adds to the base; or a list of the names of ready-made "
+        "ones",
+    ),
+]
 
 
 class ComparisonSpec(SpecPart):
@@ -53,28 +75,11 @@ class ComparisonSpec(SpecPart):
     base: Annotated[
         dict[str, Any], Field(description="the spec of a study without its name: what arms share")
     ]
-    arms: Annotated[
-        dict[ArmName, dict[str, Any]],
-        Field(
-            min_length=2,
-            max_length=MAX_ARMS,
-            description="by name, what each adds to the base; or a list of the names of "
-            "ready-made ones",
-        ),
-    ]
+    arms: Annotated[Arms, Field(min_length=2)]
     replicates: Annotated[
         Whole,
         Field(ge=3, le=MAX_REPLICATES, description="fresh seeds that each arm's winner trains by"),
     ] = 5
-
-    @field_validator("arms", mode="before")
-    @classmethod
-    def _by_name(cls, arms: object) -> object:
-        if not isinstance(arms, list) or not all(isinstance(name, str) for name in arms):
-            return arms
-        if twice := {name for name in arms if arms.count(name) > 1}:
-            raise ValueError(f"names {', '.join(sorted(twice))} twice")
-        return {name: {} for name in arms}
 
 
 def parse_comparison(data: Mapping[str, Any]) -> ComparisonSpec:
@@ -162,6 +167,14 @@ def scores_by_seed(study: StudySpec, scores: Mapping[int, float | None]) -> list
         known = [score for score in its if score is not None]
         found.append(fmean(known) if len(known) == len(its) else None)
     return found
+
+
+def metric_on_test(spec: StudySpec) -> str:
+    """What tells of rows that no choice was made by; a function has nothing but its one metric."""
+    metric = spec.objective.metric
+    if not isinstance(spec.definition, EngineTask):
+        return metric
+    return _TEST + metric.removeprefix(_VALIDATION)
 
 
 def blamed(spec: ComparisonSpec, arm: str, field: str) -> str:

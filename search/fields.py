@@ -39,6 +39,9 @@ class SpecPart(BaseModel):
 Direction = Literal["maximize", "minimize"]
 """Of a metric: which values are the better ones."""
 
+Verdict = Literal["better", "worse", "open"]
+"""What data support about one thing against another; open: neither."""
+
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True, ge=-MAX_INT, le=MAX_INT)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from ridgeline.search.comparison import ComparisonSpec
 from ridgeline.search.fields import Real, Whole
 from ridgeline.service import projection, tokens, views
 from ridgeline.service.artifacts.base import ArtifactError, ArtifactStore, Content
@@ -63,6 +64,7 @@ _STRANGE_FILES = Check(
     "They are those of another service, or newer than the backup that this database was restored "
     "from. Delete them where nobody needs them.",
 )
+_ARMS = Check("comparisons", "the comparisons {} lack the study that tunes an arm", BY_HAND)
 _WORKERS = Check("workers", "the workers {} cannot be shown as they are stored", BY_HAND)
 _COPY = Check(
     "optuna-copy",
@@ -83,6 +85,7 @@ _SHAPES: Shapes = {
     tables.workers.c.datasets: TypeAdapter(list[dict[str, Any]]),
     tables.workers.c.idle_slots: _COUNTS,
     tables.workers.c.restarts: _COUNTS,
+    tables.comparisons.c.spec: TypeAdapter(ComparisonSpec),
 }
 """Of the JSON in the tables; what else it must be, the checks say that read it."""
 
@@ -167,6 +170,18 @@ def examine_database(tx: Transaction) -> Iterator[Finding]:
         unreadable = [worker.id for worker in tx.workers.all() if not _can_be_shown(worker)]
         if unreadable:
             yield _WORKERS.found(unreadable)
+    if not any(finding.wrong.startswith(tables.comparisons.name) for finding in findings):
+        lacking = list(_comparisons_without_a_search(tx))
+        if lacking:
+            yield _ARMS.found(lacking)
+
+
+def _comparisons_without_a_search(tx: Transaction) -> Iterator[str]:
+    rows = tx.comparisons.page(limit=tx.comparisons.num_all(), below_id=None)
+    studies_of = tx.comparisons.studies_of([row.id for row in rows])
+    for row in rows:
+        if set(row.spec.arms) != {one.arm for one in studies_of[row.id] if one.winner is None}:
+            yield row.name
 
 
 def _can_be_shown(worker: WorkerRow) -> bool:

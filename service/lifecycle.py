@@ -6,6 +6,7 @@
     trial:  WAITING → RUNNING → COMPLETE | PRUNED | FAIL(reason)
     run:    WAITING → RUNNING → COMPLETE | PRUNED | FAIL(reason)
                          └─ worker lost or gone → WAITING
+    arms and comparisons have the states of studies, which follow from those of theirs
 
 Pure functions; `ridgeline.service.store` performs each transition as one guarded UPDATE.
 """
@@ -14,9 +15,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class StudyState(StrEnum):
@@ -143,3 +145,45 @@ def study_end(
     if num_created > 0 and num_failed == num_created:
         return StudyState.FAILED
     return StudyState.COMPLETED
+
+
+ToldTo = Literal["run", "pause", "cancel"]
+"""What people have told a comparison last."""
+
+
+def arm_state(
+    told_to: ToldTo, search: StudyState, *, is_settled: bool, fresh: StudyState | None
+) -> StudyState:
+    """The state of an arm of a comparison.
+
+    Args:
+        told_to: of the comparison.
+        search: of the study that tunes the arm.
+        is_settled: whether that has ended and its winner was looked for since.
+        fresh: of the study that trains the winner again; None where there is none.
+    """
+    if search is not StudyState.COMPLETED:
+        return search
+    if not is_settled:
+        match told_to:
+            case "run":
+                return StudyState.RUNNING
+            case "pause":
+                return StudyState.PAUSED
+            case "cancel":
+                return StudyState.CANCELLED
+    if fresh is None:
+        return StudyState.FAILED
+    return StudyState.RUNNING if fresh is StudyState.QUEUED else fresh
+
+
+def comparison_state(told_to: ToldTo, arms: Collection[StudyState]) -> StudyState:
+    """The state of a comparison, from those of its arms."""
+    if told_to == "cancel":
+        return StudyState.CANCELLED
+    open_states = OPEN_STUDY.intersection(arms)
+    if open_states:
+        if told_to == "pause" or open_states == {StudyState.PAUSED}:
+            return StudyState.PAUSED
+        return StudyState.QUEUED if set(arms) == {StudyState.QUEUED} else StudyState.RUNNING
+    return StudyState.COMPLETED if StudyState.COMPLETED in arms else StudyState.FAILED

@@ -58,6 +58,18 @@ def create(
         raise InvalidInput([("space", f"{reason}; a range has any number without a list")])
     check_limit(tx, owner, max_open)
     _refuse_unfit(tx, spec, local_datasets)
+    fingerprint = _fingerprint(tx, spec, local_datasets, left_out)
+    return views.study(tx, queue(tx, spec, owner=owner, data_fingerprint=fingerprint))
+
+
+def queue(
+    tx: Transaction, spec: StudySpec, *, owner: str | None, data_fingerprint: str | None
+) -> StudyRow:
+    """Queue a study that can be trained, under a name that is free.
+
+    Raises:
+        Conflict: somebody else has just taken the name; the transaction must end.
+    """
     row = tx.studies.insert(
         name=spec.name,
         owner=owner,
@@ -72,12 +84,12 @@ def create(
         num_open=0,
         device_seconds=0.0,
         virtual_seconds=virtual_start(tx),
-        data_fingerprint=_fingerprint(tx, spec, local_datasets, left_out),
+        data_fingerprint=data_fingerprint,
         projected_revision=0,
         created_at=tx.now,
     )
     Ledger(tx, row.id).set_study_state(StudyState.QUEUED)
-    return views.study(tx, row)
+    return row
 
 
 def changed_spec(tx: Transaction, name: str, changes: Mapping[str, Any]) -> StudySpec:
@@ -320,11 +332,13 @@ def delete(tx: Transaction, name: str) -> Study:
 
     Raises:
         NotFound: there is no study of that name.
-        Conflict: it has not ended.
+        Conflict: it has not ended, or is a part of a comparison.
     """
     row = tx.studies.lock(find(tx, name).id)
     if row.state in OPEN_STUDY:
         raise Conflict(f"{name} is {row.state}; cancel it before deleting it")
+    if (comparison := tx.comparisons.owner_of(row.id)) is not None:
+        raise Conflict(f"{name} is a part of the comparison {comparison}; delete that as a whole")
     found = views.study(tx, row)
     tx.artifacts.doom_of_study(row.id)
     tx.studies.delete(row.id, now=tx.now)

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from ridgeline.search.tasks.data_root import DataRoot
 from ridgeline.search.tasks.registry import log_left_out
-from ridgeline.service import checkpoints, wiring, workers
+from ridgeline.service import checkpoints, comparisons, wiring, workers
 from ridgeline.service.api import openapi, problems, status_page
 from ridgeline.service.api.context import Context
 from ridgeline.service.api.dashboard import Dashboard
@@ -20,6 +20,7 @@ from ridgeline.service.api.middleware import Edge
 from ridgeline.service.api.readiness import Readiness
 from ridgeline.service.api.routes import catalog, docs, health, metrics, studies, tokens, trials
 from ridgeline.service.api.routes import checkpoints as checkpoint_routes
+from ridgeline.service.api.routes import comparisons as comparison_routes
 from ridgeline.service.api.routes import workers as worker_routes
 from ridgeline.service.artifacts.base import ArtifactStore
 from ridgeline.service.settings import Settings
@@ -29,7 +30,7 @@ from ridgeline.service.timekeeping import Timekeeper
 log = logging.getLogger(__name__)
 
 MAINTENANCE_SECONDS = 1.0
-"""How often runs of silent workers are looked for."""
+"""How often runs of silent workers are looked for, and arms of comparisons that can go on."""
 
 SWEEP_SECONDS = 5.0
 """How often files to delete are looked for."""
@@ -94,8 +95,9 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
-    modules = (studies, trials, catalog, worker_routes, checkpoint_routes, tokens, health, metrics)
-    for module in (*modules, docs):
+    of_searches = (studies, trials, comparison_routes)
+    of_workers = (catalog, worker_routes, checkpoint_routes)
+    for module in (*of_searches, *of_workers, tokens, health, metrics, docs):
         app.include_router(module.router)
     app.include_router(dashboard.router)
     app.include_router(status_page.router(context))
@@ -108,6 +110,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 def maintain(store: Store, stopping: threading.Event, timekeeper: Timekeeper) -> None:
     """Expire leases every `MAINTENANCE_SECONDS` until told to stop, whatever goes wrong.
 
+    Comparisons go on here too: the winners of searches that have ended are trained again.
     A lease counts only while its holder can renew it: after a start, and after a time without the
     database, everybody gets a whole lease to call again.
     """
@@ -120,6 +123,7 @@ def maintain(store: Store, stopping: threading.Event, timekeeper: Timekeeper) ->
         except Exception:
             timekeeper.lose_sight()
             raise
+        comparisons.advance_all(store)
 
     _repeat(look, stopping, MAINTENANCE_SECONDS, complaint="maintenance fails")
 

@@ -7,7 +7,7 @@ from typing import Any
 from ridgeline.search.spec import parse_spec
 from ridgeline.search.tasks.kinds import Classes, Image
 from ridgeline.search.tasks.registry import BUILT_IN
-from ridgeline.service.api import external_examples
+from ridgeline.service.api import comparison_examples, external_examples
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
 from ridgeline.service.protocol import (
     CheckpointInfo,
@@ -321,6 +321,7 @@ ANSWERS: dict[str, Any] = {
     "cancel_study": {**_STUDY, "state": "CANCELLED", "finished_at": _DAY + 60},
     "archive_study": {**_STUDY, "state": "COMPLETED", "archived": True, "finished_at": _DAY + 60},
     "unarchive_study": {**_STUDY, "state": "COMPLETED", "finished_at": _DAY + 60},
+    **comparison_examples.ANSWERS,
     "list_trials": {"trials": [_TRIAL], "next_page_token": None},
     "get_trial": _TRIAL_WITH_HISTORY,
     "enqueue_trials": {"trials": [_TRIAL], "next_page_token": None},

@@ -13,10 +13,12 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from ridgeline.search.comparison import ComparisonSpec
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.api import examples
 from ridgeline.service.api.bodies import Nothing
 from ridgeline.service.api.problems import MEDIA_TYPE
+from ridgeline.service.comparison_resources import ArmsRequest
 from ridgeline.service.external_protocol import (
     CompleteRequest,
     ReportRequest,
@@ -48,6 +50,10 @@ Ridgeline searches hyperparameters: post a *study*, workers train its *trials*.
 TAGS = [
     {"name": "studies", "description": "Post a search, follow it, end it."},
     {"name": "trials", "description": "The configurations of a study and what came of them."},
+    {
+        "name": "comparisons",
+        "description": "Ways to train, each tuned by a study, their winners by fresh seeds.",
+    },
     {"name": "catalog", "description": "What can be trained: tasks and data sets."},
     {"name": "workers", "description": "Processes with devices, which pull runs and train them."},
     {"name": "tokens", "description": "Who may do what."},
@@ -57,6 +63,8 @@ TAGS = [
 _REQUESTS: tuple[type[BaseModel], ...] = (
     StudySpec,
     CloneRequest,
+    ComparisonSpec,
+    ArmsRequest,
     ExtendRequest,
     RetryRequest,
     EnqueueRequest,

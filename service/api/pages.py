@@ -10,6 +10,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from ridgeline.search.fields import MAX_INT
+from ridgeline.service.comparison_resources import ComparisonSummary
 from ridgeline.service.errors import InvalidInput
 from ridgeline.service.protocol import MAX_INT_32
 from ridgeline.service.resources import Dataset, LeftOut, Study, TaskInfo, TokenInfo, Trial, Worker
@@ -44,6 +45,9 @@ def _cursor_up_to(largest: int) -> Callable[[str | None], int | None]:
 StudyCursor = Annotated[int | None, Depends(_cursor_up_to(MAX_INT))]
 """The id of the last study of the page before."""
 
+ComparisonCursor = Annotated[int | None, Depends(_cursor_up_to(MAX_INT))]
+"""The id of the last comparison of the page before."""
+
 TrialCursor = Annotated[int | None, Depends(_cursor_up_to(MAX_INT_32))]
 """The number of the last trial of the page before."""
 
@@ -61,6 +65,11 @@ class _Page(BaseModel):
 
 class StudyPage(_Page):
     studies: list[Study]
+    total_size: int = Field(description="how many there are on all pages")
+
+
+class ComparisonPage(_Page):
+    comparisons: list[ComparisonSummary]
     total_size: int = Field(description="how many there are on all pages")
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ridgeline.search.comparison import ComparisonSpec
 from ridgeline.search.space import Config
 from ridgeline.search.spec import StudySpec
-from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
+from ridgeline.service.lifecycle import FailReason, RunState, StudyState, ToldTo, TrialState
 from ridgeline.service.protocol import CheckpointInfo
 
 
@@ -143,3 +144,23 @@ class StudyRow:
     created_at: float
     started_at: float | None
     finished_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow:
+    id: int
+    name: str
+    owner: str | None
+    spec: ComparisonSpec
+    told_to: ToldTo
+    created_at: float
+
+
+class ArmStudyRow(NamedTuple):
+    """A study of a comparison: the search of an arm, or a winner of it with fresh seeds."""
+
+    study_id: int
+    comparison_id: int
+    arm: str
+    winner: int | None
+    num_seen: int | None

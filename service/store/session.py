@@ -17,6 +17,7 @@ from ridgeline.service import logs, metrics
 from ridgeline.service.clock import Clock
 from ridgeline.service.store.artifacts import Artifacts
 from ridgeline.service.store.census import Census
+from ridgeline.service.store.comparisons import Comparisons
 from ridgeline.service.store.engine import (
     BUSY_TIMEOUT_SECONDS,
     READ_ONLY,
@@ -64,6 +65,7 @@ class Transaction:
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self.connection = connection
         self._clock = clock
+        self.comparisons = Comparisons(connection)
         self.studies = Studies(connection)
         self.trials = Trials(connection)
         self.runs = Runs(connection)

@@ -36,6 +36,7 @@ from ridgeline.service.lifecycle import (
     StudyState,
     TrialState,
 )
+from ridgeline.service.store.bulk import one_of
 from ridgeline.service.store.ids import next_id
 from ridgeline.service.store.rows import StudyRow
 from ridgeline.service.store.tables import (
@@ -114,6 +115,12 @@ class Studies:
             .first()
         )
         return None if row is None else _study(row)
+
+    def of_ids(self, study_ids: Sequence[int]) -> dict[int, StudyRow]:
+        """Studies by id; those locked by this transaction as it has changed them."""
+        query = select(*_COLUMNS).where(one_of(self._connection, studies.c.id, study_ids))
+        found = {row["id"]: _study(row) for row in self._connection.execute(query).mappings()}
+        return found | {i: self._locked[i][0] for i in study_ids if i in self._locked}
 
     def name_of(self, study_id: int) -> str | None:
         """The name of a study, whatever else its row holds; None where it has been deleted."""

@@ -101,6 +101,43 @@ deleted_studies = Table(
 )
 """What is left of deleted studies: the ids that no later one may have."""
 
+comparisons = Table(
+    "rl_comparisons",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("owner", String(32), comment="id of the token that created it"),
+    Column("spec", JSON, nullable=False),
+    Column("told_to", String(16), nullable=False, comment="what people told it last"),
+    Column("created_at", _Time, nullable=False),
+    CheckConstraint("told_to IN ('run', 'pause', 'cancel')", name="told_to"),
+)
+
+comparison_studies = Table(
+    "rl_comparison_studies",
+    metadata,
+    Column("study_id", ForeignKey(studies.c.id), primary_key=True, autoincrement=False),
+    Column("comparison_id", ForeignKey(comparisons.c.id), nullable=False),
+    Column("arm", String(48), nullable=False),
+    Column(
+        "winner", Integer, comment="the trial of the search that it trains again; none: the search"
+    ),
+    Column(
+        "num_seen", Integer, comment="trials the search had when its winner was last looked for"
+    ),
+    CheckConstraint("winner IS NULL OR num_seen IS NULL", name="search_or_fresh"),
+    UniqueConstraint("comparison_id", "arm", "winner"),
+    Index(
+        None,
+        "comparison_id",
+        "arm",
+        unique=True,
+        sqlite_where=text("winner IS NULL"),
+        postgresql_where=text("winner IS NULL"),
+    ),
+)
+"""The studies of comparisons: of each arm one search, and one for each winner that it has had."""
+
 upgrades = Table(
     "rl_upgrades",
     metadata,

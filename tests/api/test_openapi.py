@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from ridgeline.search.spec import parse_spec
-from ridgeline.service.api import examples, external_examples
+from ridgeline.service.api import comparison_examples, examples, external_examples
+from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.external_protocol import (
     CompleteRequest,
     ReportedTrial,
@@ -121,7 +122,8 @@ def test_what_a_request_must_be_is_said(document: dict[str, Any]) -> None:
         for parameter in operation.get("parameters", ())
     }
     assert "null" not in json.dumps(list(parameters.values()))
-    assert parameters["DELETE /v1/studies/{study}", "If-Match"]["required"]
+    for path in ("/v1/studies/{study}", "/v1/comparisons/{comparison}"):
+        assert parameters[f"DELETE {path}", "If-Match"]["required"]
 
 
 def test_messages_name_operations_that_exist(document: dict[str, Any]) -> None:
@@ -146,6 +148,8 @@ def test_examples_are_valid(client: httpx.Client) -> None:
     ReportedTrial.model_validate(examples.ANSWERS["report_trial"])
     SyncResponse.model_validate(examples.ANSWERS["sync_worker"])
     TrialWithHistory.model_validate(examples.ANSWERS["get_trial"])
+    for verb in ("create", "pause", "cancel"):
+        Comparison.model_validate(examples.ANSWERS[f"{verb}_comparison"])
     SuggestResponse.model_validate(examples.ANSWERS["suggest_trials"])
     ReportOutcomes.model_validate(examples.ANSWERS["report_trials"])
 
@@ -166,6 +170,9 @@ def test_the_examples_can_be_posted(client: httpx.Client) -> None:
     ok(client.post("/v1/studies/my-program/trials:report", json=external_examples.REPORTS))
     ok(client.post("/v1/studies/my-program/trials/0:complete", json=external_examples.COMPLETE))
     ok(client.post("/v1/studies/my-program/trials/1:complete", json=external_examples.FAILED))
+    ok(client.post("/v1/comparisons", json=comparison_examples.SPEC), 201)
+    path = f"/v1/comparisons/{comparison_examples.SPEC['name']}/arms"
+    ok(client.post(path, json=comparison_examples.ARMS), 201)
     ok(client.post("/v1/tokens", json=examples.TOKEN_REQUEST), 201)
 
 

@@ -29,6 +29,10 @@ FILLED = (
     "INSERT INTO rl_artifacts "
     "(run_id, attempt, kind, state, num_bytes, sha256, location, created_at) "
     "SELECT min(id), 1, 'log', 'DRAFT', 0, '', '', 0 FROM rl_runs",
+    "INSERT INTO rl_comparisons (id, name, spec, told_to, created_at) VALUES "
+    """(1, 'c', '{"name": "c", "base": {}, "arms": {"done": {}, "open": {}}}', 'run', 0)""",
+    "INSERT INTO rl_comparison_studies (study_id, comparison_id, arm) "
+    "SELECT id, 1, name FROM rl_studies WHERE name IN ('done', 'open')",
 )
 NOTHING_READS = {
     "studies.study_id",  # the study of a copy is found by its id and name: it is gone then

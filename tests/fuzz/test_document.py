@@ -20,7 +20,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ridgeline.service import projection, tokens
-from ridgeline.service.api import examples
+from ridgeline.service.api import comparison_examples, examples
 from ridgeline.service.api.app import create_app
 from ridgeline.service.settings import Settings
 from ridgeline.service.store.session import DatabaseClock, Store
@@ -71,6 +71,11 @@ def populate(client: httpx.Client) -> tuple[str, str]:
     study("grid", examples.GRID_SPEC, 9)
     worker = worker_with_runs(client)
     study("external", EXTERNAL, 1_000)
+    for name in ("compared", "paused", *(f"over-{number}" for number in range(10))):
+        ok(client.post("/v1/comparisons", json={**comparison_examples.SPEC, "name": name}), 201)
+    ok(client.post("/v1/comparisons/paused:pause"))
+    for number in range(5):
+        ok(client.post(f"/v1/comparisons/over-{number}:cancel"))
     for name in ("ended", *(f"doomed-{number}" for number in range(30))):
         study(name, EXTERNAL, 4)
     ok(client.post("/v1/studies/external/trials:suggest", json={"count": 100}))

@@ -13,7 +13,10 @@ from ridgeline.service.lifecycle import (
     RunEnd,
     RunState,
     StudyState,
+    ToldTo,
     TrialState,
+    arm_state,
+    comparison_state,
     study_end,
     trial_end,
     verb_is_done,
@@ -88,3 +91,60 @@ def test_repeating_a_verb_changes_nothing(verb: str) -> None:
     for source, target in STUDY_VERBS[verb].items():
         done = verb_is_done(verb, target, stopping=verb == "stop", archived=verb == "archive")
         assert done, (verb, source)
+
+
+@pytest.mark.parametrize("search", [state for state in StudyState if state != "COMPLETED"])
+@pytest.mark.parametrize("is_settled", [True, False])
+def test_an_arm_stands_as_its_search_until_that_is_complete(
+    search: StudyState, is_settled: bool
+) -> None:
+    for fresh in (None, StudyState.COMPLETED):
+        assert arm_state("run", search, is_settled=is_settled, fresh=fresh) is search
+
+
+@pytest.mark.parametrize(
+    ("told_to", "expected"), [("run", "RUNNING"), ("pause", "PAUSED"), ("cancel", "CANCELLED")]
+)
+def test_an_arm_whose_winner_is_to_be_trained_again(told_to: ToldTo, expected: str) -> None:
+    for fresh in (None, StudyState.COMPLETED):
+        state = arm_state(told_to, StudyState.COMPLETED, is_settled=False, fresh=fresh)
+        assert state == expected
+
+
+@pytest.mark.parametrize(
+    ("fresh", "expected"),
+    [
+        (None, "FAILED"),
+        ("QUEUED", "RUNNING"),
+        ("RUNNING", "RUNNING"),
+        ("PAUSED", "PAUSED"),
+        ("COMPLETED", "COMPLETED"),
+        ("FAILED", "FAILED"),
+        ("CANCELLED", "CANCELLED"),
+    ],
+)
+def test_an_arm_whose_winner_is_known(fresh: str | None, expected: str) -> None:
+    given = None if fresh is None else StudyState(fresh)
+    assert arm_state("run", StudyState.COMPLETED, is_settled=True, fresh=given) == expected
+
+
+@pytest.mark.parametrize(
+    ("arms", "expected"),
+    [
+        ("QUEUED QUEUED", "QUEUED"),
+        ("QUEUED COMPLETED", "RUNNING"),
+        ("QUEUED PAUSED", "RUNNING"),
+        ("PAUSED COMPLETED", "PAUSED"),
+        ("RUNNING FAILED", "RUNNING"),
+        ("COMPLETED FAILED", "COMPLETED"),
+        ("COMPLETED CANCELLED", "COMPLETED"),
+        ("FAILED CANCELLED", "FAILED"),
+        ("FAILED FAILED", "FAILED"),
+    ],
+)
+def test_a_comparison_stands_as_its_arms_imply(arms: str, expected: str) -> None:
+    states = [StudyState(state) for state in arms.split()]
+    assert comparison_state("run", states) == expected
+    paused = "PAUSED" if OPEN_STUDY & {*states} else expected
+    assert comparison_state("pause", states) == paused
+    assert comparison_state("cancel", states) is StudyState.CANCELLED

@@ -31,6 +31,16 @@ StudyPath = Annotated[
         examples=["digits-tpe"],
     ),
 ]
+ComparisonPath = Annotated[
+    str,
+    Path(
+        alias="comparison",
+        description="the comparison's name",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=64,
+        examples=["digits-regularisers"],
+    ),
+]
 TrialPath = Annotated[
     int, Path(alias="number", description="the trial's number, from 0", ge=0, le=MAX_INT_32)
 ]
