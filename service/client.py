@@ -16,10 +16,12 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from ridgeline.search.comparison import ComparisonName, ComparisonSpec, Partial
 from ridgeline.search.fields import Whole
 from ridgeline.search.space import Config
 from ridgeline.search.spec import StudyName, StudySpec
 from ridgeline.service.bodies import items_of, message, plain, refused
+from ridgeline.service.comparison_resources import ArmsRequest, Comparison, ComparisonSummary
 from ridgeline.service.connection import (
     RETRY_DELAYS_SECONDS,
     ApiError,
@@ -69,6 +71,7 @@ __all__ = ["ApiError", "Client", "ClientError", "Unreachable"]
 _PAGE_SIZE = 500
 
 _STUDY_NAME = TypeAdapter[str](StudyName)
+_COMPARISON_NAME = TypeAdapter[str](ComparisonName)
 _TRIAL_NUMBER = TypeAdapter[int](TrialNumber)
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -213,6 +216,53 @@ class Client:
             if event["type"] == "end":
                 return
             yield Event.model_validate({**event, "data": json.loads(event["data"])})
+
+    # -- comparisons -----------------------------------------------------------------------------
+
+    def create_comparison(
+        self, spec: ComparisonSpec | Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Comparison:
+        """Post a comparison; with the same key, posting it again gives the same one."""
+        if isinstance(spec, ComparisonSpec):
+            spec = spec.model_dump(mode="json")
+        return parsed(Comparison, self._post("/v1/comparisons", plain(spec), idempotency_key))
+
+    def comparison(self, name: str) -> Comparison:
+        """A comparison with its arms, their studies, and the result where there is one."""
+        return parsed(Comparison, self._connection.get(_comparison_path(name)))
+
+    def comparisons(self) -> Iterator[ComparisonSummary]:
+        """All comparisons, newest first, page by page."""
+        return self._pages("/v1/comparisons", "comparisons", ComparisonSummary)
+
+    def pause_comparison(self, name: str) -> Comparison:
+        return self._comparison_verb(name, "pause")
+
+    def resume_comparison(self, name: str) -> Comparison:
+        return self._comparison_verb(name, "resume")
+
+    def cancel_comparison(self, name: str) -> Comparison:
+        """End it now; what is known of arms that are done stays."""
+        return self._comparison_verb(name, "cancel")
+
+    def extend_comparison(
+        self, name: str, *, trials: int | None = None, seconds: float | None = None
+    ) -> Comparison:
+        """Add to the budget of every arm; an arm that has another winner then trains that again."""
+        return self._comparison_verb(
+            name, "extend", message(ExtendRequest, trials=trials, seconds=seconds)
+        )
+
+    def add_arms(self, name: str, arms: Mapping[str, Partial] | Iterable[str]) -> Comparison:
+        """Tune further arms, as the spec of a comparison has them, on the terms of the others."""
+        body = message(ArmsRequest, arms=items_of(arms))
+        return parsed(Comparison, self._post(f"{_comparison_path(name)}/arms", body))
+
+    def delete_comparison(self, name: str) -> Comparison:
+        """Delete a comparison that has ended, with all its studies; returns it as it was."""
+        path = _comparison_path(name)
+        answer = self._connection.delete(path, idempotency_key=str(uuid.uuid4()))
+        return parsed(Comparison, answer)
 
     # -- trials ----------------------------------------------------------------------------------
 
@@ -417,6 +467,11 @@ class Client:
     def _verb(self, name: str, verb: str) -> Study:
         return parsed(Study, self._post(f"{_study_path(name)}:{verb}", None))
 
+    def _comparison_verb(
+        self, name: str, verb: str, body: ExtendRequest | None = None
+    ) -> Comparison:
+        return parsed(Comparison, self._post(f"{_comparison_path(name)}:{verb}", body))
+
     def _pages(
         self, path: str, key: str, model: type[_Model], **filters: str | bool | None
     ) -> Iterator[_Model]:
@@ -441,6 +496,14 @@ def _study_path(name: str) -> str:
         return f"/v1/studies/{_STUDY_NAME.validate_python(plain(name))}"
     except ValidationError as exc:
         raise ApiError(404, "Not found", f"there is no study named {name!r}") from exc
+
+
+def _comparison_path(name: str) -> str:
+    """The path of a comparison; see `_study_path`."""
+    try:
+        return f"/v1/comparisons/{_COMPARISON_NAME.validate_python(plain(name))}"
+    except ValidationError as exc:
+        raise ApiError(404, "Not found", f"there is no comparison named {name!r}") from exc
 
 
 def _trial_path(study: str, number: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ridgeline.service.cli import data, serving, studies, task, tokens
+from ridgeline.service.cli import comparisons, data, serving, studies, task, tokens
 from ridgeline.service.cli.compare import compare
 from ridgeline.service.cli.doctor import doctor
 from ridgeline.service.cli.help_text import Command
@@ -48,6 +48,8 @@ app.add_typer(task.app, name="task")
 app.add_typer(data.app, name="data")
 app.command(cls=Command)(studies.run)
 app.command(cls=Command)(compare)
+app.command("comparisons", cls=Command)(comparisons.list_comparisons)
+app.add_typer(comparisons.app, name="comparison")
 app.command("studies", cls=Command)(studies.list_studies)
 app.command(cls=Command)(studies.show)
 app.command(cls=Command)(studies.pause)

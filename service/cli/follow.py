@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.live import Live
 
 from ridgeline.service.cli import tables
 from ridgeline.service.client import Client, Unreachable
+from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.lifecycle import OPEN_STUDY
 from ridgeline.service.resources import Study
 
@@ -35,24 +37,65 @@ def follow(
         ApiError: one of them cannot be read.
         Unreachable: the service has not answered for a minute.
     """
-    paces = {name: tables.Pace() for name in names}
     studies: dict[str, Study] = {}
+
+    def look() -> tuple[list[Study], bool]:
+        for name in names:
+            if name not in studies or studies[name].state in OPEN_STUDY:
+                studies[name] = client.study(name)
+        is_over = all(study.state not in OPEN_STUDY for study in studies.values())
+        return [studies[name] for name in names], is_over
+
+    _watch(look, console, sleep, clock)
+    return studies
+
+
+def follow_comparison(client: Client, name: str, console: Console) -> Comparison:
+    """Show the progress of a comparison's studies until it has ended, and return it.
+
+    Raises:
+        ApiError, Unreachable: as of `follow`.
+    """
+    found: list[Comparison] = []
+
+    def look() -> tuple[list[Study], bool]:
+        found[:] = [client.comparison(name)]
+        (comparison,) = found
+        studies = [
+            study
+            for of_kind in ("search", "fresh")
+            for arm in comparison.arms
+            if (study := getattr(arm, of_kind)) is not None
+        ]
+        return studies, comparison.state not in OPEN_STUDY
+
+    _watch(look, console, time.sleep, time.monotonic)
+    return found[0]
+
+
+def _watch(
+    look: Callable[[], tuple[list[Study], bool]],
+    console: Console,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+) -> None:
+    """Show the studies that `look` gives until it says that all is over."""
+    paces: dict[str, tables.Pace] = defaultdict(tables.Pace)
     with _Display(console) as display:
         answered_at = clock()
         while True:
             try:
-                for name in names:
-                    if name not in studies or studies[name].state in OPEN_STUDY:
-                        studies[name] = client.study(name)
-                        paces[name].see(tables.num_done(studies[name]), clock())
+                studies, is_over = look()
             except Unreachable:
                 if clock() - answered_at > PATIENCE_SECONDS:
                     raise
             else:
                 answered_at = clock()
-                display.show([(studies[name], paces[name]) for name in names], answered_at)
-                if all(study.state not in OPEN_STUDY for study in studies.values()):
-                    return studies
+                for study in studies:
+                    paces[study.name].see(tables.num_done(study), answered_at)
+                display.show([(study, paces[study.name]) for study in studies], answered_at)
+                if is_over:
+                    return
             sleep(POLL_SECONDS)
 
 

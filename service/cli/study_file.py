@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from ridgeline.search.comparison import ComparisonSpec, blamed, parse_comparison
+from ridgeline.search.comparison import ComparisonSpec, parse_comparison
 from ridgeline.search.fields import MAX_INT
 from ridgeline.search.space import Config
 from ridgeline.search.spec import InvalidSpec, StudyName, StudySpec, parse_spec
@@ -100,10 +100,9 @@ class ComparisonFile:
     path: Path
     root: yaml.Node | None
 
-    def refused(self, arm: str, problems: Iterable[tuple[str, str]]) -> Problem:
-        """What the service has against an arm's study, in the words of `load_comparison`."""
-        told = [(blamed(self.spec, arm, field), reason) for field, reason in problems]
-        return _refused(self.path, self.root, told)
+    def refused(self, problems: Iterable[tuple[str, str]]) -> Problem:
+        """What the service has against the comparison, in the words of `load_comparison`."""
+        return _refused(self.path, self.root, problems)
 
 
 def load_comparison(path: Path) -> ComparisonFile:

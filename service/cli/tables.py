@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -15,12 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ridgeline.search.ranges import Value
+from ridgeline.service.comparison_resources import (
+    Comparison,
+    ComparisonResult,
+    ComparisonSummary,
+)
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.resources import Study, Trial
 from ridgeline.service.texts import printable
-
-if TYPE_CHECKING:
-    from ridgeline.search.comparing import Mean
 
 _PACE_WINDOW_SECONDS = 30.0
 
@@ -135,8 +137,11 @@ def studies_table(studies: Iterable[Study]) -> Table:
 
 
 def _task(study: Study) -> str:
-    on = f" on {study.spec.dataset}" if study.spec.dataset else ""
-    return f"{study.spec.task.name}{on}"
+    return _named({"name": study.spec.task.name, "dataset": study.spec.dataset})
+
+
+def _named(task: Mapping[str, Any]) -> str:
+    return f"{task['name']} on {task['dataset']}" if task.get("dataset") else str(task["name"])
 
 
 def study_lines(study: Study) -> list[str]:
@@ -202,38 +207,52 @@ def config_text(trial: Trial) -> str:
     return f"{text} (the sampler chose {', '.join(chosen)})" if chosen else text
 
 
-def arms_table(
-    means: Iterable[Mean],
-    in_search: Mapping[str, float],
-    again: Mapping[str, float | None],
-    metric: str,
-    test_metric: str,
-) -> Table:
+def arms_table(result: ComparisonResult) -> Table:
     """The arms of a comparison, with what fresh seeds made of their winners.
 
-    Args:
-        means: of the test metric.
-        in_search: the winner's value of the metric, by arm: the best of many, so too good.
-        again: the mean of the same metric over fresh seeds; not shown where that is the test metric
-            too, as of a function.
+    The mean of the metric that the searches went by is not shown where arms are compared by the
+    same, as those of a function are.
     """
+    metric, test_metric = result.metric, result.test_metric
     is_same = metric == test_metric
     validated = [] if is_same else [f"{metric}, fresh seeds"]
     tested = f"{test_metric}, fresh seeds"
     best = f"{metric}, best of the search"
     table = _table("arm", best, *validated, tested, "95 % interval", "runs")
-    for one in means:
+    for one in result.arms:
         interval = one.interval
-        failed = f" ({one.num_without} failed)" if one.num_without else ""
+        num_failed = one.scores.count(None)
+        failed = f" ({num_failed} failed)" if num_failed else ""
         table.add_row(
             one.arm,
-            f"{in_search[one.arm]:.4g}",
-            *([] if is_same else [_number(again[one.arm])]),
-            _number(one.value),
+            f"{one.in_search:.4g}",
+            *([] if is_same else [_number(one.again)]),
+            _number(one.mean),
             "" if interval is None else f"{interval.low:.4g} to {interval.high:.4g}",
-            f"{one.num_runs}{failed}",
+            f"{len(one.scores) - num_failed}{failed}",
         )
     return table
+
+
+def comparisons_table(comparisons: Iterable[ComparisonSummary]) -> Table:
+    table = _table("comparison", "state", "arms", "task")
+    for one in comparisons:
+        arms = ", ".join(one.arm_states)
+        state = Text(one.state, _STATE_STYLES[one.state])
+        table.add_row(one.name, state, arms, _named(one.spec.base.get("task", {})))
+    return table
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """How a comparison and its arms stand, one fact a line."""
+    return [
+        f"{comparison.name} is {comparison.state}" + _because(comparison.reason),
+        *(f"arm {arm.name} is {arm.state}" + _because(arm.reason) for arm in comparison.arms),
+    ]
+
+
+def _because(reason: str | None) -> str:
+    return f": {reason}" if reason else ""
 
 
 def _number(value: float | None) -> str:

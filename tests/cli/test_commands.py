@@ -40,7 +40,8 @@ budget: {trials: 3}
 def open_client(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands get a client of the app; they close it, so its closing must wait for the test."""
     monkeypatch.setattr(client, "close", lambda: None)
-    monkeypatch.setattr("ridgeline.service.cli.studies.open_client", lambda: client)
+    for module in ("studies", "compare", "comparisons"):
+        monkeypatch.setattr(f"ridgeline.service.cli.{module}.open_client", lambda: client)
 
 
 def train(client: Client, count: int, *, fail: bool = False) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from ridgeline.search.comparing import mean_of
-from ridgeline.search.comparison import studies_of
+from ridgeline.search.comparison import ComparisonSpec, metric_on_test
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.function import FunctionTask
+from ridgeline.service.api import comparison_examples
 from ridgeline.service.cli import tables
-from ridgeline.service.cli.compare import metric_on_test
 from ridgeline.service.cli.study_file import load_comparison
 from ridgeline.service.client import ApiError, Client
+from ridgeline.service.comparison_resources import ArmResult, Comparison, ComparisonResult, Interval
 from tests.cli.conftest import Ridgeline
 
 COMPARISON = """
@@ -34,65 +34,92 @@ arms:
 """
 
 
+Posted = Callable[[Client, ComparisonSpec], Comparison]
+
+
+def refuse(status: int, *problems: tuple[str, str], detail: str = "no") -> Posted:
+    def create_comparison(client: Client, spec: ComparisonSpec) -> Comparison:
+        raise ApiError(status, "no", detail, problems)
+
+    return create_comparison
+
+
+def nobody_has_it(client: Client, name: str) -> Comparison:
+    raise ApiError(404, "no", "no")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "small.yaml").write_text(COMPARISON)
+    return tmp_path / "small.yaml"
+
+
 @pytest.mark.parametrize(
-    ("arm", "field", "line", "named"),
-    [
-        ("none", "task.dataset", 4, "base.task.dataset"),
-        ("none", "objective.metric", 3, "base.objective.metric"),
-        ("l2", "space.l2", 12, "arms.l2.space.l2"),
-    ],
+    ("line", "field"),
+    [(4, "base.task.dataset"), (3, "base.objective.metric"), (12, "arms.l2.space.l2")],
 )
 def test_what_the_service_refuses_is_told_with_its_line(
-    arm: str,
-    field: str,
-    line: int,
-    named: str,
-    ridgeline: Ridgeline,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    line: int, field: str, file: Path, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def create_study(client: Client, spec: StudySpec) -> SimpleNamespace:
-        if spec.name.endswith(arm):
-            raise ApiError(422, "no", "no", [(field, "does not fit")])
-        return SimpleNamespace(spec=spec)
-
-    def study(client: Client, name: str) -> None:
-        raise ApiError(404, "no", "no")
-
-    monkeypatch.setattr(Client, "create_study", create_study)
-    monkeypatch.setattr(Client, "study", study)
-    (tmp_path / "small.yaml").write_text(COMPARISON)
+    monkeypatch.setattr(Client, "create_comparison", refuse(422, (field, "does not fit")))
+    monkeypatch.setattr(Client, "comparison", nobody_has_it)
     refused = ridgeline("compare", "small.yaml")
     assert refused.exit_code == 2
-    assert refused.stderr == f"ridgeline: small.yaml:{line}: {named}: does not fit\n"
+    assert refused.stderr == f"ridgeline: small.yaml:{line}: {field}: does not fit\n"
+
+
+def test_a_study_that_is_in_the_way_is_told(
+    file: Path, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = "there is another study named small-search.none already"
+    monkeypatch.setattr(Client, "create_comparison", refuse(409, detail=in_the_way))
+    monkeypatch.setattr(Client, "comparison", nobody_has_it)
+    assert ridgeline("compare", "small.yaml").stderr == f"ridgeline: {in_the_way}\n"
 
 
 @pytest.mark.parametrize("appears", [False, True])
-def test_a_study_that_is_there_is_not_posted(
-    appears: bool, ridgeline: Ridgeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_comparison_that_is_there_is_not_posted(
+    appears: bool, file: Path, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a token that only reads, a result can be seen; nor do two commands at once collide."""
-    (tmp_path / "small.yaml").write_text(COMPARISON)
-    specs = {s.name: s for s in studies_of(load_comparison(tmp_path / "small.yaml").spec).values()}
-    posted: set[str] = set()
+    there = Comparison.model_validate(
+        {
+            **comparison_examples.ANSWERS["cancel_comparison"],
+            "name": "small",
+            "spec": load_comparison(file).spec,
+        }
+    )
+    posted: list[str] = []
 
-    def create_study(client: Client, spec: StudySpec) -> None:
-        posted.add(spec.name)
+    def create_comparison(client: Client, spec: ComparisonSpec) -> Comparison:
+        posted.append(spec.name)
         raise ApiError(409 if appears else 403, "no", "no")
 
-    def study(client: Client, name: str) -> SimpleNamespace:
-        if appears and name not in posted:
+    def comparison(client: Client, name: str) -> Comparison:
+        if appears and not posted:
             raise ApiError(404, "no", "no")
-        return SimpleNamespace(spec=specs[name], name=name, state="CANCELLED", reason=None)
+        return there
 
-    def follow(client: Client, names: list[str], console: Console) -> dict[str, SimpleNamespace]:
-        return {name: study(client, name) for name in names}
+    monkeypatch.setattr(Client, "create_comparison", create_comparison)
+    monkeypatch.setattr(Client, "comparison", comparison)
+    assert ridgeline("compare", "small.yaml").stderr == "ridgeline: small is CANCELLED\n"
+    assert posted == (["small"] if appears else [])
 
-    monkeypatch.setattr(Client, "create_study", create_study)
-    monkeypatch.setattr(Client, "study", study)
-    monkeypatch.setattr("ridgeline.service.cli.compare.follow", follow)
-    assert "small-search.none is CANCELLED" in ridgeline("compare", "small.yaml").stderr
-    assert posted == (set(specs) if appears else set())
+
+@pytest.mark.parametrize("change", [("replicates: 4", "replicates: 5"), ("high: 1.0", "high: 2.0")])
+def test_another_comparison_of_that_name_is_told(
+    change: tuple[str, str], file: Path, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(COMPARISON + "replicates: 4\n")
+    there = Comparison.model_validate(
+        {**comparison_examples.ANSWERS["get_comparison"], "spec": load_comparison(file).spec}
+    )
+    monkeypatch.setattr(Client, "comparison", lambda client, name: there)
+    file.write_text(file.read_text().replace(*change))
+    assert ridgeline("compare", "small.yaml").stderr == (
+        "ridgeline: there is another comparison named small already: give this one another name, "
+        "or delete that one with `ridgeline comparison delete small`\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,12 +149,28 @@ def test_a_function_is_compared_by_what_it_returns(
     spec = study("mlp", metric, "maximize", check=metric.startswith("validation_a"))
     monkeypatch.setattr(StudySpec, "definition", property(lambda self: task))
     assert metric_on_test(spec) == metric
-    means = [mean_of("none", [0.5, 0.25, 0.75])]
-    table = tables.arms_table(means, {"none": 0.875}, {"none": 0.5}, metric, metric)
+    result = ComparisonResult(
+        metric=metric,
+        test_metric=metric,
+        direction="maximize",
+        arms=(
+            ArmResult(
+                arm="none",
+                in_search=0.875,
+                again=0.5,
+                mean=0.5,
+                interval=Interval(low=0.25, high=0.75),
+                scores=(0.5, 0.25, 0.75, None),
+            ),
+        ),
+        differences=(),
+    )
+    table = tables.arms_table(result)
     console = Console(width=200)
     with console.capture() as capture:
         console.print(table)
     assert capture.get().count(f"{metric}, fresh seeds") == 1
+    assert "3 (1 failed)" in capture.get()
 
 
 def study(task: str, metric: str, direction: str, *, check: bool = True) -> StudySpec:

@@ -19,6 +19,7 @@ from tests.api.calling import EXTERNAL, sqlite_only
 from tests.cli.conftest import Ridgeline
 from tests.cli.test_commands import STUDY_FILE, open_client
 from tests.client.conftest import client
+from tests.service.test_comparisons import SPEC as COMPARISON
 
 __all__ = ["client", "open_client"]  # fixtures
 
@@ -60,6 +61,14 @@ GIVEN: dict[str, list[str]] = {
     "token revoke": ["an-id"],
     "run": ["study.yaml"],
     "compare": ["comparison.yaml"],
+    "comparisons": [],
+    "comparison show": ["x"],
+    "comparison pause": ["x"],
+    "comparison resume": ["x"],
+    "comparison cancel": ["x"],
+    "comparison extend": ["x"],
+    "comparison add": ["x", "l1"],
+    "comparison delete": ["x"],
     "clone": ["x", "y"],
     "studies": [],
     "show": ["x"],
@@ -144,6 +153,7 @@ def test_an_odd_argument_is_told_in_lines(
     tmp_path: Path,
 ) -> None:
     client.create_study(EXTERNAL)
+    client.create_comparison({**COMPARISON, "name": "x"})
     (tmp_path / "study.yaml").write_text(STUDY_FILE)
     ridgeline("token", "create", "me", "--scope", "admin", home="h")
     for odd in ODD:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ridgeline.service.api import examples
@@ -17,6 +18,7 @@ from ridgeline.service.protocol import RunEnded, SyncRequest, WorkerRegistration
 from tests.api.calling import EXTERNAL, SPEC, sqlite_only
 from tests.parallel import in_parallel
 from tests.service.factory import spec
+from tests.service.test_comparisons import SPEC as COMPARISON
 
 pytestmark = sqlite_only
 
@@ -36,6 +38,25 @@ def test_a_study_trained_by_ones_own_program(client: Client) -> None:
     assert best.value == min(trial.value for trial in trials if trial.value is not None)
     assert client.trial("x", 0).epochs[0].metrics == {"error": 7.0}
     assert len(list(csv.DictReader(io.StringIO(client.export("x"))))) == 4
+
+
+def test_a_comparison_call_by_call(client: Client) -> None:
+    created = client.create_comparison(COMPARISON, idempotency_key="k")
+    assert client.create_comparison(created.spec, idempotency_key="k") == created
+    assert [one.name for one in client.comparisons()] == ["c"]
+    assert client.pause_comparison("c").state is StudyState.PAUSED
+    assert client.resume_comparison("c").state is StudyState.QUEUED
+    assert client.extend_comparison("c", trials=5).arms[0].search.num_trials == 7
+    added = client.add_arms("c", {"wide": {"task": {"hidden": np.array([64])}}})
+    assert added.arms[2].search.num_trials == 7
+    assert len(client.add_arms("c", ("dropout", "l1")).arms) == 5
+    with pytest.raises(ApiError) as refused:
+        client.add_arms("c", 7)  # type: ignore[arg-type]
+    assert [field for field, _ in refused.value.problems] == ["arms"]
+    assert client.cancel_comparison("c").state is StudyState.CANCELLED
+    assert client.delete_comparison("c").state is StudyState.CANCELLED
+    with pytest.raises(ApiError, match="there is no comparison named c"):
+        client.comparison("c")
 
 
 def test_a_study_is_archived(client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 from ridgeline.search.comparison import studies_of
 from ridgeline.service.cli.study_file import load_comparison
+from ridgeline.service.lifecycle import RunState
 from ridgeline.service.resources import Run
-from tests.deployment import Deployment
+from tests.chaos.processes import device_processes
+from tests.deployment import ROOT, Deployment
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +45,7 @@ def compare(deployment: Deployment, file: Path) -> subprocess.CompletedProcess[s
         [sys.executable, "-c", command, "compare", str(file)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         env=os.environ | {"RIDGELINE_URL": deployment.url},
     )
 
@@ -72,8 +75,7 @@ def test_arms_are_tuned_and_their_winners_compared_by_fresh_seeds(
 
     again = compare(deployment, file)
     assert again.returncode == 0
-    table = done.stdout.index(" arm ")
-    assert again.stdout[again.stdout.index(" arm ") :] == done.stdout[table:]
+    assert table(again) == table(done)
 
 
 def test_what_stands_in_the_way_is_told_in_a_line(deployment: Deployment, file: Path) -> None:
@@ -94,14 +96,22 @@ def test_what_stands_in_the_way_is_told_in_a_line(deployment: Deployment, file: 
     deployment.client.cancel("small-search.dropout.l2")
     refused = compare(deployment, file)
     assert refused.returncode == 1
-    assert refused.stderr == (
-        "ridgeline: small-search.none is CANCELLED; without it nothing can be compared\n"
+    assert refused.stderr.endswith(
+        "ridgeline: small: small-search.none is CANCELLED; without it nothing can be compared\n"
     )
     file.write_text(COMPARISON % "[none, l2+dropuot]")
     refused = compare(deployment, file)
     assert refused.returncode == 2
     reason = "arms.l2+dropuot: there is no ready-made arm dropuot"
     assert refused.stderr.startswith(f"ridgeline: {file}:8: {reason}")
+    file.write_text((COMPARISON % "[none, l2]").replace("digits", "nowhere"))
+    refused = compare(deployment, file)
+    assert refused.returncode == 1, "the name is taken"
+    file.write_text(file.read_text().replace("name: small", "name: other"))
+    refused = compare(deployment, file)
+    assert refused.returncode == 2
+    reason = "base.task.dataset: no worker has a data set 'nowhere'"
+    assert refused.stderr.startswith(f"ridgeline: {file}:4: {reason}")
 
 
 DIVERGING = """
@@ -137,6 +147,72 @@ def test_an_arm_that_only_diverges_leaves_the_others_to_compare(
     refused = compare(deployment, file)
     assert refused.returncode == 1
     assert refused.stderr == "ridgeline: all-diverging: no trial of any arm came to its end\n"
+
+
+SHAKEN = """
+name: %s
+base:
+  task: {name: mlp, dataset: digits, hidden: [16]}
+  space: {learning_rate: {type: float, low: 0.001, high: 0.02, log: true}}
+  sampler: {name: random, seed: 4}
+  budget: {trials: 30, epochs: 40}
+arms: [none, l2]
+replicates: 8
+"""
+
+
+def test_kills_change_nothing_of_the_table(deployment: Deployment, tmp_path: Path) -> None:
+    """A device process dies in the search, the api between two winners, the worker after them."""
+    worker = deployment.start_worker()
+    file = tmp_path / "comparison.yaml"
+    file.write_text(SHAKEN % "calm")
+    calm = compare(deployment, file)
+    assert calm.returncode == 0, calm.stderr
+
+    deployment.kill(deployment.api)
+    deployment.start_api(str(ROOT / "tests/e2e/dying_advance.py"), "2")
+    file.write_text(SHAKEN % "shaken")
+    deployment.client.create_comparison(load_comparison(file).spec)
+    for event in deployment.follow("shaken-search.none"):
+        if event.type == "run" and event.data["state"] == RunState.COMPLETE:
+            (device,) = device_processes(worker.pid)
+            os.kill(device, signal.SIGKILL)
+            break
+    assert deployment.api.wait(timeout=240) == -9
+    deployment.start_api()
+    assert sum(arm.fresh is not None for arm in deployment.client.comparison("shaken").arms) < 2
+    names = wait_for_winners(deployment, "shaken")
+    for event in deployment.follow(names[-1]):
+        if event.type == "run" and event.data["state"] == RunState.RUNNING:
+            deployment.kill(worker)
+            break
+    deployment.start_worker()
+    shaken = compare(deployment, file)
+    assert shaken.returncode == 0, shaken.stderr
+
+    assert table(shaken) == table(calm)
+    found = {study.name for study in deployment.client.studies() if "shaken" in study.name}
+    assert found == {f"shaken-{of}.{arm}" for of in ("search", "fresh") for arm in ("none", "l2")}
+    assert {study.trials.complete for study in deployment.client.studies()} == {30, 1}
+    for of in ("search", "fresh"):
+        trained = [run for name in found if f"-{of}." in name for run in runs(deployment, name)]
+        assert max(run.attempt for run in trained) > 1, (
+            f"nothing trained in {of} when it was killed"
+        )
+
+
+def wait_for_winners(deployment: Deployment, comparison: str) -> list[str]:
+    """The studies that train the winners again, once there are all of them."""
+    while True:
+        arms = deployment.client.comparison(comparison).arms
+        names = [arm.fresh.name for arm in arms if arm.fresh is not None]
+        if len(names) == len(arms):
+            return names
+
+
+def table(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command has printed once all was done: the table and the sentences."""
+    return done.stdout[done.stdout.index(" arm ") :]
 
 
 def runs(deployment: Deployment, study: str) -> list[Run]:
