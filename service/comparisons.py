@@ -5,7 +5,7 @@ A transaction that changes one locks its row first, and then studies in the orde
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
@@ -250,10 +250,13 @@ def _fresh(
 
 
 def _add_searches(
-    tx: Transaction, row: ComparisonRow, arms: Iterable[str], terms: Terms
+    tx: Transaction, row: ComparisonRow, arms: Collection[str], terms: Terms
 ) -> list[StudyRow]:
     """The studies that tune these arms, locked."""
     specs = studies_of(row.spec)
+    there = [tx.studies.find(specs[arm].name) for arm in arms]
+    for study_id in sorted(study.id for study in there if study is not None):
+        tx.studies.lock(study_id)
     problems: dict[tuple[str, str], None] = {}  # in order; many arms may have the same one
     added = []
     for arm in arms:
