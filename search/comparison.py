@@ -11,7 +11,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 
 from ridgeline.search.fields import SpecPart, Whole
 from ridgeline.search.problems import validation_problems
@@ -57,11 +57,19 @@ def _by_name(arms: object) -> object:
     return {name: {} for name in arms}
 
 
+def _two_or_more(arms: Mapping[str, Partial]) -> Mapping[str, Partial]:
+    if len(arms) < 2:
+        raise ValueError("must be at least 2, to be compared")
+    return arms
+
+
+_ArmsByName = Annotated[dict[ArmName, dict[str, Any]], Field(min_length=1, max_length=MAX_ARMS)]
+_ArmNames = Annotated[list[ArmName], Field(min_length=1, max_length=MAX_ARMS)]
+
 Arms = Annotated[
-    dict[ArmName, dict[str, Any]],
-    BeforeValidator(_by_name),
+    _ArmsByName,
+    BeforeValidator(_by_name, json_schema_input_type=_ArmsByName | _ArmNames),
     Field(
-        max_length=MAX_ARMS,
         description="by name, what each adds to the base; or a list of the names of ready-made "
         "ones",
     ),
@@ -75,7 +83,7 @@ class ComparisonSpec(SpecPart):
     base: Annotated[
         dict[str, Any], Field(description="the spec of a study without its name: what arms share")
     ]
-    arms: Annotated[Arms, Field(min_length=2)]
+    arms: Annotated[Arms, AfterValidator(_two_or_more)]
     replicates: Annotated[
         Whole,
         Field(ge=3, le=MAX_REPLICATES, description="fresh seeds that each arm's winner trains by"),

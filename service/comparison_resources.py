@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from ridgeline.search.comparison import Arms, ComparisonSpec
@@ -114,4 +112,4 @@ class Comparison(ComparisonSummary):
 class ArmsRequest(_Resource):
     """Arms to add to a comparison."""
 
-    arms: Annotated[Arms, Field(min_length=1)]
+    arms: Arms
