@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -154,10 +155,11 @@ def test_of_many_api_processes_one_trains_a_winner_again(store: Store) -> None:
     create(store)
     train(store)
     url = store.url.render_as_string(hide_password=False)
-    others = [Store(url, clock=DatabaseClock(), project=projection.project) for _ in range(3)]
 
     def advance_one() -> None:
-        comparisons.advance_all(others.pop())
+        other = Store(url, clock=DatabaseClock(), project=projection.project)
+        with closing(other):
+            comparisons.advance_all(other)
 
     in_parallel(3, advance_one)
     with store.reading() as tx:
