@@ -74,12 +74,16 @@ def error_problems(errors: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, s
 
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _SUBJECT = re.compile("^(Input|String|List|Tuple|Dictionary) should ")
-_TAGS = {"float", "int", "values", "median", "halving", "bool", "str"}
+_TAGS = {"float", "int", "values", "median", "halving", "bool", "str", "word", "list"}
 
 
 def _without_tags(path: list[int | str]) -> Iterator[int | str]:
     """The path as the author wrote it: pydantic puts the tag chosen in a union into it."""
     for depth, part in enumerate(path):
-        is_union_tag = (depth == 2 and path[0] == "space") or (depth == 1 and path[0] == "pruner")
+        is_union_tag = (
+            (depth == 2 and path[0] == "space")
+            or (depth == 1 and path[0] == "pruner")
+            or path[:depth] == ["task", "class_weights"]
+        )
         if not (is_union_tag and part in _TAGS):
             yield part

@@ -56,6 +56,7 @@ _STEP_SIZES = {
     "samples": "KSB",
     "rates": "KSc",
     "constants": "Kc",
+    "class_weights": "Kc",
     "dropout_keys": "KS",
     "dropout_thresholds": "Kc",
     "dropout_counters": "uB",
@@ -175,6 +176,7 @@ class Job:
     augments: tuple[Augmentation, ...] = ()
     regularises: tuple[Regulariser, ...] = ()
     sizes: FixedSizes | None = None
+    weighs: bool = False
 
     @classmethod
     def of(cls, spec: StepSpec, data: DeviceData, threads: int, width: int = 1) -> Job:
@@ -200,6 +202,7 @@ class Job:
             spec.augments,
             spec.regularises,
             sizes,
+            spec.weighs,
         )
 
     @property
@@ -243,6 +246,7 @@ class Job:
             loss=self.loss,
             augments=self.augments,
             regularises=self.regularises,
+            weighs=self.weighs,
         )
         memory, gradients = PackMemory(spec, sizes.width, data), None
         if not self.updates:

@@ -119,6 +119,9 @@ class RunConfig:
     deviation of what is added to each number, in those of the standardised features.  `mixup`: the
     parameter alpha of the distribution of shares.  All but the last two are for images.
 
+    `class_weights` are those of the classes in training, one each, for cross-entropy; none weighs
+    all alike.  See `losses.WeighedCrossEntropy`.
+
     `loss` is a name in `losses`, where it is told what `monitor` may be with it.
 
     `patience` is the number of epochs in a row that may pass without `monitor` improving by more
@@ -159,6 +162,7 @@ class RunConfig:
     contrast: float = 0.0
     input_noise: float = 0.0
     mixup: float = 0.0
+    class_weights: tuple[float, ...] = ()
     loss: LossName = "cross_entropy"
     monitor: Monitor = "validation_accuracy"
     direction: Direction = "maximize"
@@ -184,6 +188,9 @@ class RunConfig:
         check_choice("l1_update", self.l1_update, L1Update)
         if self.patience is not None:
             check_int("patience", self.patience, low=1)
+        object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        for weight in self.class_weights:
+            check_float("class_weights", weight, low=0.0, open_low=True)
         check_choice("loss", self.loss, LossName)
         check_choice("monitor", self.monitor, Monitor)
         check_choice("direction", self.direction, Direction)
@@ -201,8 +208,10 @@ class RunConfig:
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The values of the fields that need none, as `as_dict` has them."""
-        return {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+        usual = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+        return {**usual, "class_weights": []}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data from which `RunConfig(**data)` builds an equal configuration."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "class_weights": [*self.class_weights]}

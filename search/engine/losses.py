@@ -181,12 +181,8 @@ class CrossEntropy(Loss):
         log_p_KCB = torch.log_softmax(outputs_KCB, dim=1)
         losses_KB = log_p_KCB.gather(1, targets_KB[:, None])[:, 0].neg()
         gradient_KCB = log_p_KCB.exp()
-        num_classes = outputs_KCB.shape[1]
-        classes_C1 = torch.arange(num_classes, device=outputs_KCB.device)[:, None]
-        wanted_KCB = (targets_KB[:, None] == classes_C1).to(gradient_KCB.dtype)
+        wanted_KCB = _wanted(outputs_KCB, targets_KB, smoothing_K)
         if smoothing_K is not None:
-            share_K11 = smoothing_K[:, None, None]
-            wanted_KCB.mul_(1 - share_K11).add_(share_K11 / num_classes)
             share_K1 = smoothing_K[:, None]
             smooth_KB = losses_KB * (1 - share_K1) - log_p_KCB.mean(dim=1) * share_K1
             # By selection: 0·(-inf) is NaN.
@@ -201,6 +197,42 @@ class CrossEntropy(Loss):
     def evaluate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         losses = torch.log_softmax(outputs, dim=1).gather(1, targets[:, None])[:, 0].neg()
         return losses, outputs.argmax(dim=1) == targets
+
+
+class WeighedCrossEntropy(Loss):
+    """Cross-entropy of which each row has a share by its class; a loss of training alone.
+
+    Its gradient is that of Σ w(t)·loss / Σ w(t) over the rows of a batch that count, t being their
+    classes and w the slot's weights: `torch.nn.CrossEntropyLoss(weight=w)`.  With smoothing that
+    is -Σ w(c)·wanted(c)·log p(c) / Σ w(t), as torch has it.  The losses that it tells are not
+    weighed, so that they compare with those of evaluation and of other weights.
+
+    Args:
+        weights_KC: above 0.
+    """
+
+    def __init__(self, weights_KC: Tensor) -> None:
+        self._loss, self._weights_KC = CrossEntropy(), weights_KC
+
+    def judge(
+        self, outputs_KCB: Tensor, targets_KB: Tensor, rows: Rows, smoothing_K: Tensor | None = None
+    ) -> Judged:
+        plain = self._loss.judge(outputs_KCB, targets_KB, rows, smoothing_K)
+        weights_KB = self._weights_KC.gather(1, targets_KB)
+        if rows.invalid_KB is not None:
+            weights_KB = weights_KB.masked_fill(rows.invalid_KB, 0)
+        wanted_KCB = _wanted(outputs_KCB, targets_KB, smoothing_K)
+        wanted_KCB.mul_(self._weights_KC[:, :, None])
+        gradient_KCB = torch.softmax(outputs_KCB, dim=1)
+        gradient_KCB.mul_(wanted_KCB.sum(dim=1, keepdim=True)).sub_(wanted_KCB)
+        gradient_KCB.div_(weights_KB.sum(dim=1)[:, None, None])
+        return plain._replace(gradient_KCB=rows.mask(gradient_KCB))
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self._loss.evaluate(outputs, targets)
+
+    def of_slot(self, slot: int) -> Loss:
+        return WeighedCrossEntropy(self._weights_KC[slot : slot + 1])
 
 
 class BinaryCrossEntropy(Loss):
@@ -317,6 +349,17 @@ def epoch_metrics(loss: Loss) -> tuple[str, ...]:
     """The names of what is known of every run at the end of each epoch, in order."""
     of_parts = [f"{part}_{name}" for part in ("train", "validation") for name, _ in loss.metrics]
     return (*of_parts, "weight_norm", "near_zero_share")
+
+
+def _wanted(outputs_KCB: Tensor, targets_KB: Tensor, smoothing_K: Tensor | None) -> Tensor:
+    """The probabilities that the outputs are to have, [K, C, B]; see `Loss.judge`."""
+    num_classes = outputs_KCB.shape[1]
+    classes_C1 = torch.arange(num_classes, device=outputs_KCB.device)[:, None]
+    wanted_KCB = (targets_KB[:, None] == classes_C1).to(outputs_KCB.dtype)
+    if smoothing_K is not None:
+        share_K11 = smoothing_K[:, None, None]
+        wanted_KCB.mul_(1 - share_K11).add_(share_K11 / num_classes)
+    return wanted_KCB
 
 
 def _errors(differences: Tensor) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,7 @@ class PackMemory:
         dropout_keys_KS, dropout_thresholds_K1, dropout_counters_UB: see `rng`.
         augmentation: what augments a batch; None where nothing does.
         regularisers: what regularises the slots; None where nothing has to.
+        class_weights_KC: those of the classes; None where all weigh alike.
         step_K: the step of its epoch that each slot takes next.
         occupied_K: whether a slot has a run.
         loss_sums_K, score_sums_K: over the samples met in the slot's epoch so far.
@@ -104,6 +105,10 @@ class PackMemory:
         self._model = spec.model
         self.regularisers: RegulariserMemory | None = None
         self.add_regularisers(spec.regularises)
+        self.class_weights_KC: Tensor | None = None
+        if spec.weighs:
+            # As of a slot that weighs all alike: a slot without a run has no 0/0.
+            self.class_weights_KC = zeros(width, spec.model.num_outputs).fill_(1)
         self.step_K = zeros(width, dtype=torch.int64)
         self.occupied_K = zeros(width, dtype=torch.bool)
         self.loss_sums_K = zeros(width, dtype=torch.float64)
@@ -151,6 +156,7 @@ class PackMemory:
             self.occupied_K,
             self.loss_sums_K,
             self.score_sums_K,
+            *(() if self.class_weights_KC is None else (self.class_weights_KC,)),
             *(self.augmentation.by_slot() if self.augmentation is not None else ()),
             *(self.regularisers.by_slot() if self.regularisers is not None else ()),
         ]
@@ -173,6 +179,8 @@ class PackMemory:
             "invalid": self.invalid_SB,
             "num_valid": self.num_valid_S,
         }
+        if self.class_weights_KC is not None:
+            tensors["class_weights"] = self.class_weights_KC
         if self.augmentation is not None:
             its = self.augmentation.inputs()
             tensors |= {f"augmentation.{name}": tensor for name, tensor in its.items()}

@@ -188,7 +188,7 @@ class Pack:
         assert self._occupants[slot] is None, f"slot {slot} is taken"
         self._num_computed = max(self._num_computed, slot + 1)
         spec = StepSpec.of(config, self.spec.model, self.spec.num_samples, self.spec.dtype)
-        for name in ("batch_size", "family", "drops", "clips", "loss", "augments"):
+        for name in ("batch_size", "family", "drops", "clips", "loss", "augments", "weighs"):
             mine, its = getattr(self.spec, name), getattr(spec, name)
             if mine != its:
                 raise ValueError(f"{name} is {its}, the pack's {mine}")

@@ -77,6 +77,11 @@ class SlotWriter:
         )
         thresholds = [[rng.threshold(config.dropout)] for config in configs]
         memory.dropout_thresholds_K1[group_G] = torch.tensor(thresholds, device=self._device)
+        if memory.class_weights_KC is not None:
+            weights = [config.class_weights for config in configs]
+            memory.class_weights_KC[group_G] = torch.tensor(
+                weights, dtype=self._dtype, device=self._device
+            )
         if memory.augmentation is not None:
             memory.augmentation.write_constants(group_G, configs)
         if memory.regularisers is not None:

@@ -27,14 +27,15 @@ class StepSpec:
     """A training step, to the last operation.
 
     Runs with dropout are apart from those without, and clipped ones from the others, and so are
-    runs that augment in different ways: all of it costs every slot of a pack, and what a run pays
-    for must not depend on its neighbours.  Runs with and without regularisers share packs: a pack
-    has those that any of its runs needs, and one without them has none.
+    runs that augment in different ways, or weigh classes: all of it costs every slot of a pack, and
+    what a run pays for must not depend on its neighbours.  Runs with and without regularisers share
+    packs: a pack has those that any of its runs needs, and one without them has none.
 
     Attributes:
         augments: the kinds of augmentation in use, in the order of `Augmentation`.
         loss: its name in `losses`.
         regularises: those that a pack has, in the order of `Regulariser`; `of` leaves them out.
+        weighs: whether classes have weights.
 
     Raises:
         ValueError: the model's samples cannot be augmented so.
@@ -50,6 +51,7 @@ class StepSpec:
     loss: str = "cross_entropy"
     augments: tuple[Augmentation, ...] = ()
     regularises: tuple[Regulariser, ...] = ()
+    weighs: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "augments", tuple(self.augments))
@@ -69,7 +71,8 @@ class StepSpec:
         """The step that trains a run; `dtype` such as float32.
 
         Raises:
-            ValueError: a regulariser of the run is not for this model or loss.
+            ValueError: a regulariser or the class weights of the run are not for this model or
+                loss.
         """
         spec = cls(
             model=model,
@@ -81,7 +84,15 @@ class StepSpec:
             dtype=dtype,
             loss=config.loss,
             augments=config.augmentations,
+            weighs=bool(config.class_weights),
         )
+        if spec.weighs and spec.loss != "cross_entropy":
+            raise ValueError(f"class_weights must be left out: {spec.loss} has no classes")
+        if spec.weighs and len(config.class_weights) != model.num_outputs:
+            raise ValueError(
+                f"class_weights must be {model.num_outputs}, one for each class, not "
+                f"{len(config.class_weights)}"
+            )
         if config.input_dropout > 0 and model.takes_ids:
             raise ValueError("input_dropout must be 0: the samples are ids")
         if config.label_smoothing > 0 and spec.loss not in LOSSES_OF_LABELS:
@@ -108,8 +119,8 @@ class StepSpec:
         return self.batch_size if width == 1 else round_up(self.batch_size)
 
     def native(self) -> NativeProgram | None:
-        """Whole steps by native kernels; there are none of runs that augment."""
-        return None if self.augments else self.model.native(self.loss)
+        """Whole steps by native kernels; there are none of runs that augment or weigh classes."""
+        return None if self.augments or self.weighs else self.model.native(self.loss)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data."""

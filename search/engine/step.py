@@ -21,7 +21,14 @@ from ridgeline.search.engine import rng
 from ridgeline.search.engine.augment import Augmenting, MixedLoss
 from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.layout import Stacks
-from ridgeline.search.engine.losses import LOSSES, Judged, Loss, SmoothedLoss, targets_of
+from ridgeline.search.engine.losses import (
+    LOSSES,
+    Judged,
+    Loss,
+    SmoothedLoss,
+    WeighedCrossEntropy,
+    targets_of,
+)
 from ridgeline.search.engine.memory import MOMENTS, Constant, PackMemory, Rate, under
 from ridgeline.search.engine.models.base import Rows
 from ridgeline.search.engine.optim import adam, clip_factors, sgd
@@ -119,6 +126,8 @@ class Step:
         self._statistics = list(statistics.values())
         self._model = spec.model.bind(parameters, gradients, statistics)
         self._loss = LOSSES[spec.loss]
+        if spec.weighs:
+            self._loss = WeighedCrossEntropy(inputs["class_weights"])
         self._augmenting: Augmenting | None = None
         if spec.augments:
             self._augmenting = Augmenting(

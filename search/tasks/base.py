@@ -26,7 +26,14 @@ from ridgeline.search.tasks.kinds import (
     TargetsKind,
     Tokens,
 )
-from ridgeline.search.tasks.settings import Bag, Images, Reading, Split, TaskSettings
+from ridgeline.search.tasks.settings import (
+    Bag,
+    ClassWeights,
+    Images,
+    Reading,
+    Split,
+    TaskSettings,
+)
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.config import RunConfig
@@ -197,6 +204,10 @@ class EngineTask(Task[S]):
     @abstractmethod
     def data(self, settings: S) -> DataChoice:
         """What a study with these settings trains on."""
+
+    def class_weights(self, settings: S) -> ClassWeights | None:
+        """How much the classes weigh in the loss of training; None: all alike."""
+        return None
 
     def metrics_of(self, targets: Targets) -> Mapping[str, Direction]:
         """Those of `metrics` that a study of such data may be judged by."""

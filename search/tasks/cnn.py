@@ -14,6 +14,7 @@ from ridgeline.search.tasks.model_task import (
     ImagesField,
     ModelSettings,
     ModelTask,
+    WeightsField,
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
@@ -115,6 +116,7 @@ class CnnSettings(ModelSettings):
         Flag, Field(description="whether dropout drops whole channels too, after each stage")
     ] = False
     images: ImagesField = None
+    class_weights: WeightsField = None
     split: Split = Split()
     defaults: CnnDefaults = CnnDefaults()
 

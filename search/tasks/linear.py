@@ -15,6 +15,7 @@ from ridgeline.search.tasks.model_task import (
     ModelSettings,
     ModelTask,
     TargetField,
+    WeightsField,
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
@@ -44,6 +45,7 @@ class LinearSettings(ModelSettings):
     target: TargetField = None
     images: ImagesField = None
     bag: BagField = None
+    class_weights: WeightsField = None
     split: Split = Split()
     defaults: LinearDefaults = LinearDefaults()
 

@@ -18,6 +18,7 @@ from ridgeline.search.tasks.model_task import (
     ModelSettings,
     ModelTask,
     TargetField,
+    WeightsField,
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
@@ -54,6 +55,7 @@ class MlpSettings(ModelSettings):
     batch_norm: Flag = False
     images: ImagesField = None
     bag: BagField = None
+    class_weights: WeightsField = None
     split: Split = Split()
     defaults: MlpDefaults = MlpDefaults()
 

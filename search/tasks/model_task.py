@@ -11,9 +11,16 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from ridgeline.search.fields import Direction, SpecPart, Text
 from ridgeline.search.ranges import Value
-from ridgeline.search.tasks.base import DataChoice, EngineRun, EngineTask, RunInput
-from ridgeline.search.tasks.kinds import Features, Targets, TargetsKind
-from ridgeline.search.tasks.settings import Bag, DatasetName, Images, Split, TaskSettings
+from ridgeline.search.tasks.base import DataChoice, EngineRun, EngineTask, Problem, RunInput
+from ridgeline.search.tasks.kinds import Classes, Features, Targets, TargetsKind
+from ridgeline.search.tasks.settings import (
+    Bag,
+    ClassWeights,
+    DatasetName,
+    Images,
+    Split,
+    TaskSettings,
+)
 
 if TYPE_CHECKING:
     from ridgeline.search.engine.config import LossName, RunConfig
@@ -48,6 +55,14 @@ LOSS: Mapping[TargetsKind, LossName] = MappingProxyType(
 DatasetField = Annotated[DatasetName, Field(description="see GET /v1/datasets")]
 
 
+WeightsField = Annotated[
+    ClassWeights | None,
+    Field(
+        description="of the classes in the loss of training: `balanced`, by how rare they are, or "
+        "a number for each; left out: 1 each"
+    ),
+]
+
 BagField = Annotated[
     Bag | None, Field(description="how texts become vectors; left out: the data are no texts")
 ]
@@ -77,12 +92,13 @@ TargetField = Annotated[
 class ModelSettings(TaskSettings):
     """What all such tasks are told besides what their model is like.
 
-    Each of them has these fields: documents show `dataset` before, `split` and `defaults` after
-    those of the model, which fields that are inherited could not do.
+    Each of them has these fields: documents show `dataset` before, the others after those of the
+    model, which fields that are inherited could not do.
     """
 
     if TYPE_CHECKING:
         dataset: str
+        class_weights: ClassWeights | None
         split: Split
         defaults: SpecPart
 
@@ -98,6 +114,22 @@ class ModelTask(EngineTask[S]):
 
     def metrics_of(self, targets: Targets) -> Mapping[str, Direction]:
         return METRICS[targets.kind]
+
+    def unfit(
+        self, settings: S, metric: str, features: Features, targets: Targets
+    ) -> Problem | None:
+        weights = settings.class_weights
+        if (problem := super().unfit(settings, metric, features, targets)) is not None:
+            return problem
+        if weights is not None and not isinstance(targets, Classes):
+            return "task.class_weights", "must be left out: the targets are numbers"
+        if isinstance(weights, tuple) and len(weights) != targets.count:
+            reason = f"must be {targets.count} numbers, one for each class, not {len(weights)}"
+            return "task.class_weights", reason
+        return None
+
+    def class_weights(self, settings: S) -> ClassWeights | None:
+        return settings.class_weights
 
     def defaults(self, settings: S | None) -> Mapping[str, Value]:
         if settings is not None:

@@ -27,6 +27,7 @@ from ridgeline.search.tasks.model_task import (
     ModelSettings,
     ModelTask,
     TargetField,
+    WeightsField,
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
@@ -156,6 +157,7 @@ class ModuleTask(ModelTask[Any]):
                 "dataset": (DatasetField, ...),
                 **{key: (field, None) for key, field in _READ[features].items()},
                 **{key: (_type(domain), defaults[key]) for key, domain in settings.items()},
+                "class_weights": (WeightsField, None),
                 "split": (Split, Split()),
                 "defaults": (own, own()),
             },
@@ -198,7 +200,7 @@ def _problems(
         yield f"features are {features!r}, not one of {', '.join(_TAKEN)}"
     if not targets or set(targets) - set(METRICS):
         yield f"targets are {targets!r}, not some of {', '.join(METRICS)}"
-    taken = {"name", "dataset", "split", "defaults", "epochs"}
+    taken = {"name", "dataset", "class_weights", "split", "defaults", "epochs"}
     taken |= {name for group in (*_TOLD.values(), *_READ.values()) for name in group}
     taken |= {name for group in _GROUPS["image"] for name in group.model_fields}
     for name, domain in settings.items():

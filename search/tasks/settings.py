@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from ridgeline.search.fields import MAX_SEED, Real, SpecPart, Text, Whole
 from ridgeline.search.tasks.kinds import NUM_SPECIAL, Image, Tokens, Vector
@@ -107,6 +114,16 @@ class Bag(SpecPart):
     def vector(self, tokens: Tokens) -> Vector:
         """What the texts of such tokens become; at least one feature, even where none is known."""
         return Vector(min(self.vocabulary, max(1, tokens.vocabulary_size - NUM_SPECIAL)))
+
+
+_Weight = Annotated[Real, Field(gt=0, le=MAX_COEFFICIENT)]
+
+ClassWeights = Annotated[
+    Annotated[Literal["balanced"], Tag("word")]
+    | Annotated[tuple[_Weight, ...], Field(min_length=2, max_length=MAX_WIDTH), Tag("list")],
+    Discriminator(lambda given: "word" if isinstance(given, str) else "list"),
+]
+"""`balanced`, or a number for each class."""
 
 
 class Split(SpecPart):

@@ -13,6 +13,7 @@ from ridgeline.search.tasks.model_task import (
     DatasetField,
     ModelSettings,
     ModelTask,
+    WeightsField,
     metrics_of_all,
 )
 from ridgeline.search.tasks.parameters import (
@@ -47,6 +48,7 @@ class TextSettings(ModelSettings):
     ] = ()
     activation: Literal["relu", "gelu", "tanh"] = "relu"
     pooling: Literal["mean", "sum"] = "mean"
+    class_weights: WeightsField = None
     split: Split = Split()
     defaults: TextDefaults = TextDefaults()
 

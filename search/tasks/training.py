@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from ridgeline.search.tasks.data import DatasetError, UnfitDataset
 from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.kinds import Classes, Features, Targets, Tokens
 from ridgeline.search.tasks.registry import task_of
+from ridgeline.search.tasks.settings import ClassWeights
 from ridgeline.search.tasks.splits import prepare
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class Preparer:
         config, model = task.prepare(run, found.given, found.targets)
         try:
             found.data.check_monitor(LOSSES[config.loss], config.monitor)
+            if (weights := task.class_weights(run.task)) is not None:
+                config = replace(config, class_weights=_weights(weights, found.data))
         except ValueError as exc:
             raise UnfitDataset(f"data set {task.data(run.task).dataset}: {exc}") from exc
         return PreparedRun(config, model, found.data.shaped(model.sample_shape))
@@ -164,6 +167,20 @@ def open_device(name: str) -> torch.device:
     if name not in known:
         raise ValueError(f"there is no device {name} here, only {', '.join(['cpu:0', *known])}")
     return torch.device(name)
+
+
+def _weights(said: ClassWeights, data: DeviceData) -> tuple[float, ...]:
+    """Those of the classes; balanced ones by which all classes come to the same together.
+
+    Raises:
+        ValueError: they are to be balanced, and a class has no training rows.
+    """
+    if said != "balanced":
+        return said
+    counts = data.train.class_counts(data.targets.count)
+    if 0 in counts:
+        raise ValueError(f"no training row is of class {counts.index(0)}, which has to be balanced")
+    return tuple(sum(counts) / (len(counts) * count) for count in counts)
 
 
 def _check_fit(

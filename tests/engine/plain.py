@@ -117,7 +117,7 @@ def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainRes
             x, shares = augmented(config, step, x)
             x = without_dropped_inputs(config, step, x)
             logits = model(x, _dropout_mask(config, shape, step, len(rows), dtype))
-            loss = _mixed_loss(logits, y, shares, config.label_smoothing)
+            loss = _mixed_loss(config, logits, y, shares)
             optimizer.zero_grad()
             (loss + _penalty(config, selected, num_samples)).backward()
             if config.clip_norm > 0:
@@ -150,13 +150,18 @@ def train_plainly(config: RunConfig, shape: Model, data: DeviceData) -> PlainRes
     return result
 
 
-def _mixed_loss(logits: Tensor, y: Tensor, shares: Tensor, smoothing: float) -> Tensor:
+def _mixed_loss(config: RunConfig, logits: Tensor, y: Tensor, shares: Tensor) -> Tensor:
     """Of each row's own target, and by its share of the next row's."""
+    weights = logits.new_tensor(config.class_weights) if config.class_weights else None
     own, other = (
-        F.cross_entropy(logits, t, reduction="none", label_smoothing=smoothing)
+        F.cross_entropy(
+            logits, t, weight=weights, reduction="none", label_smoothing=config.label_smoothing
+        )
         for t in (y, y.roll(-1))
     )
-    return ((1 - shares.to(own)) * own + shares.to(own) * other).mean()
+    mixed = (1 - shares.to(own)) * own + shares.to(own) * other
+    # The next rows are the same ones, so their weights come to the same.
+    return mixed.mean() if weights is None else mixed.sum() / weights[y].sum()
 
 
 def _load_initial_weights(

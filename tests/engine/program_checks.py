@@ -91,6 +91,20 @@ SGD: list[dict[str, Any]] = [
 SMALL, SMALL64 = (
     blobs(num_train=101, num_features=13, dtype=dtype) for dtype in (torch.float32, torch.float64)
 )
+# By the mean over the rows, and by all outputs at once.
+JUDGED = [
+    {**run, "monitor": f"validation_{name}", "direction": direction}
+    for run, (name, direction) in zip(
+        ADAM,
+        [
+            ("roc_auc", "maximize"),
+            ("accuracy", "maximize"),
+            ("macro_f1", "maximize"),
+            ("log_loss", "minimize"),
+        ],
+        strict=True,
+    )
+]
 # Past the cache, and with products for oneDNN where that is faster: both have ways of their own.
 LARGE = blobs(num_train=28_001, num_features=301, dtype=torch.float32)
 CASES = {
@@ -100,6 +114,10 @@ CASES = {
         SMALL, [{**run, "optimizer": "sgd"} for run in SGD], batch_norm=True, activation="tanh"
     ),
     "sgd64": Case(SMALL64, [{**run, "optimizer": "sgd"} for run in SGD]),
+    "judged": Case(SMALL, JUDGED),
+    "weighed64": Case(
+        SMALL64, [{**run, "class_weights": (1.0, 0.3, 4.0 + i)} for i, run in enumerate(ADAM)]
+    ),
     "large": Case(LARGE, ADAM, hidden=(133, 70), batch_size=231),
 }
 

@@ -85,7 +85,14 @@ def test_an_illegal_shape_is_refused_by_name(field: str, value: Any) -> None:
 
 
 def test_a_config_survives_json() -> None:
-    one = config(seed=2**63 - 1, patience=3, l1=1e-300, schedule="cosine", nesterov=True)
+    one = config(
+        seed=2**63 - 1,
+        patience=3,
+        l1=1e-300,
+        schedule="cosine",
+        nesterov=True,
+        class_weights=(0.5, 2.0),
+    )
     assert RunConfig(**json.loads(json.dumps(one.as_dict()))) == one
 
 

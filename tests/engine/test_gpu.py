@@ -36,7 +36,7 @@ pytestmark = [
 
 GPU = torch.device("cuda:0")
 PLAIN = {
-    **{f"step: {name}": CASES[name] for name in ("adam64", "sgd64")},
+    **{f"step: {name}": CASES[name] for name in ("adam64", "sgd64", "weighed64")},
     **{f"augmented: {name}": case for name, case in test_augment.PLAIN.items()},
     **{f"regularised: {name}": case for name, case in test_regularisers.PLAIN.items()},
 }

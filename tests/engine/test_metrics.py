@@ -23,8 +23,7 @@ from ridgeline.search.engine.progress import Progress
 from ridgeline.search.engine.pruning import PruningRules
 from tests.engine.plain import plain_module
 from tests.engine.program_checks import (
-    SMALL,
-    Case,
+    CASES,
     check_that_neighbours_slots_and_refills_change_no_bit,
 )
 from tests.engine.sets import CPU, blobs, config, shape_for, step_spec
@@ -198,19 +197,9 @@ def test_what_nobody_asks_for_is_not_told_and_changes_no_bit(program: dict[str, 
     }
 
 
-RUNS: list[dict[str, Any]] = [
-    {"learning_rate": 0.01, "monitor": "validation_roc_auc"},
-    {"learning_rate": 0.003, "dropout": 0.0},
-    {"learning_rate": 0.03, "monitor": "validation_macro_f1"},
-    {"learning_rate": 0.001, "monitor": "validation_log_loss", "direction": "minimize"},
-]
-
-
-@pytest.mark.parametrize("changes", [{}, {"activation": "tanh", "batch_norm": True}], ids=str)
-def test_neighbours_slots_and_refills_change_no_bit(
-    changes: dict[str, Any], program: dict[str, Any]
-) -> None:
-    check_that_neighbours_slots_and_refills_change_no_bit(Case(SMALL, RUNS, **changes), program)
+def test_neighbours_slots_and_refills_change_no_bit() -> None:
+    """By torch's operations; of other forms their own tests tell."""
+    check_that_neighbours_slots_and_refills_change_no_bit(CASES["judged"], {})
 
 
 def test_early_stopping_keeps_the_best_epoch_by_it() -> None:

@@ -255,6 +255,7 @@ def test_a_run_that_does_not_fit_the_pack_is_refused() -> None:
         ("family", config(optimizer="sgd")),
         ("drops", config(dropout=0.5)),
         ("clips", config(clip_norm=1.0)),
+        ("weighs", config(class_weights=(1.0, 2.0, 3.0))),
     ):
         with pytest.raises(ValueError, match=name):
             pack.load(0, other)

@@ -51,6 +51,7 @@ WRONG = [
     *_each("space.learning_rate", None, 5, "a", [], True),
     *_each("space.batch_size.values", None, 5, "ab", {}, {"a": 1}, []),
     *_each("task.hidden", None, 5, "ab", {}, [64] * 33),
+    *_each("task.class_weights", 5, "evenly", {}, True, [], [1.0]),
 ]
 
 MEDIAN = changed(FULL, "pruner", {"name": "median", "startup": 5, "warmup_epochs": 2})
@@ -105,6 +106,12 @@ def test_a_mistake_is_told_by_its_field(path: str, value: object) -> None:
     assert reason
     assert not reason.startswith(("Input", "Value", "String", "Tuple"))
     json.dumps(problem, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("value", [0, -1.0, 1e13, *_NOT_REAL, None], ids=repr)
+def test_a_mistake_in_a_list_of_weights_is_told_by_its_place(value: object) -> None:
+    ((field, _),) = problems_of(changed(FULL, "task.class_weights", [1.0, value, 2.0]))
+    assert field == "task.class_weights.1"
 
 
 @pytest.mark.parametrize(

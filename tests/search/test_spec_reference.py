@@ -38,7 +38,7 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
         if SettingsOfInstalled in field.metadata:
             for task in BUILT_IN:
                 # Those of one task alone stand in docs/tasks.md.
-                shared = {"name", "dataset", "split", "defaults"}
+                shared = {"name", "dataset", "class_weights", "split", "defaults"}
                 yield from (
                     (path, inner)
                     for path, inner in _fields(task.settings, f"{prefix}{name}.")

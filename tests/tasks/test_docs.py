@@ -18,7 +18,12 @@ from ridgeline.search.tasks.settings import Bag, Split
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 TASKS = [task for task in BUILT_IN if task.trained_by == "workers"]
-SHARED = {"dataset": "needed", "split": "see below", "defaults": "see below"}
+SHARED = {
+    "dataset": "needed",
+    "class_weights": "null",
+    "split": "see below",
+    "defaults": "see below",
+}
 
 
 def defaults_in(heading: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from sklearn.metrics import (
     roc_auc_score,
     root_mean_squared_error,
 )
+from sklearn.utils.class_weight import compute_class_weight
 
 from ridgeline.search import engine
 from ridgeline.search.engine.config import Augmentation
@@ -259,6 +260,74 @@ def test_squared_errors_are_told_in_the_unit_of_the_targets(preparer: Preparer) 
         mse, rmse = (outcome.metrics[f"{part}_{name}"] for name in ("mse", "rmse"))
         assert mse == pytest.approx(rmse**2, rel=1e-5)
     assert outcome.value == outcome.metrics["validation_mse"]
+
+
+def test_classes_weigh_as_the_study_says(tmp_path: Path) -> None:
+    """Balanced as scikit-learn has it; few rows of a class then count as much as many."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    rows = [
+        [*(generator.normal(0.7 * (kind == "spam"), 1, 2)), kind]
+        for kind in ["ham"] * 270 + ["spam"] * 30
+    ]
+    write_csv(tmp_path / "mails" / "train.csv", [["a", "b", "class"], *rows])
+    preparer = Preparer(tmp_path, open_device("cpu:0"))
+
+    def prepared(weights: Any) -> training.PreparedRun:
+        settings = {"name": "linear", "dataset": "mails", "class_weights": weights}
+        changes = {"epochs": 30, "learning_rate": 0.02}
+        return preparer.prepare(run_of(settings, "validation_balanced_accuracy", **changes))
+
+    chosen = {
+        "none": prepared(None),
+        "balanced": prepared("balanced"),
+        "same": prepared([192 / 346, 192 / 38]),
+    }
+    y = chosen["balanced"].data.train.y.numpy()
+    weights = compute_class_weight("balanced", classes=np.arange(2), y=y)
+    assert chosen["balanced"].config.class_weights == pytest.approx(tuple(weights))
+    assert chosen["same"].config.class_weights == pytest.approx(tuple(weights))
+    assert chosen["none"].config.class_weights == ()
+    outcomes = {}
+    for name, one in chosen.items():
+        run = engine.TrainingRun(*one)
+        list(run.epochs())
+        outcomes[name] = run.outcome()
+    assert outcomes["balanced"].metrics == pytest.approx(outcomes["same"].metrics)
+    none, balanced = (outcomes[name].metrics for name in ("none", "balanced"))
+    assert balanced["test_balanced_accuracy"] > none["test_balanced_accuracy"] + 0.1
+    assert balanced["test_loss"] > none["test_loss"], "of rows that weigh alike"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "metric", "weights", "reason"),
+    [
+        ("digits", "validation_loss", [1, 2], "must be 10 numbers, one for each class, not 2"),
+        ("diabetes", "validation_loss", "balanced", "must be left out: the targets are numbers"),
+    ],
+)
+def test_weights_that_do_not_fit_the_classes_are_refused(
+    dataset: str, metric: str, weights: Any, reason: str, preparer: Preparer
+) -> None:
+    settings = {"name": "mlp", "dataset": dataset, "class_weights": weights}
+    with pytest.raises(UnfitDataset, match=rf"task\.class_weights {reason}"):
+        preparer.prepare(run_of(settings, metric))
+    data, spec = (
+        load(dataset, None),
+        parse_spec(
+            {
+                "name": "x",
+                "task": settings,
+                "space": {"l2": {"type": "float", "low": 0, "high": 1}},
+                "sampler": {"name": "random"},
+                "objective": {"metric": metric, "direction": "minimize"},
+                "budget": {"trials": 2},
+            }
+        ),
+    )
+    definition = spec.definition
+    assert isinstance(definition, EngineTask)
+    problems = definition.data_problems(spec.task, spec, data.features, data.targets)
+    assert [*problems] == [("task.class_weights", reason)]
 
 
 def test_areas_are_refused_where_a_part_lacks_a_class(tmp_path: Path) -> None:
