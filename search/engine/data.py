@@ -121,6 +121,19 @@ class DeviceData:
             fingerprint=fingerprint or _fingerprint(parts),
         )
 
+    @cached_property
+    def train_sample(self) -> Split:
+        """Training rows at even distances, as many as there are validation rows, or all of them.
+
+        What weights score on these beside what they score on as many others is their
+        generalisation gap.  On the device; the rows are copied when they are first asked for.
+        """
+        count, of = min(self.validation.num_samples, self.train.num_samples), len(self.train.y)
+        if count == of:
+            return self.train
+        rows_N = torch.arange(count, device=self.device) * of // count
+        return Split(self.train.x[rows_N], self.train.y[rows_N])
+
     def shaped(self, sample_shape: tuple[int, ...]) -> DeviceData:
         """The same numbers, with samples of another shape.
 

@@ -158,7 +158,7 @@ _Bound = tuple[EvaluationMemory, Callable[[int], None]]
 
 
 class PackEvaluation:
-    """Evaluates slots of a pack on the validation data, and weights on the test data.
+    """Evaluates slots of a pack on the validation data, and weights on other parts.
 
     Args:
         bind: a program; None takes torch's operations.
@@ -187,8 +187,8 @@ class PackEvaluation:
             else fixed[1]
         )
         self._validation = None if bind is None else self._bound(bind, split, self._num_slots)
-        self._test: _Bound | None = None
-        """None until it is asked for, by the first run that ends."""
+        self._apart: dict[str, _Bound] = {}
+        """By part of the data, what evaluates the weights of runs that end."""
 
     def validate(self, slots: Sequence[int], group_G: Tensor) -> tuple[Tensor, Tensor]:
         """Means of the loss and the score, and `weight_totals`, each float64 [G, 2].
@@ -228,20 +228,37 @@ class PackEvaluation:
         return metric.value(outputs_NC, data.validation.y, data.targets.unit)
 
     def test(self, parameters_P: Tensor, statistics_Q: Tensor) -> Tensor:
-        """Means of the loss and the score of weights, float64 [2]."""
-        split = self._source.data.test
+        """Means of the loss and the score of weights on the test data, float64 [2]."""
+        return self._judged("test", self._source.data.test, parameters_P, statistics_Q)
+
+    def train(self, parameters_P: Tensor, statistics_Q: Tensor) -> Tensor:
+        """The same on the sample of the training data, in evaluation mode."""
+        sample = self._source.data.train_sample
+        return self._judged("train", sample, parameters_P, statistics_Q)
+
+    def _judged(
+        self, part: str, split: Split, parameters_P: Tensor, statistics_Q: Tensor
+    ) -> Tensor:
         if self._bind is None:
             return loss_and_score(self._model, self._loss, parameters_P, statistics_Q, split)
-        if self._test is None:
-            self._test = self._bound(
+        if part not in self._apart:
+            self._apart[part] = self._bound(
                 self._bind, split, 1 if self._fixed is None else self._fixed[1]
             )
-        memory, run = self._test
+        memory, run = self._apart[part]
         memory.parameters.set_row(0, parameters_P)
         memory.statistics.set_row(0, statistics_Q)
         memory.totals_E2.zero_()
         run(1)
         return memory.totals_E2[0] / split.num_samples
+
+    def judge_on_train(
+        self, parameters_P: Tensor, statistics_Q: Tensor, metric: OutputMetric
+    ) -> Tensor:
+        """A metric of weights on the sample of the training data, float64 []."""
+        data = self._source.data
+        outputs_NC = all_outputs(self._model, parameters_P, statistics_Q, data.train_sample)
+        return metric.value(outputs_NC, data.train_sample.y, data.targets.unit)
 
     def judge_on_test(self, parameters_P: Tensor, statistics_Q: Tensor) -> dict[str, Tensor]:
         """All of the loss's `output_metrics` of weights that there are on these data, by name."""
@@ -265,7 +282,7 @@ def _outputs(
 ) -> Iterator[Tensor]:
     """The outputs of one slot, EVALUATION_ROWS at a time, by torch's operations."""
     parameters, statistics = (
-        {name: view[0] for name, view in layout.views(row[None]).items()}
+        layout.views_of_one(row)
         for layout, row in zip(layouts(model), (parameters_P, statistics_Q), strict=True)
     )
     for x_B in torch.split(split.x, EVALUATION_ROWS):

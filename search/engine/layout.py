@@ -62,6 +62,10 @@ class Layout:
         """Every tensor as a view [K, *shape] of the rows."""
         return self.views_within(slice(0, self.row_size), rows_KP)
 
+    def views_of_one(self, row_P: Tensor) -> dict[str, Tensor]:
+        """Every tensor as a view of one row, [*shape]."""
+        return {name: row_P[s.span()].view(s.shape) for name, s in self._segments.items()}
+
     def views_within(self, part: slice, rows_KR: Tensor) -> dict[str, Tensor]:
         """The tensors in a part of the row as views of that part of the rows."""
         return {
@@ -77,6 +81,7 @@ class ParameterLayout(Layout):
     Attributes:
         penalised: the names of the first.
         num_penalised: the numbers in them.
+        input_dimensions: as of `Parameter`, of those of them that have one.
         units: of each of them, how many `Parameter.num_units`, and the incoming weights of one.
     """
 
@@ -89,6 +94,8 @@ class ParameterLayout(Layout):
             (parameters[name].num_units, math.prod(parameters[name].shape[1:]))
             for name in self.penalised
         ]
+        dimensions = {name: parameters[name].input_dimension for name in self.penalised}
+        self.input_dimensions = {name: d for name, d in dimensions.items() if d is not None}
         self.num_penalised = sum(math.prod(parameters[name].shape) for name in self.penalised)
 
     def initial_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ridgeline.search.engine.config import RunConfig
@@ -101,12 +101,12 @@ class OpenPack:
                 if report is not None:
                     events.append(Reported(run.key, report))
                 if progress.is_over:
-                    events.append(Over(run.key, progress.outcome(keep_weights=run.keep_weights)))
                     freed.append(slot)
                 elif report is not None:
                     at_rung = its_rules is not None and report.epoch in its_rules.thresholds
                     if self.saving.is_due(run.key, seconds, at_rung=at_rung):
                         events.append(self._save(run.key, progress, start))
+            events += self._ends([self.runs[slot] for slot in freed])
             now = time.perf_counter()
         return Turn(events, freed, now - start, num_ticks)
 
@@ -132,6 +132,18 @@ class OpenPack:
         if (taken := self.runs.pop(slot, None)) is not None:
             run, _ = taken
             self.saving.end(run.key)
+
+    @staticmethod
+    def _ends(over: Sequence[tuple[Waiting, Progress]]) -> list[Event]:
+        """The ends of runs, which often are those of a whole pack.
+
+        All are tested, then all measured: what is done twice in a row is in the processor's cache.
+        """
+        outcomes = [progress.outcome(keep_weights=run.keep_weights) for run, progress in over]
+        return [
+            Over(run.key, progress.measured(outcome))
+            for (run, progress), outcome in zip(over, outcomes, strict=True)
+        ]
 
     def _save(self, key: Hashable, progress: Progress, start: float) -> Saved:
         """The run as it is now, in a turn that began at `start`."""

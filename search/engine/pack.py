@@ -11,7 +11,7 @@ that nothing refills computes its runs alone; see `narrow`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +32,7 @@ from ridgeline.search.engine.evaluation import (
 from ridgeline.search.engine.graphs import recorded_evaluation, records
 from ridgeline.search.engine.layout import Stacks
 from ridgeline.search.engine.losses import LOSSES, asked_metric, epoch_metrics
+from ridgeline.search.engine.measures import Measures, gaps, looked_at
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.metrics import OutputMetric
 from ridgeline.search.engine.native import Kernels
@@ -330,6 +331,27 @@ class Pack:
                 judged = self._evaluation.judge_on_test(weights.parameters_P, weights.statistics_Q)
             tested |= {name: value.item() for name, value in judged.items()}
         return {f"test_{name}": value for name, value in tested.items()}
+
+    def measured(
+        self, weights: Weights, config: RunConfig, metrics: Mapping[str, float]
+    ) -> Measures:
+        """What can be seen of a run's weights; the host waits for the device.
+
+        Args:
+            metrics: of the epoch that ended with these weights.
+        """
+        data, asked = self.data, self._asked(config)
+        rows = weights.parameters_P, weights.statistics_Q
+        with self._computing():
+            means = self._evaluation.train(*rows)
+            value = None if asked is None else self._evaluation.judge_on_train(*rows, asked)
+            seen = looked_at(self.spec.model, *rows, data.validation.x)
+        train = [*self._told(means.tolist(), data.train_sample)]
+        directions = [*self._loss.metrics]
+        if asked is not None and value is not None:
+            train.append(value.item())
+            directions.append((asked.name, asked.direction))
+        return Measures(gaps(directions, train, metrics), *seen)
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are now."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
 from ridgeline.search.engine.checkpoint import CheckpointError
 from ridgeline.search.engine.config import RunConfig
+from ridgeline.search.engine.measures import Measures
 from ridgeline.search.engine.pack import Pack, Weights
 from ridgeline.search.engine.pruning import PruningRules
 from ridgeline.search.engine.saved import SavedRun
@@ -51,6 +52,8 @@ class Outcome:
         metrics: the report of the kept epoch with `test_loss` and such as `test_accuracy` of its
             weights, and with all of `metrics` where it is judged by one of them; empty where
             kept_epoch is None.
+        measures: what the kept weights look like; of a complete run alone, since they cost too much
+            of the time of those that end early, such as pruned ones.
         weights: the kept weights and statistics by the model's names, on the CPU; empty where
             nobody keeps them, or kept_epoch is None.
         rule_version: of the rules that pruned it.
@@ -62,6 +65,7 @@ class Outcome:
     kept_epoch: int | None
     value: float | None
     metrics: dict[str, float]
+    measures: Measures | None
     weights: dict[str, Tensor]
     rule_version: int | None = None
 
@@ -111,6 +115,8 @@ class Progress:
     def outcome(self, *, keep_weights: bool) -> Outcome:
         """What has become of the run, up to now.  Evaluates the kept weights on the test data.
 
+        Without measures, see `measured`.
+
         Args:
             keep_weights: copy them to the CPU, for which the host waits.
         """
@@ -123,6 +129,7 @@ class Progress:
                 kept_epoch=None,
                 value=None,
                 metrics={},
+                measures=None,
                 weights={},
             )
         kept = self.kept or self._pack.weights(self.slot)
@@ -138,9 +145,17 @@ class Progress:
             kept_epoch=kept_epoch,
             value=self._stopping.kept_value,
             metrics={**self._kept_metrics, **test},
+            measures=None,
             weights=self._pack.named(kept) if keep_weights else {},
             rule_version=self._rule_version,
         )
+
+    def measured(self, outcome: Outcome) -> Outcome:
+        """The outcome with what its kept weights look like, where the run is complete."""
+        if outcome.state != "complete":
+            return outcome
+        kept = self.kept or self._pack.weights(self.slot)
+        return replace(outcome, measures=self._pack.measured(kept, self.config, self._kept_metrics))
 
     def checkpoint(self) -> bytes:
         """All that the run needs to go on elsewhere.  Between epochs; not for a diverged run."""

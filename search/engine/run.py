@@ -90,8 +90,8 @@ class TrainingRun:
             yield report
 
     def outcome(self) -> Outcome:
-        """What has become of the run, up to now, with its weights; tests them."""
-        return self._progress.outcome(keep_weights=True)
+        """What has become of the run, up to now, with its weights; tests and measures them."""
+        return self._progress.measured(self._progress.outcome(keep_weights=True))
 
     def checkpoint(self) -> bytes:
         """See `Progress.checkpoint`."""

@@ -147,6 +147,7 @@ def test_rules_prune_at_the_epoch(data: DeviceData) -> None:
     )
     assert ended["a"].value == ended["a"].metrics["validation_accuracy"]
     assert (ended["b"].state, ended["b"].rule_version) == ("complete", None)
+    assert (ended["a"].measures, ended["b"].measures is None) == (None, False)
 
 
 @pytest.mark.parametrize(("num_following", "hurries"), [(0, False), (10_000, True)])

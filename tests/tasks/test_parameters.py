@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.losses import LOSSES, epoch_metrics
-from ridgeline.search.engine.models.mlp import Activation
+from ridgeline.search.engine.models.base import Activation
 from ridgeline.search.fields import SpecPart
 from ridgeline.search.objective import Objective, Penalty
 from ridgeline.search.space import ValuesParameter

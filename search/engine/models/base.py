@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ridgeline.search.engine.native import Kernels
     from ridgeline.search.engine.spec import StepSpec
     from ridgeline.search.engine.step import Region
+
+
+Activation = Literal["relu", "tanh"]
+"""Of hidden units that a model tells of."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Parameter:
         bound, start: initial numbers are uniform in start ± bound.
         is_by_unit: whether the first of two or more dimensions counts units, so that all else are
             a unit's incoming weights.
+        input_dimension: which dimension counts the inputs: the numbers of a sample, or the ids that
+            it may have; None for weights that other units feed.  At most one parameter has one.
     """
 
     shape: tuple[int, ...]
@@ -41,6 +47,7 @@ class Parameter:
     bound: float = 0.0
     start: float = 0.0
     is_by_unit: bool = True
+    input_dimension: int | None = None
 
     @property
     def num_units(self) -> int:
@@ -55,6 +62,18 @@ class Statistic:
 
     shape: tuple[int, ...]
     start: float = 0.0
+
+
+class HiddenUnits(NamedTuple):
+    """The hidden units of a layer.
+
+    Attributes:
+        activation: what they apply to their sums.
+        values_BH: what they give for rows: B rows, H units.
+    """
+
+    activation: Activation
+    values_BH: Tensor
 
 
 class Rows(NamedTuple):
@@ -245,6 +264,15 @@ class Model(ABC):
             for tensors in (parameters, statistics)
         )
         return self.outputs(stack, its_statistics, x)[0].t()
+
+    def hidden_of_one(
+        self, parameters: Mapping[str, Tensor], statistics: Mapping[str, Tensor], x: Tensor
+    ) -> Mapping[str, HiddenUnits]:
+        """The hidden units of one slot by layer, in evaluation mode; empty where none are known.
+
+        The arguments are those of `outputs_of_one`.
+        """
+        return {}
 
     @abstractmethod
     def forward_flops(self, num_rows: int) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ridgeline.search.engine.checks import check_bool, check_choice, check_int
 from ridgeline.search.engine.models.base import (
+    Activation,
     BoundModel,
+    HiddenUnits,
     Model,
     NativeProgram,
     Parameter,
@@ -18,8 +20,6 @@ from ridgeline.search.engine.models.base import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Activation = Literal["relu", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,12 @@ class Mlp(Model):
         layers = [*enumerate(pairwise(self.widths))]
         return {
             **{
-                f"layers.{i}.weight": Parameter((num_out, num_in), True, bound=num_in**-0.5)
+                f"layers.{i}.weight": Parameter(
+                    (num_out, num_in),
+                    True,
+                    bound=num_in**-0.5,
+                    input_dimension=1 if i == 0 else None,
+                )
                 for i, (num_in, num_out) in layers
             },
             **{
@@ -130,6 +135,16 @@ class Mlp(Model):
         from ridgeline.search.engine.models.mlp_layers import outputs_of_one
 
         return outputs_of_one(self, parameters, statistics, x)
+
+    def hidden_of_one(
+        self, parameters: Mapping[str, Tensor], statistics: Mapping[str, Tensor], x: Tensor
+    ) -> Mapping[str, HiddenUnits]:
+        from ridgeline.search.engine.models.mlp_layers import hidden_of_one
+
+        return {
+            f"layers.{i}": HiddenUnits(self.activation, values_BH)
+            for i, values_BH in enumerate(hidden_of_one(self, parameters, statistics, x))
+        }
 
     def forward_flops(self, num_rows: int) -> int:
         return sum(2 * num_rows * d * h for d, h in pairwise(self.widths))

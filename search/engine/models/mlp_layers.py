@@ -38,6 +38,7 @@ NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
 
 _Tensors = Mapping[str, Tensor]
+_Layer = Callable[[Tensor], Tensor]
 
 
 class StackedMlp(BoundModel):
@@ -128,7 +129,24 @@ def outputs(model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD: Tensor
 
 def outputs_of_one(model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD: Tensor) -> Tensor:
     """`Model.outputs_of_one`: [B, C]."""
+    relu = model.activation == "relu"
+    return _forward(x_BD, *_layers_of_one(model, parameters, statistics), relu=relu)
 
+
+def hidden_of_one(
+    model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD: Tensor
+) -> list[Tensor]:
+    """What the units of each hidden layer give in evaluation mode, [B, H]."""
+    linears, norms = _layers_of_one(model, parameters, statistics)
+    activations: list[Tensor] = []
+    relu = model.activation == "relu"
+    _forward(x_BD, [*linears[:-1], _as_it_is], norms, relu=relu, activations=activations)
+    return activations
+
+
+def _layers_of_one(
+    model: Mlp, parameters: _Tensors, statistics: _Tensors
+) -> tuple[list[_Layer], list[_Layer]]:
     def linear(i: int, flow: Tensor) -> Tensor:
         weight_HD = parameters[f"layers.{i}.weight"]
         return torch.addmm(parameters[f"layers.{i}.bias"], flow, weight_HD.t())
@@ -139,11 +157,12 @@ def outputs_of_one(model: Mlp, parameters: _Tensors, statistics: _Tensors, x_BD:
         shift_H = parameters[f"norms.{i}.bias"] - statistics[f"norms.{i}.running_mean"] * scale_H
         return flow.mul_(scale_H).add_(shift_H)
 
-    relu = model.activation == "relu"
-    return _forward(x_BD, *_by_layer(model, linear, norm), relu=relu)
+    return _by_layer(model, linear, norm)
 
 
-_Layer = Callable[[Tensor], Tensor]
+def _as_it_is(flow: Tensor) -> Tensor:
+    """In the place of a last layer whose outputs nobody wants."""
+    return flow
 
 
 def _forward(

@@ -157,6 +157,7 @@ class ModuleModel(Model):
                 template.shapes[name],
                 name in template.penalised,
                 is_by_unit=name not in template.transposed,
+                input_dimension=0 if name == template.embedding else None,
             )
             for name in template.parts.parameters
         }

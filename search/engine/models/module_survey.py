@@ -159,6 +159,17 @@ def transposed_of(module: nn.Module) -> frozenset[str]:
     return frozenset(name for name, p in module.named_parameters() if id(p) in weights)
 
 
+def embedding_of(module: nn.Module) -> str | None:
+    """The weights of its embedding; None where it has none, or several."""
+    layers = [
+        layer for layer in module.modules() if isinstance(layer, nn.Embedding | nn.EmbeddingBag)
+    ]
+    if len(layers) != 1:
+        return None
+    weights = id(layers[0].weight)
+    return next((name for name, p in module.named_parameters() if id(p) == weights), None)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Alone, and torch's generator of the CPU, Python's and numpy's begin at a seed.

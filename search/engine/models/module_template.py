@@ -14,6 +14,7 @@ from ridgeline.search.engine.models.module_alone import alone
 from ridgeline.search.engine.models.module_survey import (
     Samples,
     Survey,
+    embedding_of,
     parts_of,
     penalised_of,
     seeded,
@@ -32,12 +33,14 @@ class Template:
         shapes: of all parameters and buffers.
         constants: buffers of whole numbers.
         transposed: parameters whose first dimension counts inputs, not units.
+        embedding: the parameter with a row for each id of the samples, if there is one.
     """
 
     module: nn.Module
     parts: Parts
     penalised: frozenset[str]
     transposed: frozenset[str]
+    embedding: str | None
     shapes: dict[str, tuple[int, ...]]
     constants: list[Tensor]
     survey: Survey
@@ -69,6 +72,7 @@ def template_of(model: ModuleModel) -> Template:
         parts=parts,
         penalised=penalised_of(module),
         transposed=transposed_of(module),
+        embedding=None if model.num_ids is None else embedding_of(module),
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         constants=[tensors[name] for name in parts.constants],
         survey=survey(module, samples_of(model), model.num_outputs),

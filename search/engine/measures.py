@@ -1,0 +1,182 @@
+"""What can be seen of the weights and units of a run, by which regularisers are understood.
+
+Looked at once, at a run's end, on the weights that it keeps; of one slot's rows alone, so that it
+cannot depend on the pack.
+
+# P, Q numbers of a slot, B rows of a chunk, H units of a layer
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ridgeline.search.engine.config import Direction
+from ridgeline.search.engine.evaluation import EVALUATION_ROWS, NEAR_ZERO
+from ridgeline.search.engine.layout import layouts
+from ridgeline.search.engine.models.base import Activation, HiddenUnits, Model
+
+_Array = npt.NDArray[Any]
+
+LINEAR_ZONE = math.tanh(0.5)
+"""Below this magnitude what tanh gives differs from its argument, which is below 1/2, by less than
+8 %: there a unit is all but linear."""
+
+
+@dataclass(frozen=True)
+class InputMeasures:
+    """How many inputs there are, and how many are kept: with a weight of at least NEAR_ZERO."""
+
+    num_inputs: int
+    num_kept: int
+
+
+@dataclass(frozen=True)
+class LayerMeasures:
+    """Of a parameter that the model penalises.
+
+    Attributes:
+        weight_norm: √Σw².
+        zero_share: the share of its numbers that are 0.
+        near_zero_share: the share of those with |w| < NEAR_ZERO.
+    """
+
+    num_weights: int
+    weight_norm: float
+    zero_share: float
+    near_zero_share: float
+
+
+@dataclass(frozen=True)
+class UnitMeasures:
+    """Of the hidden units of a layer, by what they give for the validation rows in evaluation mode.
+
+    Attributes:
+        num_dead: of units with relu, those that give 0 for every row; None of others.
+        linear_share: of units with tanh, the share of what they give that is in LINEAR_ZONE; None
+            of others.
+    """
+
+    num_units: int
+    num_dead: int | None
+    linear_share: float | None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What can be seen of the weights of a run.
+
+    Attributes:
+        generalisation_gap: by metric, see `gaps`.
+        inputs: None where the model does not take them one by one.
+        layers: by the names of the parameters.
+        units: by layer, as far as the model tells of them.
+    """
+
+    generalisation_gap: dict[str, float]
+    inputs: InputMeasures | None
+    layers: dict[str, LayerMeasures]
+    units: dict[str, UnitMeasures]
+
+
+def gaps(
+    directions: Iterable[tuple[str, Direction]],
+    train: Iterable[float],
+    metrics: Mapping[str, float],
+) -> dict[str, float]:
+    """By how much training rows are judged better than validation rows, by metric.
+
+    Of both in evaluation mode: where units are dropped or samples augmented, the metrics of
+    training itself are worse than those of the same rows without.  What is not finite is left out.
+
+    Args:
+        directions: the metrics, and which values of them are the better ones.
+        train: their values on training rows.
+        metrics: with those of the validation rows.
+    """
+    found: dict[str, float] = {}
+    for (name, direction), its in zip(directions, train, strict=True):
+        gap = its - metrics[f"validation_{name}"]
+        found[name] = gap if direction == "maximize" else -gap
+    return {name: gap for name, gap in found.items() if math.isfinite(gap)}
+
+
+def looked_at(
+    model: Model, parameters_P: Tensor, statistics_Q: Tensor, x: Tensor
+) -> tuple[InputMeasures | None, dict[str, LayerMeasures], dict[str, UnitMeasures]]:
+    """The inputs, layers and hidden units of one slot; the host waits for the device.
+
+    The caller chooses the library that multiplies, see `products`.
+
+    Args:
+        x: the validation rows.
+    """
+    layout, statistics_layout = layouts(model)
+    parameters = layout.views_of_one(parameters_P)
+    statistics = statistics_layout.views_of_one(statistics_Q)
+    units = _units(model, parameters, statistics, x)
+    # On the host: numpy's calls take a third of the time of torch's, and most layers are small.
+    weights = {name: parameters[name].cpu().numpy() for name in layout.penalised}
+    magnitudes = {name: np.abs(its) for name, its in weights.items()}
+    layers = {name: _layer(its, magnitudes[name]) for name, its in weights.items()}
+    return _inputs(layout.input_dimensions, magnitudes), layers, units
+
+
+def _inputs(
+    dimensions: Mapping[str, int], magnitudes: Mapping[str, _Array]
+) -> InputMeasures | None:
+    for name, dimension in dimensions.items():
+        others = tuple(i for i in range(magnitudes[name].ndim) if i != dimension)
+        largest = magnitudes[name].max(axis=others)
+        return InputMeasures(len(largest), int(np.count_nonzero(largest >= NEAR_ZERO)))
+    return None
+
+
+def _layer(weights: _Array, magnitudes: _Array) -> LayerMeasures:
+    size = weights.size
+    return LayerMeasures(
+        num_weights=size,
+        # In float64: squares of float32 overflow long before the weights do.
+        weight_norm=math.sqrt(np.square(weights, dtype=np.float64).sum()),
+        zero_share=(size - int(np.count_nonzero(weights))) / size,
+        near_zero_share=int(np.count_nonzero(magnitudes < NEAR_ZERO)) / size,
+    )
+
+
+def _units(
+    model: Model, parameters: Mapping[str, Tensor], statistics: Mapping[str, Tensor], x: Tensor
+) -> dict[str, UnitMeasures]:
+    activations: dict[str, Activation] = {}
+    of_chunks: dict[str, list[_Array]] = defaultdict(list)
+    for x_B in torch.split(x, EVALUATION_ROWS):
+        for name, units in model.hidden_of_one(parameters, statistics, x_B).items():
+            activations[name] = units.activation
+            of_chunks[name].append(_summary(units).cpu().numpy())
+    return {
+        name: _of_layer(activations[name], np.stack(summaries_H), len(x))
+        for name, summaries_H in of_chunks.items()
+    }
+
+
+def _summary(units: HiddenUnits) -> Tensor:
+    """Of each unit, its highest value, or how many of its values are in LINEAR_ZONE; [H]."""
+    if units.activation == "relu":
+        return units.values_BH.amax(0)
+    return (units.values_BH.abs() < LINEAR_ZONE).sum(0)
+
+
+def _of_layer(activation: Activation, summaries_NH: _Array, num_rows: int) -> UnitMeasures:
+    """From the summaries of N chunks."""
+    num_units = summaries_NH.shape[1]
+    if activation == "relu":
+        num_alive = int(np.count_nonzero(summaries_NH.max(axis=0) > 0))
+        return UnitMeasures(num_units, num_units - num_alive, None)
+    return UnitMeasures(num_units, None, int(summaries_NH.sum()) / (num_units * num_rows))
