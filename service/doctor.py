@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ridgeline.search.comparison import ComparisonSpec
 from ridgeline.search.fields import Real, Whole
+from ridgeline.search.measures import Measures
 from ridgeline.service import projection, tokens, views
 from ridgeline.service.artifacts.base import ArtifactError, ArtifactStore, Content
 from ridgeline.service.ends import study_problems, trial_problems
@@ -79,6 +80,7 @@ _SHAPES: Shapes = {
     tables.trials.c.config: TypeAdapter(dict[str, Any]),
     tables.trials.c.given: TypeAdapter(list[str]),
     tables.runs.c.metrics: _NUMBERS,
+    tables.runs.c.measures: TypeAdapter(Measures),
     tables.reports.c.metrics: _NUMBERS,
     tables.workers.c.devices: TypeAdapter(list[dict[str, Any]]),
     tables.workers.c.tasks: TypeAdapter(list[str]),

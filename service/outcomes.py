@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ridgeline.search.measures import Measures
 from ridgeline.service.lifecycle import FailReason, RunState
 from ridgeline.service.store.rows import RunRow
 
@@ -62,6 +63,7 @@ def completed(
     state: RunState = RunState.COMPLETE,
     kept_epoch: int | None = None,
     metrics: Mapping[str, float],
+    measures: Measures | None = None,
     pruned_by_version: int | None = None,
     device_seconds: float = 0.0,
 ) -> Outcome:
@@ -70,6 +72,7 @@ def completed(
         "value": value,
         "kept_epoch": kept_epoch,
         "metrics": dict(metrics),
+        "measures": None if measures is None else measures.model_dump(mode="json"),
         "pruned_by_version": pruned_by_version,
     }
     return Outcome(state, device_seconds, values)

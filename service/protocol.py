@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
 from ridgeline.search.fields import MAX_EPOCHS, MAX_INT, Direction, Flag, MetricName, Real, Whole
+from ridgeline.search.measures import Measures
 from ridgeline.search.space import Config
 from ridgeline.search.tasks.kinds import Features, Targets
 from ridgeline.search.tasks.settings import DatasetName
@@ -142,6 +143,7 @@ class RunEnded(RunKey):
     value: Real | None = None
     kept_epoch: Epoch | None = None
     metrics: Metrics = {}
+    measures: Measures | None = None
     error: LongText | None = None
     log_tail: LongText | None = None
     device_seconds: Seconds = 0.0

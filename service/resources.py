@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ridgeline.search.fields import Real, Whole
+from ridgeline.search.measures import Measures
 from ridgeline.search.objective import MAX_SECONDS, MAX_TRIALS
 from ridgeline.search.space import Config
 from ridgeline.search.spec import StudyName, StudySpec
@@ -110,6 +111,11 @@ class Run(_Resource):
     kept_epoch: int | None
     metrics: dict[str, float] = Field(
         description="at the kept epoch; test_* are of the kept weights, never selected on"
+    )
+    measures: Measures | None = Field(
+        None,
+        description="what can be seen of the kept weights; null of runs that did not complete, of "
+        "functions and programs of your own, and of older workers",
     )
     pruned_by_version: int | None = Field(
         description="version of the pruning rules that a worker ended it by"

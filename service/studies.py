@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
+from ridgeline.search.measures import Measures, flat
 from ridgeline.search.space import MAX_VALUES_OF_ALL
 from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.search.tasks.base import EngineTask
@@ -372,13 +373,21 @@ def export_csv(tx: Transaction, name: str) -> str:
     metrics = sorted(
         {key for of_one in runs.values() for run in of_one for key in run.metrics or {}}
     )
+    measures = {
+        run.id: flat(Measures.model_validate(run.measures))
+        for of_one in runs.values()
+        for run in of_one
+        if run.measures
+    }
+    seen = sorted({key for of_run in measures.values() for key in of_run})
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(
         ["number", "trial_state", "trial_reason", "trial_value",
          *(f"params_{key}" for key in spec.space.names), "replicate", "seed", "run_state",
          "run_reason", "run_value", "kept_epoch", *(f"metrics_{key}" for key in metrics),
-         "attempt", "device_seconds", "program", "pruned_by_version"]
+         *(f"measures_{key}" for key in seen), "attempt", "device_seconds", "program",
+         "pruned_by_version"]
     )  # fmt: skip
     for trial in trials:
         for run in runs[trial.id]:
@@ -386,7 +395,8 @@ def export_csv(tx: Transaction, name: str) -> str:
                 [trial.number, trial.state, trial.reason, trial.value,
                  *(_cell(trial.config.get(key)) for key in spec.space.names), run.replicate,
                  run.seed, run.state, run.reason, run.value, run.kept_epoch,
-                 *((run.metrics or {}).get(key) for key in metrics), run.attempt,
+                 *((run.metrics or {}).get(key) for key in metrics),
+                 *(measures.get(run.id, {}).get(key) for key in seen), run.attempt,
                  run.device_seconds, run.program, run.pruned_by_version]
             )  # fmt: skip
     return out.getvalue()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from ridgeline.search.measures import Measures
 from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.service import resources
 from ridgeline.service.errors import InvalidInput, ServiceError
@@ -139,6 +140,7 @@ def run(row: RunRow) -> resources.Run:
         value=row.value,
         kept_epoch=row.kept_epoch,
         metrics=dict(row.metrics or {}),
+        measures=None if row.measures is None else Measures.model_validate(row.measures),
         pruned_by_version=row.pruned_by_version,
         device_seconds=row.device_seconds,
         started_at=row.started_at,

@@ -313,6 +313,7 @@ def _outcome(tx: Transaction, run: RunRow, end: RunEnded, settings: Settings) ->
                 value=end.value,
                 kept_epoch=end.kept_epoch,
                 metrics=end.metrics,
+                measures=end.measures,
                 device_seconds=seconds,
             )
         case "pruned":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ridgeline.search.measures import InputMeasures, LayerMeasures, Measures, UnitMeasures
 from ridgeline.search.spec import parse_spec
 from ridgeline.search.tasks.kinds import Classes, Image
 from ridgeline.search.tasks.registry import BUILT_IN
@@ -47,6 +48,19 @@ _FINGERPRINT = "5f2c" * 16
 _PROGRAM = "eager/1 torch-2.13.0 cpu width-8"
 _CONFIG = {"learning_rate": 0.0071, "batch_size": 64, "l2": 0.0, "dropout": 0.25}
 _METRICS = {"validation_accuracy": 0.975, "validation_loss": 0.093}
+_MEASURES = Measures(
+    generalisation_gap={"loss": 0.071, "accuracy": 0.021},
+    inputs=InputMeasures(num_inputs=64, num_kept=61),
+    layers={
+        "layers.0.weight": LayerMeasures(
+            num_weights=4_096, weight_norm=9.21, zero_share=0.0, near_zero_share=0.0059
+        ),
+        "layers.1.weight": LayerMeasures(
+            num_weights=640, weight_norm=6.48, zero_share=0.0, near_zero_share=0.0047
+        ),
+    },
+    units={"layers.0": UnitMeasures(num_units=64, num_dead=2, linear_share=None)},
+)
 
 _TRAINED, _EXTERNAL = (
     next(task for task in BUILT_IN if task.trained_by == by) for by in ("workers", "program")
@@ -144,6 +158,7 @@ _TRIAL = Trial(
             value=0.975,
             kept_epoch=14,
             metrics={**_METRICS, "test_accuracy": 0.969},
+            measures=_MEASURES,
             pruned_by_version=None,
             device_seconds=1.07,
             started_at=_DAY + 20,
@@ -212,6 +227,7 @@ SYNC = SyncRequest(
             value=0.975,
             kept_epoch=14,
             metrics=_METRICS,
+            measures=_MEASURES,
             device_seconds=1.07,
         ),
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from ridgeline.search.measures import Measures, means
 from ridgeline.service.lifecycle import RunState
 
 _MAX_ERROR_CHARACTERS = 1_000
@@ -41,7 +42,9 @@ def result_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str
     kept_epochs = [run.kept_epoch for run in its_runs]
     errors = [run.error for run in its_runs if run.state == RunState.FAIL and run.error]
     metrics = _shared_metrics([run.metrics or {} for run in its_runs])
+    measured = [Measures.model_validate(run.measures) for run in its_runs if run.measures]
     return {
+        **(means(measured) if len(measured) == len(its_runs) else {}),
         **{name: value for name, value in metrics.items() if name not in _ORIGIN},
         "kept_epoch": None if None in kept_epochs else mean(kept_epochs),
         "device_seconds": sum(run.device_seconds for run in its_runs),

@@ -34,7 +34,7 @@ CHUNK = 500
 
 _RUN_COLUMNS = (
     "trial_id", "id", "state", "revision", "seed", "attempt", "charges", "error", "kept_epoch",
-    "metrics", "device_seconds",
+    "metrics", "measures", "device_seconds",
 )  # fmt: skip
 
 RunsByTrial = Mapping[int, Sequence[Row[Any]]]

@@ -58,6 +58,7 @@ class RunRow(NamedTuple):
     value: float | None
     kept_epoch: int | None
     metrics: Mapping[str, float] | None
+    measures: Mapping[str, Any] | None
     pruned_by_version: int | None
     device_seconds: float
     revision: int

@@ -243,6 +243,11 @@ runs = Table(
     Column("value", _Time, comment="the objective at the epoch whose weights are kept"),
     Column("kept_epoch", Integer),
     Column("metrics", JSON, comment="at the kept epoch; test metrics of the kept weights"),
+    Column(
+        "measures",
+        JSON(none_as_null=True),
+        comment="what can be seen of the kept weights; of complete runs",
+    ),
     Column("pruned_by_version", BigInteger, comment="of the pruning rules that ended it"),
     Column("device_seconds", _Time, nullable=False),
     Column("revision", BigInteger, nullable=False),

@@ -22,6 +22,7 @@ from ridgeline.search.events import (
     Reported,
     Saved,
 )
+from ridgeline.search.measures import Measures
 from ridgeline.service import logs
 from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, StudyRules
 from ridgeline.service.texts import sendable
@@ -192,6 +193,7 @@ class Bench:
             value=outcome.value,
             kept_epoch=outcome.kept_epoch,
             metrics=dict(outcome.metrics),
+            measures=_told(outcome.measures),
             rule_version=outcome.rule_version,
             error=None if diverged is None else f"the loss was not finite in epoch {diverged}",
         )
@@ -237,6 +239,17 @@ class Bench:
         if self._frail and not isinstance(error, ValueError | MemoryError):
             self._spoiled_by = error
         return True
+
+
+def _told(measures: object | None) -> Measures | None:
+    """Measures as they are sent, from those of the engine."""
+    if measures is None:
+        return None
+    try:
+        return Measures.model_validate(measures, from_attributes=True)
+    except ValidationError as exc:  # a module of somebody's may have more layers, or longer names
+        _log.warning("the measures of a run are not sent: %s", exc)
+        return None
 
 
 def error_text(exc: Exception) -> str:

@@ -7,6 +7,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from tests.measures import RELU, TANH
 from tests.projection.book import CONFIG, METRIC, Book, run_through, spec
 from tests.projection.conftest import OpenReader
 
@@ -64,6 +65,24 @@ def test_a_complete_trial_is_all_there(book: Book, open_reader: OpenReader) -> N
     assert trial.datetime_complete is not None
     assert trial.datetime_start.timestamp() == started_at
     assert trial.datetime_complete.timestamp() == finished_at
+
+
+def test_what_is_seen_of_the_weights_of_all_runs_is_told(
+    book: Book, open_reader: OpenReader
+) -> None:
+    seen = [RELU.model_dump(), RELU.model_dump(), TANH.model_dump(), None]
+    with book.transaction() as page:
+        for number in (0, 1):
+            page.add(number, replicates=2)
+            for replicate in (0, 1):
+                page.start(number, replicate)
+                metrics = {METRIC: 0.5, "near_zero_share": 0.75}
+                measures = seen[2 * number + replicate]
+                page.end(number, replicate, value=0.5, metrics=metrics, measures=measures)
+    both, one = (trial.user_attrs for trial in open_reader().trials)
+    assert (both["inputs_kept"], both["accuracy_gap"], both["dead_share"]) == (3, 0.25, 0.25)
+    assert both["near_zero_share"] == 0.75, "the metric, of which there is one already"
+    assert not {"accuracy_gap", "linear_share"} & one.keys()
 
 
 def test_a_penalty_of_zero_has_no_logarithm(book: Book, open_reader: OpenReader) -> None:

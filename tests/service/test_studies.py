@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ridgeline.search.measures import Measures
 from ridgeline.search.space import Config
 from ridgeline.search.tasks.data import DatasetCard
 from ridgeline.search.tasks.kinds import Classes, Numbers, Vector
@@ -19,6 +20,7 @@ from ridgeline.service.protocol import RunReport
 from ridgeline.service.resources import Event, Study
 from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
+from tests.measures import RELU, TANH
 from tests.service.factory import (
     GRID_SPACE,
     FakeWorker,
@@ -287,6 +289,26 @@ def test_export_has_a_line_a_run(store: Store) -> None:
         ("1", "1"),
     ]
     assert all(float(row["metrics_test_accuracy"]) == 0.5 for row in rows)
+
+
+def test_what_is_seen_of_weights_is_kept_shown_and_exported(store: Store) -> None:
+    post(store, spec(budget={"trials": 3}))
+    worker = FakeWorker(store, num_slots=3)
+    first, second, third = worker.sync().start
+    seen = [
+        ended(first, value=0.5, measures=RELU),
+        ended(second, value=0.5),  # by an older worker
+        ended(third, "pruned", value=0.5, measures=TANH),
+    ]
+    worker.sync(ended=seen)
+    with store.reading() as tx:
+        found = [trials.get(tx, "s", number).runs[0] for number in range(3)]
+        rows = list(csv.DictReader(io.StringIO(studies.export_csv(tx, "s"))))
+    assert [run.measures for run in found] == [RELU, None, None]
+    assert [row["measures_inputs_kept"] for row in rows] == ["3", "", ""]
+    assert rows[0]["measures_weight_norm.layers.1.weight"] == "1.5"
+    (last,) = (e for e in read_events(store, 0, 1_000)[0] if e.data.get("measures"))
+    assert Measures.model_validate(last.data["measures"]) == RELU
 
 
 def test_export_keeps_what_has_one_name_apart(store: Store) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from ridgeline.search.engine.measures import LayerMeasures, Measures
 from ridgeline.search.events import Event, Over, Reported
 from ridgeline.service.protocol import RunEnded, RunReport, StudyRules
 from ridgeline.service.worker.bench import MAX_LOG, Bench, LogTail
@@ -125,6 +127,27 @@ def test_a_pruned_run_names_the_rules_that_ended_it(desk: Desk) -> None:
         )
     end = desk.train({"end": "be_pruned"}).ends()[1]
     assert (end.outcome, end.value, end.rule_version) == ("pruned", 0.5, 4)
+
+
+def seen_of_weights(**layers: LayerMeasures) -> Measures:
+    return Measures({"accuracy": 0.25}, None, layers, {})
+
+
+def test_what_is_seen_of_weights_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LayerMeasures(num_weights=4, weight_norm=2.0, zero_share=0.5, near_zero_share=0.75)
+    seen = {1: seen_of_weights(w=layer), 2: seen_of_weights(**{"w" * 1_000: layer})}
+
+    def complete(trainer: ScriptedTrainer, key: Key) -> Iterator[Event]:
+        trainer.remove(key)
+        yield Over(key, Outcome(measures=seen.get(key[0])))
+
+    monkeypatch.setattr(ScriptedTrainer, "complete", complete)
+    said = desk.train({}, {}, {})
+    assert said.outcomes() == {1: "complete", 2: "complete", 3: "complete"}
+    told = said.ends()[1].measures
+    assert told is not None
+    assert told.model_dump() == asdict(seen[1])
+    assert [said.ends()[run].measures for run in (2, 3)] == [None, None]
 
 
 def test_an_error_comes_with_its_text_and_the_end_of_the_log(desk: Desk) -> None:

@@ -54,6 +54,7 @@ class Outcome:
     diverged_epoch: int | None = None
     metrics: dict[str, float] = field(default_factory=lambda: {"test_accuracy": 0.25})
     rule_version: int | None = None
+    measures: object | None = None
 
 
 class ScriptedTrainer:

@@ -1,0 +1,66 @@
+"""Measures of a run as a whole, of its layers, and of an arm's runs."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from ridgeline.search import measures
+from ridgeline.search.engine import measures as engine_measures
+from ridgeline.search.measures import Measures, flat, means, summary
+from tests.measures import RELU, TANH
+
+GAPS = {"loss_gap": 0.5, "accuracy_gap": 0.25}
+
+
+def test_a_run_as_a_whole_weighs_its_layers_by_their_sizes() -> None:
+    shares = {"zero_share": 0.125, "near_zero_share": 0.375}
+    assert summary(RELU) == {**GAPS, **shares, "inputs_kept": 3, "dead_share": 0.25}
+    assert summary(TANH) == {**GAPS, **shares, "linear_share": 0.3125}
+
+
+def test_layers_have_their_names_in_what_is_told_of_them() -> None:
+    told = {name: number for name, number in flat(RELU).items() if name not in summary(RELU)}
+    assert told == {
+        "weight_norm.layers.0.weight": 2.0,
+        "zero_share.layers.0.weight": 0.5,
+        "near_zero_share.layers.0.weight": 0.75,
+        "weight_norm.layers.1.weight": 1.5,
+        "zero_share.layers.1.weight": 0.0,
+        "near_zero_share.layers.1.weight": 0.25,
+        "dead_share.layers.0": 0.25,
+    }
+    assert flat(TANH)["linear_share.layers.1"] == 0.25
+
+
+def test_means_are_of_what_every_run_has() -> None:
+    other = RELU.model_copy(update={"generalisation_gap": {"accuracy": -0.25}})
+    assert means([]) == {}
+    assert means([RELU, other])["accuracy_gap"] == 0
+    assert "loss_gap" not in means([RELU, other])
+    assert "inputs_kept" not in means([RELU, TANH])
+
+
+@pytest.mark.parametrize("name", ["Measures", "InputMeasures", "LayerMeasures", "UnitMeasures"])
+def test_what_is_sent_is_what_the_engine_sees(name: str) -> None:
+    sent: type[BaseModel] = getattr(measures, name)
+    seen = getattr(engine_measures, name)
+    assert [*sent.model_fields] == [field.name for field in fields(seen)]
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("layers", "zero_share", 1.5),
+        ("layers", "weight_norm", float("nan")),
+        ("units", "num_units", 0),
+        ("units", "num_dead", -1),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(part: str, field: str, value: float) -> None:
+    told = RELU.model_dump()
+    next(iter(told[part].values()))[field] = value
+    with pytest.raises(ValidationError, match=field):
+        Measures.model_validate(told)
