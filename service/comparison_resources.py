@@ -71,6 +71,10 @@ class ArmResult(_Resource):
         description="of the test metric, by replicate, which has the same seed in every arm: of a "
         "data set that is divided in several ways the mean over them; null: a run failed"
     )
+    measures: dict[str, float] = Field(
+        description="what can be seen of the kept weights, by name: means over those runs; empty "
+        "where nothing was looked at"
+    )
 
 
 class PairedDifference(_Resource):

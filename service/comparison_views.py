@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ridgeline.search import comparing
+from ridgeline.search import comparing, measures
 from ridgeline.search.comparison import metric_on_test, scores_by_seed
+from ridgeline.search.measures import Measures
 from ridgeline.service import comparison_resources as resources
 from ridgeline.service import views
 from ridgeline.service.lifecycle import (
@@ -216,7 +217,9 @@ def _result(
         metric=objective.metric,
         test_metric=test_metric,
         direction=objective.direction,
-        arms=tuple(_arm_result(done[name], tested[name], validated[name]) for name in tested),
+        arms=tuple(
+            _arm_result(done[name], tested[name], validated[name], runs[name]) for name in tested
+        ),
         differences=tuple(
             resources.PairedDifference(
                 arm=one.arm,
@@ -234,7 +237,10 @@ def _result(
 
 
 def _arm_result(
-    arm: resources.Arm, tested: comparing.Scores, validated: comparing.Scores
+    arm: resources.Arm,
+    tested: comparing.Scores,
+    validated: comparing.Scores,
+    runs: Sequence[RunRow],
 ) -> resources.ArmResult:
     assert arm.winner is not None, "its winner was trained again"
     mean = comparing.mean_of(arm.name, tested)
@@ -245,6 +251,9 @@ def _arm_result(
         mean=mean.value,
         interval=_interval(mean.interval),
         scores=tuple(tested),
+        measures=measures.means(
+            Measures.model_validate(run.measures) for run in runs if run.measures is not None
+        ),
     )
 
 

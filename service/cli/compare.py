@@ -62,7 +62,10 @@ def print_result(comparison: Comparison) -> None:
     """The table of the arms that are done, which others have no winner, and what each pair says."""
     if comparison.result is None:
         return
-    tables.console_of_stdout().print(tables.arms_table(comparison.result))
+    console = tables.console_of_stdout()
+    console.print(tables.arms_table(comparison.result))
+    if any(arm.measures for arm in comparison.result.arms):
+        console.print(tables.measures_table(comparison.result))
     for arm in comparison.arms:
         if arm.state in (StudyState.FAILED, StudyState.CANCELLED):
             typer.echo(printable(f"{arm.name} has no winner: {arm.reason}."))

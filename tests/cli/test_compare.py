@@ -161,6 +161,7 @@ def test_a_function_is_compared_by_what_it_returns(
                 mean=0.5,
                 interval=Interval(low=0.25, high=0.75),
                 scores=(0.5, 0.25, 0.75, None),
+                measures={},
             ),
         ),
         differences=(),

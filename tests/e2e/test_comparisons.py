@@ -20,6 +20,8 @@ from tests.deployment import ROOT, Deployment
 
 pytestmark = pytest.mark.slow
 
+LAYERS = "layers.0.weight", "layers.1.weight"
+
 COMPARISON = """
 name: small
 base:
@@ -61,6 +63,7 @@ def test_arms_are_tuned_and_their_winners_compared_by_fresh_seeds(
     assert done.returncode == 0, done.stderr
     said = r"^none (is better than|is worse than|and) dropout\+l2.*: test_accuracy .*3 seeds"
     assert re.search(said, done.stdout, re.MULTILINE)
+    assert re.search("^ *arm +accuracy gap +weights near 0 +inputs kept", done.stdout, re.MULTILINE)
     names = {study.name for study in deployment.client.studies()}
     arms = ("none", "dropout.l2")
     assert names == {f"small-{purpose}.{arm}" for purpose in ("search", "fresh") for arm in arms}
@@ -72,6 +75,8 @@ def test_arms_are_tuned_and_their_winners_compared_by_fresh_seeds(
     winner = deployment.client.best("small-search.dropout.l2").config
     (trial,) = deployment.client.trials("small-fresh.dropout.l2")
     assert trial.config == winner
+    seen = [run.measures for run in trial.runs]
+    assert all(one is not None and one.layers.keys() == {*LAYERS} for one in seen)
 
     again = compare(deployment, file)
     assert again.returncode == 0
