@@ -19,7 +19,7 @@ from ridgeline.search.comparison import (
     studies_of,
 )
 from ridgeline.search.spec import StudySpec
-from ridgeline.search.tasks.datasets import Folders
+from ridgeline.search.tasks.data_root import Folders
 from ridgeline.service import comparison_views, extending, paging, studies
 from ridgeline.service.comparison_resources import Comparison, ComparisonSummary
 from ridgeline.service.comparison_views import ComparisonRows

@@ -10,7 +10,7 @@ import pytest
 
 from ridgeline.search.comparison import fresh_study, parse_comparison, studies_of
 from ridgeline.search.spec import InvalidSpec
-from ridgeline.search.tasks.datasets import Folders
+from ridgeline.search.tasks.data_root import Folders
 from ridgeline.service import comparisons, projection, studies
 from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.comparisons import Terms

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from ridgeline.search.comparison import ComparisonSpec, parse_comparison, studies_of
-from ridgeline.search.tasks.datasets import Folders
+from ridgeline.search.tasks.data_root import Folders
 from ridgeline.service import comparisons
 from ridgeline.service.api import comparison_examples, etags, examples
 from ridgeline.service.api.auth import Reader, Writer
