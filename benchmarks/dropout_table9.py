@@ -57,12 +57,12 @@ FULL = Size(
     epochs=50,
 )
 SMALL = Size(
-    hidden=(512, 512, 1024),
-    train=8_000,
-    validation=2_000,
-    batch_size=128,
-    configs=8,
-    search_epochs=20,
+    hidden=(256, 256, 512),
+    train=3_000,
+    validation=1_000,
+    batch_size=32,
+    configs=6,
+    search_epochs=40,
     seeds=8,
     epochs=40,
 )
