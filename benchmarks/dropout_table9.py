@@ -64,7 +64,7 @@ SMALL = Size(
     configs=6,
     search_epochs=40,
     seeds=8,
-    epochs=40,
+    epochs=30,  # as many steps as the search has on fewer rows
 )
 QUICK = Size(
     hidden=(16, 16, 32),
