@@ -45,11 +45,14 @@ PUBLISHED = {
 
 RANGES = {
     "learning_rate": (2e-4, 4e-3),
-    "l1": (1e-7, 3e-5),
-    "l2": (1e-6, 3e-4),
+    "l1": (0.01, 3.0),
+    "l2": (0.1, 30.0),
     "max_norm": (0.6, 4.0),
 }
-"""What is searched, all of it logarithmically: the first by every arm, the others by name."""
+"""What is searched, all of it logarithmically: the first by every arm, the others by name.
+
+Penalties are the textbooks' λ, of λ/(2m)·Σ for m rows, so that one range is for any number of them.
+"""
 
 RATES = {"dropout": 0.5, "input_dropout": 0.2}
 """Those of the paper (appendix A.1), of all arms with dropout."""
@@ -63,7 +66,8 @@ class Size:
     """How much is trained.
 
     Attributes:
-        train, validation: rows to choose by; a winner is trained again on both together.
+        train, validation: rows to choose by.
+        joins: whether a winner is trained on the rows for validation too, as in the paper.
         configs: of each arm's search.
         search_epochs, epochs: of a run that chooses, and of one with a fresh seed.
         seeds: fresh ones, of each arm.
@@ -72,6 +76,7 @@ class Size:
     hidden: tuple[int, ...]
     train: int
     validation: int
+    joins: bool
     batch_size: int
     configs: int
     search_epochs: int
@@ -79,18 +84,21 @@ class Size:
     epochs: int
 
 
-def configurations(arm: str, count: int) -> list[dict[str, float]]:
+def configurations(arm: str, size: Size) -> list[dict[str, float]]:
     """Of an arm's random search.
 
-    Draws are stratified: of `count` equal parts of a range each has one.  Arms that search the same
-    parameter draw the same values, so no arm has luckier learning rates than another.
+    Draws are stratified: of as many equal parts of a range as there are configurations each has
+    one.  Arms that search the same parameter draw the same values, so no arm has luckier learning
+    rates than another.
     """
     columns: dict[str, list[float]] = {}
+    count = size.configs
     for i, (name, (low, high)) in enumerate(RANGES.items()):
         if name == "learning_rate" or name in arm.split("+"):
             generator = np.random.default_rng([SEARCH_SEED, i])
             shares = (generator.permutation(count) + generator.random(count)) / count
-            columns[name] = (low * (high / low) ** shares).tolist()
+            unit = 1 / (2 * size.train) if name in ("l1", "l2") else 1.0
+            columns[name] = (low * unit * (high / low) ** shares).tolist()
     rates = RATES if "dropout" in arm.split("+") else {}
     return [
         {**dict(zip(columns, values, strict=True)), **rates}
@@ -122,13 +130,19 @@ class Parts:
         """Without the test images, which nothing may be chosen by."""
         return _on(device, self.train, self.validation, self.validation.first(NUM_TEST))
 
-    def to_tell(self, device: torch.device) -> DeviceData:
-        """All but the test images to train on, as the paper has it; those to judge by."""
-        both = Part(
-            np.concatenate([self.train.x_ND, self.validation.x_ND]),
-            np.concatenate([self.train.y_N, self.validation.y_N]),
-        )
-        return _on(device, both, both.first(NUM_TEST), self.test)
+    def to_tell(self, device: torch.device, *, joins: bool) -> DeviceData:
+        """With the test images to judge by.
+
+        Args:
+            joins: see `Size`.
+        """
+        rows = self.train
+        if joins:
+            rows = Part(
+                np.concatenate([self.train.x_ND, self.validation.x_ND]),
+                np.concatenate([self.train.y_N, self.validation.y_N]),
+            )
+        return _on(device, rows, self.validation.first(NUM_TEST), self.test)
 
 
 class Trainer:

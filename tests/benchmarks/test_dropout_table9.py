@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.dropout_table9_runs import PUBLISHED, RANGES, RATES, configurations
+from benchmarks.dropout_table9 import QUICK
+from benchmarks.dropout_table9_runs import PUBLISHED, RANGES, RATES, Parts, configurations
 from tests.tasks import idx_files
 
 ROOT = Path(__file__).parents[2]
+SIZE = replace(QUICK, configs=8)
 
 WITHOUT = """
 import runpy, sys
@@ -39,7 +43,7 @@ def run(*arguments: str) -> tuple[list[dict[str, Any]], str]:
 
 
 def test_arms_that_search_the_same_draw_the_same() -> None:
-    by_arm = {arm: configurations(arm, 8) for arm in PUBLISHED}
+    by_arm = {arm: configurations(arm, SIZE) for arm in PUBLISHED}
     assert {len(configs) for configs in by_arm.values()} == {8}
     for name in RANGES:
         columns = [
@@ -53,15 +57,29 @@ def test_arms_that_search_the_same_draw_the_same() -> None:
 
 @pytest.mark.parametrize("arm", PUBLISHED)
 def test_each_part_of_a_range_has_one_draw(arm: str) -> None:
-    configs = configurations(arm, 8)
+    configs = configurations(arm, SIZE)
     for name, (low, high) in RANGES.items():
         is_searched = name in ("learning_rate", *arm.split("+"))
         assert all((name in config) == is_searched for config in configs)
         if is_searched:
-            shares = np.log([config[name] / low for config in configs]) / np.log(high / low)
+            # λ/(2m) for the textbooks' λ
+            unit = 2 * SIZE.train if name in ("l1", "l2") else 1
+            values = [config[name] * unit for config in configs]
+            shares = np.log(np.divide(values, low)) / np.log(high / low)
             assert sorted(np.floor(8 * shares)) == [*range(8)]
     for name, rate in RATES.items():
         assert all(config.get(name, 0) == rate * ("dropout" in arm) for config in configs)
+
+
+@pytest.mark.parametrize("joins", [False, True])
+def test_nothing_is_chosen_by_what_judges(joins: bool) -> None:
+    parts, cpu = Parts.read(None, SIZE), torch.device("cpu")
+    to_choose, to_tell = parts.to_choose(cpu), parts.to_tell(cpu, joins=joins)
+    num_tested = to_choose.test.num_samples
+    assert np.array_equal(to_choose.test.x, parts.validation.x_ND[:num_tested])
+    assert np.array_equal(to_tell.test.x, parts.test.x_ND)
+    assert to_choose.train.num_samples == SIZE.train
+    assert to_tell.train.num_samples == SIZE.train + joins * SIZE.validation
 
 
 def test_it_tells_of_each_arm_and_each_pair() -> None:
