@@ -10,8 +10,6 @@ from optuna.study import StudyDirection
 from sqlalchemy import Connection, Row, Table, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ridgeline.search.ranges import FloatParameter, IntParameter, number_text
-from ridgeline.search.space import ValuesParameter
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.projection.optuna_tables import (
     DIRECTIONS,
@@ -27,6 +25,7 @@ from ridgeline.service.projection.optuna_tables import (
     VALUES,
     attribute_rows,
 )
+from ridgeline.service.spec_in_words import facts, purpose, searched
 from ridgeline.service.store.bulk import upsert_rows
 from ridgeline.service.store.ids import next_id
 from ridgeline.service.store.tables import deleted_studies, studies, trials
@@ -173,46 +172,19 @@ def user_attributes(study: Row[Any], spec: StudySpec) -> dict[str, Any]:
 
 def _note(spec: StudySpec) -> Iterator[str]:
     """The spec for people, in Markdown, line by line."""
-    objective, budget = spec.objective, spec.budget
-    data = "" if spec.dataset is None else f" on {spec.dataset}"
-    limits = [f"{spec.num_trials} trials", f"at most {spec.max_parallel} at once"]
-    if not spec.external:
-        limits.append(f"{budget.epochs} epochs a run")
-    if budget.run_seconds is not None:
-        limits.append(f"{budget.run_seconds:g} s a run")
-    if budget.seconds is not None:
-        limits.append(f"no new trials after {budget.seconds:g} s")
-    direction, metric = objective.direction.capitalize(), _code(objective.metric)
-    yield f"{direction} {metric} of {spec.task.name}{data}."
+    yield purpose(spec, _code)
     yield ""
     yield "| parameter | searched |"
     yield "| --- | --- |"
     for name, parameter in spec.space.items():
-        yield f"| {name} | {_range_in_words(parameter)} |"
+        yield f"| {name} | {searched(parameter, _code)} |"
     yield ""
-    yield f"* sampler: {spec.sampler.name}, seed {spec.sampler.seed}"
-    yield f"* budget: {', '.join(limits)}"
-    yield f"* runs of each trial: {spec.num_runs}"
-    if spec.early_stopping is not None:
-        stopping = spec.early_stopping
-        yield f"* early stopping: patience {stopping.patience}, by {stopping.min_delta:g} or more"
+    for name, words in facts(spec).items():
+        yield f"* {name}: {words}"
     yield ""
     yield "```json"
     yield json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
     yield "```"
-
-
-def _range_in_words(parameter: FloatParameter | IntParameter | ValuesParameter) -> str:
-    if isinstance(parameter, ValuesParameter):
-        return ", ".join(_code(json.dumps(v, ensure_ascii=False)) for v in parameter.values)
-    words = f"{number_text(parameter.low)} to {number_text(parameter.high)}"
-    if parameter.log:
-        words += ", log"
-    if parameter.step is not None:
-        words += f", in steps of {number_text(parameter.step)}"
-    if isinstance(parameter, FloatParameter) and parameter.zero:
-        words = f"0, or {words}"
-    return words
 
 
 def _code(text: str) -> str:

@@ -1,0 +1,54 @@
+"""What a study's spec says, in words for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from ridgeline.search.ranges import FloatParameter, number_text
+from ridgeline.search.space import Parameter, ValuesParameter
+from ridgeline.search.spec import StudySpec
+
+Quote = Callable[[str], str]
+"""Makes a text of somebody else fit for where the words are shown."""
+
+
+def purpose(spec: StudySpec, quote: Quote) -> str:
+    """`Maximize validation_accuracy of mlp on digits.`"""
+    data = "" if spec.dataset is None else f" on {spec.dataset}"
+    direction = spec.objective.direction.capitalize()
+    return f"{direction} {quote(spec.objective.metric)} of {spec.task.name}{data}."
+
+
+def searched(parameter: Parameter, quote: Quote) -> str:
+    """The range of a parameter."""
+    if isinstance(parameter, ValuesParameter):
+        return ", ".join(quote(json.dumps(v, ensure_ascii=False)) for v in parameter.values)
+    words = f"{number_text(parameter.low)} to {number_text(parameter.high)}"
+    if parameter.log:
+        words += ", log"
+    if parameter.step is not None:
+        words += f", in steps of {number_text(parameter.step)}"
+    if isinstance(parameter, FloatParameter) and parameter.zero:
+        words = f"0, or {words}"
+    return words
+
+
+def facts(spec: StudySpec) -> dict[str, str]:
+    """Sampler, budget and what else decides how a study goes, by name."""
+    budget, stopping = spec.budget, spec.early_stopping
+    limits = [f"{spec.num_trials} trials", f"at most {spec.max_parallel} at once"]
+    if not spec.external:
+        limits.append(f"{budget.epochs} epochs a run")
+    if budget.run_seconds is not None:
+        limits.append(f"{budget.run_seconds:g} s a run")
+    if budget.seconds is not None:
+        limits.append(f"no new trials after {budget.seconds:g} s")
+    found = {
+        "sampler": f"{spec.sampler.name}, seed {spec.sampler.seed}",
+        "budget": ", ".join(limits),
+        "runs of each trial": str(spec.num_runs),
+    }
+    if stopping is not None:
+        found["early stopping"] = f"patience {stopping.patience}, by {stopping.min_delta:g} or more"
+    return found
