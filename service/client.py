@@ -206,6 +206,10 @@ class Client:
         """The study's trials as CSV."""
         return self._connection.get(f"{_study_path(name)}/export").text
 
+    def study_report(self, name: str, *, format: Literal["html", "md"] = "html") -> str:
+        """The report of a study as one HTML file, or as Markdown."""
+        return self._connection.get(f"{_study_path(name)}/report", params={"format": format}).text
+
     def events(self, name: str, *, after: int = 0) -> Iterator[Event]:
         """What changes in a study from revision `after` on, live, until the study is closed.
 

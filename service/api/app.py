@@ -21,6 +21,7 @@ from ridgeline.service.api.readiness import Readiness
 from ridgeline.service.api.routes import catalog, docs, health, metrics, studies, tokens, trials
 from ridgeline.service.api.routes import checkpoints as checkpoint_routes
 from ridgeline.service.api.routes import comparisons as comparison_routes
+from ridgeline.service.api.routes import reports as report_routes
 from ridgeline.service.api.routes import workers as worker_routes
 from ridgeline.service.artifacts.base import ArtifactStore
 from ridgeline.service.settings import Settings
@@ -95,7 +96,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
-    of_searches = (studies, trials, comparison_routes)
+    of_searches = (studies, trials, comparison_routes, report_routes)
     of_workers = (catalog, worker_routes, checkpoint_routes)
     for module in (*of_searches, *of_workers, tokens, health, metrics, docs):
         app.include_router(module.router)

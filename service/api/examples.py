@@ -330,6 +330,7 @@ ANSWERS: dict[str, Any] = {
     "get_study": _STUDY,
     "get_best_trial": _TRIAL,
     "export_study": _CSV,
+    "get_study_report": '<!doctype html>\n<html lang="en">…</html>\n',
     "stream_events": _EVENTS,
     "pause_study": {**_STUDY, "state": "PAUSED", "reason": "paused; resume it to go on"},
     "resume_study": _STUDY,

@@ -189,5 +189,5 @@ def _show_examples(document: dict[str, Any]) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             success = next(s for s in operation["responses"] if s.startswith("2"))
-            (media,) = operation["responses"][success]["content"].values()
-            media["example"] = examples.ANSWERS[operation["operationId"]]
+            for media in operation["responses"][success]["content"].values():
+                media.setdefault("example", examples.ANSWERS[operation["operationId"]])

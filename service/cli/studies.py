@@ -216,6 +216,29 @@ def export(
     """Write a study's trials as CSV, one line a run."""
     with open_client() as client:
         text = client.export(name)
+    _write(text, output)
+
+
+def report(
+    name: StudyArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write, Markdown where its name ends in .md, else HTML; left out: "
+            "Markdown on standard output.",
+        ),
+    ] = None,
+) -> None:
+    """Write a study's report: what was asked, what came of it, in figures and words."""
+    is_markdown = output is None or output.suffix.lower() == ".md"
+    with open_client() as client:
+        text = client.study_report(name, format="md" if is_markdown else "html")
+    _write(text, output)
+
+
+def _write(text: str, output: Path | None) -> None:
     if output is None:
         typer.echo(text, nl=False)
         return

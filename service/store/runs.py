@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from ridgeline.service.lifecycle import OPEN_RUN, FailReason, RunState, TrialState
 from ridgeline.service.store.bulk import OLD, insert_rows, one_of, update_rows
@@ -227,6 +238,34 @@ class Runs:
             if metric in metrics:
                 return float(metrics[metric])
         return None
+
+    def curves_of(
+        self, run_ids: Sequence[int], *, most: int
+    ) -> dict[int, list[tuple[int, Mapping[str, float]]]]:
+        """(epoch, metrics) of what each run has reported, in the order of the epochs.
+
+        Where the longest run has more than `most` epochs, some, evenly spaced, and each run's last.
+        """
+        found: dict[int, list[tuple[int, Mapping[str, float]]]] = {id_: [] for id_ in run_ids}
+        of_runs = self._one_of(reports.c.run_id, run_ids)
+        longest = self._connection.execute(select(func.max(reports.c.epoch)).where(of_runs))
+        every = max(1, math.ceil((longest.scalar_one() or 0) / most))
+        later = reports.alias()
+        last = select(func.max(later.c.epoch)).where(later.c.run_id == reports.c.run_id)
+        query = (
+            select(reports.c.run_id, reports.c.epoch, reports.c.metrics)
+            .where(
+                of_runs,
+                or_(
+                    reports.c.epoch % every == 1 % every,
+                    reports.c.epoch == last.scalar_subquery(),
+                ),
+            )
+            .order_by(reports.c.run_id, reports.c.epoch)
+        )
+        for run_id, epoch, metrics in self._connection.execute(query):
+            found[run_id].append((epoch, metrics))
+        return found
 
     def insert_reports(self, rows: Sequence[Mapping[str, Any]]) -> None:
         insert_rows(self._connection, reports, rows)

@@ -1,0 +1,181 @@
+"""The figures of a study's search: pictures made of trials, in the terms of `drawing`.
+
+A trial's value is shown by its *fifth*: the best fifth of the shown trials, the next one, and so
+on.  By size and by colour at once, and whatever the values are, a few huge ones among them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from ridgeline.search.ranges import Value
+from ridgeline.service.reports.axes import Axis
+from ridgeline.service.reports.drawing import (
+    LEFT,
+    RIGHT,
+    WIDTH,
+    Frame,
+    Mark,
+    Point,
+    a_cross,
+    a_dot,
+    a_line,
+    an_area,
+    area,
+    box,
+    crosses,
+    dots,
+    draw_legend,
+    draw_ticks,
+    frame,
+    line,
+    lines,
+    picture,
+    steps,
+    text,
+)
+
+FIFTHS = ("best fifth", "second", "third", "fourth", "last fifth")
+_ROW = 58
+_SIDE = 12
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a metric by epoch.
+
+    Attributes:
+        look: its class: `best` or `other`, and `train` or `validation`.
+        points: (epoch, value), in the order of the epochs.
+        band: (epoch, lowest, highest) of several runs.
+    """
+
+    look: str
+    points: Sequence[tuple[int, float]]
+    band: Sequence[tuple[int, float, float]] = ()
+
+
+def history(
+    x: Axis,
+    y: Axis,
+    complete: Sequence[tuple[int, float]],
+    pruned: Sequence[tuple[int, float]],
+    best_so_far: Sequence[tuple[int, float]],
+) -> Element:
+    """Values of trials by number, and the best one until then; all as (number, value)."""
+    legend: list[tuple[str, Mark]] = [
+        ("complete trial", a_dot("trial")),
+        ("best so far", a_line("best-so-far")),
+    ]
+    if pruned:
+        legend.insert(1, ("pruned trial", a_cross("pruned")))
+    plot = frame(x, y, legend)
+    dots(plot.svg, _at(plot, complete), "trial")
+    crosses(plot.svg, _at(plot, pruned), "pruned")
+    line(plot.svg, steps(_at(plot, best_so_far)), "best-so-far")
+    return plot.svg
+
+
+def curves(
+    x: Axis, y: Axis, shown: Sequence[Curve], names: Mapping[str, str], kept: Point | None = None
+) -> Element:
+    """Metrics by epoch.
+
+    Args:
+        shown: those drawn first lie below.
+        names: what each look means, by look.
+        kept: (epoch, value) of the epoch that counts.
+    """
+    legend: list[tuple[str, Mark]] = [(name, a_line(look)) for look, name in names.items()]
+    if any(curve.band for curve in shown):
+        legend.append(("lowest to highest run", an_area("band")))
+    if kept is not None:
+        legend.append(("kept epoch", a_dot("kept")))
+    plot = frame(x, y, legend)
+    for curve in shown:
+        if curve.band:
+            upper = [plot.at(epoch, high) for epoch, _, high in curve.band]
+            area(plot.svg, upper, [plot.at(epoch, low) for epoch, low, _ in curve.band], "band")
+    for curve in shown:
+        points = _at(plot, curve.points)
+        if len(points) == 1:  # a line of one point would not be seen
+            dots(plot.svg, points, curve.look)
+        line(plot.svg, points, curve.look)
+    if kept is not None:
+        dots(plot.svg, [plot.at(*kept)], "kept")
+    return plot.svg
+
+
+def value_map(x: Axis, y: Axis, fifths: Sequence[Sequence[tuple[Value, Value]]]) -> Element:
+    """Trials by two parameters.
+
+    Args:
+        fifths: (x, y) of the trials of each fifth, best first.
+    """
+    plot = frame(x, y, _legend_of_fifths(a_dot))
+    for look, points in zip(_looks(), fifths, strict=True):  # the smaller on the larger ones
+        dots(plot.svg, _at(plot, points), f"rim {look}")
+        dots(plot.svg, _at(plot, points), look)
+    return plot.svg
+
+
+def value_scatter(x: Axis, y: Axis, points: Sequence[tuple[Value, float]]) -> Element:
+    """Values by one parameter."""
+    plot = frame(x, y, [("complete trial", a_dot("trial"))])
+    dots(plot.svg, _at(plot, points), "trial")
+    return plot.svg
+
+
+def parallel(
+    axes: Sequence[Axis], fifths: Sequence[Sequence[Sequence[Value]]], best: Sequence[Value]
+) -> Element:
+    """Trials as lines from axis to axis, one below the other, which a phone has room for.
+
+    Args:
+        fifths: of each fifth, best first, its trials as their values on the axes.
+        best: of the best trial.
+    """
+    legend = [*_legend_of_fifths(a_line), ("best trial", a_line("best-line"))]
+    svg = picture(draw_legend(Element("svg"), legend, 4) + 10 + _ROW * len(axes))
+    top = draw_legend(svg, legend, 4) + 30
+
+    def path(trial: Sequence[Value]) -> list[Point]:
+        pairs = zip(axes, trial, strict=True)
+        return [
+            (_SIDE + axis.place(value) * (WIDTH - 2 * _SIDE), top + row * _ROW)
+            for row, (axis, value) in enumerate(pairs)
+        ]
+
+    for look, trials in reversed(list(zip(_looks(), fifths, strict=True))):
+        lines(svg, map(path, trials), f"{look} way")
+    line(svg, path(best), "best-line")
+    for row, axis in enumerate(axes):
+        level = top + row * _ROW
+        text(svg, _SIDE, level - 8, axis.title, "name halo")
+        draw_ticks(svg, axis, _SIDE, WIDTH - _SIDE, level)
+    return svg
+
+
+def bars(rows: Sequence[tuple[str, float, str]]) -> Element:
+    """Shares of a whole as bars: (name, share, the share in words)."""
+    svg = picture(40 * len(rows) + 4)
+    for index, (name, share, words) in enumerate(rows):
+        top = 40 * index
+        text(svg, 2, top + 14, name, "name")
+        box(svg, 2, top + 20, max(1.0, share * (WIDTH - LEFT - RIGHT)), 12, "bar")
+        text(svg, share * (WIDTH - LEFT - RIGHT) + 10, top + 31, words)
+    return svg
+
+
+def _at(plot: Frame, points: Sequence[tuple[Value, Value]]) -> list[Point]:
+    return [plot.at(x, y) for x, y in points]
+
+
+def _looks() -> list[str]:
+    return [f"f{index}" for index in range(1, 6)]
+
+
+def _legend_of_fifths(mark: Callable[[str], Mark]) -> list[tuple[str, Mark]]:
+    return [(name, mark(look)) for name, look in zip(FIFTHS, _looks(), strict=True)]

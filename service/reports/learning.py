@@ -1,0 +1,147 @@
+"""Learning curves: which metrics belong in one figure, and the lines in it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from ridgeline.service.reports import figures
+from ridgeline.service.reports.axes import epochs_axis, number_axis, span_of, thinned
+from ridgeline.service.reports.document import Figure, Table
+from ridgeline.service.reports.figures import Curve
+from ridgeline.service.reports.findings import RunCurve
+from ridgeline.service.reports.wording import count, number, user_text
+
+MOST_FIGURES = 4
+_NUM_ROWS = 12
+
+_SIDE = re.compile(r"^(train|training|val|valid|validation)[_/.:-](.+)$", re.IGNORECASE)
+
+Sides = Mapping[str, str]
+"""The metric's name on `train` and on `validation`, or on one of them."""
+
+Means = Sequence[tuple[int, float, float, float]]
+"""(epoch, mean, lowest, highest) over the runs of a trial."""
+
+
+def metric_groups(metrics: Iterable[str], objective: str) -> list[Sides]:
+    """Metrics that are the same on training and on validation data, the objective's first.
+
+    A metric that names neither is in a group of its own, as one of validation, and only where it is
+    the objective: programs of other people report many.
+    """
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in sorted(metrics):
+        found = _SIDE.match(name)
+        if found is not None:
+            side = "train" if found[1].lower().startswith("train") else "validation"
+            groups[found[2]].setdefault(side, name)
+        elif name == objective:
+            groups[name]["validation"] = name
+    return sorted(groups.values(), key=lambda sides: (objective not in sides.values(), -len(sides)))
+
+
+def mean_curve(runs: Sequence[RunCurve], metric: str) -> Means:
+    """The mean over those runs that reported the metric, epoch by epoch."""
+    reported: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        for epoch, metrics in run:
+            value = metrics.get(metric)
+            if value is not None and math.isfinite(value):
+                reported[epoch].append(value)
+    return [
+        (epoch, fmean(values), min(values), max(values))
+        for epoch, values in sorted(reported.items())
+    ]
+
+
+def curves_figure(
+    sides: Sides, trials: Mapping[int, Sequence[RunCurve]], kept: tuple[int, float] | None
+) -> Figure | None:
+    """Training beside validation of one metric; None where nothing was reported.
+
+    Args:
+        trials: by number; the first one is drawn boldly.
+        kept: the epoch that counts of the first one, and its value.
+    """
+    first, *others = trials
+    lines = [
+        (number_, side, mean_curve(trials[number_], name))
+        for number_ in (*others, first)
+        for side, name in sides.items()
+    ]
+    lines = [(number_, side, means) for number_, side, means in lines if means]
+    if not lines:
+        return None
+    drawn = [
+        Curve(
+            f"{'best' if number_ == first else 'other'} {side}",
+            [(epoch, mean) for epoch, mean, _, _ in means],
+            _band(means) if number_ == first and len(trials[first]) > 1 else (),
+        )
+        for number_, side, means in lines
+    ]
+    its = {side: means for number_, side, means in lines if number_ == first}
+    bold = [value for means in its.values() for _, value, _, _ in means]
+    span = span_of((mean for _, _, means in lines for _, mean, _, _ in means), bold)
+    objective = user_text(sides.get("validation") or sides["train"])
+    words = {"train": "training", "validation": "validation"}
+    looks = {f"best {side}": f"trial {first}, {words[side]}" for side in its}
+    shown_others = len({number_ for number_, _, _ in lines} - {first})
+    if shown_others:
+        looks |= {f"other {side}": f"other trials, {words[side]}" for side in sides}
+    last_epoch = max(epoch for _, _, means in lines for epoch, *_ in means)
+    picture = figures.curves(
+        epochs_axis(last_epoch), number_axis(objective, span), drawn, looks, kept
+    )
+    told = "; ".join(_course(sides[side], means) for side, means in its.items())
+    others_told = f" Thin lines are {count(shown_others, 'other trial')}." if shown_others else ""
+    return Figure(
+        f"{objective} by epoch",
+        picture,
+        f"Trial {first}: {told or 'it reported none of this'}.{others_told}",
+        _caption(len(trials[first]) > 1, shown_others > 0, span.num_beyond, kept),
+        _table(f"{objective} of trial {first} by epoch", sides, its) if its else None,
+    )
+
+
+def _band(means: Means) -> list[tuple[int, float, float]]:
+    return [(epoch, low, high) for epoch, _, low, high in means]
+
+
+def _course(metric: str, means: Means) -> str:
+    (first, begin, *_), (last, end, *_) = means[0], means[-1]
+    told = f"{user_text(metric)} is {number(begin)} at epoch {first}"
+    return told if first == last else f"{told} and {number(end)} at epoch {last}"
+
+
+def _caption(
+    is_mean: bool, has_others: bool, num_beyond: int, kept: tuple[int, float] | None
+) -> str:
+    parts = ["Training is dashed, validation is solid."]
+    if kept is not None:
+        parts.append(f"The epoch that counts is {kept[0]}, with {number(kept[1])}.")
+    if is_mean:
+        parts.append("Lines are means over the runs of a trial.")
+    if has_others:
+        parts.append("The other trials are spaced evenly from the second best to the last.")
+    if num_beyond:
+        parts.append(f"{count(num_beyond, 'point')} beyond the axis lie at its edge.")
+    return " ".join(parts)
+
+
+def _table(caption: str, sides: Sides, its: Mapping[str, Means]) -> Table:
+    by_epoch: dict[int, dict[str, float]] = defaultdict(dict)
+    for side, means in its.items():
+        for epoch, mean, _, _ in means:
+            by_epoch[epoch][side] = mean
+    shown = [side for side in sides if side in its]
+    rows = [
+        [str(epoch), *(number(by_epoch[epoch][s]) if s in by_epoch[epoch] else "" for s in shown)]
+        for epoch in thinned(sorted(by_epoch), _NUM_ROWS)
+    ]
+    columns = ["epoch", *(user_text(sides[side]) for side in shown)]
+    return Table(caption, columns, rows, frozenset(range(len(columns))))
