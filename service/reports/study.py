@@ -10,6 +10,7 @@ from statistics import fmean
 import yaml
 
 from ridgeline.search.comparing import CONFIDENCE, mean_of
+from ridgeline.search.comparison import scores_by_seed
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import RunState
 from ridgeline.service.reports.axes import value_text
@@ -77,9 +78,10 @@ def _result(found: Findings) -> Iterator[Block]:
         return
     runs = found.runs[best.number]
     tests = _test_metrics(runs)
-    interval = mean_of("", [run.value for run in runs if run.state is RunState.COMPLETE]).interval
+    complete = {run.replicate: run.value for run in runs if run.state is RunState.COMPLETE}
+    interval = mean_of("", scores_by_seed(spec, complete)).interval
     sure = (
-        f", the mean over the seeds of {len(runs)} runs with the {CONFIDENCE:.0%} interval "
+        f", the mean over {count(spec.replicates, 'seed')} with the {CONFIDENCE:.0%} interval "
         f"{number(interval.low)} to {number(interval.high)}"
         if interval is not None
         else ""
