@@ -22,7 +22,12 @@ from ridgeline.service.projection.optuna_tables import (
     attribute_rows,
 )
 from ridgeline.service.projection.steps import last_step, step_rows
-from ridgeline.service.projection.study import direction, system_attributes, user_attributes
+from ridgeline.service.projection.study import (
+    best_of,
+    direction,
+    system_attributes,
+    user_attributes,
+)
 from ridgeline.service.projection.trials import (
     changed_trials,
     param_rows,
@@ -77,10 +82,11 @@ def differences(
 def _of_study(
     connection: Connection, study: Row[Any], spec: StudySpec, copy_id: int
 ) -> Iterator[str]:
+    noted = system_attributes(study, spec, best_of(connection, study, spec))
     expected: dict[Table, Rows] = {
         DIRECTIONS: [{"study_id": copy_id, "objective": 0, "direction": direction(spec)}],
         STUDY_USER_ATTRS: attribute_rows("study_id", {copy_id: user_attributes(study, spec)}),
-        STUDY_SYSTEM_ATTRS: attribute_rows("study_id", {copy_id: system_attributes(study, spec)}),
+        STUDY_SYSTEM_ATTRS: attribute_rows("study_id", {copy_id: noted}),
     }
     for table, rows in expected.items():
         for _, name in _differing(connection, table, "study_id", [copy_id], rows):

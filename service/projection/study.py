@@ -28,7 +28,9 @@ from ridgeline.service.projection.optuna_tables import (
 from ridgeline.service.spec_in_words import facts, purpose, searched
 from ridgeline.service.store.bulk import upsert_rows
 from ridgeline.service.store.ids import next_id
+from ridgeline.service.store.rows import TrialRow
 from ridgeline.service.store.tables import deleted_studies, studies, trials
+from ridgeline.service.store.trials import Trials
 
 # Names and size that optuna 5.0 (study.py) and optuna-dashboard 0.21 (_note.py) read.
 _METRIC_NAMES = "study:metric_names"
@@ -90,7 +92,8 @@ def write_study(
     copy_id: int = _create(connection, spec) if study.copy_id is None else study.copy_id
     attributes = user_attributes(study, spec)
     _set_attributes(connection, STUDY_USER_ATTRS, copy_id, attributes)
-    if study.state_revision > above_revision:
+    best = best_of(connection, study, spec)
+    if _noted_at(study, best) > above_revision:
         # A study that goes on has no reason any more.
         gone = [key for key, value in attributes.items() if value is None]
         connection.execute(
@@ -105,14 +108,29 @@ def write_study(
                 STUDY_SYSTEM_ATTRS.c.key.startswith(_NOTE_CHUNK, autoescape=True),
             )
         )
-        _set_attributes(connection, STUDY_SYSTEM_ATTRS, copy_id, system_attributes(study, spec))
+        attributes = system_attributes(study, spec, best)
+        _set_attributes(connection, STUDY_SYSTEM_ATTRS, copy_id, attributes)
     return copy_id
 
 
-def system_attributes(study: Row[Any], spec: StudySpec) -> dict[str, Any]:
+def best_of(connection: Connection, study: Row[Any], spec: StudySpec) -> TrialRow | None:
+    """The best complete trial of a study, which its note names."""
+    return Trials(connection).best(study.id, maximize=spec.objective.direction == "maximize")
+
+
+def _noted_at(study: Row[Any], best: TrialRow | None) -> int:
+    """The revision at which the note became what it is."""
+    found_at = 0 if best is None else best.finished_revision or 0
+    return max(int(study.state_revision), found_at)
+
+
+def system_attributes(study: Row[Any], spec: StudySpec, best: TrialRow | None) -> dict[str, Any]:
     """What makes readers name the metric and show the note."""
-    attributes = {_METRIC_NAMES: [spec.objective.metric], _NOTE_VERSION: study.state_revision}
-    note = "\n".join(_note(spec))
+    attributes = {
+        _METRIC_NAMES: [spec.objective.metric],
+        _NOTE_VERSION: _noted_at(study, best),
+    }
+    note = "\n".join(_note(study, spec, best))
     for index, start in enumerate(range(0, len(note), _NOTE_CHUNK_CHARACTERS)):
         attributes[f"{_NOTE_CHUNK}{index}"] = note[start : start + _NOTE_CHUNK_CHARACTERS]
     return attributes
@@ -170,9 +188,14 @@ def user_attributes(study: Row[Any], spec: StudySpec) -> dict[str, Any]:
     }
 
 
-def _note(spec: StudySpec) -> Iterator[str]:
-    """The spec for people, in Markdown, line by line."""
+def _note(study: Row[Any], spec: StudySpec, best: TrialRow | None) -> Iterator[str]:
+    """How the study stands and what it was asked, in Markdown, line by line."""
     yield purpose(spec, _code)
+    yield ""
+    yield f"* state: {study.state}{f': {_code(study.reason)}' if study.reason else ''}"
+    if best is not None:
+        config = ", ".join(f"{name} {json.dumps(value)}" for name, value in best.config.items())
+        yield f"* best: trial {best.number} with {best.value:.6g}: {_code(config)}"
     yield ""
     yield "| parameter | searched |"
     yield "| --- | --- |"

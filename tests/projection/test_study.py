@@ -73,7 +73,7 @@ def test_the_note_tells_the_spec_whatever_its_length(
         pass
     study = open_reader()
     note = get_note(study)
-    assert note.startswith("Minimize `score` of external.\n")
+    assert note.startswith("Minimize `score` of external.\n\n* state: QUEUED\n\n| parameter")
     assert "| x | 0 to 1, in steps of 0.25 |\n| n | 1 to 8, log |\n" in note
     assert "| kind | `\"<b>\\|'0'\"`, " in note
     assert note.endswith("\n```")
@@ -81,7 +81,23 @@ def test_the_note_tells_the_spec_whatever_its_length(
     assert study.direction is StudyDirection.MINIMIZE
     with book.transaction() as page:
         page.set_state("CANCELLED")
-    assert get_note(study) == note
+    assert get_note(study) == note.replace("* state: QUEUED", "* state: CANCELLED")
+
+
+def test_the_note_follows_the_state_and_the_best_trial(book: Book, open_reader: OpenReader) -> None:
+    with book.transaction() as page:
+        page.set_state("RUNNING")
+    study = open_reader()
+    assert "* state: RUNNING\n\n" in get_note(study)
+    with book.transaction() as page:
+        run_through(page, range(3))
+    best = study.best_trial
+    rate = best.params["learning_rate"]
+    told = f"* best: trial {best.number} with {best.value:.6g}: `learning_rate {rate}"
+    assert told in get_note(study)
+    with book.transaction() as page:
+        page.set_state("FAILED", reason="a `reason`")
+    assert "* state: FAILED: `a 'reason'`\n* best: trial " in get_note(study)
 
 
 def test_a_foreign_study_of_the_same_name(book: Book, storage: optuna.storages.RDBStorage) -> None:
