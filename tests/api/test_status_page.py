@@ -136,6 +136,8 @@ def test_a_person_watches_studies_and_stops_them(
     shown(browser, "queued CANCELLED")
     assert ok(client.get("/v1/studies/queued"))["state"] == "CANCELLED"
     assert browser.execute_script("return window.wasNotReloaded")
+    card(browser, "ended").find_element(By.LINK_TEXT, "Report").click()
+    shown(browser, "The study is COMPLETED: 4 trials, of them 4 complete.")
     assert errors(browser) == []
 
 

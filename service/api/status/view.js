@@ -71,6 +71,9 @@ export function showStudy(card, study, { now, mayWrite }) {
   write(card, ".counts", counts.join(", "));
   write(card, ".best", study.best === null ? "" : bestTrial(study));
   write(card, ".times", (hasEnded ? timesOfEnded : timesOfOpen)(study, numDone, now).join(", "));
+  const report = card.querySelector(".report");
+  report.href = `/v1/studies/${study.name}/report`;
+  report.setAttribute("aria-label", `Report of ${study.name}`);
   for (const button of card.querySelectorAll("button")) {
     showButton(button, study, mayWrite);
   }
