@@ -70,6 +70,8 @@ __all__ = ["ApiError", "Client", "ClientError", "Unreachable"]
 
 _PAGE_SIZE = 500
 
+ReportFormat = Literal["html", "md"]
+
 _STUDY_NAME = TypeAdapter[str](StudyName)
 _COMPARISON_NAME = TypeAdapter[str](ComparisonName)
 _TRIAL_NUMBER = TypeAdapter[int](TrialNumber)
@@ -206,9 +208,9 @@ class Client:
         """The study's trials as CSV."""
         return self._connection.get(f"{_study_path(name)}/export").text
 
-    def study_report(self, name: str, *, format: Literal["html", "md"] = "html") -> str:
+    def study_report(self, name: str, *, format: ReportFormat = "html") -> str:
         """The report of a study as one HTML file, or as Markdown."""
-        return self._connection.get(f"{_study_path(name)}/report", params={"format": format}).text
+        return self._report_at(_study_path(name), format)
 
     def events(self, name: str, *, after: int = 0) -> Iterator[Event]:
         """What changes in a study from revision `after` on, live, until the study is closed.
@@ -238,6 +240,10 @@ class Client:
     def comparisons(self) -> Iterator[ComparisonSummary]:
         """All comparisons, newest first, page by page."""
         return self._pages("/v1/comparisons", "comparisons", ComparisonSummary)
+
+    def comparison_report(self, name: str, *, format: ReportFormat = "html") -> str:
+        """The report of a comparison as one HTML file, or as Markdown."""
+        return self._report_at(_comparison_path(name), format)
 
     def pause_comparison(self, name: str) -> Comparison:
         return self._comparison_verb(name, "pause")
@@ -467,6 +473,9 @@ class Client:
         if not failed:
             return self._connection.post(path, body, idempotency_key=None)
         return self._post(path, body, key)
+
+    def _report_at(self, path: str, format: ReportFormat) -> str:
+        return self._connection.get(f"{path}/report", {"format": format}).text
 
     def _verb(self, name: str, verb: str) -> Study:
         return parsed(Study, self._post(f"{_study_path(name)}:{verb}", None))

@@ -320,6 +320,8 @@ _METRICS_TEXT = """\
 ridgeline_studies{state="RUNNING"} 2.0
 """
 
+_REPORT = '<!doctype html>\n<html lang="en">…</html>\n'
+
 ANSWERS: dict[str, Any] = {
     "create_study": _STUDY,
     "delete_study": {**_STUDY, "state": "CANCELLED", "finished_at": _DAY + 60},
@@ -330,7 +332,8 @@ ANSWERS: dict[str, Any] = {
     "get_study": _STUDY,
     "get_best_trial": _TRIAL,
     "export_study": _CSV,
-    "get_study_report": '<!doctype html>\n<html lang="en">…</html>\n',
+    "get_study_report": _REPORT,
+    "get_comparison_report": _REPORT,
     "stream_events": _EVENTS,
     "pause_study": {**_STUDY, "state": "PAUSED", "reason": "paused; resume it to go on"},
     "resume_study": _STUDY,

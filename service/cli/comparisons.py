@@ -12,6 +12,7 @@ from ridgeline.service.cli import tables
 from ridgeline.service.cli.compare import print_result, show_until_ended
 from ridgeline.service.cli.environment import open_client
 from ridgeline.service.cli.help_text import Command
+from ridgeline.service.cli.output import ReportFileOption, report_format, write
 from ridgeline.service.cli.problems import OneLineErrors, Problem, refused_options
 from ridgeline.service.cli.studies import FollowOption
 from ridgeline.service.cli.study_file import parse_changes
@@ -54,6 +55,14 @@ def show(name: NameArgument, follow: FollowOption = False) -> None:
             for line in tables.comparison_lines(found):
                 typer.echo(printable(line))
             print_result(found)
+
+
+@app.command(cls=Command)
+def report(name: NameArgument, output: ReportFileOption = None) -> None:
+    """Write a comparison's report: which arm is better, by what the data support."""
+    with open_client() as client:
+        text = client.comparison_report(name, format=report_format(output))
+    write(text, output)
 
 
 @app.command(cls=Command)

@@ -12,7 +12,8 @@ from ridgeline.search.spec import StudyName
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.environment import open_client
 from ridgeline.service.cli.follow import follow as follow_studies
-from ridgeline.service.cli.problems import Problem, file_problems, refused_options
+from ridgeline.service.cli.output import ReportFileOption, report_format, write
+from ridgeline.service.cli.problems import Problem, refused_options
 from ridgeline.service.cli.study_file import parse_changes, parse_config, post_study
 from ridgeline.service.client import Client
 from ridgeline.service.lifecycle import OPEN_STUDY, FailReason, StudyState, TrialState
@@ -216,34 +217,14 @@ def export(
     """Write a study's trials as CSV, one line a run."""
     with open_client() as client:
         text = client.export(name)
-    _write(text, output)
+    write(text, output)
 
 
-def report(
-    name: StudyArgument,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The file to write, Markdown where its name ends in .md, else HTML; left out: "
-            "Markdown on standard output.",
-        ),
-    ] = None,
-) -> None:
+def report(name: StudyArgument, output: ReportFileOption = None) -> None:
     """Write a study's report: what was asked, what came of it, in figures and words."""
-    is_markdown = output is None or output.suffix.lower() == ".md"
     with open_client() as client:
-        text = client.study_report(name, format="md" if is_markdown else "html")
-    _write(text, output)
-
-
-def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        typer.echo(text, nl=False)
-        return
-    with file_problems(f"write {output}"):
-        output.write_text(text, encoding="utf-8", newline="")
+        text = client.study_report(name, format=report_format(output))
+    write(text, output)
 
 
 def _tell(study: Study) -> None:

@@ -15,6 +15,13 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Points:
+    """Sentences, each a point of a list."""
+
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Facts:
     """Names with what is known of each."""
 
@@ -61,7 +68,7 @@ class Code:
     label: str
 
 
-Block = Text | Facts | Table | Figure | Code
+Block = Text | Points | Facts | Table | Figure | Code
 
 
 @dataclass(frozen=True)

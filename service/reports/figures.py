@@ -39,6 +39,7 @@ from ridgeline.service.reports.drawing import (
 
 FIFTHS = ("best fifth", "second", "third", "fourth", "last fifth")
 _ROW = 58
+_INTERVAL_ROW = 40
 _SIDE = 12
 
 
@@ -156,6 +157,51 @@ def parallel(
         text(svg, _SIDE, level - 8, axis.title, "name halo")
         draw_ticks(svg, axis, _SIDE, WIDTH - _SIDE, level)
     return svg
+
+
+def intervals(
+    axis: Axis,
+    rows: Sequence[tuple[str, float, tuple[float, float] | None]],
+    marks: Mapping[str, Sequence[float | None]],
+    *,
+    zero: bool = False,
+) -> Element:
+    """Means with their intervals, a row each, over one axis.
+
+    Args:
+        rows: (name, mean, (low, high)).
+        marks: what else is shown in each row, by its meaning.
+        zero: whether a line marks 0.
+    """
+    legend: list[tuple[str, Mark]] = [("mean, 95 % interval", _an_interval)]
+    crossed = [(name, a_cross("pruned")) for name in marks]
+    svg = picture(
+        draw_legend(Element("svg"), [*legend, *crossed], 4) + 56 + _INTERVAL_ROW * len(rows)
+    )
+    top = draw_legend(svg, [*legend, *crossed], 4) + 12
+
+    def at(value: float) -> float:
+        return _SIDE + axis.place(value) * (WIDTH - 2 * _SIDE)
+
+    bottom = top + _INTERVAL_ROW * len(rows)
+    if zero:
+        line(svg, [(at(0.0), top), (at(0.0), bottom)], "zero")
+    for index, (name, mean, interval) in enumerate(rows):
+        level = top + index * _INTERVAL_ROW + 28
+        text(svg, _SIDE, level - 13, name, "tick halo")
+        if interval is not None:
+            line(svg, [(at(end), level) for end in interval], "interval")
+        dots(svg, [(at(mean), level)], "mean")
+        extra = [its[index] for its in marks.values()]
+        crosses(svg, [(at(value), level) for value in extra if value is not None], "pruned")
+    draw_ticks(svg, axis, _SIDE, WIDTH - _SIDE, bottom)
+    text(svg, WIDTH - _SIDE, bottom + 37, axis.title, "name end")
+    return svg
+
+
+def _an_interval(svg: Element, x: float, y: float) -> None:
+    line(svg, [(x - 10, y), (x + 10, y)], "interval")
+    dots(svg, [(x, y)], "mean")
 
 
 def bars(rows: Sequence[tuple[str, float, str]]) -> Element:

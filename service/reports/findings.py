@@ -17,7 +17,7 @@ NUM_LISTED = 10
 """Trials in the list of the best ones."""
 
 _NUM_OTHER_CURVES = 8
-_MOST_EPOCHS = 200
+MOST_EPOCHS = 200
 """Points of a curve: a figure has about as many pixels."""
 
 RunCurve = Sequence[tuple[int, Mapping[str, float]]]
@@ -90,7 +90,7 @@ def gather(tx: Transaction, name: str) -> Findings:
     needed = {trial.id: trial for trial in (*ranked[:NUM_LISTED], *with_curves, *failed.values())}
     runs = tx.runs.of_trials(list(needed))
     curve_runs = [run.id for trial in with_curves for run in runs[trial.id]]
-    curves = tx.runs.curves_of(curve_runs, most=_MOST_EPOCHS)
+    curves = tx.runs.curves_of(curve_runs, most=MOST_EPOCHS)
     return Findings(
         views.study(tx, row),
         trials,

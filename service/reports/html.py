@@ -10,7 +10,16 @@ from copy import deepcopy
 from importlib import resources
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from ridgeline.service.reports.document import Block, Code, Facts, Figure, Report, Table, Text
+from ridgeline.service.reports.document import (
+    Block,
+    Code,
+    Facts,
+    Figure,
+    Points,
+    Report,
+    Table,
+    Text,
+)
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """What the page may do, by its own word too, since it is passed on as a file: be styled."""
@@ -58,6 +67,10 @@ def _block(parent: Element, block: Block, names: Iterator[str]) -> None:
     match block:
         case Text():
             _add(parent, "p", block.text)
+        case Points():
+            points = SubElement(parent, "ul")
+            for words in block.texts:
+                _add(points, "li", words)
         case Facts():
             facts = SubElement(parent, "dl")
             for name, words in block.rows:

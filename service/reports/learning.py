@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from ridgeline.service.reports import figures
-from ridgeline.service.reports.axes import epochs_axis, number_axis, span_of, thinned
+from ridgeline.service.reports.axes import Span, epochs_axis, number_axis, span_of, thinned
 from ridgeline.service.reports.document import Figure, Table
 from ridgeline.service.reports.figures import Curve
 from ridgeline.service.reports.findings import RunCurve
@@ -19,6 +19,8 @@ MOST_FIGURES = 4
 _NUM_ROWS = 12
 
 _SIDE = re.compile(r"^(train|training|val|valid|validation)[_/.:-](.+)$", re.IGNORECASE)
+
+_WORDS = {"train": "training", "validation": "validation"}
 
 Sides = Mapping[str, str]
 """The metric's name on `train` and on `validation`, or on one of them."""
@@ -88,11 +90,10 @@ def curves_figure(
     bold = [value for means in its.values() for _, value, _, _ in means]
     span = span_of((mean for _, _, means in lines for _, mean, _, _ in means), bold)
     objective = user_text(sides.get("validation") or sides["train"])
-    words = {"train": "training", "validation": "validation"}
-    looks = {f"best {side}": f"trial {first}, {words[side]}" for side in its}
+    looks = {f"best {side}": f"trial {first}, {_WORDS[side]}" for side in its}
     shown_others = len({number_ for number_, _, _ in lines} - {first})
     if shown_others:
-        looks |= {f"other {side}": f"other trials, {words[side]}" for side in sides}
+        looks |= {f"other {side}": f"other trials, {_WORDS[side]}" for side in sides}
     last_epoch = max(epoch for _, _, means in lines for epoch, *_ in means)
     picture = figures.curves(
         epochs_axis(last_epoch), number_axis(objective, span), drawn, looks, kept
@@ -106,6 +107,44 @@ def curves_figure(
         _caption(len(trials[first]) > 1, shown_others > 0, span.num_beyond, kept),
         _table(f"{objective} of trial {first} by epoch", sides, its) if its else None,
     )
+
+
+def fresh_figure(arm: str, sides: Sides, runs: Sequence[RunCurve], span: Span) -> Figure | None:
+    """The means of one metric over runs with fresh seeds; None where nothing was reported.
+
+    Args:
+        span: of the metric, the same for all arms, so that their figures can be compared.
+    """
+    its = {side: mean_curve(runs, name) for side, name in sides.items()}
+    its = {side: means for side, means in its.items() if means}
+    if not its:
+        return None
+    metric = user_text(sides.get("validation") or sides["train"])
+    last_epoch = max(means[-1][0] for means in its.values())
+    picture = figures.curves(
+        epochs_axis(last_epoch),
+        number_axis(metric, span),
+        [
+            Curve(f"best {side}", [(epoch, mean) for epoch, mean, _, _ in means], _band(means))
+            for side, means in its.items()
+        ],
+        {f"best {side}": _WORDS[side] for side in its},
+    )
+    return Figure(
+        f"{arm}: {metric} by epoch",
+        picture,
+        f"{arm}, mean over {count(len(runs), 'run')}: "
+        f"{'; '.join(_course(sides[side], means) for side, means in its.items())}.",
+        "Training is dashed, validation is solid; all arms have the same axis of values.",
+        _table(f"{metric} of {arm} by epoch", sides, its),
+    )
+
+
+def fresh_span(sides: Sides, of_arms: Iterable[Sequence[RunCurve]]) -> Span | None:
+    """What the axis of a metric shows in the figures of all arms; None where none reported it."""
+    means = [mean_curve(runs, name) for runs in of_arms for name in sides.values()]
+    values = [value for its in means for _, value, _, _ in its]
+    return span_of(values) if values else None
 
 
 def _band(means: Means) -> list[tuple[int, float, float]]:

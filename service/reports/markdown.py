@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ridgeline.service.reports.document import Block, Code, Facts, Figure, Report, Table, Text
+from ridgeline.service.reports.document import (
+    Block,
+    Code,
+    Facts,
+    Figure,
+    Points,
+    Report,
+    Table,
+    Text,
+)
 
 _INLINE = re.compile(r"([\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_]))")
 """Characters that begin markup anywhere; an underscore within a word does not."""
@@ -27,6 +36,8 @@ def _block(block: Block) -> Iterator[str]:
     match block:
         case Text():
             yield _paragraph(block.text)
+        case Points():
+            yield from (f"* {_paragraph(words)}" for words in block.texts)
         case Facts():
             yield from (f"* {_plain(name)}: {_plain(words)}" for name, words in block.rows)
         case Table():

@@ -7,8 +7,6 @@ from importlib import metadata
 from itertools import islice
 from statistics import fmean
 
-import yaml
-
 from ridgeline.search.comparing import CONFIDENCE, mean_of
 from ridgeline.search.comparison import scores_by_seed
 from ridgeline.search.spec import StudySpec
@@ -24,7 +22,15 @@ from ridgeline.service.reports.trial_figures import (
     map_figures,
     parallel_figure,
 )
-from ridgeline.service.reports.wording import count, duration, listed, moment, number, user_text
+from ridgeline.service.reports.wording import (
+    as_yaml,
+    count,
+    duration,
+    listed,
+    moment,
+    number,
+    user_text,
+)
 from ridgeline.service.spec_in_words import facts, purpose, searched
 from ridgeline.service.store.rows import RunRow
 
@@ -255,7 +261,9 @@ def _repeat(found: Findings) -> Iterator[Block]:
         f"ridgeline report {again} -o {again}.html",
         "Commands",
     )
-    yield Code(_as_yaml(spec), f"The spec, {study.name}.yaml")
+    yield Code(
+        as_yaml(spec.model_dump(mode="json", exclude_defaults=True)), f"The spec, {study.name}.yaml"
+    )
     rows = [("Ridgeline", metadata.version("ridgeline"))]
     if study.data_fingerprint is not None:
         rows.append(("fingerprint of the data", study.data_fingerprint))
@@ -266,14 +274,6 @@ def _repeat(found: Findings) -> Iterator[Block]:
         seeds = ", ".join(str(run.seed) for run in runs)
         rows.append(("seed" if len(runs) == 1 else "seeds", seeds))
     yield Facts(rows)
-
-
-def _as_yaml(spec: StudySpec) -> str:
-    data = spec.model_dump(mode="json", exclude_defaults=True)
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=72)
-    if all(line.isprintable() for line in text.splitlines()):
-        return text
-    return yaml.safe_dump(data, sort_keys=False, width=72)  # what would not be seen is escaped
 
 
 def _test_metrics(runs: Sequence[RunRow]) -> dict[str, float]:

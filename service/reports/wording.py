@@ -1,10 +1,13 @@
-"""Numbers, times and other people's texts as a report has them, in HTML and in Markdown alike."""
+"""Numbers, times, specs and other people's texts as a report has them, in either format."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
+
+import yaml
 
 from ridgeline.service.texts import printable
 
@@ -50,3 +53,11 @@ def duration(seconds: float) -> str:
     if seconds < 6_000:
         return f"{int(seconds // 60)} min {int(seconds % 60)} s"
     return f"{int(seconds // 3_600)} h {int(seconds % 3_600 // 60)} min"
+
+
+def as_yaml(spec: Mapping[str, Any]) -> str:
+    """A spec to copy; where a text has what would not be seen, other alphabets are escaped too."""
+    text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=72)
+    if all(line.isprintable() for line in text.splitlines()):
+        return str(text)
+    return str(yaml.safe_dump(spec, sort_keys=False, width=72))

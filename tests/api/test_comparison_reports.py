@@ -1,0 +1,131 @@
+"""Reports of comparisons over HTTP, in every state that one may be in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from ridgeline.search.comparison import parse_comparison
+from ridgeline.service.comparison_resources import Comparison
+from ridgeline.service.comparisons import advance_all
+from ridgeline.service.store.session import Store
+from tests.api.calling import ok, problem
+from tests.reports.reading import SVG, check, section, words
+from tests.service.factory import FakeWorker, ended, value_of
+from tests.service.test_comparisons import SPEC, train
+
+C = "/v1/comparisons/c"
+
+
+def html_of(client: httpx.Client) -> str:
+    answer = client.get(f"{C}/report")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return answer.text
+
+
+def post(client: httpx.Client, **changes: Any) -> None:
+    ok(client.post("/v1/comparisons", json={**SPEC, **changes}), 201)
+
+
+def train_all(store: Store) -> None:
+    for _ in range(2):
+        train(store)
+        advance_all(store)
+
+
+def test_a_comparison_that_has_not_begun(client: httpx.Client) -> None:
+    post(client)
+    root = check(html_of(client))
+    assert "The comparison is QUEUED" in words(root)
+    result = section(root, "result")
+    assert "No winner has been trained again yet" in result
+    assert "none has no result" in result
+    assert list(root.iter(f"{SVG}svg")) == []
+    problem(client.get("/v1/comparisons/nobody/report"), 404)
+
+
+def test_what_the_report_tells_once_all_is_done(client: httpx.Client, store: Store) -> None:
+    arms = {"none": {}, "l2": {}, "wide": {"task": {"hidden": [512]}}}
+    post(client, arms=arms)
+    train_all(store)
+    found = Comparison.model_validate(ok(client.get(C)))
+    assert found.result is not None
+    root = check(html_of(client))
+    assert "The comparison is COMPLETED: 3 arms, 3 of them with a result." in words(root)
+    result = section(root, "result")
+    for difference in found.result.differences:
+        assert difference.sentence in result
+    for arm in found.result.arms:
+        assert f"{arm.in_search:.4g}" in result
+        assert f"{arm.mean:.4g}" in result
+    assert "The mean over fresh seeds is best for l2, 0.61." in result
+    assert "none − l2 -0.1 (-0.1 to -0.1)" in result
+    told = section(root, "arms")
+    assert "none nothing" in told
+    assert "l2 l2 1e-06 to 0.01, log" in told
+    assert "wide hidden [512]" in told
+    asked = section(root, "asked")
+    assert "learning_rate 0.0001 to 0.1, log" in asked
+    assert "fresh seeds 3" in asked
+    markdown = client.get(f"{C}/report", params={"format": "md"}).text
+    (code,) = re.findall(r"c\.yaml:\n\n```\n(.*?)```", markdown, re.DOTALL)
+    assert parse_comparison(yaml.safe_load(code)) == parse_comparison({**SPEC, "arms": arms})
+
+
+def test_curves_of_fresh_seeds_with_their_band(client: httpx.Client, store: Store) -> None:
+    post(client)
+    for _ in range(2):
+        worker = FakeWorker(store, num_slots=20)
+        worker.sync()
+        while worker.held:
+            orders = list(worker.held.values())
+            reports = [
+                {
+                    "run": order.run,
+                    "attempt": order.attempt,
+                    "epoch": epoch,
+                    "metrics": {
+                        "train_accuracy": epoch / 4,
+                        "validation_accuracy": epoch / 5 + order.replicate / 100,
+                    },
+                }
+                for order in orders
+                for epoch in (1, 2, 3)
+            ]
+            metrics = {"test_accuracy": 0.5}
+            ends = [
+                ended(order, metrics={**metrics, "validation_accuracy": value_of(order)})
+                for order in orders
+            ]
+            worker.sync(reports=reports, ended=ends)
+        with store.transaction() as tx:
+            tx.workers.update(worker.id, state="GONE")
+        advance_all(store)
+    root = check(html_of(client))
+    curves = section(root, "curves")
+    for arm in ("none", "l2"):
+        told = f"{arm}, mean over 3 runs: train_accuracy is 0.25 at epoch 1 and 0.75 at epoch 3"
+        assert told in curves
+        assert "validation_accuracy is 0.21 at epoch 1 and 0.61 at epoch 3" in curves
+    assert "lowest to highest run" in curves
+    assert "By these data no arm is better than another." in section(root, "result")
+
+
+@pytest.mark.parametrize("num_arms", [32])
+def test_of_many_arms_it_shows_the_pairs_with_the_best(
+    client: httpx.Client, store: Store, num_arms: int
+) -> None:
+    base = {**SPEC["base"], "budget": {"trials": 1, "epochs": 1}}
+    wide = {f"h{n}": {"task": {"hidden": [n + 1]}} for n in range(num_arms - 1)}
+    post(client, base=base, arms={**wide, "l2": {}})
+    for _ in range(8):
+        train(store)
+        advance_all(store)
+    result = section(check(html_of(client)), "result")
+    assert "466 more pairs are in the service alone." in result
+    assert "Of 496 pairs those with l2 are shown." in result
