@@ -42,7 +42,7 @@ WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MAX_WIDTH = {"cpu": 32, "cuda": 256}
 """By kind of device; on a CPU more slots gain 3 % at most, by 64-64-10 with batches of 16."""
 
-FIXED_WIDTHS = (1, 4, 16, 64)
+FIXED_WIDTHS = (1, 4, 16, 32, 64)
 """The widths of packs whose program, or traced graph, is for one width: making one takes time."""
 
 GAIN = 1.05

@@ -264,17 +264,17 @@ class Lane:
     def _program_widths(self) -> list[int]:
         """Those of the programs for runs that begin, the one that suits them best first.
 
-        Programs of fixed sizes are for packs as wide as is best where there are enough runs to fill
-        more than half of them, and else for single runs.
+        Of programs of fixed sizes that is the widest of those that there are enough runs for to
+        fill more than half of the packs; then come narrower ones, and those too wide last.
         """
         if not self.spec.model.fixes_sizes:
             return [_ALL_WIDTHS]
         if self._options.width is not None:
             return [self.full_width]
         limit = min(self.full_width, self._measured_width or 1)
-        widest = max(width for width in FIXED_WIDTHS if width <= limit)
-        is_wide = 2 * self.num_open > widest * self._side_by_side
-        return sorted({1, widest}, reverse=is_wide)
+        widths = [width for width in FIXED_WIDTHS if width <= limit]
+        most = max(1, (2 * self.num_open - 1) // self._side_by_side)
+        return [*reversed([w for w in widths if w <= most]), *(w for w in widths if w > most)]
 
     def _job(self, kinds: Iterable[Regulariser], width: int) -> Job:
         """The program with these regularisers; of that width, where it is of one."""
