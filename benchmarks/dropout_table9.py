@@ -63,10 +63,10 @@ SMALL = Size(
     validation=5_000,
     joins=False,
     batch_size=32,
-    configs=8,
+    configs=6,
     search_epochs=40,
-    seeds=8,
-    epochs=60,
+    seeds=6,
+    epochs=40,
 )
 QUICK = Size(
     hidden=(16, 16, 32),
