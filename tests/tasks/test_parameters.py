@@ -131,8 +131,11 @@ def test_conventions_of_penalties_are_those_of_the_engine(name: str) -> None:
 def test_metrics_are_those_of_the_engine(kind: Any) -> None:
     loss = LOSSES[LOSS[kind]]
     assert loss.targets == kind
-    assert {f"validation_{name}": direction for name, direction in loss.metrics} == METRICS[kind]
-    assert set(METRICS[kind]) < set(epoch_metrics(loss))
+    told = {f"validation_{name}": direction for name, direction in loss.metrics}
+    asked = {f"validation_{metric.name}": metric.direction for metric in loss.output_metrics}
+    assert told | asked == METRICS[kind]
+    assert set(told) < set(epoch_metrics(loss))
+    assert set(asked).isdisjoint(epoch_metrics(loss))
     for metric, direction in METRICS[kind].items():
         objective = Objective.model_validate({"metric": metric, "direction": direction})
         assert is_trained(monitor=objective.metric, direction=objective.direction)
