@@ -56,7 +56,6 @@ _STEP_SIZES = {
     "samples": "KSB",
     "rates": "KSc",
     "constants": "Kc",
-    "class_weights": "Kc",
     "dropout_keys": "KS",
     "dropout_thresholds": "Kc",
     "dropout_counters": "uB",
@@ -176,7 +175,6 @@ class Job:
     augments: tuple[Augmentation, ...] = ()
     regularises: tuple[Regulariser, ...] = ()
     sizes: FixedSizes | None = None
-    weighs: bool = False
 
     @classmethod
     def of(cls, spec: StepSpec, data: DeviceData, threads: int, width: int = 1) -> Job:
@@ -202,7 +200,6 @@ class Job:
             spec.augments,
             spec.regularises,
             sizes,
-            spec.weighs,
         )
 
     @property
@@ -246,7 +243,6 @@ class Job:
             loss=self.loss,
             augments=self.augments,
             regularises=self.regularises,
-            weighs=self.weighs,
         )
         memory, gradients = PackMemory(spec, sizes.width, data), None
         if not self.updates:

@@ -429,6 +429,8 @@ class Lane:
         """Whether a compiled program is the fastest form; native steps are faster, and at hand."""
         if self._pinned or not self._options.compile or not self.spec.model.compiles:
             return False
+        if self.spec.weighs:
+            return False  # the last bit of a compiled step with weights depended on the slot
         if self.data.device.type != "cpu":
             return False  # see docs/decisions/0044
         return self._kernels is None or self.spec.native() is None

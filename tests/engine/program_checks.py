@@ -115,11 +115,14 @@ CASES = {
     ),
     "sgd64": Case(SMALL64, [{**run, "optimizer": "sgd"} for run in SGD]),
     "judged": Case(SMALL, JUDGED),
-    "weighed64": Case(
-        SMALL64, [{**run, "class_weights": (1.0, 0.3, 4.0 + i)} for i, run in enumerate(ADAM)]
-    ),
     "large": Case(LARGE, ADAM, hidden=(133, 70), batch_size=231),
 }
+
+
+WEIGHED64 = Case(
+    SMALL64, [{**run, "class_weights": (1.0, 0.3, 4.0 + i)} for i, run in enumerate(ADAM)]
+)
+"""With class weights; there are no compiled programs of such steps."""
 
 
 def result(pack: Pack, slot: int) -> dict[str, torch.Tensor]:

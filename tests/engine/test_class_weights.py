@@ -22,6 +22,7 @@ from ridgeline.search.engine.spec import StepSpec
 from tests.engine.lane_runs import drain, outcomes
 from tests.engine.program_checks import (
     SMALL64,
+    WEIGHED64,
     Case,
     CaseOfKinds,
     check_that_a_slot_without_a_run_is_frozen,
@@ -84,6 +85,14 @@ def test_no_slot_sees_another(dtype: torch.dtype) -> None:
     assert torch.equal(beside_nan.gradient_KCB[0], judged.gradient_KCB[0]), "smoothed by 0"
 
 
+def test_it_agrees_with_the_plain_loop_beside_dropout(program: dict[str, Any]) -> None:
+    check_that_it_agrees_with_the_plain_loop(WEIGHED64, program)
+
+
+def test_dropout_and_schedules_leave_slots_alone(program: dict[str, Any]) -> None:
+    check_that_neighbours_slots_and_refills_change_no_bit(WEIGHED64, program)
+
+
 RUNS: list[dict[str, Any]] = [
     {"class_weights": (1.0, 2.0, 0.1), "learning_rate": 0.01},
     {"class_weights": (0.3, 1.0, 1.0), "learning_rate": 0.003, "l1": 0.01},
@@ -143,6 +152,15 @@ def test_lanes_part_runs_with_weights_from_those_without(kernels_folder: Path) -
         alone = TrainingRun(run, shape, data, width=4)
         list(alone.epochs())
         assert ended[key].metrics == alone.outcome().metrics
+
+
+def test_no_program_is_compiled_for_steps_with_weights(kernels_folder: Path) -> None:
+    data = blobs(dtype=torch.float32)
+    lanes = Lanes(CPU, LaneOptions(width=4, cache=kernels_folder))
+    for key, weights in enumerate(((), (1.0, 2.0, 3.0))):
+        run = config(class_weights=weights)
+        lanes.add(key, run, shape_for(data, activation="tanh"), data)
+    assert [lane.wants_program for lane in lanes._lanes.values()] == [True, False]
 
 
 def test_a_run_goes_on_from_a_checkpoint_with_its_weights() -> None:

@@ -22,6 +22,7 @@ from tests.engine import test_augment, test_regularisers
 from tests.engine.lane_runs import assert_same, drain, outcomes
 from tests.engine.program_checks import (
     CASES,
+    WEIGHED64,
     check_that_a_slot_without_a_run_is_frozen,
     check_that_it_agrees_with_the_plain_loop,
     check_that_neighbours_slots_and_refills_change_no_bit,
@@ -36,12 +37,14 @@ pytestmark = [
 
 GPU = torch.device("cuda:0")
 PLAIN = {
-    **{f"step: {name}": CASES[name] for name in ("adam64", "sgd64", "weighed64")},
+    **{f"step: {name}": CASES[name] for name in ("adam64", "sgd64")},
+    "weighed": WEIGHED64,
     **{f"augmented: {name}": case for name, case in test_augment.PLAIN.items()},
     **{f"regularised: {name}": case for name, case in test_regularisers.PLAIN.items()},
 }
 BITS = {
     **{f"step: {name}": case for name, case in CASES.items()},
+    "weighed": WEIGHED64,
     **{f"augmented: {name}": case for name, case in test_augment.BITS.items()},
     **{f"regularised: {name}": case for name, case in test_regularisers.BITS.items()},
 }

@@ -43,7 +43,7 @@ def test_a_slot_without_a_run_is_frozen(name: str, kernels: Kernels) -> None:
     check_that_a_slot_without_a_run_is_frozen(CASES[name], {"kernels": kernels})
 
 
-@pytest.mark.parametrize("name", ["adam64", "sgd64", "weighed64"])
+@pytest.mark.parametrize("name", ["adam64", "sgd64"])
 def test_it_agrees_with_the_plain_loop(name: str, kernels: Kernels) -> None:
     check_that_it_agrees_with_the_plain_loop(CASES[name], {"kernels": kernels})
 
