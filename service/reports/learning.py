@@ -135,7 +135,8 @@ def fresh_figure(arm: str, sides: Sides, runs: Sequence[RunCurve], span: Span) -
         picture,
         f"{arm}, mean over {count(len(runs), 'run')}: "
         f"{'; '.join(_course(sides[side], means) for side, means in its.items())}.",
-        "Training is dashed, validation is solid; all arms have the same axis of values.",
+        "Training is dashed, validation is solid; all arms have the same axis of values."
+        + (" Points beyond it lie at its edge." if span.num_beyond else ""),
         _table(f"{metric} of {arm} by epoch", sides, its),
     )
 

@@ -1,4 +1,4 @@
-"""The report of a real study on real data, by the command that people give."""
+"""Reports of a real study and a real comparison on real data, by the commands people give."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.deployment import Deployment
 from tests.e2e.support import small
@@ -16,13 +17,13 @@ from tests.reports.reading import SVG, check, section
 pytestmark = pytest.mark.slow
 
 
-def report(deployment: Deployment, *args: str) -> str:
+def ridgeline(deployment: Deployment, *args: str) -> str:
     command = "from ridgeline.service.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", command, "report", *args],
+        [sys.executable, "-c", command, *args],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env=os.environ | {"RIDGELINE_URL": deployment.url},
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -36,7 +37,7 @@ def test_a_study_of_the_digits(deployment: Deployment, tmp_path: Path) -> None:
     deployment.outcome("digits")
     best = deployment.client.best("digits")
     file = tmp_path / "report.html"
-    assert report(deployment, "digits", "-o", str(file)) == ""
+    assert ridgeline(deployment, "report", "digits", "-o", str(file)) == ""
     root = check(file.read_text(encoding="utf-8"))
     result = section(root, "result")
     assert f"Trial {best.number} is the best of 22 complete trials" in result
@@ -54,7 +55,39 @@ def test_a_study_of_the_digits(deployment: Deployment, tmp_path: Path) -> None:
     assert len(list(root.iter(f"{SVG}svg"))) == 7
 
     markdown = tmp_path / "report.md"
-    report(deployment, "digits", "-o", str(markdown))
+    ridgeline(deployment, "report", "digits", "-o", str(markdown))
     told = markdown.read_text(encoding="utf-8")
     assert told.startswith("# digits\n\nReport of a study. The study is COMPLETED: 22 trials")
-    assert f"Trial {best.number} is the best of 22 complete trials" in report(deployment, "digits")
+    assert f"Trial {best.number} is the best of 22 complete trials" in ridgeline(
+        deployment, "report", "digits"
+    )
+
+
+COMPARISON = {
+    "name": "arms",
+    "base": {
+        "task": {"name": "mlp", "dataset": "digits", "hidden": [16]},
+        "space": {"learning_rate": {"type": "float", "low": 0.001, "high": 0.02, "log": True}},
+        "sampler": {"name": "random", "seed": 4},
+        "budget": {"trials": 2, "epochs": 3},
+    },
+    "arms": {"none": {}, "dropout+l2": {}},
+    "replicates": 3,
+}
+
+
+def test_a_comparison_on_the_digits(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.start_worker()
+    spec = tmp_path / "arms.yaml"
+    spec.write_text(yaml.safe_dump(COMPARISON))
+    ridgeline(deployment, "compare", str(spec))
+    found = deployment.client.comparison("arms").result
+    assert found is not None
+    file = tmp_path / "report.html"
+    ridgeline(deployment, "comparison", "report", "arms", "-o", str(file))
+    root = check(file.read_text(encoding="utf-8"))
+    assert found.differences[0].sentence in section(root, "result")
+    curves = section(root, "curves")
+    for arm in ("none", "dropout+l2"):
+        assert f"{arm}, mean over 3 runs: train_accuracy is" in curves
+        assert f"{arm}: validation_loss by epoch" in curves
