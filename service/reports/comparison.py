@@ -81,6 +81,7 @@ def _result(found: ComparisonFindings) -> Iterator[Block]:
         yield from _verdicts(result)
         yield _means_table(result)
         yield from filter(None, (_means_figure(result), _forest_figure(result)))
+        yield from _measures(result)
     without = [
         f"{arm.name} has no result: {user_text(arm.reason) if arm.reason else arm.state.lower()}."
         for arm in found.comparison.arms
@@ -194,6 +195,19 @@ def _forest_figure(result: ComparisonResult) -> Figure | None:
             ],
             frozenset(range(1, 5)),
         ),
+    )
+
+
+def _measures(result: ComparisonResult) -> Iterator[Block]:
+    """What can be seen of the weights that the runs with fresh seeds kept."""
+    names = list(dict.fromkeys(name for arm in result.arms for name in arm.measures))
+    if not names:
+        return
+    yield Table(
+        "What each way to train did to the network: means over the fresh seeds",
+        ("measure", *(arm.arm for arm in result.arms)),
+        [(name, *(_number(arm.measures.get(name)) for arm in result.arms)) for name in names],
+        frozenset(range(1, 1 + len(result.arms))),
     )
 
 

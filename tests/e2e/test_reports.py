@@ -86,7 +86,10 @@ def test_a_comparison_on_the_digits(deployment: Deployment, tmp_path: Path) -> N
     file = tmp_path / "report.html"
     ridgeline(deployment, "comparison", "report", "arms", "-o", str(file))
     root = check(file.read_text(encoding="utf-8"))
-    assert found.differences[0].sentence in section(root, "result")
+    result = section(root, "result")
+    assert found.differences[0].sentence in result
+    assert found.arms[0].measures
+    assert all(name in result for name in found.arms[0].measures)
     curves = section(root, "curves")
     for arm in ("none", "dropout+l2"):
         assert f"{arm}, mean over 3 runs: train_accuracy is" in curves
