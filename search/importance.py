@@ -16,7 +16,6 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -42,6 +41,8 @@ def importances(space: Space, ranked: Sequence[Config]) -> dict[str, float] | No
     """
     if len(ranked) < MIN_TRIALS:
         return None
+    from optuna.importance import PedAnovaImportanceEvaluator  # imports scikit-learn where it is
+
     storage = _Ranked(space, ranked)
     evaluator = PedAnovaImportanceEvaluator(
         target_quantile=max(_BEST_SHARE, _FEWEST_BEST / len(ranked))

@@ -475,7 +475,7 @@ class Client:
         return self._post(path, body, key)
 
     def _report_at(self, path: str, format: ReportFormat) -> str:
-        return self._connection.get(f"{path}/report", {"format": format}).text
+        return self._connection.get(f"{path}/report", plain({"format": format})).text
 
     def _verb(self, name: str, verb: str) -> Study:
         return parsed(Study, self._post(f"{_study_path(name)}:{verb}", None))

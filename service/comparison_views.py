@@ -175,7 +175,9 @@ def _reason(
             return f"{cancelled[0]}; without it nothing can be compared"
         if any(arm.fresh is not None for arm in found.arms):
             return "no winner came to its end with fresh seeds"
-        return "no trial of any arm came to its end"
+        shared = {arm.search.reason for arm in found.arms}
+        why = shared.pop() if len(shared) == 1 else None
+        return "no trial of any arm came to its end" + (f": {why}" if why else "")
     first, *_ = reasons.values()
     return first if all(reasons.values()) else None
 

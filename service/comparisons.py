@@ -132,10 +132,11 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Comparison:
     """
     found = _locked(tx, name)
     state = comparison_views.state_of(tx, found)
-    if not verb_is_done(verb, state, stopping=False, archived=False):
-        if state not in STUDY_VERBS[verb]:
-            way_on = "was cancelled for good" if state is StudyState.CANCELLED else "has ended"
-            raise Conflict(f"a comparison that is {state} cannot be told to {verb}: it {way_on}")
+    is_done = verb_is_done(verb, state, stopping=False, archived=False)
+    if not is_done and state not in STUDY_VERBS[verb]:
+        way_on = "was cancelled for good" if state is StudyState.CANCELLED else "has ended"
+        raise Conflict(f"a comparison that is {state} cannot be told to {verb}: it {way_on}")
+    if state in OPEN_STUDY:  # also where its studies were told to, one by one, all or some
         tx.comparisons.update(found.row.id, told_to=_TOLD_TO[verb])
         _tell(tx, found.studies, verb)
     return _view(tx, name)
@@ -283,12 +284,23 @@ def _search(tx: Transaction, spec: StudySpec, owner: str | None, terms: Terms) -
             left_out=terms.local.left_out,
             max_open=terms.max_open,
         )
-    elif there.spec != spec or tx.comparisons.owner_of(there.id) is not None:
+    elif (
+        there.spec != spec or tx.comparisons.owner_of(there.id) is not None or _is_cut_short(there)
+    ):
+        which = "a study that was cancelled or stopped" if _is_cut_short(there) else "another study"
         raise Conflict(
-            f"there is another study named {spec.name} already: give the comparison another name, "
-            f"or delete that study with `ridgeline delete {spec.name}`"
+            f"there is {which} named {spec.name} already: give the comparison another name, or "
+            f"delete that study with `ridgeline delete {spec.name}`"
         )
     return tx.studies.lock(studies.find(tx, spec.name).id)
+
+
+def _is_cut_short(study: StudyRow) -> bool:
+    """Whether somebody has ended it before its budget was spent."""
+    if study.stopping or study.state is StudyState.CANCELLED:
+        return True
+    has_ended, is_timed = study.state not in OPEN_STUDY, study.spec.budget.seconds is not None
+    return has_ended and not is_timed and study.next_number < study.spec.num_trials
 
 
 def _find(tx: Transaction, name: str) -> ComparisonRow:

@@ -21,6 +21,21 @@ from ridgeline.service.store.rows import StudyRow
 from ridgeline.service.store.session import Transaction
 
 
+def extend_alone(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int) -> Study:
+    """The same for a study that no comparison compares with others.
+
+    Raises:
+        Conflict: it is a part of one, whose arms all have the same budget.
+        NotFound, InvalidInput, LimitExceeded: as of `extend`.
+    """
+    if (comparison := tx.comparisons.owner_of(studies.find(tx, name).id)) is not None:
+        raise Conflict(
+            f"{name} is a part of the comparison {comparison}, whose arms have the same budget; "
+            "extend that as a whole"
+        )
+    return extend(tx, name, request, max_open=max_open)
+
+
 def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int) -> Study:
     """Add to a study's budget; one that has ended is queued again, one that stops goes on.
 

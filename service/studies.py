@@ -259,6 +259,7 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
             )
         match verb:
             case "stop":
+                _check_stands_alone(tx, study)
                 ledger.stop()
             case "archive" | "unarchive":
                 ledger.set_archived(verb == "archive")
@@ -268,6 +269,15 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
                 ledger.set_study_state(target)
     ledger.wind_up()
     return views.study(tx, study)
+
+
+def _check_stands_alone(tx: Transaction, study: StudyRow) -> None:
+    """Raises a Conflict where a comparison compares the study with others of the same budget."""
+    if (comparison := tx.comparisons.owner_of(study.id)) is not None:
+        raise Conflict(
+            f"{study.name} is a part of the comparison {comparison}, whose arms have the same "
+            "budget; cancel it, which leaves the arm out, or cancel that as a whole"
+        )
 
 
 def _way_on(state: StudyState) -> str:

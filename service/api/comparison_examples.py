@@ -7,6 +7,7 @@ from typing import Any
 from ridgeline.search import comparison
 from ridgeline.search.space import Config
 from ridgeline.search.spec import StudySpec
+from ridgeline.search.tasks.registry import BUILT_IN
 from ridgeline.service.comparison_resources import (
     Arm,
     ArmResult,
@@ -25,7 +26,7 @@ _DAY = 1_800_000_000.0
 SPEC: dict[str, Any] = {
     "name": "digits-regularisers",
     "base": {
-        "task": {"name": "mlp", "dataset": "digits", "hidden": [128]},
+        "task": dict(next(one for one in BUILT_IN if one.trained_by == "workers").example),
         "space": {
             "learning_rate": {"type": "float", "low": 0.0005, "high": 0.02, "log": True},
             "batch_size": {"type": "values", "values": [16, 32, 64]},

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ridgeline.search.comparison import ComparisonSpec, studies_of
+from ridgeline.search.spec import StudySpec
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.environment import open_client
 from ridgeline.service.cli.follow import follow_comparison
@@ -92,7 +93,8 @@ def _ensure(client: Client, described: ComparisonFile) -> None:
     if not _is_same(there.spec, spec):
         raise Problem(
             f"there is another comparison named {spec.name} already: give this one another name, "
-            f"or delete that one with `ridgeline comparison delete {spec.name}`"
+            f"or delete that one with `ridgeline comparison delete {spec.name}`; it has "
+            f"{_what_differs(there.spec, spec)}"
         )
 
 
@@ -113,3 +115,15 @@ def _there_after(refused: ApiError, client: Client, described: ComparisonFile) -
 def _is_same(one: ComparisonSpec, other: ComparisonSpec) -> bool:
     """Whether they come to the same studies, however they are written."""
     return one.replicates == other.replicates and studies_of(one) == studies_of(other)
+
+
+def _what_differs(one: ComparisonSpec, other: ComparisonSpec) -> str:
+    """What one has that the other has not, in words; the budget first, which may have grown."""
+    mine, its = studies_of(one), studies_of(other)
+    if mine.keys() != its.keys():
+        return f"the arms {', '.join(mine)}"
+    for arm, study in mine.items():
+        for field in ("budget", *StudySpec.model_fields):
+            if getattr(study, field) != getattr(its[arm], field):
+                return f"another {field} in the arm {arm}"
+    return f"{one.replicates} replicates"

@@ -13,7 +13,7 @@ from ridgeline.service.comparison_resources import (
     Interval,
     PairedDifference,
 )
-from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.lifecycle import OPEN_STUDY, StudyState
 from ridgeline.service.reports import figures
 from ridgeline.service.reports.axes import number_axis, span_of, value_text
 from ridgeline.service.reports.comparison_findings import ComparisonFindings
@@ -76,7 +76,8 @@ def _lead(found: ComparisonFindings) -> str:
 def _result(found: ComparisonFindings) -> Iterator[Block]:
     result = found.comparison.result
     if result is None:
-        yield Text("No winner has been trained again yet, so there is nothing to compare.")
+        yet = " yet" if found.comparison.state in OPEN_STUDY else ""
+        yield Text(f"No winner has been trained again{yet}, so there is nothing to compare.")
     else:
         yield from _verdicts(result)
         yield _means_table(result)
@@ -94,7 +95,9 @@ def _result(found: ComparisonFindings) -> Iterator[Block]:
 def _verdicts(result: ComparisonResult) -> Iterator[Block]:
     told = [one for one in result.differences if one.verdict != "open"]
     open_ones = [one for one in result.differences if one.verdict == "open"]
-    if not told:
+    if not result.differences:
+        yield Text("There is one arm with a result, and none to compare it with.")
+    elif not told:
         yield Text("By these data no arm is better than another.")
     shown = [*told, *open_ones][:_MOST_PAIRS]
     if shown:

@@ -106,9 +106,19 @@ def test_a_comparison_that_is_there_is_not_posted(
     assert posted == (["small"] if appears else [])
 
 
-@pytest.mark.parametrize("change", [("replicates: 4", "replicates: 5"), ("high: 1.0", "high: 2.0")])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (("replicates: 4", "replicates: 5"), "4 replicates"),
+        (("high: 1.0", "high: 2.0"), "another space in the arm l2"),
+    ],
+)
 def test_another_comparison_of_that_name_is_told(
-    change: tuple[str, str], file: Path, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
+    change: tuple[str, str],
+    what: str,
+    file: Path,
+    ridgeline: Ridgeline,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file.write_text(COMPARISON + "replicates: 4\n")
     there = Comparison.model_validate(
@@ -118,7 +128,7 @@ def test_another_comparison_of_that_name_is_told(
     file.write_text(file.read_text().replace(*change))
     assert ridgeline("compare", "small.yaml").stderr == (
         "ridgeline: there is another comparison named small already: give this one another name, "
-        "or delete that one with `ridgeline comparison delete small`\n"
+        f"or delete that one with `ridgeline comparison delete small`; it has {what}\n"
     )
 
 

@@ -63,6 +63,7 @@ GIVEN: dict[str, list[str]] = {
     "compare": ["comparison.yaml"],
     "comparisons": [],
     "comparison show": ["x"],
+    "comparison report": ["x"],
     "comparison pause": ["x"],
     "comparison resume": ["x"],
     "comparison cancel": ["x"],
@@ -83,6 +84,7 @@ GIVEN: dict[str, list[str]] = {
     "enqueue": ["x"],
     "delete": ["x"],
     "export": ["x"],
+    "report": ["x"],
     "task check": ["linear"],
     "data download": ["unknown"],
 }

@@ -12,6 +12,7 @@ import pytest
 
 from ridgeline.service.client import ApiError, Client, ClientError
 from tests.api.calling import EXTERNAL, sqlite_only
+from tests.service.test_comparisons import SPEC as COMPARISON
 
 GIVEN: dict[str, dict[str, Any]] = {
     "create_study": {"spec": {**EXTERNAL, "name": "n"}},
@@ -29,6 +30,17 @@ GIVEN: dict[str, dict[str, Any]] = {
     "delete": {"name": "x"},
     "best": {"name": "x"},
     "export": {"name": "x"},
+    "study_report": {"name": "x"},
+    "create_comparison": {"spec": {**COMPARISON, "name": "n"}},
+    "comparison": {"name": "x"},
+    "comparisons": {},
+    "comparison_report": {"name": "x"},
+    "pause_comparison": {"name": "x"},
+    "resume_comparison": {"name": "x"},
+    "cancel_comparison": {"name": "x"},
+    "extend_comparison": {"name": "x", "trials": 1},
+    "add_arms": {"name": "x", "arms": ["l1"]},
+    "delete_comparison": {"name": "x"},
     "events": {"name": "x"},
     "external": {"study": "x"},
     "trials": {"study": "x"},
@@ -93,6 +105,9 @@ def test_every_call_is_tried() -> None:
 @pytest.mark.parametrize(("call", "argument"), ARGUMENTS)
 def test_an_odd_argument_is_an_error_of_ours(call: str, argument: str, client: Client) -> None:
     client.create_study(EXTERNAL)
+    client.create_comparison({**COMPARISON, "name": "x"})
+    if call == "delete_comparison":
+        client.cancel_comparison("x")
     if call == "events":
         client.cancel("x")  # or they have no end
     for odd in ODD:

@@ -151,7 +151,9 @@ def test_an_arm_that_only_diverges_leaves_the_others_to_compare(
     file.write_text(all_huge.replace("name: div", "name: all-div"))
     refused = compare(deployment, file)
     assert refused.returncode == 1
-    assert refused.stderr == "ridgeline: all-diverging: no trial of any arm came to its end\n"
+    assert refused.stderr == (
+        "ridgeline: all-diverging: no trial of any arm came to its end: every trial failed\n"
+    )
 
 
 SHAKEN = """

@@ -11,7 +11,7 @@ import pytest
 from ridgeline.search.comparison import fresh_study, parse_comparison, studies_of
 from ridgeline.search.spec import InvalidSpec
 from ridgeline.search.tasks.data_root import Folders
-from ridgeline.service import comparisons, projection, studies
+from ridgeline.service import comparisons, extending, projection, studies
 from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.comparisons import Terms
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound, Unavailable
@@ -222,7 +222,7 @@ def test_without_a_winner_a_comparison_has_failed(store: Store) -> None:
     train(store, lambda order: "diverged")
     found = advance(store)
     assert (found.state, found.result) == (FAILED, None)
-    assert found.reason == "no trial of any arm came to its end"
+    assert found.reason == "no trial of any arm came to its end: every trial failed"
     extend(store)
     assert get(store).state is QUEUED
     train(store)
@@ -306,6 +306,40 @@ def test_what_is_added_while_it_is_paused_waits_too(store: Store) -> None:
     found = add_arms(store, {"l1": {}})
     assert (found.arm_states["l1"], found.state) == (PAUSED, PAUSED)
     assert tell(store, "resume").arm_states["l1"] is QUEUED
+
+
+def test_it_is_told_to_pause_also_where_its_arms_were_one_by_one(store: Store) -> None:
+    create(store)
+    for arm in ("none", "l2"):
+        tell_study(store, f"c-search.{arm}", "pause")
+    assert tell(store, "pause").state is PAUSED
+    assert add_arms(store, {"dropout": {}}).state is PAUSED, "the new arm waits too"
+
+
+def test_it_is_told_to_resume_also_where_one_arm_runs(store: Store) -> None:
+    create(store)
+    tell_study(store, "c-search.none", "pause")
+    resumed = tell(store, "resume")
+    assert {arm.search.state for arm in resumed.arms} == {QUEUED}
+
+
+def test_no_arm_has_another_budget_than_the_others(store: Store) -> None:
+    create(store)
+    with pytest.raises(Conflict, match="part of the comparison c, whose arms"):
+        tell_study(store, "c-search.none", "stop")
+    with (
+        pytest.raises(Conflict, match="extend that as a whole"),
+        store.transaction() as tx,
+    ):
+        extending.extend_alone(tx, "c-search.none", ExtendRequest(trials=1), max_open=100)
+
+
+@pytest.mark.parametrize("verb", ["stop", "cancel"])
+def test_a_study_that_was_cut_short_is_not_taken_in(store: Store, verb: studies.Verb) -> None:
+    post(store, studies_of(parse_comparison(SPEC))["none"])
+    tell_study(store, "c-search.none", verb)
+    with pytest.raises(Conflict, match="a study that was cancelled or stopped"):
+        create(store)
 
 
 def test_a_cancelled_comparison_is_over(store: Store) -> None:

@@ -140,7 +140,9 @@ def extend_study(
     same `Idempotency-Key`.
     """
     max_open = api.settings.max_open_studies
-    return once.perform(caller, lambda tx: extending.extend(tx, study, body, max_open=max_open))
+    return once.perform(
+        caller, lambda tx: extending.extend_alone(tx, study, body, max_open=max_open)
+    )
 
 
 @router.post(
