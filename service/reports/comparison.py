@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 from ridgeline.search.comparing import CONFIDENCE
 from ridgeline.service.comparison_resources import (
     Arm,
     ArmResult,
+    Comparison,
     ComparisonResult,
     Interval,
     PairedDifference,
@@ -234,7 +235,7 @@ def _arms(found: ComparisonFindings) -> Iterator[Block]:
     yield Table(
         "What each arm adds to the base",
         ("arm", "adds"),
-        [(arm.name, _added(arm, its.arms)) for arm in its.arms],
+        [(arm.name, _added(arm, its)) for arm in its.arms],
     )
     rows = [("posted", moment(its.created_at)), ("device time", duration(its.device_seconds))]
     if its.started_at is not None:
@@ -308,22 +309,28 @@ def _is_shared(name: str, arms: Sequence[Arm]) -> bool:
     )
 
 
-def _added(arm: Arm, arms: Sequence[Arm]) -> str:
-    """What an arm has that is not the same in all."""
-    spec = arm.search.spec
+def _added(arm: Arm, its: Comparison) -> str:
+    """The parameters that an arm adds or searches otherwise, and settings that others have not."""
+    shared, own_space = its.spec.base.get("space", {}), its.spec.arms[arm.name].get("space", {})
     added = [
         f"{name} {user_text(searched(parameter, str))}"
-        for name, parameter in spec.space.items()
-        if not _is_shared(name, arms)
+        for name, parameter in arm.search.spec.space.items()
+        if name not in shared or name in own_space
     ]
     own = _settings(arm)
-    others = [_settings(other) for other in arms]
+    others = [_settings(other) for other in its.arms]
     added += [
-        f"{name} {user_text(str(value))}"
+        f"{name} {user_text(_in_words(value))}"
         for name, value in own.items()
         if any(other.get(name) != value for other in others)
     ]
     return listed(added) or "nothing"
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(its)}" for name, its in value.items())
+    return str(value)
 
 
 def _settings(arm: Arm) -> dict[str, object]:
