@@ -12,7 +12,7 @@ from rich.live import Live
 from ridgeline.service.cli import tables
 from ridgeline.service.client import Client, Unreachable
 from ridgeline.service.comparison_resources import Comparison
-from ridgeline.service.lifecycle import OPEN_STUDY
+from ridgeline.service.lifecycle import OPEN_STUDY, StudyState
 from ridgeline.service.resources import Study
 
 POLL_SECONDS = 0.5
@@ -59,8 +59,14 @@ def follow_comparison(client: Client, name: str, console: Console) -> Comparison
     found: list[Comparison] = []
 
     def look() -> tuple[list[Study], bool]:
+        was_paused = bool(found) and found[0].state is StudyState.PAUSED
         found[:] = [client.comparison(name)]
         (comparison,) = found
+        if comparison.state is StudyState.PAUSED and not was_paused:
+            console.print(
+                f"{name} is PAUSED; `ridgeline comparison resume {name}` has it go on",
+                soft_wrap=True,
+            )
         studies = [
             study
             for of_kind in ("search", "fresh")

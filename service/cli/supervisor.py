@@ -89,7 +89,9 @@ class Part:
         return Problem(f"{self._ended(status)}; see {self.log}", exit_code=exit_code)
 
     def _ended(self, status: int) -> str:
-        """That it has ended, with the last words of its log."""
+        """That it has ended, with the last words of its log; what a signal ends says none."""
+        if status < 0:
+            return f"the {self.name} ended ({_in_words(status)})"
         tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
         last = printable(tail.splitlines()[-1]) if tail else "it said nothing"
         return f"the {self.name} ended ({_in_words(status)}): {last}"

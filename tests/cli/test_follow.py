@@ -10,9 +10,16 @@ import pytest
 from rich.console import Console
 
 from ridgeline.search.spec import StudySpec
-from ridgeline.service.cli.follow import PATIENCE_SECONDS, POLL_SECONDS, follow
+from ridgeline.service.api.comparison_examples import ANSWERS
+from ridgeline.service.cli.follow import (
+    PATIENCE_SECONDS,
+    POLL_SECONDS,
+    follow,
+    follow_comparison,
+)
 from ridgeline.service.cli.tables import Pace
 from ridgeline.service.client import ApiError, Client, Unreachable
+from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.resources import BestTrial, Study, TrialCounts
 
@@ -143,3 +150,17 @@ def test_the_pace_is_that_of_the_last_half_minute(
     for now, done in looks:
         pace.see(done, now)
     assert pace.trials_per_minute == rate
+
+
+def test_a_comparison_that_is_paused_says_how_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Comparison.model_validate(ANSWERS["get_comparison"])
+    paused = done.model_copy(update={"state": StudyState.PAUSED})
+    answers = iter([paused, paused, done])
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(Client, "comparison", lambda client, name: next(answers))
+    out = io.StringIO()
+    with Client("http://127.0.0.1:1") as client:
+        found = follow_comparison(client, "small", Console(file=out, width=120))
+    assert found == done
+    told = "small is PAUSED; `ridgeline comparison resume small` has it go on"
+    assert out.getvalue().count(told) == 1

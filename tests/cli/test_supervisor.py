@@ -78,6 +78,16 @@ def test_a_part_that_fails_starts_again_after_pauses_that_grow(
     )
 
 
+def test_what_a_killed_part_last_said_is_not_blamed(tmp_path: Path, clock: Clock) -> None:
+    said: list[str] = []
+    kills_itself = "import os; print('a warning of long ago', flush=True); os.kill(os.getpid(), 9)"
+    one = part(tmp_path, kills_itself)
+    one.keep_running(said.append)
+    run_to_its_end(one)
+    one.keep_running(said.append)
+    assert said[0].startswith("the worker ended (signal 9); it starts again in 0.5 s")
+
+
 def test_a_part_that_ran_for_long_is_not_failing_again(tmp_path: Path, clock: Clock) -> None:
     said: list[str] = []
     one = part(tmp_path, FAILS, essential=True)
