@@ -97,7 +97,13 @@ def test_what_stands_in_the_way_is_told_in_a_line(deployment: Deployment, file: 
     deployment.client.delete("small-search.none")
     deployment.client.create_study(studies_of(spec)["none"])
     deployment.client.cancel("small-search.none")
-    deployment.client.create_study(studies_of(spec)["dropout+l2"])
+    refused = compare(deployment, file)
+    assert refused.stderr.startswith(
+        "ridgeline: there is a study that was cancelled or stopped named small-search.none already"
+    )
+    deployment.client.delete("small-search.none")
+    deployment.client.create_comparison(spec)
+    deployment.client.cancel("small-search.none")
     deployment.client.cancel("small-search.dropout.l2")
     refused = compare(deployment, file)
     assert refused.returncode == 1
