@@ -16,6 +16,13 @@ class FormatError(ValueError):
     """Files that are not what they should be; the text names the file, never its folder."""
 
 
+def not_installed(file: str, package: str) -> FormatError:
+    """The error where a file needs a package that is optional."""
+    return FormatError(
+        f'{file} needs {package}, which is not installed; pip install "ridgeline[data]" brings it'
+    )
+
+
 class TellsTooLittle(FormatError):
     """Files that are sound, but can be read only where a study says more of them."""
 

@@ -23,6 +23,7 @@ from ridgeline.search.tasks.formats.base import (
     RawParts,
     Summary,
     TellsTooLittle,
+    not_installed,
 )
 from ridgeline.search.tasks.formats.files import Folder, regular
 from ridgeline.search.tasks.formats.rows import Labels
@@ -171,10 +172,7 @@ def _opened(picture: _Picture) -> Iterator[Image.Image]:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as exc:
-        raise FormatError(
-            f'{picture.name} needs Pillow, which is not installed; pip install "ridgeline[data]" '
-            "brings it"
-        ) from exc
+        raise not_installed(picture.name, "Pillow") from exc
     try:
         with (
             open(picture.path, "rb", opener=regular) as file,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from ridgeline.search.tasks.formats.base import FormatError
-from ridgeline.search.tasks.formats.rows import MAX_LABEL, finite, shortened
+from ridgeline.search.tasks.formats.rows import finite, name_in, shortened
 
 
 class Groups:
@@ -20,10 +20,7 @@ class Groups:
         Raises:
             FormatError: it is empty or too long.
         """
-        name = text.strip()
-        if not 0 < len(name) <= MAX_LABEL:
-            state = "is empty" if not name else f"has more than {MAX_LABEL} characters"
-            raise FormatError(f"{where}: the group {state}")
+        name = name_in(text, "group", where)
         return self._number_of.setdefault(name, len(self._number_of))
 
 

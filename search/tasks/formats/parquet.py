@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ridgeline.search.tasks.formats.base import FormatError, RawParts, Summary
+from ridgeline.search.tasks.formats.base import FormatError, RawParts, Summary, not_installed
 from ridgeline.search.tasks.formats.features import MAX_CELLS
 from ridgeline.search.tasks.formats.files import Folder, regular
 from ridgeline.search.tasks.formats.sheet import Sheet, check_names, summary_of
@@ -96,10 +96,7 @@ def _opened(path: Path) -> Iterator[Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as exc:
-        raise FormatError(
-            f'{path.name} needs pyarrow, which is not installed; pip install "ridgeline[data]" '
-            "brings it"
-        ) from exc
+        raise not_installed(path.name, "pyarrow") from exc
     try:
         file: IO[bytes]
         with open(path, "rb", opener=regular) as file, parquet.ParquetFile(file) as table:

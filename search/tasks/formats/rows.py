@@ -93,6 +93,19 @@ def shortened(text: str) -> str:
     return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…"
 
 
+def name_in(text: str, what: str, where: str) -> str:
+    """The name that a cell holds, such as that of a class.
+
+    Raises:
+        FormatError: it is empty or too long.
+    """
+    name = text.strip()
+    if not 0 < len(name) <= MAX_LABEL:
+        state = "is empty" if not name else f"has more than {MAX_LABEL} characters"
+        raise FormatError(f"{where}: the {what} {state}")
+    return name
+
+
 class Labels:
     """The names of classes that rows have; in memory each name is there once.
 
@@ -115,10 +128,7 @@ class Labels:
         Raises:
             FormatError: it is empty or too long.
         """
-        label = label.strip()
-        if not 0 < len(label) <= MAX_LABEL:
-            state = "is empty" if not label else f"has more than {MAX_LABEL} characters"
-            raise FormatError(f"{where}: the {self._what} {state}")
+        label = name_in(label, self._what, where)
         self._found.append(self._known.setdefault(label, len(self._known)))
 
     def classes(self) -> list[str]:
