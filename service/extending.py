@@ -28,11 +28,8 @@ def extend_alone(tx: Transaction, name: str, request: ExtendRequest, *, max_open
         Conflict: it is a part of one, whose arms all have the same budget.
         NotFound, InvalidInput, LimitExceeded: as of `extend`.
     """
-    if (comparison := tx.comparisons.owner_of(studies.find(tx, name).id)) is not None:
-        raise Conflict(
-            f"{name} is a part of the comparison {comparison}, whose arms have the same budget; "
-            "extend that as a whole"
-        )
+    way_on = ", whose arms have the same budget; extend that as a whole"
+    studies.check_stands_alone(tx, studies.find(tx, name), way_on)
     return extend(tx, name, request, max_open=max_open)
 
 

@@ -259,7 +259,12 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
             )
         match verb:
             case "stop":
-                _check_stands_alone(tx, study)
+                check_stands_alone(
+                    tx,
+                    study,
+                    ", whose arms have the same budget; cancel it, which leaves the arm out, or "
+                    "cancel that as a whole",
+                )
                 ledger.stop()
             case "archive" | "unarchive":
                 ledger.set_archived(verb == "archive")
@@ -271,13 +276,10 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Study:
     return views.study(tx, study)
 
 
-def _check_stands_alone(tx: Transaction, study: StudyRow) -> None:
-    """Raises a Conflict where a comparison compares the study with others of the same budget."""
+def check_stands_alone(tx: Transaction, study: StudyRow, way_on: str) -> None:
+    """Raises a Conflict, which ends with `way_on`, where a study is a part of a comparison."""
     if (comparison := tx.comparisons.owner_of(study.id)) is not None:
-        raise Conflict(
-            f"{study.name} is a part of the comparison {comparison}, whose arms have the same "
-            "budget; cancel it, which leaves the arm out, or cancel that as a whole"
-        )
+        raise Conflict(f"{study.name} is a part of the comparison {comparison}{way_on}")
 
 
 def _way_on(state: StudyState) -> str:
@@ -348,8 +350,7 @@ def delete(tx: Transaction, name: str) -> Study:
     row = tx.studies.lock(find(tx, name).id)
     if row.state in OPEN_STUDY:
         raise Conflict(f"{name} is {row.state}; cancel it before deleting it")
-    if (comparison := tx.comparisons.owner_of(row.id)) is not None:
-        raise Conflict(f"{name} is a part of the comparison {comparison}; delete that as a whole")
+    check_stands_alone(tx, row, "; delete that as a whole")
     found = views.study(tx, row)
     tx.artifacts.doom_of_study(row.id)
     tx.studies.delete(row.id, now=tx.now)
