@@ -285,9 +285,11 @@ def _search(tx: Transaction, spec: StudySpec, owner: str | None, terms: Terms) -
             max_open=terms.max_open,
         )
     elif (
-        there.spec != spec or tx.comparisons.owner_of(there.id) is not None or _is_cut_short(there)
+        (is_cut_short := _is_cut_short(there))
+        or there.spec != spec
+        or tx.comparisons.owner_of(there.id) is not None
     ):
-        which = "a study that was cancelled or stopped" if _is_cut_short(there) else "another study"
+        which = "a study that was cancelled or stopped" if is_cut_short else "another study"
         raise Conflict(
             f"there is {which} named {spec.name} already: give the comparison another name, or "
             f"delete that study with `ridgeline delete {spec.name}`"

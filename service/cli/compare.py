@@ -90,11 +90,11 @@ def _ensure(client: Client, described: ComparisonFile) -> None:
             there = client.create_comparison(spec)
         except ApiError as refused:
             there = _there_after(refused, client, described)
-    if not _is_same(there.spec, spec):
+    if (difference := _what_differs(there.spec, spec)) is not None:
         raise Problem(
             f"there is another comparison named {spec.name} already: give this one another name, "
             f"or delete that one with `ridgeline comparison delete {spec.name}`; it has "
-            f"{_what_differs(there.spec, spec)}"
+            f"{difference}"
         )
 
 
@@ -112,13 +112,11 @@ def _there_after(refused: ApiError, client: Client, described: ComparisonFile) -
         raise Problem(refused.detail) from refused  # one of its studies cannot have its name
 
 
-def _is_same(one: ComparisonSpec, other: ComparisonSpec) -> bool:
-    """Whether they come to the same studies, however they are written."""
-    return one.replicates == other.replicates and studies_of(one) == studies_of(other)
+def _what_differs(one: ComparisonSpec, other: ComparisonSpec) -> str | None:
+    """What one has that the other has not, in words; the budget first, which may have grown.
 
-
-def _what_differs(one: ComparisonSpec, other: ComparisonSpec) -> str:
-    """What one has that the other has not, in words; the budget first, which may have grown."""
+    None where they come to the same studies, however they are written.
+    """
     mine, its = studies_of(one), studies_of(other)
     if mine.keys() != its.keys():
         return f"the arms {', '.join(mine)}"
@@ -126,4 +124,4 @@ def _what_differs(one: ComparisonSpec, other: ComparisonSpec) -> str:
         for field in ("budget", *StudySpec.model_fields):
             if getattr(study, field) != getattr(its[arm], field):
                 return f"another {field} in the arm {arm}"
-    return f"{one.replicates} replicates"
+    return None if one.replicates == other.replicates else f"{one.replicates} replicates"
