@@ -202,7 +202,8 @@ def test_the_last_runs_of_a_lane_are_computed_alone(
     monkeypatch.undo()
     num_epochs = sum(outcome.epochs_trained for outcome in ended.values())
     assert sum(computed["steps"]) == num_epochs * 4, "no free slot is computed in 4 steps an epoch"
-    assert sum(computed["evaluations"]) == num_epochs + len(runs)  # and tests of what is kept
+    on_test_and_train = 2 * len(runs)  # of the weights that are kept
+    assert sum(computed["evaluations"]) == num_epochs + on_test_and_train
     for number, run in runs.items():
         assert_same(ended[number], alone(run, shape, data, 4, kernels))
 
