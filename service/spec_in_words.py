@@ -37,7 +37,7 @@ def searched(parameter: Parameter, quote: Quote) -> str:
 def facts(spec: StudySpec) -> dict[str, str]:
     """Sampler, budget and what else decides how a study goes, by name."""
     budget, stopping = spec.budget, spec.early_stopping
-    limits = [f"{spec.num_trials} trials", f"at most {spec.max_parallel} at once"]
+    limits = [f"{spec.num_trials} trials", _at_once(spec)]
     if not spec.external:
         limits.append(f"{budget.epochs} epochs a run")
     if budget.run_seconds is not None:
@@ -52,3 +52,10 @@ def facts(spec: StudySpec) -> dict[str, str]:
     if stopping is not None:
         found["early stopping"] = f"patience {stopping.patience}, by {stopping.min_delta:g} or more"
     return found
+
+
+def _at_once(spec: StudySpec) -> str:
+    """How many trials may train at once; a bound that the budget never reaches is none."""
+    if spec.max_parallel >= spec.num_trials:
+        return "all of them at once where there is room"
+    return f"at most {spec.max_parallel} at once"

@@ -97,7 +97,18 @@ def test_the_spec_in_a_report_can_be_posted(client: httpx.Client) -> None:
     spec = Study.model_validate(ok(client.get("/v1/studies/s"))).spec
     (code,) = re.findall(r"s\.yaml:\n\n```\n(.*?)```", markdown_of(client, "s"), re.DOTALL)
     assert parse_spec(yaml.safe_load(code)) == spec
-    assert "at most 10000 at once, 20 epochs a run" in section(check(html_of(client, "s")), "asked")
+    asked = section(check(html_of(client, "s")), "asked")
+    assert "trials, all of them at once where there is room, 20 epochs a run" in asked
+
+
+@pytest.mark.parametrize(
+    ("max_parallel", "told"), [(3, "at most 3 at once"), (4, "all of them at once"), (None, "all")]
+)
+def test_a_bound_on_trials_at_once_is_told_where_it_binds(
+    client: httpx.Client, max_parallel: int | None, told: str
+) -> None:
+    post(client, 4, budget={"trials": 4, "max_parallel": max_parallel})
+    assert f"budget 4 trials, {told}" in section(check(html_of(client)), "asked")
 
 
 def test_the_format_follows_the_query_or_else_the_accept_header(client: httpx.Client) -> None:
