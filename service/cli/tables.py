@@ -21,6 +21,7 @@ from ridgeline.service.comparison_resources import (
     ComparisonSummary,
 )
 from ridgeline.service.lifecycle import StudyState
+from ridgeline.service.measures_in_words import label, value_text
 from ridgeline.service.resources import Study, Trial
 from ridgeline.service.texts import printable
 
@@ -259,23 +260,12 @@ def measures_table(result: ComparisonResult) -> Table:
     """What each arm's winner looks like: means over the runs with fresh seeds."""
     arms = {arm.arm: arm.measures for arm in result.arms}
     name = result.metric.removeprefix("validation_")
-    headings = {
-        f"{name}_gap": f"{name} gap",
-        "near_zero_share": "weights near 0",
-        "inputs_kept": "inputs kept",
-        "dead_share": "dead units",
-        "linear_share": "in the linear zone",
-    }
-    shown = [measure for measure in headings if any(measure in its for its in arms.values())]
-    table = _table("arm", *(headings[measure] for measure in shown))
+    fits = (f"{name}_gap", "near_zero_share", "inputs_kept", "dead_share", "linear_share")
+    shown = [measure for measure in fits if any(measure in its for its in arms.values())]
+    table = _table("arm", *map(label, shown))
     for arm, its in arms.items():
-        table.add_row(arm, *(_measure(measure, its.get(measure)) for measure in shown))
+        table.add_row(arm, *(value_text(measure, its.get(measure)) for measure in shown))
     return table
-
-
-def _measure(name: str, value: float | None) -> str:
-    is_share = value is not None and name.endswith("_share")
-    return f"{value:.1%}" if is_share else _number(value)
 
 
 def _number(value: float | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
 from ridgeline.search.comparing import CONFIDENCE
+from ridgeline.service import measures_in_words
 from ridgeline.service.comparison_resources import (
     Arm,
     ArmResult,
@@ -210,7 +211,16 @@ def _measures(result: ComparisonResult) -> Iterator[Block]:
     yield Table(
         "What each way to train did to the network: means over the fresh seeds",
         ("measure", *(arm.arm for arm in result.arms)),
-        [(name, *(_number(arm.measures.get(name)) for arm in result.arms)) for name in names],
+        [
+            (
+                user_text(measures_in_words.label(name)),
+                *(
+                    measures_in_words.value_text(name, arm.measures.get(name))
+                    for arm in result.arms
+                ),
+            )
+            for name in names
+        ],
         frozenset(range(1, 1 + len(result.arms))),
     )
 

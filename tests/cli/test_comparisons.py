@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ridgeline.search.measures import Measures
 from ridgeline.service.client import Client
 from ridgeline.service.comparisons import advance_all
 from ridgeline.service.store.session import Store
 from tests.api.calling import sqlite_only
 from tests.cli.conftest import Ridgeline
 from tests.cli.test_commands import client, open_client
+from tests.measures import RELU, TANH
+from tests.service.factory import ended
 from tests.service.test_comparisons import SPEC, train
 
 __all__ = ["client", "open_client"]  # the fixtures
@@ -64,6 +67,40 @@ def test_the_table_of_one_that_is_done(ridgeline: Ridgeline, tmp_path: Path) -> 
     assert shown.startswith("c is COMPLETED\narm none is COMPLETED\n")
     assert shown.endswith(table)
     assert ridgeline("comparison", "show", "c", "--follow").stdout.endswith(table)
+
+
+@pytest.mark.parametrize(
+    ("measures", "shown"),
+    [
+        (RELU, {"accuracy gap": "0.25", "weights near 0": "37.5%", "inputs kept": "3",
+                "dead units": "25.0%"}),
+        (TANH, {"in the linear zone": "31.2%"}),
+    ],
+)  # fmt: skip
+def test_the_table_and_the_report_call_measures_alike(
+    ridgeline: Ridgeline,
+    client: Client,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    measures: Measures,
+    shown: dict[str, str],
+) -> None:
+    monkeypatch.setattr(
+        "tests.service.test_comparisons._end",
+        lambda order, outcome: ended(order, measures=measures),
+    )
+    client.create_comparison(SPEC)
+    for _ in range(2):
+        train(store)
+        advance_all(store)
+    table = ridgeline("comparison", "show", "c").stdout
+    report = client.comparison_report("c", format="md")
+    for label, value in shown.items():
+        assert label in table
+        assert value in table
+        assert f"| {label} | {value} | {value} |" in report
+    assert "| weights at 0 | 12.5% | 12.5% |" in report
+    assert "_share" not in table + report
 
 
 @pytest.mark.usefixtures("done")
