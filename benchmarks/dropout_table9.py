@@ -43,6 +43,7 @@ from benchmarks.dropout_table9_runs import (
 )
 from benchmarks.engine_data import mnist_folder
 from benchmarks.rows import Row, count, header, tell, write
+from ridgeline.search.bounds import Bounds
 from ridgeline.search.comparing import Interval, differences, mean_of, sentence
 from ridgeline.search.engine import DeviceData, Outcome
 
@@ -121,7 +122,7 @@ def _rows(trainer: Trainer, size: Size, parts: Parts, device: torch.device) -> I
             "p_value": None if one.p_value is None else float(f"{one.p_value:.3g}"),
             "num_pairs": one.num_pairs,
             "verdict": one.verdict,
-            "sentence": sentence(one, "test error in %"),
+            "sentence": sentence(one, "test error in %", Bounds(0, 100)),
         }
 
 

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from ridgeline.search.bounds import Bounds
+
 if TYPE_CHECKING:  # which needs pydantic; nothing here does
     from ridgeline.search.fields import Direction, Verdict
 
@@ -118,21 +120,38 @@ def differences(scores: Mapping[str, Scores], direction: Direction) -> list[Diff
     return [replace(one, verdict=_verdict(one, direction)) for one in adjusted]
 
 
-def sentence(difference: Difference, metric: str) -> str:
-    """What the data support about a pair, for a person who has not read this module."""
+def shown(interval: Interval | None, bounds: Bounds) -> Interval | None:
+    """An interval as people are shown it: what of it the metric can be.
+
+    Student's t knows no bounds, so of few seeds with accuracies near 1 an interval reaches beyond
+    1, where no accuracy is; what it holds of possible ones stays the same.  Verdicts go by the
+    interval as it is.
+    """
+    if interval is None:
+        return None
+    return Interval(max(bounds.low, interval.low), min(bounds.high, interval.high))
+
+
+def sentence(difference: Difference, metric: str, bounds: Bounds) -> str:
+    """What the data support about a pair, for a person who has not read this module.
+
+    Args:
+        bounds: of the metric.
+    """
     arm, other = difference.arm, difference.other
-    if difference.value is None or difference.interval is None:
+    interval = shown(difference.interval, bounds.of_differences)
+    if difference.value is None or difference.interval is None or interval is None:
         return (
             f"{arm} and {other} have {_seeds(difference.num_pairs)} in common, too few to compare."
         )
-    low, high = difference.interval.low, difference.interval.high
+    low, high = interval.low, interval.high
     by = (
         f"{metric} differs by {difference.value:+.4g}, {CONFIDENCE:.0%} interval {low:+.4g} to "
         f"{high:+.4g}, {_seeds(difference.num_pairs)}"
     )
     if difference.verdict != "open":
         return f"{arm} is {difference.verdict} than {other}: {by}."
-    if difference.num_pairs < MIN_PAIRS or low == high != 0:
+    if difference.num_pairs < MIN_PAIRS or difference.interval.low == difference.interval.high != 0:
         why = "too few seeds to tell"
     elif difference.interval.holds(0):
         why = "the interval holds 0"

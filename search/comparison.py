@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 
+from ridgeline.search.bounds import Bounds
 from ridgeline.search.fields import SpecPart, Whole
 from ridgeline.search.problems import validation_problems
 from ridgeline.search.seeds import derive
@@ -44,6 +45,15 @@ _ROWS = ("name", "dataset", "split", "label", "target")
 """Settings of a task that decide which rows are trained on, and judged by what."""
 
 _VALIDATION, _TEST = "validation_", "test_"
+
+_BOUNDS: Mapping[str, Bounds] = MappingProxyType(
+    {
+        **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "roc_auc"), Bounds(0, 1)),
+        **dict.fromkeys(("loss", "log_loss", "mae", "mse", "rmse"), Bounds(low=0)),
+        "r2": Bounds(high=1),
+    }
+)
+"""Of the metrics of the engine, without the part of the data that they are of."""
 
 Partial = Mapping[str, Any]
 """Some fields of a study's spec, as plain data."""
@@ -183,6 +193,16 @@ def metric_on_test(spec: StudySpec) -> str:
     if not isinstance(spec.definition, EngineTask):
         return metric
     return _TEST + metric.removeprefix(_VALIDATION)
+
+
+def bounds_of(spec: StudySpec) -> Bounds:
+    """Between which the study's metric is, and the one of test data; a function's may be anything.
+
+    A metric called accuracy that a function returns may be in percent.
+    """
+    if not isinstance(spec.definition, EngineTask):
+        return Bounds()
+    return _BOUNDS.get(spec.objective.metric.removeprefix(_VALIDATION), Bounds())
 
 
 def blamed(spec: ComparisonSpec, arm: str, field: str) -> str:

@@ -49,7 +49,7 @@ class Arm(_Resource):
 
 
 class Interval(_Resource):
-    """Where a mean lies, with 95 % confidence, by Student's t."""
+    """Where a mean lies, with 95 % confidence, by Student's t; within what the metric can be."""
 
     low: float
     high: float

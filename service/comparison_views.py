@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ridgeline.search import comparing, measures
-from ridgeline.search.comparison import metric_on_test, scores_by_seed
+from ridgeline.search.bounds import Bounds
+from ridgeline.search.comparison import bounds_of, metric_on_test, scores_by_seed
 from ridgeline.search.measures import Measures
 from ridgeline.service import comparison_resources as resources
 from ridgeline.service import views
@@ -204,7 +205,7 @@ def _result(
         return None
     runs = {name: list(_complete_runs(tx, study)) for name, study in fresh.items()}
     spec = found.arms[0].search.spec
-    objective, test_metric = spec.objective, metric_on_test(spec)
+    objective, test_metric, bounds = spec.objective, metric_on_test(spec), bounds_of(spec)
 
     def scores(metric: str) -> dict[str, list[float | None]]:
         return {
@@ -220,18 +221,19 @@ def _result(
         test_metric=test_metric,
         direction=objective.direction,
         arms=tuple(
-            _arm_result(done[name], tested[name], validated[name], runs[name]) for name in tested
+            _arm_result(done[name], tested[name], validated[name], runs[name], bounds)
+            for name in tested
         ),
         differences=tuple(
             resources.PairedDifference(
                 arm=one.arm,
                 other=one.other,
                 value=one.value,
-                interval=_interval(one.interval),
+                interval=_interval(comparing.shown(one.interval, bounds.of_differences)),
                 p_value=one.p_value,
                 num_pairs=one.num_pairs,
                 verdict=one.verdict,
-                sentence=comparing.sentence(one, test_metric),
+                sentence=comparing.sentence(one, test_metric, bounds),
             )
             for one in comparing.differences(tested, objective.direction)
         ),
@@ -243,6 +245,7 @@ def _arm_result(
     tested: comparing.Scores,
     validated: comparing.Scores,
     runs: Sequence[RunRow],
+    bounds: Bounds,
 ) -> resources.ArmResult:
     assert arm.winner is not None, "its winner was trained again"
     mean = comparing.mean_of(arm.name, tested)
@@ -251,7 +254,7 @@ def _arm_result(
         in_search=arm.winner.value,
         again=comparing.mean_of(arm.name, validated).value,
         mean=mean.value,
-        interval=_interval(mean.interval),
+        interval=_interval(comparing.shown(mean.interval, bounds)),
         scores=tuple(tested),
         measures=measures.means(
             Measures.model_validate(run.measures) for run in runs if run.measures is not None

@@ -7,8 +7,8 @@ from importlib import metadata
 from itertools import islice
 from statistics import fmean
 
-from ridgeline.search.comparing import CONFIDENCE, mean_of
-from ridgeline.search.comparison import scores_by_seed
+from ridgeline.search.comparing import CONFIDENCE, mean_of, shown
+from ridgeline.search.comparison import bounds_of, scores_by_seed
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import RunState
 from ridgeline.service.reports.axes import value_text
@@ -85,7 +85,7 @@ def _result(found: Findings) -> Iterator[Block]:
     runs = found.runs[best.number]
     tests = _test_metrics(runs)
     complete = {run.replicate: run.value for run in runs if run.state is RunState.COMPLETE}
-    interval = mean_of("", scores_by_seed(spec, complete)).interval
+    interval = shown(mean_of("", scores_by_seed(spec, complete)).interval, bounds_of(spec))
     sure = (
         f", the mean over {count(spec.replicates, 'seed')} with the {CONFIDENCE:.0%} interval "
         f"{number(interval.low)} to {number(interval.high)}"

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ridgeline.search.comparison import ComparisonSpec, metric_on_test
+from ridgeline.search.bounds import Bounds
+from ridgeline.search.comparison import ComparisonSpec, bounds_of, metric_on_test
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.function import FunctionTask
+from ridgeline.search.tasks.model_task import METRICS
 from ridgeline.service.api import comparison_examples
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.study_file import load_comparison
@@ -145,6 +147,24 @@ def test_arms_are_compared_on_test_data(metric: str, direction: str, expected: s
     assert metric_on_test(spec) == expected
 
 
+@pytest.mark.parametrize(
+    ("metric", "direction", "bounds"),
+    [
+        ("validation_roc_auc", "maximize", Bounds(0, 1)),
+        ("validation_rmse", "minimize", Bounds(low=0)),
+        ("validation_r2", "maximize", Bounds(high=1)),
+    ],
+)
+def test_metrics_have_bounds(metric: str, direction: str, bounds: Bounds) -> None:
+    assert bounds_of(study("mlp", metric, direction)) == bounds
+
+
+def test_all_metrics_of_the_engine_have_bounds() -> None:
+    for metrics in METRICS.values():
+        for metric, direction in metrics.items():
+            assert bounds_of(study("mlp", metric, direction)) != Bounds(), metric
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "validation_accuracy", "cross_validation_score"])
 def test_a_function_is_compared_by_what_it_returns(
     metric: str, monkeypatch: pytest.MonkeyPatch
@@ -159,6 +179,7 @@ def test_a_function_is_compared_by_what_it_returns(
     spec = study("mlp", metric, "maximize", check=metric.startswith("validation_a"))
     monkeypatch.setattr(StudySpec, "definition", property(lambda self: task))
     assert metric_on_test(spec) == metric
+    assert bounds_of(spec) == Bounds(), "its accuracy may be in percent"
     result = ComparisonResult(
         metric=metric,
         test_metric=metric,

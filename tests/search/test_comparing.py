@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ridgeline.search.comparing import Difference, Interval, differences, mean_of, sentence
+from ridgeline.search.bounds import Bounds
+from ridgeline.search.comparing import (
+    Difference,
+    Interval,
+    differences,
+    mean_of,
+    sentence,
+    shown,
+)
 
 NUM_SIMULATIONS = 2_000
 
@@ -21,6 +29,19 @@ def test_the_interval_of_a_mean_is_students() -> None:
     assert (mean.interval.low, mean.interval.high) == pytest.approx(expected, rel=1e-12)
     assert mean.value == pytest.approx(0.9225)
     assert (mean.num_runs, mean.num_without) == (4, 1)
+
+
+def test_an_interval_is_shown_within_what_the_metric_can_be() -> None:
+    mean = mean_of("none", [1.0, 0.99, 1.0])
+    assert mean.interval is not None
+    assert mean.interval.high > 1, "verdicts rest on its width"
+    low = mean.interval.low
+    assert shown(mean.interval, Bounds(0, 1)) == Interval(low, 1.0)
+    assert shown(mean.interval, Bounds()) == mean.interval
+    assert shown(Interval(-0.5, 0.5), Bounds(low=0)) == Interval(0, 0.5)
+    assert shown(None, Bounds(0, 1)) is None
+    assert Bounds(0, 1).of_differences == Bounds(-1, 1)
+    assert Bounds(high=1).of_differences == Bounds()
 
 
 @pytest.mark.parametrize(("scores", "value"), [([], None), ([None, None], None), ([0.5], 0.5)])
@@ -64,7 +85,7 @@ def test_verdicts_are_adjusted_for_the_number_of_pairs() -> None:
     assert several[0].interval == alone.interval
     assert several[0].p_value == pytest.approx(min(1, 6 * alone.p_value))
     assert several[0].verdict == "open"
-    assert "by chance" in sentence(several[0], "accuracy")
+    assert "by chance" in sentence(several[0], "accuracy", Bounds(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +101,7 @@ def test_equal_differences_tell_their_sign_alone(gain: float, num_runs: int, ver
     assert found.p_value == (2 ** (1 - num_runs) if gain else 1)
     (two,) = differences({"a": [0.75, 0.5], "b": [0.5, 0.25]}, "maximize")
     assert two.verdict == "open"
-    assert "too few seeds" in sentence(two, "accuracy")
+    assert "too few seeds" in sentence(two, "accuracy", Bounds(0, 1))
 
 
 def test_arms_need_the_same_seeds() -> None:
@@ -102,6 +123,11 @@ def test_arms_need_the_same_seeds() -> None:
             "+0.028, 5 seeds; the interval holds 0.",
         ),
         (
+            {"value": 0.9, "interval": Interval(-0.3, 2.1), "verdict": "open"},
+            "l1 and l2 cannot be told apart: accuracy differs by +0.9, 95% interval -0.3 to +1, "
+            "5 seeds; the interval holds 0.",
+        ),
+        (
             {"value": None, "interval": None, "verdict": "open", "num_pairs": 1},
             "l1 and l2 have 1 seed in common, too few to compare.",
         ),
@@ -109,7 +135,7 @@ def test_arms_need_the_same_seeds() -> None:
 )
 def test_a_sentence_says_what_the_data_support(values: dict[str, Any], expected: str) -> None:
     given: dict[str, Any] = {"p_value": 0.01, "num_pairs": 5, **values}
-    assert sentence(Difference("l1", "l2", **given), "accuracy") == expected
+    assert sentence(Difference("l1", "l2", **given), "accuracy", Bounds(0, 1)) == expected
 
 
 @pytest.mark.parametrize("num_runs", [5, 10])

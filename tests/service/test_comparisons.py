@@ -133,6 +133,36 @@ def test_searches_come_first_then_winners_with_fresh_seeds(store: Store) -> None
     assert advance(store) == done
 
 
+def test_intervals_are_shown_within_what_the_metric_can_be(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"c-fresh.none": (1.0, 0.99, 1.0), "c-fresh.l2": (0.0, 0.01, 0.9)}
+
+    def end(order: RunOrder, outcome: str) -> Any:
+        its = scores.get(order.study, (0.5,))[order.replicate]
+        metrics = {"validation_accuracy": value_of(order), "test_accuracy": its}
+        return ended(order, metrics=metrics)
+
+    monkeypatch.setattr("tests.service.test_comparisons._end", end)
+    create(store)
+    train(store)
+    advance(store)
+    train(store)
+    result = get(store).result
+    assert result is not None
+    none, l2 = (arm.interval for arm in result.arms)
+    assert none is not None
+    assert l2 is not None
+    assert 0.98 < none.low < none.high == 1
+    assert (l2.low, l2.high) == (0, 1)
+    (difference,) = result.differences
+    assert difference.interval is not None
+    assert -1 < difference.interval.low < 0
+    assert difference.interval.high == 1
+    assert difference.verdict == "open"
+    assert "to +1, 3 seeds; the interval holds 0." in difference.sentence
+
+
 def test_an_arm_is_compared_as_soon_as_it_is_done(store: Store) -> None:
     create(store)
     tell_study(store, "c-search.l2", "pause")
