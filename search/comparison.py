@@ -44,6 +44,8 @@ _OF_ARMS = ("task", "space", "early_stopping", "penalty")
 _ROWS = ("name", "dataset", "split", "label", "target")
 """Settings of a task that decide which rows are trained on, and judged by what."""
 
+_NAMED = "must be left out: the studies are named after the comparison and its arms"
+
 _VALIDATION, _TEST = "validation_", "test_"
 
 _BOUNDS: Mapping[str, Bounds] = MappingProxyType(
@@ -110,7 +112,14 @@ def parse_comparison(data: Mapping[str, Any]) -> ComparisonSpec:
         spec = ComparisonSpec.model_validate(data)
     except ValidationError as exc:
         raise InvalidSpec(list(validation_problems(exc))) from exc
-    for study in studies_of(spec).values():
+    problems = [("base.name", _NAMED)] if "name" in spec.base else []
+    try:
+        studies = studies_of(spec)
+    except InvalidSpec as exc:
+        raise InvalidSpec([*problems, *exc.problems]) from exc
+    if problems:
+        raise InvalidSpec(problems)
+    for study in studies.values():
         if (num_runs := spec.replicates * study.num_divisions) > MAX_REPLICATES:
             reason = f"{spec.replicates} by {study.num_divisions} divisions of the rows are"
             reason += f" {num_runs} runs of each winner; at most {MAX_REPLICATES}"
@@ -233,7 +242,9 @@ def _study_name(spec: ComparisonSpec, purpose: str, arm: str) -> str:
 def _unfair(arm: Partial) -> Iterator[tuple[str, str]]:
     """What an arm must leave to the base."""
     for field in arm:
-        if field not in _OF_ARMS:
+        if field == "name":
+            yield field, _NAMED
+        elif field not in _OF_ARMS:
             yield field, f"is the base's alone; an arm has {', '.join(_OF_ARMS)}"
     task = arm.get("task", {})
     for setting in _ROWS:

@@ -88,7 +88,11 @@ def add_arms(
     row = found.row
     if taken := [arm for arm in arms if arm in row.spec.arms]:
         raise Conflict(f"{name} has an arm named {taken[0]} already")
-    spec = parse_comparison({**row.spec.model_dump(), "arms": {**row.spec.arms, **arms}})
+    base = {field: value for field, value in row.spec.base.items() if field != "name"}
+    # Earlier versions took a name of the base, and did not read it.
+    spec = parse_comparison(
+        {**row.spec.model_dump(), "base": base, "arms": {**row.spec.arms, **arms}}
+    )
     tx.comparisons.update(row.id, spec=spec.model_dump(mode="json"))
     added = _add_searches(tx, _find(tx, name), arms, terms)
     fingerprint = found.arms[0].search.data_fingerprint

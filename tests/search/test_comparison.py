@@ -126,6 +126,15 @@ def test_a_problem_of_all_arms_is_the_bases() -> None:
     assert found == {"base.budget.trials": "is needed with the sampler random"}
 
 
+@pytest.mark.parametrize("name", ["mine", None, 3])
+def test_a_name_in_the_base_is_refused_as_nothing_would_have_it(name: Any) -> None:
+    found = problems_of(comparison(["none", "l2"], name=name))
+    assert [*found] == ["base.name"]
+    assert "named after the comparison" in found["base.name"]
+    found = problems_of(comparison(["none", "l2"], name=name, budget={"epochs": 20}))
+    assert [*found] == ["base.name", "base.budget.trials"]
+
+
 def test_a_problem_of_one_arm_names_it() -> None:
     found = problems_of(comparison(["none", "dropout"], task={"name": "linear", "dataset": "wine"}))
     assert list(found) == ["arms.dropout.space.dropout"]
@@ -191,6 +200,7 @@ def test_what_the_service_refuses_is_told_where_it_stands(
         (["none", 3], "arms"),
         ({"none": {}, "a.b": {}}, "arms.a.b"),
         ({"none": {}, "l2": []}, "arms.l2"),
+        ({"none": {}, "l2": {"name": "mine"}}, "arms.l2.name"),
         ("none", "arms"),
     ],
 )

@@ -307,6 +307,18 @@ def test_with_all_studies_cancelled_nothing_can_be_compared(store: Store) -> Non
         extend(store)
 
 
+def test_arms_are_added_where_an_earlier_version_took_a_name_in_the_base(store: Store) -> None:
+    create(store)
+    with store.transaction() as tx:
+        row = tx.comparisons.find("c")
+        assert row is not None
+        spec = row.spec.model_dump(mode="json")
+        tx.comparisons.update(row.id, spec={**spec, "base": {**spec["base"], "name": "mine"}})
+    added = add_arms(store, {"l1": {}})
+    assert added.arm_states["l1"] is QUEUED
+    assert "name" not in added.spec.base
+
+
 def test_a_paused_comparison_waits(store: Store) -> None:
     create(store)
     assert tell(store, "pause").arm_states == {"none": PAUSED, "l2": PAUSED}
