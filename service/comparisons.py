@@ -109,15 +109,15 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
     Raises:
         NotFound: there is no comparison of that name.
         Conflict: it was cancelled, or the searches of all its arms were.
-        InvalidInput: the budget of an arm cannot grow so.
+        InvalidInput: the budget of an arm, which the reason names, cannot grow so.
         LimitExceeded: the owner would have too many unfinished studies.
     """
     found = _to_go_on(tx, name)
+    extending.check_asks_for_more(request)
     searches = [arm.search for arm in found.arms if arm.search.state is not StudyState.CANCELLED]
     if not searches:
         raise Conflict(f"every arm of {name} was cancelled for good; add other arms")
-    for search in searches:
-        extending.extend(tx, search.name, request, max_open=max_open)
+    _extend_all(tx, found, request, max_open)
     budget = searches[0].spec.budget.model_dump(mode="json", exclude_defaults=True)
     spec = found.row.spec.model_dump(mode="json")
     tx.comparisons.update(found.row.id, spec={**spec, "base": {**spec["base"], "budget": budget}})
@@ -299,6 +299,30 @@ def _search(tx: Transaction, spec: StudySpec, owner: str | None, terms: Terms) -
             f"delete that study with `ridgeline delete {spec.name}`"
         )
     return tx.studies.lock(studies.find(tx, spec.name).id)
+
+
+def _extend_all(
+    tx: Transaction, found: ComparisonRows, request: ExtendRequest, max_open: int
+) -> None:
+    """Add to the budgets of all searches that were not cancelled."""
+    refused: dict[tuple[str, str], list[str]] = {}  # the arms, by what is wrong with their budget
+    for arm in found.arms:
+        if arm.search.state is StudyState.CANCELLED:
+            continue
+        try:
+            extending.extend(
+                tx, arm.search.name, request, max_open=max_open, way_on="post another comparison"
+            )
+        except InvalidInput as exc:
+            for problem in exc.problems:
+                refused.setdefault(problem, []).append(arm.name)
+    if refused:
+        raise InvalidInput(
+            [
+                (field, f"{reason} ({'arm' if len(arms) == 1 else 'arms'} {', '.join(arms)})")
+                for (field, reason), arms in refused.items()
+            ]
+        )
 
 
 def _is_cut_short(study: StudyRow) -> bool:

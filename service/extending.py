@@ -33,8 +33,18 @@ def extend_alone(tx: Transaction, name: str, request: ExtendRequest, *, max_open
     return extend(tx, name, request, max_open=max_open)
 
 
-def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int) -> Study:
+def extend(
+    tx: Transaction,
+    name: str,
+    request: ExtendRequest,
+    *,
+    max_open: int,
+    way_on: str = "clone the study",
+) -> Study:
     """Add to a study's budget; one that has ended is queued again, one that stops goes on.
+
+    Args:
+        way_on: by which a person gets what no larger budget of this study can give.
 
     Raises:
         NotFound: there is no study of that name.
@@ -42,8 +52,7 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
         InvalidInput: the budget cannot grow so, or the study would have nothing to do.
         LimitExceeded: the study has ended, and its owner has `max_open` unfinished ones.
     """
-    if request.trials is None and request.seconds is None:
-        raise InvalidInput([("trials", "is missing; give trials, seconds or both")])
+    check_asks_for_more(request)
     ledger = _ledger(tx, name)
     study, spec = ledger.study, ledger.spec
     budget: dict[str, Any] = {}
@@ -53,7 +62,7 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
         if spec.budget.seconds is None:
             raise InvalidInput([("seconds", "the study has no budget of time that could grow")])
         budget["seconds"] = spec.budget.seconds + request.seconds
-    _check_sums(study, budget)
+    _check_sums(study, budget, way_on)
     seconds_left = _seconds_left(tx, study) + (request.seconds or 0.0)
     study.spec = _with_budget(spec, budget)
     if study.next_number >= num_planned(study, study.spec):
@@ -67,6 +76,12 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
             ledger.extend_deadline(request.seconds)
     _go_on(tx, ledger, max_open=max_open)
     return views.study(tx, study)
+
+
+def check_asks_for_more(request: ExtendRequest) -> None:
+    """Raises InvalidInput where a request names no budget."""
+    if request.trials is None and request.seconds is None:
+        raise InvalidInput([("trials", "is missing; give trials, seconds or both")])
 
 
 def retry(tx: Transaction, name: str, request: RetryRequest, *, max_open: int) -> Study:
@@ -121,15 +136,15 @@ def _num_kept(study: StudyRow) -> int:
     return max(1, study.next_number - extra)
 
 
-def _check_sums(study: StudyRow, budget: dict[str, Any]) -> None:
+def _check_sums(study: StudyRow, budget: dict[str, Any], way_on: str) -> None:
     """Raises InvalidInput where what is asked for and what is there come to too much."""
     num_cells = study.spec.space.num_cells if study.spec.sampler.name == "grid" else None
     problems = []
     if (trials := budget.get("trials", 0)) > MAX_TRIALS:
         reason = f"the budget would come to {trials} trials, and may have {MAX_TRIALS} at most"
-        problems.append(("trials", f"{reason}; clone the study for more"))
+        problems.append(("trials", f"{reason}; {way_on} for more"))
     elif num_cells is not None and trials > num_cells:
-        reason = f"the grid has only {num_cells} cells; clone the study with more points or values"
+        reason = f"the grid has only {num_cells} cells; {way_on} with more points or values"
         problems.append(("trials", f"{reason} to try more"))
     if (seconds := budget.get("seconds", 0.0)) > MAX_SECONDS:
         reason = f"the budget would come to {seconds:.15g} seconds"

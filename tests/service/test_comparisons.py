@@ -365,6 +365,25 @@ def test_it_is_told_to_resume_also_where_one_arm_runs(store: Store) -> None:
     assert {arm.search.state for arm in resumed.arms} == {QUEUED}
 
 
+def test_what_no_arm_can_be_extended_by_names_the_arms(store: Store) -> None:
+    rates = {"learning_rate": {"type": "values", "values": [0.1, 0.2]}}
+    base = {**SPEC["base"], "space": rates, "sampler": {"name": "grid"}, "budget": {"epochs": 3}}
+    wide = {"space": {"batch_size": {"type": "values", "values": [8, 16, 32]}}}
+    create(store, base=base, arms={"none": {}, "wide": wide, "deep": {"task": {"hidden": [8, 8]}}})
+    with pytest.raises(InvalidInput) as caught:
+        extend(store, 1)
+    cells = "the grid has only {} cells; post another comparison with more points or values to try"
+    assert caught.value.problems == [
+        ("trials", f"{cells.format(2)} more (arms none, deep)"),
+        ("trials", f"{cells.format(6)} more (arm wide)"),
+    ]
+    with (
+        pytest.raises(InvalidInput, match=r"give trials, seconds or both$"),
+        store.transaction() as tx,
+    ):
+        comparisons.extend(tx, "c", ExtendRequest(), max_open=100)
+
+
 def test_no_arm_has_another_budget_than_the_others(store: Store) -> None:
     create(store)
     with pytest.raises(Conflict, match="part of the comparison c, whose arms"):
