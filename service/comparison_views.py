@@ -46,6 +46,11 @@ class ArmRows:
         return self.search.state not in OPEN_STUDY and self.num_seen == self.search.next_number
 
     @property
+    def is_left_out(self) -> bool:
+        """Whether somebody has cancelled the study of its winner."""
+        return self.fresh is not None and self.fresh.state is StudyState.CANCELLED
+
+    @property
     def studies(self) -> list[StudyRow]:
         return [study for study in (self.search, self.fresh) if study is not None]
 
@@ -147,8 +152,13 @@ def _reason_of_arm(tx: Transaction, arm: ArmRows, state: StudyState) -> str | No
             return None
         case StudyState.FAILED:
             return at.reason or "none of its trials came to its end"
+        case StudyState.CANCELLED if at is arm.fresh:
+            return (
+                f"{at.name} is CANCELLED, which leaves the arm out until the comparison is "
+                "extended, or resumed after its end"
+            )
         case StudyState.CANCELLED if at.state is StudyState.CANCELLED:
-            return f"{at.name} is CANCELLED"
+            return f"{at.name} is CANCELLED, which leaves the arm out for good"
         case StudyState.CANCELLED:
             return "the comparison was cancelled before its winner was trained again"
         case StudyState.PAUSED:

@@ -128,7 +128,8 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
 def apply_verb(tx: Transaction, name: str, verb: Verb) -> Comparison:
     """Pause, resume or cancel a comparison and its studies; what is done already stays.
 
-    What large studies still have open then, maintenance cancels.
+    Resuming one that has ended trains the winners again whose studies of fresh seeds were
+    cancelled.  What large studies still have open then, maintenance cancels.
 
     Raises:
         NotFound: there is no comparison of that name.
@@ -143,6 +144,8 @@ def apply_verb(tx: Transaction, name: str, verb: Verb) -> Comparison:
     if state in OPEN_STUDY:  # also where its studies were told to, one by one, all or some
         tx.comparisons.update(found.row.id, told_to=_TOLD_TO[verb])
         _tell(tx, found.studies, verb)
+    elif verb == "resume":
+        _take_up(tx, found)
     return _view(tx, name)
 
 
@@ -223,10 +226,12 @@ def _advance(tx: Transaction, name: str, arm_name: str) -> None:
         return
     maximize = search.spec.objective.direction == "maximize"
     best = tx.trials.best(search.id, maximize=maximize)
-    if best is None or best.number == arm.winner:
+    if best is None or (best.number == arm.winner and not arm.is_left_out):
         return
     if arm.fresh is not None:
         _tell(tx, [tx.studies.lock(arm.fresh.id)], "cancel")
+        if best.number == arm.winner:  # the arm has one study for a winner
+            tx.comparisons.release(arm.fresh.id)
     spec = fresh_study(row.spec, arm_name, search.spec, best.config)
     fresh = _fresh(tx, spec, owner=row.owner, data_fingerprint=search.data_fingerprint)
     tx.comparisons.add_study(ArmStudyRow(fresh.id, row.id, arm_name, best.number, None))
@@ -252,6 +257,14 @@ def _fresh(
 
 
 # ---- parts of the above
+
+
+def _take_up(tx: Transaction, found: ComparisonRows) -> None:
+    """Have winners looked for again whose studies of fresh seeds were cancelled."""
+    for arm in found.arms:
+        if arm.is_left_out and arm.is_settled:
+            tx.comparisons.note_seen(arm.search.id, None)
+            tx.comparisons.update(found.row.id, told_to="run")
 
 
 def _add_searches(

@@ -18,6 +18,7 @@ from ridgeline.service.cli.studies import FollowOption
 from ridgeline.service.cli.study_file import parse_changes
 from ridgeline.service.client import Client
 from ridgeline.service.comparison_resources import Comparison
+from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.texts import printable
 
 _NAME = TypeAdapter[str](ComparisonName)
@@ -74,9 +75,13 @@ def pause(name: NameArgument) -> None:
 
 @app.command(cls=Command)
 def resume(name: NameArgument) -> None:
-    """Go on with a paused comparison."""
+    """Go on with a paused comparison; with one that has ended, train cancelled winners again."""
     with open_client() as client:
-        _tell(client.resume_comparison(name))
+        found = client.resume_comparison(name)
+    _tell(found)
+    for arm in found.arms:
+        if arm.state is StudyState.CANCELLED:
+            typer.echo(printable(f"arm {arm.name} is {arm.state}: {arm.reason}"))
 
 
 @app.command(cls=Command)

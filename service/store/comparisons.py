@@ -106,8 +106,14 @@ class Comparisons:
         name: str | None = self._connection.execute(query).scalar()
         return name
 
-    def note_seen(self, search_id: int, num_trials: int) -> None:
-        """Note that the winner was looked for among so many trials of a search."""
+    def release(self, study_id: int) -> None:
+        """Say that a study is no comparison's any more."""
+        self._connection.execute(
+            delete(comparison_studies).where(comparison_studies.c.study_id == study_id)
+        )
+
+    def note_seen(self, search_id: int, num_trials: int | None) -> None:
+        """Note among how many trials of a search its winner was looked for; None: look again."""
         self._connection.execute(
             update(comparison_studies)
             .where(comparison_studies.c.study_id == search_id)

@@ -291,9 +291,77 @@ def test_a_cancelled_study_takes_its_arm_out(store: Store) -> None:
     train(store)
     found = get(store)
     assert found.arm_states == {"none": CANCELLED, "l2": COMPLETED}
-    assert found.arms[0].reason == "c-search.none is CANCELLED"
+    assert found.arms[0].reason == "c-search.none is CANCELLED, which leaves the arm out for good"
     assert found.state is COMPLETED
     assert extend(store).arm_states == {"none": CANCELLED, "l2": QUEUED}
+
+
+@pytest.fixture
+def left_out(store: Store) -> Comparison:
+    """One of whose arms the study of fresh seeds was cancelled; the other is done."""
+    create(store)
+    train(store)
+    advance(store)
+    tell_study(store, "c-fresh.none", "cancel")
+    train(store)
+    found = advance(store)
+    assert (found.state, found.arm_states["none"]) == (COMPLETED, CANCELLED)
+    assert "until the comparison is extended, or resumed" in str(found.arms[0].reason)
+    return found
+
+
+def _ends_with_both_arms(store: Store, fresh: str) -> None:
+    found = advance(store)
+    assert found.arms[0].fresh is not None
+    assert (found.arms[0].fresh.name, found.arms[0].fresh.state) == (fresh, QUEUED)
+    train(store)
+    found = advance(store)
+    assert found.arm_states == {"none": COMPLETED, "l2": COMPLETED}
+    assert found.result is not None
+    assert len(found.result.differences) == 1
+
+
+def test_resuming_one_that_has_ended_trains_a_cancelled_winner_again(
+    store: Store, left_out: Comparison
+) -> None:
+    resumed = tell(store, "resume")
+    assert (resumed.state, resumed.arm_states["none"]) == (RUNNING, RUNNING)
+    _ends_with_both_arms(store, "c-fresh.none.2")
+    assert get(store).arms[1].fresh == left_out.arms[1].fresh
+    with store.reading() as tx:
+        assert studies.get(tx, "c-fresh.none").state is CANCELLED, "what was done is kept"
+    assert tell(store, "resume").state is COMPLETED, "whoever asks again starts nothing"
+    assert advance(store) == get(store)
+
+
+@pytest.mark.parametrize("has_another_winner", [False, True])
+def test_extending_one_trains_a_cancelled_winner_again(
+    store: Store, left_out: Comparison, has_another_winner: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(order: RunOrder, outcome: str) -> Any:
+        gain = 1 if has_another_winner else -1
+        metrics = {"validation_accuracy": value_of(order) + gain, "test_accuracy": 0.5}
+        return ended(order, metrics=metrics, value=value_of(order) + gain)
+
+    monkeypatch.setattr("tests.service.test_comparisons._end", end)
+    extend(store)
+    train(store)
+    before, after = left_out.arms[0].winner, advance(store).arms[0].winner
+    assert (before != after) == has_another_winner
+    _ends_with_both_arms(store, "c-fresh.none.2")
+
+
+def test_a_cancelled_winner_stays_out_while_the_others_are_paused_and_resumed(
+    store: Store,
+) -> None:
+    create(store)
+    train(store)
+    advance(store)
+    tell_study(store, "c-fresh.none", "cancel")
+    tell(store, "pause")
+    tell(store, "resume")
+    train(store)
+    assert advance(store).arm_states == {"none": CANCELLED, "l2": COMPLETED}
 
 
 def test_with_all_studies_cancelled_nothing_can_be_compared(store: Store) -> None:
@@ -302,7 +370,10 @@ def test_with_all_studies_cancelled_nothing_can_be_compared(store: Store) -> Non
         tell_study(store, f"c-search.{arm}", "cancel")
     found = advance(store)
     assert found.state is FAILED
-    assert found.reason == "c-search.none is CANCELLED; without it nothing can be compared"
+    assert found.reason == (
+        "c-search.none is CANCELLED, which leaves the arm out for good; without it nothing can be "
+        "compared"
+    )
     with pytest.raises(Conflict, match="every arm of c was cancelled"):
         extend(store)
 
