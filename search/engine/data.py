@@ -162,9 +162,15 @@ class DeviceData:
     def check_monitor(self, loss: Loss, monitor: str) -> None:
         """Raise a ValueError where no run on these data can be judged so; waits for the device."""
         metric = asked_metric(loss, monitor)
-        if metric is None or not metric.needs_every_class:
-            return
+        needs_two_rows = monitor in {f"validation_{name}" for name in loss.need_two_rows}
         for name, part in (("validation", self.validation), ("test", self.test)):
+            if needs_two_rows and part.num_samples < 2:
+                raise ValueError(
+                    f"{monitor} needs two rows or more, of which targets can vary: there is one "
+                    f"{name} row"
+                )
+            if metric is None or not metric.needs_every_class:
+                continue
             if 0 in (counts := part.class_counts(self.targets.count)):
                 raise ValueError(
                     f"{monitor} needs rows of every class: the {name} rows have none of class "

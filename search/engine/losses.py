@@ -77,6 +77,9 @@ class Loss(ABC):
     metrics: ClassVar[tuple[tuple[str, Direction], ...]]
     """Of what `told` gives, the loss first: the names, and which values are the better ones."""
 
+    need_two_rows: ClassVar[frozenset[str]] = frozenset()
+    """The names of those of `metrics` that one row alone does not have."""
+
     output_metrics: ClassVar[tuple[OutputMetric, ...]] = ()
     """What a run may be judged by besides, from the outputs of all rows."""
 
@@ -292,12 +295,14 @@ class MeanSquaredError(Loss):
     Its metrics are the loss, in the unit that is trained in; the mean absolute error (`mae`) and
     the root of the mean squared error (`rmse`), in the unit that people have the targets in; and
     R² (`r2`), 1 less the quotient of the loss and the variance of the targets.  Of a part whose
-    targets do not vary, R² is 1 where all outputs are right, and else 0.
+    targets do not vary, R² is 1 where all outputs are right, and else 0; one row has none: a single
+    target has no variance to explain.  All as scikit-learn's `r2_score`, which gives NaN then.
     """
 
     name = "mean_squared_error"
     targets = "numbers"
     metrics = (("loss", "minimize"), ("mae", "minimize"), ("rmse", "minimize"), ("r2", "maximize"))
+    need_two_rows = frozenset({"r2"})
     output_metrics = OF_NUMBERS
     score_dtype = torch.float64
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +88,8 @@ class Measures:
 
 
 def gaps(
-    directions: Iterable[tuple[str, Direction]],
-    train: Iterable[float],
+    directions: Mapping[str, Direction],
+    train: Mapping[str, float],
     metrics: Mapping[str, float],
 ) -> dict[str, float]:
     """By how much training rows are judged better than validation rows, by metric.
@@ -98,14 +98,15 @@ def gaps(
     training itself are worse than those of the same rows without.  What is not finite is left out.
 
     Args:
-        directions: the metrics, and which values of them are the better ones.
-        train: their values on training rows.
-        metrics: with those of the validation rows.
+        directions: by metric, which values of it are the better ones.
+        train: by metric, its value on training rows.
+        metrics: with those of the validation rows; what either lacks has no gap.
     """
     found: dict[str, float] = {}
-    for (name, direction), its in zip(directions, train, strict=True):
-        gap = its - metrics[f"validation_{name}"]
-        found[name] = gap if direction == "maximize" else -gap
+    for name, its in train.items():
+        if (validated := metrics.get(f"validation_{name}")) is not None:
+            gap = its - validated
+            found[name] = gap if directions[name] == "maximize" else -gap
     return {name: gap for name, gap in found.items() if math.isfinite(gap)}
 
 

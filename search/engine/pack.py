@@ -31,7 +31,7 @@ from ridgeline.search.engine.evaluation import (
 )
 from ridgeline.search.engine.graphs import recorded_evaluation, records
 from ridgeline.search.engine.layout import Stacks
-from ridgeline.search.engine.losses import LOSSES, asked_metric, epoch_metrics
+from ridgeline.search.engine.losses import LOSSES, Loss, asked_metric, epoch_metrics
 from ridgeline.search.engine.measures import Measures, gaps, looked_at
 from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.metrics import OutputMetric
@@ -112,7 +112,14 @@ class Pack:
             spec.model.source,
         )
         self.data = data
-        self.metrics = epoch_metrics(loss)
+        parts = {"train": data.train, "validation": data.validation}
+        lacking = {
+            f"{of}_{name}"
+            for of, part in parts.items()
+            for name, _ in loss.metrics
+            if not _has(loss, name, part)
+        }
+        self.metrics = tuple(name for name in epoch_metrics(loss) if name not in lacking)
         self._memory = PackMemory(spec, width, data)
         flops = width * spec.model.step_flops(spec.num_rows(width))
         device, dtype = data.device, data.dtype
@@ -300,8 +307,8 @@ class Pack:
         means: list[list[float]] = torch.cat([train_G2, validation_G2, weights_G2], 1).tolist()
         return [
             [
-                *self._told(row[:2], data.train),
-                *self._told(row[2:4], data.validation),
+                *self._told(row[:2], data.train).values(),
+                *self._told(row[2:4], data.validation).values(),
                 *row[4:],
                 *([judged[slot].item()] if slot in judged else ()),
             ]
@@ -323,9 +330,7 @@ class Pack:
 
         Where the run is judged by what is worked out for it alone, all of that kind are told.
         """
-        told = self._told(self.test(weights).tolist(), self.data.test)
-        names = (name for name, _ in self._loss.metrics)
-        tested = dict(zip(names, told, strict=True))
+        tested = self._told(self.test(weights).tolist(), self.data.test)
         if self._asked(config) is not None:
             with self._computing():
                 judged = self._evaluation.judge_on_test(weights.parameters_P, weights.statistics_Q)
@@ -346,11 +351,11 @@ class Pack:
             means = self._evaluation.train(*rows)
             value = None if asked is None else self._evaluation.judge_on_train(*rows, asked)
             seen = looked_at(self.spec.model, *rows, data.validation.x)
-        train = [*self._told(means.tolist(), data.train_sample)]
-        directions = [*self._loss.metrics]
+        train = self._told(means.tolist(), data.train_sample)
+        directions = dict(self._loss.metrics)
         if asked is not None and value is not None:
-            train.append(value.item())
-            directions.append((asked.name, asked.direction))
+            train[asked.name] = value.item()
+            directions[asked.name] = asked.direction
         return Measures(gaps(directions, train, metrics), *seen)
 
     def weights(self, slot: int) -> Weights:
@@ -431,11 +436,16 @@ class Pack:
         """What is worked out for a run besides, since it is judged by it."""
         return asked_metric(self._loss, config.monitor)
 
-    def _told(self, means: Sequence[float], part: Split) -> list[float]:
-        """The metrics of a part of the data, from the means of losses and scores."""
+    def _told(self, means: Sequence[float], part: Split) -> dict[str, float]:
+        """The metrics that a part of the data has, from the means of losses and scores."""
         # Of classes no loss asks for the variance.
         variance = part.variance if self.data.targets.kind == "numbers" else 0.0
-        return [*self._loss.told(means, variance, self.data.targets.unit)]
+        told = self._loss.told(means, variance, self.data.targets.unit)
+        return {
+            name: value
+            for (name, _), value in zip(self._loss.metrics, told, strict=True)
+            if _has(self._loss, name, part)
+        }
 
     def _taken(self) -> dict[int, Occupant]:
         """The runs, by slot."""
@@ -445,3 +455,8 @@ class Pack:
         run = self._occupants[slot]
         assert run is not None, f"slot {slot} has no run"
         return run
+
+
+def _has(loss: Loss, name: str, part: Split) -> bool:
+    """Whether a part of the data has a metric of the loss."""
+    return part.num_samples > 1 or name not in loss.need_two_rows

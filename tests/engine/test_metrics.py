@@ -14,10 +14,18 @@ import torch
 from sklearn.exceptions import UndefinedMetricWarning
 from torch import Tensor
 
-from ridgeline.search.engine import CheckpointError, LaneOptions, Lanes, Pack, TrainingRun
+from ridgeline.search.engine import (
+    CheckpointError,
+    DeviceData,
+    LaneOptions,
+    Lanes,
+    Pack,
+    TrainingRun,
+)
 from ridgeline.search.engine.config import Monitor, RunConfig
 from ridgeline.search.engine.losses import LOSSES, epoch_metrics
 from ridgeline.search.engine.metrics import OF_CLASSES, OF_NUMBERS, OutputMetric
+from ridgeline.search.engine.models.mlp import Mlp
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.progress import Progress
 from ridgeline.search.engine.pruning import PruningRules
@@ -132,6 +140,65 @@ def test_squared_errors_are_in_the_unit_of_the_targets(count: int) -> None:
     standardised, outputs = (torch.tensor((y - 60) / 25) for y in (targets, guesses))
     told = value(BY_NAME["mse"], outputs, standardised, 25.0)
     assert told == pytest.approx(sk.mean_squared_error(targets, guesses), **EXACT)
+
+
+def numbers(**num_rows: int) -> DeviceData:
+    generator = np.random.default_rng(1)
+
+    def part(name: str) -> tuple[Any, Any]:
+        x = generator.normal(size=(num_rows.get(name, 20), 3))
+        return x, x[:, :1] + generator.normal(size=(len(x), 1))
+
+    return DeviceData.from_arrays(
+        part("train"), part("validation"), part("test"), num_classes=None, device=CPU,
+        dtype=torch.float64,
+    )  # fmt: skip
+
+
+OF_NUMBERS_RUN = config(
+    loss="mean_squared_error", monitor="validation_rmse", direction="minimize", epochs=2
+)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3])
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_metrics_of_few_numbers_are_those_of_scikit_learn(
+    part: str, num_rows: int, program: dict[str, Any]
+) -> None:
+    """Of one row there is no R², which is NaN in scikit-learn."""
+    data = numbers(**{part: num_rows})
+    run = TrainingRun(OF_NUMBERS_RUN, Mlp(3, (4,), 1), data, **program)
+    reports = list(run.epochs())
+    outcome = run.outcome()
+    assert reports[-1].metrics.items() <= outcome.metrics.items()
+    told = {name.removeprefix(f"{part}_") for name in outcome.metrics if name.startswith(part)}
+    assert told == {"loss", "mae", "rmse", "r2"} - ({"r2"} if num_rows == 1 else set())
+    assert outcome.measures is not None
+    with_gap = {"loss", "mae", "rmse", "r2"}
+    if num_rows == 1 and part != "test":  # as many training rows as validation rows are looked at
+        with_gap.remove("r2")
+    assert outcome.measures.generalisation_gap.keys() == with_gap
+    if part == "train":
+        return  # its metrics are of training
+    module = plain_module(Mlp(3, (4,), 1)).double()
+    module.load_state_dict(outcome.weights)
+    rows = getattr(data, part)
+    y, guesses = rows.y.numpy(), module(rows.x).detach().numpy()
+    assert outcome.metrics[f"{part}_mae"] == pytest.approx(sk.mean_absolute_error(y, guesses))
+    with pytest.warns(UndefinedMetricWarning) if num_rows == 1 else nullcontext():
+        r2 = sk.r2_score(y, guesses)
+    if num_rows == 1:
+        assert np.isnan(r2)
+    else:
+        assert outcome.metrics[f"{part}_r2"] == pytest.approx(r2, rel=1e-10)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_no_run_is_judged_by_r2_of_one_row(part: str) -> None:
+    judged = replace(OF_NUMBERS_RUN, monitor="validation_r2", direction="maximize")
+    with pytest.raises(ValueError, match=f"needs two rows or more.* one {part} row"):
+        TrainingRun(judged, Mlp(3, (4,), 1), numbers(**{part: 1}))
+    TrainingRun(judged, Mlp(3, (4,), 1), numbers(train=1))
 
 
 @pytest.mark.parametrize("metric", BY_NAME.values(), ids=BY_NAME)
