@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -57,6 +57,7 @@ class DeviceData:
     Attributes:
         dtype: the float dtype in which runs on these data compute, and of every float tensor.
         fingerprint: equal for equal data that are divided alike, and for no others.
+        class_names: as messages call the classes; None: by their numbers.
     """
 
     train: Split
@@ -65,6 +66,7 @@ class DeviceData:
     targets: Targets
     dtype: torch.dtype
     fingerprint: str
+    class_names: tuple[str, ...] | None = None
 
     @classmethod
     def from_arrays(
@@ -79,6 +81,7 @@ class DeviceData:
         are_ids: bool = False,
         unit: float = 1.0,
         fingerprint: str | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> DeviceData:
         """Copy (x, y) pairs of numpy arrays to the device.
 
@@ -89,6 +92,7 @@ class DeviceData:
             are_ids: whether x are whole numbers that name something, such as tokens.
             unit: see `Targets`; where y are numbers.
             fingerprint: of data and split; None makes one of the arrays.
+            class_names: see above.
 
         Raises:
             ValueError: for an empty part, shapes that do not fit, values that are not finite, or
@@ -119,7 +123,12 @@ class DeviceData:
             targets=targets,
             dtype=dtype,
             fingerprint=fingerprint or _fingerprint(parts),
+            class_names=None if class_names is None else tuple(class_names),
         )
+
+    def class_called(self, number: int) -> str:
+        """A class as messages call it."""
+        return str(number) if self.class_names is None else self.class_names[number]
 
     @cached_property
     def train_sample(self) -> Split:
@@ -174,7 +183,7 @@ class DeviceData:
             if 0 in (counts := part.class_counts(self.targets.count)):
                 raise ValueError(
                     f"{monitor} needs rows of every class: the {name} rows have none of class "
-                    f"{counts.index(0)}"
+                    f"{self.class_called(counts.index(0))}"
                 )
 
     @property

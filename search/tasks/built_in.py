@@ -19,8 +19,9 @@ def _digits() -> RawParts:
 def _breast_cancer() -> RawParts:
     from sklearn.datasets import load_breast_cancer
 
-    x, y = load_breast_cancer(return_X_y=True)
-    return RawParts(x, y, None, None)
+    found = load_breast_cancer()
+    names = found.target_names.tolist()
+    return RawParts(found.data, found.target, None, None, class_names=names)
 
 
 def _diabetes() -> RawParts:
@@ -33,8 +34,9 @@ def _diabetes() -> RawParts:
 def _wine() -> RawParts:
     from sklearn.datasets import load_wine
 
-    x, y = load_wine(return_X_y=True)
-    return RawParts(x, y, None, None)
+    found = load_wine()
+    names = found.target_names.tolist()
+    return RawParts(found.data, found.target, None, None, class_names=names)
 
 
 BUILT_IN: dict[str, Callable[[], RawParts]] = {

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,8 @@ from ridgeline.search.tasks.columns import Columns
 from ridgeline.search.tasks.kinds import Classes, Features, Targets, Tokens
 
 Array = npt.NDArray[Any]
+
+_WHOLE = re.compile("[+-]?[0-9]+")
 
 
 class DatasetError(ValueError):
@@ -61,7 +65,8 @@ class Dataset:
     for the test part, and None where the data set has none of its own.  `columns` is None where no
     feature is a flag.  `key` is what splits go by, float64 [N], None where a study names no column
     for it.  `named_as` is the fingerprint of the data set as its files say by themselves what is
-    learned, which studies are tied to; None: that is `fingerprint`.
+    learned, which studies are tied to; None: that is `fingerprint`.  `class_names` are those of the
+    files, in the order of the classes; None where there are none, or they are the numbers.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Dataset:
     columns: Columns | None = None
     key: Array | None = None
     named_as: str | None = None
+    class_names: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -89,6 +95,7 @@ class Dataset:
         targets: Targets,
         columns: Columns | None = None,
         key: Array | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> Dataset:
         """The data set of these arrays, which nobody may write to from now on.
 
@@ -103,12 +110,29 @@ class Dataset:
                     raise DatasetError(f"data set {name}: it contains NaN or infinity")
                 array.flags.writeable = False
         digest = _fingerprint(features, columns, x, y, test_x, test_y, key)
-        return cls(name, x, y, test_x, test_y, features, targets, digest, columns, key)
+        return cls(
+            name,
+            x,
+            y,
+            test_x,
+            test_y,
+            features,
+            targets,
+            digest,
+            columns,
+            key,
+            class_names=None if class_names is None else tuple(class_names),
+        )
 
     @property
     def has_test_part(self) -> bool:
         """Whether the test rows are apart from those that a split divides."""
         return self.test_x is not None
+
+    def class_called(self, number: int) -> str:
+        """A class as messages call it: by its name in the files, in quotes if it is no number."""
+        name = str(number) if self.class_names is None else self.class_names[number]
+        return name if _WHOLE.fullmatch(name) else repr(name)
 
     @property
     def card(self) -> DatasetCard:

@@ -201,7 +201,7 @@ def _built_in(name: str) -> Dataset:
 def _dataset(name: str, raw: RawParts) -> Dataset:
     make = _classes if raw.targets == "classes" else _numbers
     try:
-        y, test_y, targets = make(raw.y, raw.test_y)
+        y, test_y, targets, labels = make(raw.y, raw.test_y)
     except DatasetError as exc:
         raise DatasetError(f"data set {name}: {exc}") from exc
     features = raw.features or _features(raw.x.shape[1:])
@@ -215,10 +215,13 @@ def _dataset(name: str, raw: RawParts) -> Dataset:
         targets=targets,
         columns=raw.columns,
         key=raw.key,
+        class_names=raw.class_names or labels,
     )
 
 
-def _classes(labels: Array, test_labels: Array | None) -> tuple[Array, Array | None, Classes]:
+def _classes(
+    labels: Array, test_labels: Array | None
+) -> tuple[Array, Array | None, Classes, list[str]]:
     """Give the classes their numbers: class k is the k-th smallest label of the train part."""
     classes = np.unique(labels)
     if len(classes) < 2:
@@ -232,16 +235,16 @@ def _classes(labels: Array, test_labels: Array | None) -> tuple[Array, Array | N
                 f"the test label {unknown[0]} is out of range: no row of the train part has it"
             )
         test_y = np.searchsorted(classes, test_labels)
-    return y, test_y, Classes(len(classes))
+    return y, test_y, Classes(len(classes)), [str(label) for label in classes]
 
 
-def _numbers(y: Array, test_y: Array | None) -> tuple[Array, Array | None, Numbers]:
+def _numbers(y: Array, test_y: Array | None) -> tuple[Array, Array | None, Numbers, None]:
     """Real numbers, [N, count]."""
     if (y == y[:1]).all():
         raise DatasetError("all rows have the same target")
     y_NC = y.reshape(len(y), -1).astype(np.float64)
     test_y_NC = None if test_y is None else test_y.reshape(len(test_y), -1).astype(np.float64)
-    return y_NC, test_y_NC, Numbers(y_NC.shape[1])
+    return y_NC, test_y_NC, Numbers(y_NC.shape[1]), None
 
 
 def _features(shape: tuple[int, ...]) -> Features:

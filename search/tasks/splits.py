@@ -178,7 +178,9 @@ def split_column(dataset: Dataset, split: Split, division: int = 0) -> SplitColu
         else:
             part_N = by_chance(split, division, *strata, has_test_part=has_test_part)
     except TooFew as exc:
-        whose = f"class {exc.stratum}" if strata[1] > 1 else "it"
+        whose = "it"
+        if exc.stratum is not None and strata[1] > 1:
+            whose = f"class {dataset.class_called(exc.stratum)}"
         raise UnfitDataset(f"data set {dataset.name}: {whose} {exc}") from exc
     return SplitColumn(part_N, split_fingerprint(dataset, split, division=division))
 

@@ -127,15 +127,17 @@ class Preparer:
             )
         _check_fit(task, run, dataset.features, dataset.targets)
         parts, targets = prepare(dataset, choice.split, choice.bag, division), dataset.targets
+        num_classes = targets.count if isinstance(targets, Classes) else None
         data = DeviceData.from_arrays(
             parts.train,
             parts.validation,
             parts.test,
-            num_classes=targets.count if isinstance(targets, Classes) else None,
+            num_classes=num_classes,
             device=self._device,
             are_ids=isinstance(parts.features, Tokens),
             unit=parts.unit,
             fingerprint=parts.fingerprint,
+            class_names=[dataset.class_called(number) for number in range(num_classes or 0)],
         )
         return _Prepared(fingerprint, dataset.features, parts.features, targets, data)
 
@@ -179,7 +181,8 @@ def _weights(said: ClassWeights, data: DeviceData) -> tuple[float, ...]:
         return said
     counts = data.train.class_counts(data.targets.count)
     if 0 in counts:
-        raise ValueError(f"no training row is of class {counts.index(0)}, which has to be balanced")
+        name = data.class_called(counts.index(0))
+        raise ValueError(f"no training row is of class {name}, which has to be balanced")
     return tuple(sum(counts) / (len(counts) * count) for count in counts)
 
 

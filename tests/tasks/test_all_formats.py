@@ -117,6 +117,32 @@ def test_a_class_of_one_row_is_known_before_a_split(tmp_path: Path, format: str)
         prepare(one, Split(folds=4))
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_class_is_called_by_its_label(tmp_path: Path, format: str) -> None:
+    x, y = np.arange(12.0).reshape(6, 2), np.array([3, 3, 3, 3, 3, 17])
+    FORMATS[format](tmp_path / "one", x, y)
+    one = load("one", tmp_path)
+    assert one.class_names == ("3", "17")
+    with pytest.raises(UnfitDataset, match="data set one: class 17 has 1 of the 3 rows"):
+        prepare(one, Split())
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "idx"])
+def test_a_class_is_called_by_its_name(tmp_path: Path, format: str) -> None:
+    x, y = np.arange(12.0).reshape(6, 2), np.array(["often"] * 5 + ["seldom"])
+    FORMATS[format](tmp_path / "one", x, y)
+    one = load("one", tmp_path)
+    assert one.class_names == ("often", "seldom")
+    with pytest.raises(UnfitDataset, match="class 'seldom' has 1 of the 3 rows"):
+        prepare(one, Split())
+
+
+def test_classes_of_scikit_learn_have_names() -> None:
+    assert load("breast-cancer", None).class_names == ("malignant", "benign")
+    assert load("digits", None).class_called(7) == "7"
+    assert load("diabetes", None).class_names is None
+
+
 @pytest.mark.parametrize("format", ["idx", "npz"])
 def test_ten_thousand_columns_are_read(tmp_path: Path, format: str) -> None:
     x = np.arange(60_000.0).reshape(6, 10_000)

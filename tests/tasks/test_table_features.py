@@ -176,7 +176,7 @@ def test_a_class_of_one_row_is_known_before_a_split(tmp_path: Path) -> None:
     write_csv(tmp_path / "one" / "train.csv", [HEADER, *rows])
     one = load("one", tmp_path)
     assert one.card.smallest_class == 1
-    with pytest.raises(UnfitDataset, match="class 1 has 1 of the 3 rows"):
+    with pytest.raises(UnfitDataset, match="class 'y' has 1 of the 3 rows"):
         prepare(one, Split())
 
 

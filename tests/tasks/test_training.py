@@ -330,6 +330,17 @@ def test_weights_that_do_not_fit_the_classes_are_refused(
     assert [*problems] == [("task.class_weights", reason)]
 
 
+def test_a_class_that_cannot_be_balanced_is_called_by_its_name(tmp_path: Path) -> None:
+    labels = ["ham"] * 30 + ["spam"] * 30
+    rows = [[row % 5, row, label] for row, label in enumerate(labels)]
+    write_csv(tmp_path / "mails" / "train.csv", [["a", "day", "class"], *rows])
+    split = {"kind": "time", "column": "day", "test": 0.4, "validation": 0.4}
+    settings = {"name": "mlp", "dataset": "mails", "split": split, "class_weights": "balanced"}
+    reason = "data set mails: no training row is of class 'spam', which has to be balanced"
+    with pytest.raises(UnfitDataset, match=reason):
+        Preparer(tmp_path, open_device("cpu:0")).prepare(run_of(settings, "validation_accuracy"))
+
+
 def test_areas_are_refused_where_a_part_lacks_a_class(tmp_path: Path) -> None:
     rows = [[row % 5, row % 7, ["ham", "offer", "spam"][row % 3]] for row in range(60)]
     header = ["a", "b", "class"]
@@ -340,7 +351,7 @@ def test_areas_are_refused_where_a_part_lacks_a_class(tmp_path: Path) -> None:
         {"name": "mlp", "dataset": "mails"},
     )
     with pytest.raises(
-        UnfitDataset, match=r"data set mails: .* the test rows have none of class 1"
+        UnfitDataset, match=r"data set mails: .* the test rows have none of class 'offer'"
     ):
         preparer.prepare(run_of(settings, "validation_roc_auc"))
     run = begin(preparer, run_of(settings, "validation_macro_f1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -34,6 +35,7 @@ class RawParts(NamedTuple):
     `test_x` and `test_y` are None where the files have no test part.  Numbers are finite.
     `features` is None where the shape of a row says what it is, `columns` where all of its numbers
     are there and have scales.  `key` is what splits go by, float64 [N]: groups or times.
+    `class_names` are those of labels that are numbers from 0 on, where these stand for names.
     """
 
     x: Array
@@ -44,6 +46,7 @@ class RawParts(NamedTuple):
     features: Features | None = None
     columns: Columns | None = None
     key: Array | None = None
+    class_names: Sequence[str] | None = None
 
 
 class Summary(NamedTuple):

@@ -42,14 +42,15 @@ def read_folder(folder: Folder) -> RawParts:
     classes = train.labels.classes()
     y = train.labels.numbers(classes)
     if not any(name.startswith(stem + _VALID) for name in folder.names if _endings_of(name)):
-        return RawParts(train.x_ND, y, None, None)
+        return RawParts(train.x_ND, y, None, None, class_names=classes)
     valid = _Part(folder, stem + _VALID)
     if valid.x_ND.shape[1] != train.x_ND.shape[1]:
         raise FormatError(
             f"{stem}{_VALID}{_DATA} has rows of {valid.x_ND.shape[1]} numbers, those of "
             f"{stem}{_TRAIN}{_DATA} have {train.x_ND.shape[1]}"
         )
-    return RawParts(train.x_ND, y, valid.x_ND, valid.labels.numbers(classes))
+    valid_y = valid.labels.numbers(classes)
+    return RawParts(train.x_ND, y, valid.x_ND, valid_y, class_names=classes)
 
 
 def _endings_of(name: str) -> list[str]:

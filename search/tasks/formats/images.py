@@ -64,7 +64,13 @@ def read_folder(folder: Folder, reading: Reading) -> RawParts:
     classes = parts[0].labels.classes()
     (y, *test_y) = (part.labels.numbers(classes) for part in parts)
     (x, *test_x) = (_pixels(part.pictures, shape) for part in parts)
-    return RawParts(x, y, test_x[0] if test_x else None, test_y[0] if test_y else None)
+    return RawParts(
+        x,
+        y,
+        test_x[0] if test_x else None,
+        test_y[0] if test_y else None,
+        class_names=classes,
+    )
 
 
 def summary(folder: Folder) -> Summary:

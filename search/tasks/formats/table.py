@@ -103,6 +103,7 @@ def read_sheets(sheets: Sequence[Sheet], reading: Reading) -> RawParts:
         targets=uses.kind,
         columns=columns,
         key=train.key_N if reading.key else None,
+        class_names=classes,
     )
 
 

@@ -66,9 +66,9 @@ def tokenised(train: Texts, test: Texts | None) -> RawParts:
     features = Tokens(length, NUM_SPECIAL + len(id_of))
     x, y = train.ids(id_of, length), train.labels.numbers(classes)
     if test is None:
-        return RawParts(x, y, None, None, features=features)
-    test_y = test.labels.numbers(classes)
-    return RawParts(x, y, test.ids(id_of, length), test_y, features=features)
+        return RawParts(x, y, None, None, features=features, class_names=classes)
+    test_x, test_y = test.ids(id_of, length), test.labels.numbers(classes)
+    return RawParts(x, y, test_x, test_y, features=features, class_names=classes)
 
 
 def tokens_of(text: str) -> list[str]:
