@@ -11,10 +11,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
-from ridgeline.search.fields import MAX_EPOCHS, MAX_INT, Direction, Flag, MetricName, Real, Whole
+from ridgeline.search.fields import (
+    MAX_EPOCHS,
+    MAX_INT,
+    Direction,
+    Flag,
+    MetricName,
+    Real,
+    Text,
+    Whole,
+)
 from ridgeline.search.measures import Measures
 from ridgeline.search.space import Config
-from ridgeline.search.tasks.kinds import Features, Targets
+from ridgeline.search.tasks.kinds import COLUMN_USES, ColumnUse, Features, FilesKind, Targets
 from ridgeline.search.tasks.settings import DatasetName
 
 MAX_INT_32 = 2**31 - 1
@@ -63,6 +72,23 @@ class DeviceInfo(_Message):
     ] = 1
 
 
+class ColumnInfo(_Message):
+    """What is known of a column of a table."""
+
+    name: Text
+    uses: Annotated[tuple[ColumnUse, ...], Field(max_length=len(COLUMN_USES))] = Field(
+        description="what it can be: `label` or `target`, whose classes or numbers are learned, "
+        "`group` or `time`, by which rows are divided, `feature`"
+    )
+    num_values: Annotated[Whole, Field(ge=1, le=MAX_INT)] | None = Field(
+        description="different ones, of the rows that are no test part; null: many"
+    )
+    smallest_class: Annotated[Whole, Field(ge=1, le=MAX_INT)] | None = Field(
+        description="rows of the rarest class, were it learned; null: not known"
+    )
+    rarest_class: Note | None = Field(description="that class; null: not known")
+
+
 class DatasetInfo(_Message):
     """One data set of a worker."""
 
@@ -86,6 +112,15 @@ class DatasetInfo(_Message):
         description="of files that do not tell by themselves how they are read: why, for which a "
         "study has to say it, such as by `label`, `target` or `images` of its task; `features` and "
         "`targets` are null then, and `num_features` counts what is in a row, columns or a picture",
+    )
+    rarest_class: Note | None = Field(None, description="the class of `smallest_class`")
+    files: FilesKind | None = Field(
+        None,
+        description="what a study may say of how they are read: of a table which columns are "
+        "for what, of pictures what they are made to be; null of older workers",
+    )
+    columns: Annotated[tuple[ColumnInfo, ...], Field(max_length=1_000)] | None = Field(
+        None, description="of a table, in its order; null: it is none, has many, or is not known"
     )
 
 

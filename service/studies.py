@@ -11,19 +11,14 @@ from typing import Any, Literal
 from ridgeline.search.measures import Measures, flat
 from ridgeline.search.space import MAX_VALUES_OF_ALL
 from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
-from ridgeline.search.tasks.base import EngineTask
 from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.search.tasks.data import DatasetCard
-from ridgeline.search.tasks.kinds import Image, Vector
-from ridgeline.search.tasks.registry import problems_by
-from ridgeline.search.tasks.settings import AS_IT_IS
-from ridgeline.search.tasks.splits import rows_needed
-from ridgeline.service import catalog, paging, views
+from ridgeline.service import catalog, fitting, paging, views
 from ridgeline.service.downloads import SOURCES
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.ledger import Ledger
 from ridgeline.service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
-from ridgeline.service.resources import Dataset, Event, Study, Trial
+from ridgeline.service.resources import Event, Study, Trial
 from ridgeline.service.store.rows import StudyRow, TrialRow
 from ridgeline.service.store.session import Store, Transaction
 
@@ -172,30 +167,12 @@ def _fingerprint(
 def _refuse_unfit(tx: Transaction, spec: StudySpec, local_datasets: Sequence[DatasetCard]) -> None:
     """Refuse data that nobody can train on as the spec asks for it: each run would fail."""
     found = [one for one in catalog.datasets(tx, local_datasets) if one.name == spec.dataset]
-    problems = [list(_unfit(spec, one)) for one in found]
+    if not found and spec.dataset in BUILT_IN:
+        problems = [list(fitting.misread_built_in(spec))]
+    else:
+        problems = [list(fitting.unfit(spec, one)) for one in found]
     if problems and all(problems):
         raise InvalidInput(problems[0])
-
-
-def _unfit(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, str]]:
-    """Why a study cannot be trained on a data set, as far as its card tells."""
-    task = spec.definition
-    choice = task.data(spec.task)
-    if choice is None:
-        return
-    if data.needs is not None and choice.reading == AS_IT_IS:
-        yield "task.dataset", data.needs
-    features, targets = data.features, choice.targets(data.targets)
-    needed = rows_needed(choice.split, has_test_part=data.has_test_part)
-    smallest = data.smallest_class if targets == data.targets else None
-    if needed is not None and smallest is not None and smallest < needed:
-        reason = f"its smallest class has {smallest} of the {needed} rows needed"
-        yield "task.dataset", f"{reason}, one for each part of the split"
-    if data.needs is not None:
-        features = choice.features(Image(1, 1, 1)) if choice.images else Vector(data.num_features)
-    if isinstance(task, EngineTask) and features is not None and targets is not None:
-        kinds = features, targets
-        yield from problems_by(task, lambda: task.data_problems(spec.task, spec, *kinds))
 
 
 def find(tx: Transaction, name: str) -> StudyRow:

@@ -19,11 +19,32 @@ import numpy.typing as npt
 
 from ridgeline.search.events import NeverTrains
 from ridgeline.search.tasks.columns import Columns
-from ridgeline.search.tasks.kinds import Classes, Features, Targets, Tokens
+from ridgeline.search.tasks.kinds import (
+    Classes,
+    ColumnUse,
+    Features,
+    FilesKind,
+    Targets,
+    Tokens,
+)
 
 Array = npt.NDArray[Any]
 
+_MAX_SHOWN = 200
+"""Characters."""
+
 _WHOLE = re.compile("[+-]?[0-9]+")
+
+
+def called(name: str) -> str:
+    """The name of a class as messages have it: in quotes, if it is no whole number."""
+    return name if _WHOLE.fullmatch(name) else repr(name)
+
+
+def shown(name: str) -> str | None:
+    """The name of a class as a card has it: on one line, and not too long; None of an empty one."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return line[:_MAX_SHOWN] or None
 
 
 class DatasetError(ValueError):
@@ -32,6 +53,21 @@ class DatasetError(ValueError):
 
 class UnfitDataset(DatasetError, NeverTrains):
     """Data that cannot be trained on as the study asks for it, whoever tries."""
+
+
+@dataclass(frozen=True)
+class ColumnCard:
+    """What is known of a column of a table before a study names it."""
+
+    name: str
+    uses: tuple[ColumnUse, ...]
+    """What it can be."""
+    num_values: int | None
+    """Different ones, of the train part; None: many."""
+    smallest_class: int | None = None
+    """Rows of the rarest class, as of `DatasetCard`, were it learned; None: not known, or none."""
+    rarest_class: str | None = None
+    """Its name."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +90,12 @@ class DatasetCard:
     """Both are None of files that tell too little."""
     needs: str | None = None
     """Why a study has to say how the files are read, as they tell too little; None: it need not."""
+    rarest_class: str | None = None
+    """The name of the class of `smallest_class`."""
+    files: FilesKind | None = None
+    """None: not known."""
+    columns: tuple[ColumnCard, ...] | None = None
+    """Of a table, in its order; None: not known, or none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,15 +171,21 @@ class Dataset:
         """Whether the test rows are apart from those that a split divides."""
         return self.test_x is not None
 
+    def class_named(self, number: int) -> str:
+        """The name of a class in the files."""
+        return str(number) if self.class_names is None else self.class_names[number]
+
     def class_called(self, number: int) -> str:
-        """A class as messages call it: by its name in the files, in quotes if it is no number."""
-        name = str(number) if self.class_names is None else self.class_names[number]
-        return name if _WHOLE.fullmatch(name) else repr(name)
+        """A class as messages call it."""
+        return called(self.class_named(number))
 
     @property
     def card(self) -> DatasetCard:
         """The data set without its rows."""
         classes = self.targets if isinstance(self.targets, Classes) else None
+        num_rows_of = None if classes is None else np.bincount(self.y)
+        rarest = None if num_rows_of is None else self.class_named(int(num_rows_of.argmin()))
+        rarest = None if rarest is None else shown(rarest)
         return DatasetCard(
             name=self.name,
             fingerprint=self.fingerprint,
@@ -145,9 +193,10 @@ class Dataset:
             num_features=math.prod(self.features.shape),
             num_classes=None if classes is None else classes.count,
             has_test_part=self.has_test_part,
-            smallest_class=None if classes is None else int(np.bincount(self.y).min()),
+            smallest_class=None if num_rows_of is None else int(num_rows_of.min()),
             features=self.features,
             targets=self.targets,
+            rarest_class=rarest,
         )
 
 

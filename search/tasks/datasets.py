@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from ridgeline.search.tasks.built_in import BUILT_IN, DOWNLOADED, is_downloaded
 from ridgeline.search.tasks.data import Array, Dataset, DatasetCard, DatasetError, UnfitDataset
 from ridgeline.search.tasks.formats.base import FormatError, RawParts, TellsTooLittle
-from ridgeline.search.tasks.formats.reading import read_folder, summary_of
+from ridgeline.search.tasks.formats.reading import described, read_folder, summary_of
 from ridgeline.search.tasks.kinds import Classes, Features, Image, Numbers, Vector
 from ridgeline.search.tasks.settings import AS_IT_IS, DatasetName, Reading
 
@@ -33,11 +33,11 @@ _MAX_REASON = 300
 
 def built_in_cards() -> list[DatasetCard]:
     """The data sets that every machine has, and those that scikit-learn has downloaded here."""
-    cards = [_built_in(name).card for name in sorted(BUILT_IN)]
+    cards = [card_of(name, None) for name in sorted(BUILT_IN)]
     for name in sorted(DOWNLOADED):
         if is_downloaded(name):
             try:
-                cards.append(load(name, None).card)
+                cards.append(card_of(name, None))
             except DatasetError as exc:
                 _log.warning("left out: %s", printable(str(exc)))
     return cards
@@ -86,7 +86,7 @@ def load(name: str, data_root: Path | None, reading: Reading = AS_IT_IS) -> Data
     if folder is None:
         raise UnfitDataset(f"data set {name}: it is built in, and is read as it is")
     before = stamp_of(folder[0])
-    named_as = card_of(name, data_root).fingerprint
+    named_as = _bare_card(name, data_root).fingerprint
     try:
         found = _read(name, *folder, reading)
     except DatasetError as exc:
@@ -102,6 +102,16 @@ def card_of(name: str, data_root: Path | None) -> DatasetCard:
     Raises:
         DatasetError: as of `load`.
     """
+    card = _bare_card(name, data_root)
+    if data_root is None or is_here(name):
+        return replace(card, files="other")
+    with _named(name):
+        files, columns = described(data_root / name, data_root)
+    return replace(card, files=files, columns=columns)
+
+
+def _bare_card(name: str, data_root: Path | None) -> DatasetCard:
+    """The same, but for what is known of its files."""
     try:
         return load(name, data_root).card
     except _TellsTooLittle as exc:

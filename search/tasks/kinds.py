@@ -6,7 +6,7 @@ In the API too.  Importing this module imports no numpy, so that tasks can be de
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
@@ -14,6 +14,15 @@ from ridgeline.search.fields import MAX_INT, Whole
 
 FeaturesKind = Literal["vector", "image", "tokens"]
 TargetsKind = Literal["classes", "numbers"]
+
+ColumnUse = Literal["label", "target", "group", "time", "feature"]
+"""What a column of a table can be: learned, as classes or as numbers, what a split goes by, or a
+feature."""
+
+COLUMN_USES: tuple[ColumnUse, ...] = get_args(ColumnUse)
+
+FilesKind = Literal["table", "pictures", "other"]
+"""Of what kind the files of a data set are, as far as a study may say how they are read."""
 
 PADDING, UNKNOWN = 0, 1
 """Ids of tokens."""

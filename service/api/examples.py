@@ -189,6 +189,8 @@ _DIGITS = DatasetInfo(
     smallest_class=174,
     features=Image(channels=1, height=8, width=8),
     targets=Classes(10),
+    rarest_class="8",
+    files="other",
 )
 _DATASET = Dataset(**dict(_DIGITS), num_workers=1).model_dump(mode="json")
 _LEFT_OUT = LeftOut(

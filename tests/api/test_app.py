@@ -25,7 +25,9 @@ from ridgeline.service.timekeeping import Timekeeper
 from tests.api.calling import SPEC, fields, ok, sqlite_only
 from tests.api.conftest import ClientOf
 from tests.conftest import ManualClock
+from tests.service.test_comparisons import SPEC as COMPARISON
 from tests.tasks.idx_files import write_folder
+from tests.tasks.table_files import write_csv
 
 
 def test_the_api_imports_neither_torch_nor_sklearn() -> None:
@@ -131,6 +133,33 @@ def test_its_own_data_sets_are_known_before_a_worker_has_them(
     (dataset,) = ok(client.get("/v1/datasets"))["datasets"]
     assert (dataset["name"], dataset["num_workers"]) == ("tiny", 0)
     assert created["data_fingerprint"] == dataset["fingerprint"]
+
+
+@sqlite_only
+def test_what_does_not_fit_its_data_sets_is_refused_by_its_field(
+    settings: Settings, store: Store, client_of: ClientOf, tmp_path: Path
+) -> None:
+    rows = [[row, ["gas", "wood"][row % 2], f"house {row % 3}"] for row in range(12)]
+    write_csv(tmp_path / "flats" / "train.csv", [["area", "label", "house"], *rows])
+    client = client_of(create_app(settings.model_copy(update={"data_root": tmp_path}), store))
+    split = {"kind": "group", "column": "street"}
+    task = {"name": "mlp", "dataset": "flats", "split": split, "class_weights": [1, 2, 3]}
+    refused = fields(client.post("/v1/studies", json={**SPEC, "task": task}))
+    assert refused.keys() == {"task.split.column", "task.class_weights"}
+    assert "no column 'street'; it has 'area', 'label', 'house'" in refused["task.split.column"]
+
+    base = {**COMPARISON["base"], "task": {**task, "class_weights": [1, 2]}}
+    arms = {"none": {}, "weighed": {"task": {"class_weights": [1, 2, 3]}}}
+    refused = fields(
+        client.post("/v1/comparisons", json={**COMPARISON, "base": base, "arms": arms})
+    )
+    assert refused.keys() == {"base.task.split.column", "arms.weighed.task.class_weights"}
+
+    split["column"] = "house"
+    ok(client.post("/v1/studies", json={**SPEC, "task": {**task, "class_weights": [1, 2]}}), 201)
+    (dataset,) = ok(client.get("/v1/datasets"))["datasets"]
+    assert (dataset["files"], dataset["rarest_class"]) == ("table", "gas")
+    assert [column["name"] for column in dataset["columns"]] == ["area", "label", "house"]
 
 
 @sqlite_only

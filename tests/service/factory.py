@@ -125,6 +125,7 @@ class FakeWorker:
         fingerprint: str = FINGERPRINT,
         smallest_class: int | None = None,
         functions: tuple[str, ...] = (),
+        datasets: tuple[DatasetInfo, ...] = (),
     ) -> None:
         self._store = store
         self._seq = 0
@@ -155,7 +156,10 @@ class FakeWorker:
                 DeviceInfo(name=FUNCTIONS, kind=FUNCTIONS, description="processes", num_slots=2),
             )
         registration = WorkerRegistration(
-            name="fake", devices=devices, tasks=("mlp", *functions), datasets=(dataset,)
+            name="fake",
+            devices=devices,
+            tasks=("mlp", *functions),
+            datasets=datasets or (dataset,),
         )
         with store.transaction() as tx:
             self.id = workers.register(tx, registration, owner=None, settings=SETTINGS).id

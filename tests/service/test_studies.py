@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +14,14 @@ import pytest
 from ridgeline.search.measures import Measures
 from ridgeline.search.space import Config
 from ridgeline.search.tasks.data import DatasetCard
+from ridgeline.search.tasks.datasets import card_of, load
 from ridgeline.search.tasks.kinds import Classes, Numbers, Vector
+from ridgeline.search.tasks.splits import split_column
 from ridgeline.service import reporting, studies, trials, workers
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest
 from ridgeline.service.lifecycle import StudyState, TrialState
-from ridgeline.service.protocol import RunReport
+from ridgeline.service.protocol import DatasetInfo, RunReport
 from ridgeline.service.resources import Event, Study
 from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
@@ -31,6 +36,7 @@ from tests.service.factory import (
     spec,
     study_of,
 )
+from tests.tasks.table_files import write_csv
 
 
 def tell(store: Store, verb: studies.Verb, name: str = "s") -> StudyState:
@@ -82,6 +88,112 @@ def test_columns_that_a_study_names_are_what_is_learned(store: Store) -> None:
     assert create(target="rent", objective=rmse).data_fingerprint == "ab" * 32
     split = {"kind": "group", "column": "house"}
     assert create(label="heating", split=split).spec.num_runs == 1
+
+
+def write_flats(root: Path) -> DatasetCard:
+    """A table of 12 flats in four houses, one of them heated by wood."""
+    kinds = ["gas", "gas", "district", "district", "gas", "wood"] * 2
+    kinds[11] = "gas"
+    rows = [
+        [row, kind, f"house {row % 4}", f"2024-05-{row + 1:02}", 100 + row]
+        for row, kind in enumerate(kinds)
+    ]
+    names = ["area", "heating", "house", "day", "rent"]
+    write_csv(root / "flats" / "train.csv", [names, *rows])
+    return card_of("flats", root)
+
+
+RMSE = {"metric": "validation_rmse", "direction": "minimize"}
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "reason"),
+    [
+        ({"label": "kind"}, "task.label", "has no column 'kind'; it has 'area', 'heating', 'h"),
+        ({"target": "house"}, "task.target", "'house' cannot be the target, .* a number in each"),
+        ({"label": "heating", "split": {"kind": "group", "column": "street"}},
+         "task.split.column", "has no column 'street'"),
+        ({"label": "heating", "split": {"kind": "time", "column": "house"}},
+         "task.split.column", "'house' cannot be the time, which takes"),
+        ({"label": "heating", "split": {"kind": "group", "column": "house", "folds": 4}},
+         "task.split.column", "has 4 of the 5 groups needed"),
+        ({"label": "heating", "split": {"kind": "time", "column": "day", "folds": 11}},
+         "task.split.column", "has 12 of the 13 times needed"),
+        ({"label": "house", "split": {"kind": "group", "column": "house"}},
+         "task.split.column", "'house' is to be learned"),
+        ({"target": "rent", "split": {"kind": "random", "folds": 12}},
+         "task.dataset", "has 12 of the 13 rows needed"),
+        ({"label": "heating"}, "task.dataset", "smallest class, 'wood', has 1 of the 3 rows"),
+        ({"label": "heating", "split": {"kind": "random"}, "class_weights": [1, 2]},
+         "task.class_weights", "must be 3 numbers, one for each class, not 2"),
+        ({"target": "rent", "class_weights": "balanced"}, "task.class_weights", "must be left out"),
+        ({"split": {"kind": "group", "column": "house"}}, "task.dataset", "no column to learn"),
+        ({"label": "house", "images": {"channels": 1}}, "task.images", "is no folder of pictures"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("by_worker", [False, True])
+def test_columns_splits_and_weights_that_do_not_fit_are_refused_by_their_field(
+    store: Store, tmp_path: Path, task: dict[str, Any], field: str, reason: str, by_worker: bool
+) -> None:
+    flats = write_flats(tmp_path)
+    if by_worker:
+        FakeWorker(store, datasets=(DatasetInfo(**asdict(flats)),))
+    objective: dict[str, Any] = {"objective": RMSE} if "target" in task else {}
+    study = spec(task={"name": "mlp", "dataset": "flats", **task}, **objective)
+    local = [] if by_worker else [flats]
+    with store.transaction() as tx, pytest.raises(InvalidInput) as caught:
+        studies.create(tx, study, owner=None, local_datasets=local, max_open=9)
+    assert any(at == field and re.search(reason, why) for at, why in caught.value.problems), (
+        caught.value.problems
+    )
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"label": "house"},
+        {"label": "heating", "split": {"kind": "random"}, "class_weights": [1, 2, 3]},
+        {"label": "heating", "split": {"kind": "group", "column": "house", "folds": 3}},
+        {"label": "heating", "split": {"kind": "time", "column": "day", "folds": 10}},
+        {"target": "rent", "split": {"kind": "random", "folds": 11}},
+    ],
+)
+def test_what_fits_is_taken_and_can_be_divided(
+    store: Store, tmp_path: Path, task: dict[str, Any]
+) -> None:
+    flats = write_flats(tmp_path)
+    objective: dict[str, Any] = {"objective": RMSE} if "target" in task else {}
+    study = spec(task={"name": "mlp", "dataset": "flats", **task}, **objective)
+    with store.transaction() as tx:
+        studies.create(tx, study, owner=None, local_datasets=[flats], max_open=9)
+    choice = study.definition.data(study.task)
+    assert choice is not None
+    split_column(load("flats", tmp_path, choice.reading), choice.split)
+
+
+def test_a_column_that_can_be_no_feature_is_refused(store: Store, tmp_path: Path) -> None:
+    rows = [[row, "ab"[row % 2], "a", "what people wrote " * 20] for row in range(12)]
+    write_csv(tmp_path / "notes" / "train.csv", [["x", "good", "who", "note"], *rows])
+    notes = card_of("notes", tmp_path)
+
+    def create(**task: Any) -> Study:
+        study = spec(task={"name": "mlp", "dataset": "notes", **task})
+        with store.transaction() as tx:
+            return studies.create(tx, study, owner=None, local_datasets=[notes], max_open=9)
+
+    with pytest.raises(InvalidInput, match=r"task\.dataset: its column 'note' cannot be a feature"):
+        create(label="good")
+    with pytest.raises(InvalidInput, match=r"task\.label: 'who' cannot be the label"):
+        create(label="who")
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_is_built_in_has_no_columns(store: Store, is_known: bool) -> None:
+    if is_known:
+        FakeWorker(store, datasets=(DatasetInfo(**asdict(card_of("digits", None))),))
+    task = {"name": "mlp", "dataset": "digits", "split": {"kind": "group", "column": "x"}}
+    with pytest.raises(InvalidInput, match=r"task\.split\.column: .* digits is no table"):
+        post(store, spec(task=task))
 
 
 def test_how_to_get_well_known_data_is_told(store: Store) -> None:

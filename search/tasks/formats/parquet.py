@@ -40,7 +40,7 @@ def read_folder(folder: Folder, reading: Reading) -> RawParts:
         FormatError: a file is missing, outside of the root or malformed, they disagree, or pyarrow
             is not installed.
     """
-    return read_sheets(_sheets(folder), reading)
+    return read_sheets(sheets(folder), reading)
 
 
 def summary(folder: Folder) -> Summary:
@@ -49,10 +49,10 @@ def summary(folder: Folder) -> Summary:
     Raises:
         FormatError: as of `read_folder`.
     """
-    return summary_of(_sheets(folder))
+    return summary_of(sheets(folder))
 
 
-def _sheets(folder: Folder) -> list[Sheet]:
+def sheets(folder: Folder) -> list[Sheet]:
     """The train part, and the test part where there is one."""
     return [_sheet(path) for path in folder.parts(_TRAIN, _TEST) if path is not None]
 

@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ridgeline.search.tasks.data import ColumnCard
 from ridgeline.search.tasks.formats import data_labels, idx, images, npz, parquet, table, text
 from ridgeline.search.tasks.formats.base import FormatError, RawParts, Summary
 from ridgeline.search.tasks.formats.files import Folder
+from ridgeline.search.tasks.formats.sheet import Sheet
+from ridgeline.search.tasks.formats.uses import columns_of
+from ridgeline.search.tasks.kinds import FilesKind
 from ridgeline.search.tasks.settings import AS_IT_IS, Reading
 
 _FORMATS: dict[Callable[[Sequence[str]], bool], Callable[[Folder], RawParts]] = {
@@ -17,15 +21,20 @@ _FORMATS: dict[Callable[[Sequence[str]], bool], Callable[[Folder], RawParts]] = 
 
 
 class _Told(NamedTuple):
-    """A format of which a study may have to say more than its files do."""
+    """A format of which a study may have to say more than its files do.
+
+    Attributes:
+        sheets: of a table, its files anew.
+    """
 
     read_folder: Callable[[Folder, Reading], RawParts]
     summary: Callable[[Folder], Summary]
+    sheets: Callable[[Folder], list[Sheet]] | None = None
 
 
 _TOLD: dict[Callable[[Sequence[str]], bool], _Told] = {
-    table.is_there: _Told(table.read_folder, table.summary),
-    parquet.is_there: _Told(parquet.read_folder, parquet.summary),
+    table.is_there: _Told(table.read_folder, table.summary, table.sheets),
+    parquet.is_there: _Told(parquet.read_folder, parquet.summary, parquet.sheets),
 }
 _IMAGES = _Told(images.read_folder, images.summary)
 """Of a folder that has folders, but no files of another format."""
@@ -69,6 +78,20 @@ def summary_of(path: Path, root: Path) -> Summary:
     folder = Folder(path, root)
     (told,) = _told(folder)
     return told.summary(folder)
+
+
+def described(path: Path, root: Path) -> tuple[FilesKind, tuple[ColumnCard, ...] | None]:
+    """Of what kind a folder's files are, and the columns of a table, see `columns_of`.
+
+    Raises:
+        FormatError: one cannot be read.
+    """
+    told = _told(folder := Folder(path, root))
+    if not told:
+        return "other", None
+    if told[0].sheets is None:
+        return "pictures", None
+    return "table", columns_of(told[0].sheets(folder))
 
 
 def _told(folder: Folder) -> list[_Told]:

@@ -56,7 +56,7 @@ def read_folder(folder: Folder, reading: Reading) -> RawParts:
     train, test = folder.parts(_TRAIN, _TEST)
     if not reading.has_columns and _TEXT in next(csv_rows(train), (0, []))[1]:
         return tokenised(_texts(train), None if test is None else _texts(test))
-    return read_sheets(_sheets(folder), reading)
+    return read_sheets(sheets(folder), reading)
 
 
 def summary(folder: Folder) -> Summary:
@@ -65,10 +65,10 @@ def summary(folder: Folder) -> Summary:
     Raises:
         FormatError: as of `read_folder`.
     """
-    return summary_of(_sheets(folder))
+    return summary_of(sheets(folder))
 
 
-def _sheets(folder: Folder) -> list[Sheet]:
+def sheets(folder: Folder) -> list[Sheet]:
     """The train part, and the test part where there is one."""
     return [Sheet.of_csv(path) for path in folder.parts(_TRAIN, _TEST) if path is not None]
 
