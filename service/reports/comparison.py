@@ -15,6 +15,7 @@ from ridgeline.service.comparison_resources import (
     Interval,
     PairedDifference,
 )
+from ridgeline.service.curves import metric_groups
 from ridgeline.service.lifecycle import OPEN_STUDY, StudyState
 from ridgeline.service.reports import figures
 from ridgeline.service.reports.axes import number_axis, span_of, value_text
@@ -30,7 +31,7 @@ from ridgeline.service.reports.document import (
     Table,
     Text,
 )
-from ridgeline.service.reports.learning import fresh_figure, fresh_span, metric_groups
+from ridgeline.service.reports.learning import fresh_figure, fresh_span
 from ridgeline.service.reports.wording import (
     as_yaml,
     count,

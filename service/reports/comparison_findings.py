@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ridgeline.service import comparisons
 from ridgeline.service.comparison_resources import Arm, Comparison
-from ridgeline.service.reports.findings import MOST_EPOCHS, RunCurve
+from ridgeline.service.curves import RunCurve
+from ridgeline.service.reports.findings import MOST_EPOCHS
 from ridgeline.service.store.session import Transaction
 
 

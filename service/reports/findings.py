@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ridgeline.service import studies, views
+from ridgeline.service.curves import RunCurve
 from ridgeline.service.lifecycle import FailReason, TrialState
 from ridgeline.service.reports.axes import thinned
 from ridgeline.service.resources import Study
@@ -19,9 +20,6 @@ NUM_LISTED = 10
 _NUM_OTHER_CURVES = 8
 MOST_EPOCHS = 200
 """Points of a curve: a figure has about as many pixels."""
-
-RunCurve = Sequence[tuple[int, Mapping[str, float]]]
-"""(epoch, metrics) in the order of the epochs."""
 
 
 @dataclass(frozen=True)

@@ -1,63 +1,21 @@
-"""Learning curves: which metrics belong in one figure, and the lines in it."""
+"""Learning curves: the lines in a figure, and what is told of them."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
 
+from ridgeline.service.curves import Means, RunCurve, Sides, mean_curve
 from ridgeline.service.reports import figures
 from ridgeline.service.reports.axes import Span, epochs_axis, number_axis, span_of, thinned
 from ridgeline.service.reports.document import Figure, Table
 from ridgeline.service.reports.figures import Curve
-from ridgeline.service.reports.findings import RunCurve
 from ridgeline.service.reports.wording import count, number, user_text
 
 MOST_FIGURES = 4
 _NUM_ROWS = 12
 
-_SIDE = re.compile(r"^(train|training|val|valid|validation)[_/.:-](.+)$", re.IGNORECASE)
-
 _WORDS = {"train": "training", "validation": "validation"}
-
-Sides = Mapping[str, str]
-"""The metric's name on `train` and on `validation`, or on one of them."""
-
-Means = Sequence[tuple[int, float, float, float]]
-"""(epoch, mean, lowest, highest) over the runs of a trial."""
-
-
-def metric_groups(metrics: Iterable[str], objective: str) -> list[Sides]:
-    """Metrics that are the same on training and on validation data, the objective's first.
-
-    A metric that names neither is in a group of its own, as one of validation, and only where it is
-    the objective: programs of other people report many.
-    """
-    groups: dict[str, dict[str, str]] = defaultdict(dict)
-    for name in sorted(metrics):
-        found = _SIDE.match(name)
-        if found is not None:
-            side = "train" if found[1].lower().startswith("train") else "validation"
-            groups[found[2]].setdefault(side, name)
-        elif name == objective:
-            groups[name]["validation"] = name
-    return sorted(groups.values(), key=lambda sides: (objective not in sides.values(), -len(sides)))
-
-
-def mean_curve(runs: Sequence[RunCurve], metric: str) -> Means:
-    """The mean over those runs that reported the metric, epoch by epoch."""
-    reported: dict[int, list[float]] = defaultdict(list)
-    for run in runs:
-        for epoch, metrics in run:
-            value = metrics.get(metric)
-            if value is not None and math.isfinite(value):
-                reported[epoch].append(value)
-    return [
-        (epoch, fmean(values), min(values), max(values))
-        for epoch, values in sorted(reported.items())
-    ]
 
 
 def curves_figure(

@@ -10,11 +10,12 @@ from statistics import fmean
 from ridgeline.search.comparing import CONFIDENCE, mean_of, shown
 from ridgeline.search.comparison import bounds_of, scores_by_seed
 from ridgeline.search.spec import StudySpec
+from ridgeline.service.curves import metric_groups
 from ridgeline.service.lifecycle import RunState
 from ridgeline.service.reports.axes import value_text
 from ridgeline.service.reports.document import Block, Code, Facts, Report, Section, Table, Text
 from ridgeline.service.reports.findings import NUM_LISTED, Findings
-from ridgeline.service.reports.learning import MOST_FIGURES, curves_figure, metric_groups
+from ridgeline.service.reports.learning import MOST_FIGURES, curves_figure
 from ridgeline.service.reports.trial_figures import (
     history_figure,
     importance_figure,

@@ -1,0 +1,57 @@
+"""What runs have reported by epoch: which metrics belong together, and means over runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+
+_SIDE = re.compile(r"^(train|training|val|valid|validation)[_/.:-](.+)$", re.IGNORECASE)
+
+RunCurve = Sequence[tuple[int, Mapping[str, float]]]
+"""(epoch, metrics) in the order of the epochs."""
+
+Sides = Mapping[str, str]
+"""The metric's name on `train` and on `validation`, or on one of them."""
+
+Means = Sequence[tuple[int, float, float, float]]
+"""(epoch, mean, lowest, highest) over the runs of a trial."""
+
+
+def metric_groups(metrics: Iterable[str], objective: str) -> list[Sides]:
+    """Metrics that are the same on training and on validation data, the objective's first.
+
+    A metric that names neither is in a group of its own, as one of validation, and only where it is
+    the objective: programs of other people report many.
+    """
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in sorted(metrics):
+        found = _SIDE.match(name)
+        if found is not None:
+            side = "train" if found[1].lower().startswith("train") else "validation"
+            groups[found[2]].setdefault(side, name)
+        elif name == objective:
+            groups[name]["validation"] = name
+    return sorted(groups.values(), key=lambda sides: (objective not in sides.values(), -len(sides)))
+
+
+def mean_curve(runs: Sequence[RunCurve], metric: str) -> Means:
+    """The mean over those runs that reported the metric, epoch by epoch."""
+    reported: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        for epoch, metrics in run:
+            value = metrics.get(metric)
+            if value is not None and math.isfinite(value):
+                reported[epoch].append(value)
+    return [
+        (epoch, _mean(values), min(values), max(values))
+        for epoch, values in sorted(reported.items())
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    # The mean of finite numbers is finite, their sum need not be; `fmean` raises then.
+    total = sum(values)
+    return total / len(values) if math.isfinite(total) else mean(values)
