@@ -20,6 +20,9 @@ never):
   step is the mean over the runs that got there.  Where a run starts again and its reports are gone,
   the steps it has not reached anew are taken back; that happens to open trials only.
 * A failed trial has no value; a pruned one has the mean of its runs where all of them have one.
+* The note of the study follows its state and its best trial, and figures of learning curves are
+  drawn with each change of the state and each tenth of the trials (`describing`).  A note that a
+  person has written is left as it is, also where a copy is made anew.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Connection, and_, select, update
 
 from ridgeline.service.projection.comparing import differences
+from ridgeline.service.projection.describing import describe
+from ridgeline.service.projection.marks import MARK_COLUMN, mark_of
+from ridgeline.service.projection.notes import keep_personal, restore_personal
 from ridgeline.service.projection.noticing import STUDY_COLUMNS, CopyChanged, check_study
 from ridgeline.service.projection.optuna_tables import STUDIES
 from ridgeline.service.projection.study import delete_copy, delete_rows, forget_copy, write_study
@@ -98,9 +104,13 @@ def project(connection: Connection, study_id: int) -> None:
 def rebuild(connection: Connection, study_id: int) -> None:
     """Delete the copy of a study, whatever is in it, and make it anew; otherwise as `project`."""
     study = _with_copy(connection, study_id)
-    if study.copy_id is not None:
-        delete_rows(connection, study.copy_id)
+    if study.copy_id is None:
+        _write(connection, study)
+        return
+    personal = keep_personal(connection, study, parsed_spec(study.spec), mark_of(study))
+    delete_rows(connection, study.copy_id)
     _write(connection, _with_copy(connection, study_id))
+    restore_personal(connection, _with_copy(connection, study_id), personal)
 
 
 def _write(connection: Connection, study: Any) -> None:
@@ -112,6 +122,7 @@ def _write(connection: Connection, study: Any) -> None:
     else:
         check_study(study, spec)
     copy_id = write_study(connection, study, spec, above_revision=above_revision)
+    describe(connection, study, spec, copy_id)
     write_trials(connection, study.id, copy_id, spec, above_revision=above_revision)
     connection.execute(
         update(studies)
@@ -141,7 +152,9 @@ def compare(connection: Connection, study_id: int) -> list[str]:
 def _with_copy(connection: Connection, study_id: int) -> Any:
     """Our row of a study with the id of its copy as `copy_id`, None where that is gone."""
     return connection.execute(
-        select(*_COLUMNS, SPEC_TEXT, STUDIES.c.study_id.label("copy_id"), *STUDY_COLUMNS)
+        select(
+            *_COLUMNS, SPEC_TEXT, STUDIES.c.study_id.label("copy_id"), *STUDY_COLUMNS, MARK_COLUMN
+        )
         .outerjoin(
             STUDIES,
             # SQLite gives the id of a deleted study to the next one.

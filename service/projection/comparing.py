@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, Table, exists, select
 
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import OPEN_TRIAL
+from ridgeline.service.projection.describing import expected_rows
 from ridgeline.service.projection.optuna_tables import (
     DIRECTIONS,
     PARAMS,
@@ -22,12 +23,7 @@ from ridgeline.service.projection.optuna_tables import (
     attribute_rows,
 )
 from ridgeline.service.projection.steps import last_step, step_rows
-from ridgeline.service.projection.study import (
-    best_of,
-    direction,
-    system_attributes,
-    user_attributes,
-)
+from ridgeline.service.projection.study import direction, user_attributes
 from ridgeline.service.projection.trials import (
     changed_trials,
     param_rows,
@@ -82,11 +78,10 @@ def differences(
 def _of_study(
     connection: Connection, study: Row[Any], spec: StudySpec, copy_id: int
 ) -> Iterator[str]:
-    noted = system_attributes(study, spec, best_of(connection, study, spec))
     expected: dict[Table, Rows] = {
         DIRECTIONS: [{"study_id": copy_id, "objective": 0, "direction": direction(spec)}],
         STUDY_USER_ATTRS: attribute_rows("study_id", {copy_id: user_attributes(study, spec)}),
-        STUDY_SYSTEM_ATTRS: attribute_rows("study_id", {copy_id: noted}),
+        STUDY_SYSTEM_ATTRS: expected_rows(connection, study, spec, copy_id),
     }
     for table, rows in expected.items():
         for _, name in _differing(connection, table, "study_id", [copy_id], rows):

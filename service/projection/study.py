@@ -1,13 +1,11 @@
-"""The study itself in Optuna's tables: name, direction, attributes and a note that describes it."""
+"""The study itself in Optuna's tables: name, direction and attributes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optuna.study import StudyDirection
-from sqlalchemy import Connection, Row, Table, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ridgeline.search.spec import StudySpec
@@ -25,18 +23,9 @@ from ridgeline.service.projection.optuna_tables import (
     VALUES,
     attribute_rows,
 )
-from ridgeline.service.spec_in_words import facts, purpose, searched
 from ridgeline.service.store.bulk import upsert_rows
 from ridgeline.service.store.ids import next_id
-from ridgeline.service.store.rows import TrialRow
 from ridgeline.service.store.tables import deleted_studies, studies, trials
-from ridgeline.service.store.trials import Trials
-
-# Names and size that optuna 5.0 (study.py) and optuna-dashboard 0.21 (_note.py) read.
-_METRIC_NAMES = "study:metric_names"
-_NOTE_VERSION = "dashboard:note_ver"
-_NOTE_CHUNK = "dashboard:note_str:"
-_NOTE_CHUNK_CHARACTERS = 2_045
 
 
 class NameTaken(Exception):
@@ -91,9 +80,9 @@ def write_study(
     """
     copy_id: int = _create(connection, spec) if study.copy_id is None else study.copy_id
     attributes = user_attributes(study, spec)
-    _set_attributes(connection, STUDY_USER_ATTRS, copy_id, attributes)
-    best = best_of(connection, study, spec)
-    if _noted_at(study, best) > above_revision:
+    rows = attribute_rows("study_id", {copy_id: attributes})
+    upsert_rows(connection, STUDY_USER_ATTRS, rows, key=("study_id", "key"))
+    if study.state_revision > above_revision:
         # A study that goes on has no reason any more.
         gone = [key for key, value in attributes.items() if value is None]
         connection.execute(
@@ -101,46 +90,7 @@ def write_study(
                 STUDY_USER_ATTRS.c.study_id == copy_id, STUDY_USER_ATTRS.c.key.in_(gone)
             )
         )
-        # Chunks of a longer note before this one would be read as its end.
-        connection.execute(
-            delete(STUDY_SYSTEM_ATTRS).where(
-                STUDY_SYSTEM_ATTRS.c.study_id == copy_id,
-                STUDY_SYSTEM_ATTRS.c.key.startswith(_NOTE_CHUNK, autoescape=True),
-            )
-        )
-        attributes = system_attributes(study, spec, best)
-        _set_attributes(connection, STUDY_SYSTEM_ATTRS, copy_id, attributes)
     return copy_id
-
-
-def best_of(connection: Connection, study: Row[Any], spec: StudySpec) -> TrialRow | None:
-    """The best complete trial of a study, which its note names."""
-    return Trials(connection).best(study.id, maximize=spec.objective.direction == "maximize")
-
-
-def _noted_at(study: Row[Any], best: TrialRow | None) -> int:
-    """The revision at which the note became what it is."""
-    found_at = 0 if best is None else best.finished_revision or 0
-    return max(int(study.state_revision), found_at)
-
-
-def system_attributes(study: Row[Any], spec: StudySpec, best: TrialRow | None) -> dict[str, Any]:
-    """What makes readers name the metric and show the note."""
-    attributes = {
-        _METRIC_NAMES: [spec.objective.metric],
-        _NOTE_VERSION: _noted_at(study, best),
-    }
-    note = "\n".join(_note(study, spec, best))
-    for index, start in enumerate(range(0, len(note), _NOTE_CHUNK_CHARACTERS)):
-        attributes[f"{_NOTE_CHUNK}{index}"] = note[start : start + _NOTE_CHUNK_CHARACTERS]
-    return attributes
-
-
-def _set_attributes(
-    connection: Connection, table: Table, copy_id: int, attributes: Mapping[str, Any]
-) -> None:
-    rows = attribute_rows("study_id", {copy_id: attributes})
-    upsert_rows(connection, table, rows, key=("study_id", "key"))
 
 
 def _create(connection: Connection, spec: StudySpec) -> int:
@@ -184,32 +134,6 @@ def user_attributes(study: Row[Any], spec: StudySpec) -> dict[str, Any]:
         "budget_seconds": spec.budget.seconds,
         "max_parallel": spec.max_parallel,
         "replicates": spec.replicates,
+        "ended_trials": study.next_number - study.num_open,
         "device_seconds": study.device_seconds,
     }
-
-
-def _note(study: Row[Any], spec: StudySpec, best: TrialRow | None) -> Iterator[str]:
-    """How the study stands and what it was asked, in Markdown, line by line."""
-    yield purpose(spec, _code)
-    yield ""
-    yield f"* state: {study.state}{f': {_code(study.reason)}' if study.reason else ''}"
-    if best is not None:
-        config = ", ".join(f"{name} {json.dumps(value)}" for name, value in best.config.items())
-        yield f"* best: trial {best.number} with {best.value:.6g}: {_code(config)}"
-    yield ""
-    yield "| parameter | searched |"
-    yield "| --- | --- |"
-    for name, parameter in spec.space.items():
-        yield f"| {name} | {searched(parameter, _code)} |"
-    yield ""
-    for name, words in facts(spec).items():
-        yield f"* {name}: {words}"
-    yield ""
-    yield "```json"
-    yield json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    yield "```"
-
-
-def _code(text: str) -> str:
-    """A text as code in Markdown: no markup, and in a table not the end of the cell."""
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

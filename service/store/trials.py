@@ -102,6 +102,31 @@ class Trials:
         row = self._connection.execute(query).first()
         return None if row is None else _trial(row)
 
+    def best_until(
+        self, study_id: int, *, maximize: bool, until_revision: int, limit: int
+    ) -> list[TrialRow]:
+        """The best trials of those that were complete at a revision; ties by the smaller number."""
+        query = (
+            select(*_COLUMNS)
+            .where(
+                trials.c.study_id == study_id,
+                trials.c.state == TrialState.COMPLETE.value,
+                trials.c.finished_revision <= until_revision,
+            )
+            .order_by(trials.c.value.desc() if maximize else trials.c.value, trials.c.number)
+            .limit(limit)
+        )
+        return [_trial(row) for row in self._connection.execute(query)]
+
+    def num_ended(self, study_id: int, *, until_revision: int) -> dict[TrialState, int]:
+        """How many trials had ended by a revision, by state; reads all trials of the study."""
+        query = (
+            select(trials.c.state, func.count())
+            .where(trials.c.study_id == study_id, trials.c.finished_revision <= until_revision)
+            .group_by(trials.c.state)
+        )
+        return {TrialState(row[0]): row[1] for row in self._connection.execute(query)}
+
     def lowest_open(self, study_id: int) -> int | None:
         """The smallest number of a trial that has not ended."""
         query = select(func.min(trials.c.number)).where(

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.service import projection
-from ridgeline.service.lifecycle import RunEnd, RunState, trial_end
+from ridgeline.service.lifecycle import OPEN_TRIAL, RunEnd, RunState, trial_end
 from ridgeline.service.store.tables import reports, runs, studies, trials
 
 METRIC = "validation_accuracy"
@@ -108,10 +108,17 @@ class Page:
 
     def write_revision(self) -> None:
         revision = self._book.revision
+        its = trials.c.study_id == self._book.study_id
+        is_open = trials.c.state.in_([state.value for state in OPEN_TRIAL])
         self.connection.execute(
             update(studies)
             .where(studies.c.id == self._book.study_id)
-            .values(revision=revision, device_seconds=float(revision))
+            .values(
+                revision=revision,
+                device_seconds=float(revision),
+                next_number=select(func.count()).where(its).scalar_subquery(),
+                num_open=select(func.count()).where(its, is_open).scalar_subquery(),
+            )
         )
 
     def project(self) -> None:
@@ -171,7 +178,12 @@ class Page:
         self._touch(number, state="RUNNING", started_at=started)
 
     def report(
-        self, number: int, epochs: Mapping[int, float], replicate: int = 0, metric: str = METRIC
+        self,
+        number: int,
+        epochs: Mapping[int, float],
+        replicate: int = 0,
+        metric: str = METRIC,
+        **others: float,
     ) -> None:
         run = self.run(number, replicate)
         self.connection.execute(
@@ -182,7 +194,7 @@ class Page:
                     "epoch": epoch,
                     "study_id": self._book.study_id,
                     "attempt": run.attempt,
-                    "metrics": {metric: value, "loss": 1.0},
+                    "metrics": {metric: value, "loss": 1.0, **others},
                     "revision": self.next_revision(),
                     "reported_at": 0.0,
                 }

@@ -166,9 +166,15 @@ STATEMENTS = {
     "SELECT study_id, 'mine', '1' FROM studies": "the study's user attribute mine",
     "INSERT INTO trial_system_attributes (trial_id, key, value_json) "
     "SELECT trial_id, 'mine', '1' FROM trials WHERE number = 0": "trial 0: system attribute mine",
-    "UPDATE study_system_attributes SET value_json = '0' WHERE key = 'dashboard:note_ver'": (
-        "the study's system attribute dashboard:note_ver"
+    "UPDATE study_system_attributes SET value_json = '\"x\"' WHERE key = 'dashboard:note_str:0'": (
+        "the study's system attribute dashboard:note_str:0"
     ),
+    "UPDATE study_system_attributes SET value_json = '\"x\"' "
+    "WHERE key = 'dashboard:plot_data:learning-curves-1:0'": (
+        "the study's system attribute dashboard:plot_data:learning-curves-1:0"
+    ),
+    "INSERT INTO study_system_attributes (study_id, key, value_json) "
+    "SELECT study_id, 'mine', '1' FROM studies": "the study's system attribute mine",
 }
 
 

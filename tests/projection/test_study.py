@@ -37,6 +37,7 @@ def test_name_direction_and_attributes(engine: Engine, open_reader: OpenReader) 
         "budget_seconds": 3600.0,
         "max_parallel": 10,
         "replicates": 3,
+        "ended_trials": 0,
         "device_seconds": 1.0,
     }
     assert book.row().projected_revision == book.row().revision
@@ -73,7 +74,7 @@ def test_the_note_tells_the_spec_whatever_its_length(
         pass
     study = open_reader()
     note = get_note(study)
-    assert note.startswith("Minimize `score` of external.\n\n* state: QUEUED\n\n| parameter")
+    assert note.startswith("Minimize `score` of external.\n\n* state: QUEUED\n* progress: 0 of 100")
     assert "| x | 0 to 1, in steps of 0.25 |\n| n | 1 to 8, log |\n" in note
     assert "| kind | `\"<b>\\|'0'\"`, " in note
     assert note.endswith("\n```")
@@ -81,14 +82,14 @@ def test_the_note_tells_the_spec_whatever_its_length(
     assert study.direction is StudyDirection.MINIMIZE
     with book.transaction() as page:
         page.set_state("CANCELLED")
-    assert get_note(study) == note.replace("* state: QUEUED", "* state: CANCELLED")
+    assert "* state: CANCELLED\n* progress: 0 of 100 trials have ended\n\n| para" in get_note(study)
 
 
 def test_the_note_follows_the_state_and_the_best_trial(book: Book, open_reader: OpenReader) -> None:
     with book.transaction() as page:
         page.set_state("RUNNING")
     study = open_reader()
-    assert "* state: RUNNING\n\n" in get_note(study)
+    assert "* state: RUNNING\n* progress: 0 of 100" in get_note(study)
     with book.transaction() as page:
         run_through(page, range(3))
     best = study.best_trial
@@ -97,7 +98,10 @@ def test_the_note_follows_the_state_and_the_best_trial(book: Book, open_reader: 
     assert told in get_note(study)
     with book.transaction() as page:
         page.set_state("FAILED", reason="a `reason`")
-    assert "* state: FAILED: `a 'reason'`\n* best: trial " in get_note(study)
+    assert (
+        "* state: FAILED: `a 'reason'`\n* progress: 3 of 100 trials have ended (3 complete)\n* best"
+        in (get_note(study))
+    )
 
 
 def test_a_foreign_study_of_the_same_name(book: Book, storage: optuna.storages.RDBStorage) -> None:
