@@ -23,6 +23,7 @@ _MOST_TRIALS = 5
 _MOST_GRAPHS = 2
 """The objective's and, beside it, the loss."""
 
+_FEW_EPOCHS = 10
 _MOST_EPOCHS = 100
 _MOST_REPORTS = 4_000
 """Read for one study, whatever its number of runs: a figure has about as many pixels."""
@@ -72,11 +73,15 @@ def _graph(sides: Sides, curves: Mapping[int, Sequence[RunCurve]]) -> dict[str, 
     best = "the best trial" if len(curves) == 1 else f"the best {len(curves)} trials"
     means = f", means over {num_runs} runs" if num_runs > 1 else ""
     dashed = "; training is dashed" if "train" in sides else ""
+    told = f"{metric} by epoch<br>{best}{means}{dashed}"
+    lines = list(_lines(sides, curves))
+    # With few epochs Plotly would name parts of them.
+    whole = {"dtick": 1} if all(line["x"][-1] <= _FEW_EPOCHS for line in lines) else {}
     return {
-        "data": list(_lines(sides, curves)),
+        "data": lines,
         "layout": {
-            "title": {"text": f"{metric} by epoch: {best}{means}{dashed}", "font": {"size": 14}},
-            "xaxis": {"title": {"text": "epoch"}},
+            "title": {"text": told, "font": {"size": 14}},
+            "xaxis": {"title": {"text": "epoch"}, **whole},
             "yaxis": {"title": {"text": metric}},
             "showlegend": True,
         },

@@ -71,9 +71,10 @@ def test_the_curves_of_the_best_trials_training_beside_validation(
     ]
     assert found["trial 1, validation"] == ([1, 2, 3], [2.25, 1.25, 0.25])
     assert found["trial 1, training"] == ([1, 2, 3], [1.125, 0.625, 0.125])
-    title = "validation_loss by epoch: the best 5 trials; training is dashed"
+    title = "validation_loss by epoch<br>the best 5 trials; training is dashed"
     assert loss["layout"]["title"]["text"] == title
     assert loss["layout"]["yaxis"]["title"]["text"] == "validation_loss"
+    assert loss["layout"]["xaxis"] == {"title": {"text": "epoch"}, "dtick": 1}
     colors = {line["name"].split(",")[0]: line["line"]["color"] for line in loss["data"]}
     assert len(set(colors.values())) == 5
     assert {line["line"]["dash"] for line in loss["data"] if "training" in line["name"]} == {"dash"}
@@ -112,6 +113,7 @@ def test_a_figure_is_small_whatever_the_number_of_epochs(
             learn(page, number, 0.1 + number / 7, epochs=300)
         page.set_state("COMPLETED")
     first = graphs(open_reader())["learning-curves-1"]
+    assert first["layout"]["xaxis"] == {"title": {"text": "epoch"}}
     xs, ys = lines(first)["trial 0, validation"]
     assert (xs[0], xs[-1], len(xs), ys[-1]) == (1, 300, 101, 0.1)
     assert len(json.dumps(first)) < 25_000
