@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from ridgeline.search.tasks.data_root import DataRoot
 from ridgeline.search.tasks.registry import log_left_out
-from ridgeline.service import checkpoints, comparisons, wiring, workers
+from ridgeline.service import checkpoints, comparisons, noting, wiring, workers
 from ridgeline.service.api import openapi, problems, status_page
 from ridgeline.service.api.context import Context
 from ridgeline.service.api.dashboard import Dashboard
@@ -111,7 +111,8 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 def maintain(store: Store, stopping: threading.Event, timekeeper: Timekeeper) -> None:
     """Expire leases every `MAINTENANCE_SECONDS` until told to stop, whatever goes wrong.
 
-    Comparisons go on here too: the winners of searches that have ended are trained again.
+    Comparisons go on here too: the winners of searches that have ended are trained again,
+    and the notes of their studies are written that have a table of the arms.
     A lease counts only while its holder can renew it: after a start, and after a time without the
     database, everybody gets a whole lease to call again.
     """
@@ -125,6 +126,7 @@ def maintain(store: Store, stopping: threading.Event, timekeeper: Timekeeper) ->
             timekeeper.lose_sight()
             raise
         comparisons.advance_all(store)
+        noting.bring_up_to_date(store)
 
     _repeat(look, stopping, MAINTENANCE_SECONDS, complaint="maintenance fails")
 

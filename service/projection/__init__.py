@@ -34,18 +34,36 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Connection, and_, select, update
 
 from ridgeline.service.projection.comparing import differences
-from ridgeline.service.projection.describing import describe
+from ridgeline.service.projection.describing import describe, describe_anew, set_arms
 from ridgeline.service.projection.marks import MARK_COLUMN, mark_of
-from ridgeline.service.projection.notes import keep_personal, restore_personal
+from ridgeline.service.projection.notes import ArmsTable, keep_personal, restore_personal
 from ridgeline.service.projection.noticing import STUDY_COLUMNS, CopyChanged, check_study
 from ridgeline.service.projection.optuna_tables import STUDIES
+from ridgeline.service.projection.outdated import (
+    arms_version,
+    outdated_comparisons,
+    undescribed_studies,
+)
 from ridgeline.service.projection.study import delete_copy, delete_rows, forget_copy, write_study
 from ridgeline.service.projection.trials import write_trials
 from ridgeline.service.projection.versions import TABLES, examine_tables
 from ridgeline.service.store.studies import SPEC_TEXT, parsed_spec
 from ridgeline.service.store.tables import studies
 
-__all__ = ["TABLES", "compare", "examine_tables", "prepare", "project", "rebuild"]
+__all__ = [
+    "TABLES",
+    "ArmsTable",
+    "arms_version",
+    "compare",
+    "describe_copy",
+    "examine_tables",
+    "outdated_comparisons",
+    "prepare",
+    "project",
+    "rebuild",
+    "undescribed_studies",
+    "write_arms",
+]
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +147,32 @@ def _write(connection: Connection, study: Any) -> None:
         .where(studies.c.id == study.id)
         .values(optuna_study_id=copy_id, projected_revision=study.revision, projection_error=None)
     )
+
+
+def describe_copy(connection: Connection, study_id: int) -> None:
+    """Write note and figures of a study anew, whose row has not changed.
+
+    Nothing happens where the copy is behind: it is described when it is brought up to date.
+    """
+    study = _with_copy(connection, study_id)
+    if _is_whole(study):
+        describe_anew(connection, study, parsed_spec(study.spec), study.copy_id)
+
+
+def write_arms(connection: Connection, study_id: int, *, arms: ArmsTable, version: int) -> None:
+    """Give the note of a study another table of arms; otherwise as `describe_copy`.
+
+    Args:
+        version: the comparison's `arms_version` at which the table was made.
+    """
+    study = _with_copy(connection, study_id)
+    if _is_whole(study):
+        set_arms(connection, study.copy_id, arms, version)
+        describe_anew(connection, study, parsed_spec(study.spec), study.copy_id)
+
+
+def _is_whole(study: Any) -> bool:
+    return study.copy_id is not None and study.projected_revision == study.revision
 
 
 def compare(connection: Connection, study_id: int) -> list[str]:

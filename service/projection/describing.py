@@ -1,7 +1,7 @@
 """What the dashboard shows of a study beside its trials: metric names, the note and figures.
 
 Each follows from our rows and from the mark of the copy (`marks`), so that it can be checked, and
-made anew.  Only the table of arms in a note is told from outside (`write_arms`): it is about other
+made anew.  Only the table of arms in a note is told from outside (`set_arms`): it is about other
 studies, which this one's transaction has not locked.
 """
 
@@ -52,17 +52,9 @@ def describe_anew(connection: Connection, study: Row[Any], spec: StudySpec, copy
     _write(connection, study, spec, copy_id, best, mark)
 
 
-def write_arms(
-    connection: Connection,
-    study: Row[Any],
-    spec: StudySpec,
-    copy_id: int,
-    arms: ArmsTable,
-    version: int,
-) -> None:
-    """Give the note of a study another table of arms."""
+def set_arms(connection: Connection, copy_id: int, arms: ArmsTable, version: int) -> None:
+    """Have the note of a study show another table of arms once it is written next."""
     _set(connection, copy_id, {ARMS: asdict(arms), ARMS_VERSION: version})
-    describe_anew(connection, study, spec, copy_id)
 
 
 def _write(

@@ -243,8 +243,9 @@ def _arms(arms: ArmsTable) -> Iterator[str]:
     yield ""
     for sentence in arms.findings:
         yield f"* {_plain(sentence)}"
-    if arms.findings:
-        yield ""
+    yield ""
+    yield "This study searches:"  # two tables would be drawn as one
+    yield ""
 
 
 def _row(cells: Sequence[str], quote: Any = None) -> str:
