@@ -198,6 +198,20 @@ def _pruner_problems(spec: StudySpec, pruner: Pruner) -> Iterator[tuple[str, str
         yield f"pruner.{field}", f"leaves nothing to prune: runs train {last} epochs at most"
 
 
+def _problems_without_validation(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    """What would go by validation rows where these train too."""
+    data = spec.definition.data(spec.task)
+    if data is None or not data.split.trains_on_validation:
+        return
+    if spec.space.num_cells != 1:
+        reason = "train+validation is for a space of one configuration: the validation rows train, "
+        yield "task.split.train_on", f"{reason}so none can be chosen by them"
+    for field in ("early_stopping", "pruner"):
+        if getattr(spec, field) is not None:
+            reason = "must be left out where task.split.train_on is train+validation"
+            yield field, f"{reason}: the validation rows train, so no run can be stopped by them"
+
+
 def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
     task = spec.definition
     if task.parameters is not None:
@@ -220,6 +234,7 @@ def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
         elif direction != spec.objective.direction:
             yield "objective.direction", f"{spec.objective.metric} is to {direction}"
     yield from task.problems(spec.task, spec)
+    yield from _problems_without_validation(spec)
     if (num_runs := spec.num_runs) > MAX_REPLICATES:
         reason = f"{spec.replicates} by {spec.num_divisions} divisions of the rows are {num_runs}"
         yield "replicates", f"{reason} runs of each trial; at most {MAX_REPLICATES}"

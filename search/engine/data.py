@@ -58,6 +58,7 @@ class DeviceData:
         dtype: the float dtype in which runs on these data compute, and of every float tensor.
         fingerprint: equal for equal data that are divided alike, and for no others.
         class_names: as messages call the classes; None: by their numbers.
+        trains_on_validation: whether the validation rows are among the training rows.
     """
 
     train: Split
@@ -67,6 +68,7 @@ class DeviceData:
     dtype: torch.dtype
     fingerprint: str
     class_names: tuple[str, ...] | None = None
+    trains_on_validation: bool = False
 
     @classmethod
     def from_arrays(
@@ -82,6 +84,7 @@ class DeviceData:
         unit: float = 1.0,
         fingerprint: str | None = None,
         class_names: Sequence[str] | None = None,
+        trains_on_validation: bool = False,
     ) -> DeviceData:
         """Copy (x, y) pairs of numpy arrays to the device.
 
@@ -93,6 +96,7 @@ class DeviceData:
             unit: see `Targets`; where y are numbers.
             fingerprint: of data and split; None makes one of the arrays.
             class_names: see above.
+            trains_on_validation: whether the rows of validation are among those of train.
 
         Raises:
             ValueError: for an empty part, shapes that do not fit, values that are not finite, or
@@ -124,6 +128,7 @@ class DeviceData:
             dtype=dtype,
             fingerprint=fingerprint or _fingerprint(parts),
             class_names=None if class_names is None else tuple(class_names),
+            trains_on_validation=trains_on_validation,
         )
 
     def class_called(self, number: int) -> str:

@@ -29,6 +29,9 @@ MAX_PIXELS = 1_024
 """In a row or a column of an image that a study makes."""
 MAX_REPEATS = 100
 
+TrainOn = Literal["train", "train+validation"]
+"""The parts of a split whose rows train."""
+
 
 class TaskSettings(SpecPart):
     """What every task is told.
@@ -178,6 +181,13 @@ class Split(SpecPart):
             description="how many times training and validation rows are drawn anew",
         ),
     ] = 1
+    train_on: Annotated[
+        TrainOn,
+        Field(
+            description="whether the validation rows train too; for one configuration, since no "
+            "choice can go by them then"
+        ),
+    ] = "train"
 
     @field_validator("column")
     @classmethod
@@ -197,6 +207,14 @@ class Split(SpecPart):
         return repeats
 
     @property
+    def trains_on_validation(self) -> bool:
+        """Whether every row trains that is not a test row."""
+        return self.train_on == "train+validation"
+
+    @property
     def num_divisions(self) -> int:
-        """Ways to divide the rows; each trial has as many runs of each replicate."""
-        return self.folds * self.repeats
+        """Ways to divide the rows; each trial has as many runs of each replicate.
+
+        Where validation rows train too, all divisions have the same training rows, so one is left.
+        """
+        return 1 if self.trains_on_validation else self.folds * self.repeats

@@ -54,15 +54,18 @@ class SplitColumn:
         part_N: int8, by row of `Dataset.x` its part, see `dividing`; no row is TEST where the data
             set has a test part of its own.
         fingerprint: of the data and of how they are divided.
+        trains_on_validation: whether every row trains that is not TEST.
     """
 
     part_N: npt.NDArray[np.int8]
     fingerprint: str
+    trains_on_validation: bool = False
 
     @property
     def train(self) -> Rows:
-        """Ascending row numbers."""
-        return np.flatnonzero(self.part_N == TRAIN)
+        """Ascending row numbers; those of validation among them where these train too."""
+        is_train_N = self.part_N != TEST if self.trains_on_validation else self.part_N == TRAIN
+        return np.flatnonzero(is_train_N)
 
     @property
     def validation(self) -> Rows:
@@ -82,6 +85,7 @@ class Parts:
     Attributes:
         unit: what 1 in the targets is in the data set's own unit.  Several numbers of a row have
             units of their own, so theirs is 1: a standard deviation.
+        trains_on_validation: whether the rows of `validation` are among those of `train`.
     """
 
     train: Part
@@ -91,6 +95,7 @@ class Parts:
     targets: Targets
     unit: float
     fingerprint: str
+    trains_on_validation: bool
 
 
 def prepare(dataset: Dataset, split: Split, bag: Bag | None = None, division: int = 0) -> Parts:
@@ -143,6 +148,7 @@ def prepare(dataset: Dataset, split: Split, bag: Bag | None = None, division: in
         targets=dataset.targets,
         unit=unit,
         fingerprint=split_fingerprint(dataset, split, bag, division),
+        trains_on_validation=column.trains_on_validation,
     )
 
 
@@ -182,7 +188,8 @@ def split_column(dataset: Dataset, split: Split, division: int = 0) -> SplitColu
         if exc.stratum is not None and strata[1] > 1:
             whose = f"class {dataset.class_called(exc.stratum)}"
         raise UnfitDataset(f"data set {dataset.name}: {whose} {exc}") from exc
-    return SplitColumn(part_N, split_fingerprint(dataset, split, division=division))
+    fingerprint = split_fingerprint(dataset, split, division=division)
+    return SplitColumn(part_N, fingerprint, split.trains_on_validation)
 
 
 def _blocks(dataset: Dataset) -> Rows:
@@ -216,9 +223,11 @@ def split_fingerprint(
         settings += f" {bag.weights} {bag.vocabulary}"
     if split.kind != "stratified":
         settings += f" {split.kind}"  # of what column is in the fingerprint of the data
-    if split.num_divisions > 1:
+    if split.folds * split.repeats > 1:
         repeat, fold = divmod(division, split.folds)
         settings += f" fold {fold} of {split.folds} repeat {repeat}"
+    if split.trains_on_validation:
+        settings += " train on validation"
     return hashlib.sha256(settings.encode()).hexdigest()
 
 

@@ -138,6 +138,7 @@ class Preparer:
             unit=parts.unit,
             fingerprint=parts.fingerprint,
             class_names=[dataset.class_called(number) for number in range(num_classes or 0)],
+            trains_on_validation=parts.trains_on_validation,
         )
         return _Prepared(fingerprint, dataset.features, parts.features, targets, data)
 

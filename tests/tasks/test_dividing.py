@@ -322,3 +322,19 @@ def test_only_what_is_read_is_in_a_fingerprint() -> None:
 def test_splits_that_mean_nothing_are_refused(fields: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Split.model_validate(fields)
+
+
+@given(labelled(), st.sampled_from(["stratified", "random", "time"]), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_validation_rows_may_train_too(dataset: Dataset, kind: str, num_folds: int) -> None:
+    """Also those that come after the last row of a fold of a split by time."""
+    split = Split(kind=kind, folds=num_folds)
+    both = split.model_copy(update={"train_on": "train+validation"})
+    alone, together = split_column(dataset, split), split_column(dataset, both)
+    rows = np.arange(len(dataset.x))
+    np.testing.assert_array_equal(together.test, alone.test)
+    np.testing.assert_array_equal(together.validation, alone.validation)
+    np.testing.assert_array_equal(together.train, np.setdiff1d(rows, alone.test))
+    if num_folds == 1:
+        assert len(together.train) == len(alone.train) + len(alone.validation)
+    assert both.num_divisions == 1

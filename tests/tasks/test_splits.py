@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -277,14 +278,21 @@ def test_split_fingerprint_names_the_data_and_how_it_is_divided() -> None:
     card = card_of(has_test_part=False)
     base = split_fingerprint(card, Split())
     assert base == split_fingerprint(replace(card, name="renamed"), Split())
+    # Checkpoints are of a fingerprint, so those of old divisions stay what they are.
+    assert base == hashlib.sha256(f"{card.fingerprint} 0.2 0.2 0".encode()).hexdigest()
     others = {
         split_fingerprint(replace(card, fingerprint="b" * 64), Split()),
         *(
             split_fingerprint(card, Split(**change))
-            for change in ({"seed": 1}, {"validation": 0.25}, {"test": 0.25})
+            for change in (
+                {"seed": 1},
+                {"validation": 0.25},
+                {"test": 0.25},
+                {"train_on": "train+validation"},
+            )
         ),
     }
-    assert len(others - {base}) == 4
+    assert len(others - {base}) == 5
 
 
 def test_a_test_share_that_is_not_read_does_not_count() -> None:

@@ -162,6 +162,26 @@ def test_each_fold_trains_on_rows_of_its_own(preparer: Preparer) -> None:
     assert len(prepared[2].data.validation.y) == len(expected)
 
 
+def test_validation_rows_may_train_too(preparer: Preparer) -> None:
+    settings = {"name": "linear", "dataset": "wine"}
+    both = {**settings, "split": {"train_on": "train+validation"}}
+    alone, together = (
+        preparer.prepare(run_of(one, "validation_accuracy", epochs=1)).data
+        for one in (settings, both)
+    )
+    num_rows = alone.train.num_samples + alone.validation.num_samples
+    assert together.train.num_samples == num_rows
+    assert together.test.num_samples == alone.test.num_samples
+    assert together.fingerprint != alone.fingerprint
+    assert together.train.x.mean(0).abs().max() < 1e-6, "all of them say what the mean is"
+    run = begin(preparer, run_of(both, "validation_accuracy", epochs=2))
+    list(run.epochs())
+    seen = run.outcome().measures
+    assert seen is not None
+    assert seen.generalisation_gap == {}, "no row is left to see one by"
+    assert seen.layers
+
+
 @pytest.mark.parametrize("name", ["linear", "mlp"])
 @pytest.mark.parametrize("weights", ["tfidf", "counts"])
 def test_texts_in_a_bag_are_learned(tmp_path: Path, name: str, weights: str) -> None:
