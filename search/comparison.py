@@ -1,12 +1,14 @@
 """The spec of a comparison: ways to train, each tuned by a study of its own, on equal terms.
 
 An arm is a study over what all arms share, the base, and over what is its own, such as the rate of
-dropout.  Its winner is trained again with seeds that no choice was made by.
+dropout.  Its winner is trained again with seeds that no choice was made by, and on the validation
+rows too where the spec says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -17,10 +19,11 @@ from ridgeline.search.bounds import Bounds
 from ridgeline.search.fields import SpecPart, Whole
 from ridgeline.search.problems import validation_problems
 from ridgeline.search.seeds import derive
-from ridgeline.search.space import Config
+from ridgeline.search.space import Config, ValuesParameter
 from ridgeline.search.spec import MAX_REPLICATES, InvalidSpec, StudySpec, parse_spec
 from ridgeline.search.tasks.base import EngineTask
 from ridgeline.search.tasks.registry import installed
+from ridgeline.search.tasks.settings import Split, TrainOn
 
 MAX_ARMS = 32
 
@@ -100,6 +103,18 @@ class ComparisonSpec(SpecPart):
         Whole,
         Field(ge=3, le=MAX_REPLICATES, description="fresh seeds that each arm's winner trains by"),
     ] = 5
+    train_on: Annotated[
+        TrainOn,
+        Field(
+            description="the rows that winners train on with fresh seeds; searches have always "
+            "the training rows alone"
+        ),
+    ] = "train"
+
+    @property
+    def trains_on_validation(self) -> bool:
+        """Whether winners train on every row that is not a test row."""
+        return self.train_on == "train+validation"
 
 
 def parse_comparison(data: Mapping[str, Any]) -> ComparisonSpec:
@@ -120,8 +135,12 @@ def parse_comparison(data: Mapping[str, Any]) -> ComparisonSpec:
     if problems:
         raise InvalidSpec(problems)
     for study in studies.values():
-        if (num_runs := spec.replicates * study.num_divisions) > MAX_REPLICATES:
-            reason = f"{spec.replicates} by {study.num_divisions} divisions of the rows are"
+        if spec.trains_on_validation and _split(study) is None:
+            reason = f"must be train: the task {study.task.name} has no split"
+            raise InvalidSpec([("train_on", reason)])
+        num_divisions = 1 if spec.trains_on_validation else study.num_divisions
+        if (num_runs := spec.replicates * num_divisions) > MAX_REPLICATES:
+            reason = f"{spec.replicates} by {num_divisions} divisions of the rows are"
             reason += f" {num_runs} runs of each winner; at most {MAX_REPLICATES}"
             raise InvalidSpec([("replicates", reason)])
     return spec
@@ -148,19 +167,30 @@ def studies_of(spec: ComparisonSpec) -> dict[str, StudySpec]:
         else:
             if studies[arm].external:
                 problems[arm].append(("task.name", "external programs have no seeds to compare by"))
+            problems[arm] += _untrainable_again(spec, studies[arm])
     if any(problems.values()):
         raise InvalidSpec(list(_by_field(problems)))
     return studies
 
 
-def fresh_study(spec: ComparisonSpec, arm: str, study: StudySpec, winner: Config) -> StudySpec:
+def fresh_study(
+    spec: ComparisonSpec,
+    arm: str,
+    study: StudySpec,
+    winner: Config,
+    kept_epochs: Sequence[int] = (),
+) -> StudySpec:
     """The study that trains an arm's winner by seeds that no selection has seen.
 
-    Its runs are of one trial; run r of each arm has the same seed.
+    Its runs are of one trial; run r of each arm has the same seed.  Where validation rows train
+    too, nothing can stop a run by them: it trains as many epochs as the winner had when it was
+    best, the mean over its runs to the nearest whole number, halves up.
 
     Args:
         study: that has tuned the arm.
         winner: the configuration of its best trial.
+        kept_epochs: of that trial, by run, the epoch whose weights were kept; read where validation
+            rows train and the study stops early.
     """
     whole = study.model_dump(mode="json", exclude_defaults=True)
     whole |= {
@@ -175,6 +205,14 @@ def fresh_study(spec: ComparisonSpec, arm: str, study: StudySpec, winner: Config
         "replicates": spec.replicates,
     }
     whole.pop("pruner", None)
+    if spec.trains_on_validation:
+        whole["task"]["split"] = {**whole["task"].get("split", {}), "train_on": spec.train_on}
+        if whole.pop("early_stopping", None) is not None and kept_epochs:
+            epochs = math.floor(fmean(kept_epochs) + 0.5)
+            if "epochs" in winner:
+                whole["space"]["epochs"]["values"] = [epochs]
+            else:
+                whole["budget"]["epochs"] = epochs
     return parse_spec(whole)
 
 
@@ -224,6 +262,36 @@ def blamed(spec: ComparisonSpec, arm: str, field: str) -> str:
         if top in own and (not inner or not isinstance(its, Mapping) or inner[0] in its):
             return f"arms.{arm}.{field}"
     return f"base.{field}"
+
+
+def _split(study: StudySpec) -> Split | None:
+    """How the rows of a study are divided, where its task lets a study say so."""
+    split = getattr(study.task, "split", None)
+    return split if isinstance(split, Split) else None
+
+
+def _untrainable_again(spec: ComparisonSpec, study: StudySpec) -> Iterator[tuple[str, str]]:
+    """Settings of an arm that its winner cannot be trained again by."""
+    split = _split(study)
+    if split is not None and split.trains_on_validation:
+        reason = "must be train, since the search chooses by validation rows"
+        yield "task.split.train_on", f"{reason}; of winners the field train_on says it"
+    if spec.trains_on_validation and study.early_stopping is not None and _has_schedule(study):
+        reason = "must be left out, or the learning rate be constant, with train_on"
+        reason += " train+validation: winners train as many epochs as they had when they were best,"
+        yield "early_stopping", f"{reason} and a schedule or warm-up goes by the number of epochs"
+
+
+def _has_schedule(study: StudySpec) -> bool:
+    """Whether the learning rate of a trial may follow from the number of its epochs."""
+    for name, without in (("schedule", "constant"), ("warmup", 0.0)):
+        values: Sequence[object] = [study.run_config({}).get(name, without)]
+        if name in study.space:
+            parameter = study.space[name]
+            values = parameter.values if isinstance(parameter, ValuesParameter) else [None]
+        if any(value != without for value in values):
+            return True
+    return False
 
 
 def _no_objects(base: Partial) -> Iterator[tuple[str, str]]:

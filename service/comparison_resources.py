@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ridgeline.search.comparison import Arms, ComparisonSpec
 from ridgeline.search.fields import Direction, Verdict
+from ridgeline.search.tasks.settings import TrainOn
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.resources import BestTrial, Study, Timestamp
 
@@ -63,7 +64,8 @@ class ArmResult(_Resource):
         description="the winner's value in the search: the best of many, so too good"
     )
     again: float | None = Field(
-        description="mean of the same metric over fresh seeds; null: no run has come to its end"
+        description="mean of the same metric over fresh seeds; null: no run has come to its end, "
+        "or the validation rows were trained on"
     )
     mean: float | None = Field(description="of the test metric, over fresh seeds")
     interval: Interval | None = Field(description="of that mean; null with less than two scores")
@@ -95,6 +97,7 @@ class PairedDifference(_Resource):
 class ComparisonResult(_Resource):
     """The arms whose winners have been trained again, and each pair of them."""
 
+    train_on: TrainOn = Field("train", description="the rows that winners were trained on")
     metric: str = Field(description="that the searches went by")
     test_metric: str = Field(
         description="that the arms are compared by; the same one where there is no other"

@@ -226,7 +226,10 @@ def _result(
         }
 
     tested, validated = scores(test_metric), scores(objective.metric)
+    if found.row.spec.trains_on_validation:
+        validated = {name: [] for name in validated}  # of rows that were trained on
     return resources.ComparisonResult(
+        train_on=found.row.spec.train_on,
         metric=objective.metric,
         test_metric=test_metric,
         direction=objective.direction,

@@ -232,7 +232,9 @@ def _advance(tx: Transaction, name: str, arm_name: str) -> None:
         _tell(tx, [tx.studies.lock(arm.fresh.id)], "cancel")
         if best.number == arm.winner:  # the arm has one study for a winner
             tx.comparisons.release(arm.fresh.id)
-    spec = fresh_study(row.spec, arm_name, search.spec, best.config)
+    runs = tx.runs.of_trials([best.id])[best.id]
+    kept_epochs = [run.kept_epoch for run in runs if run.kept_epoch is not None]
+    spec = fresh_study(row.spec, arm_name, search.spec, best.config, kept_epochs)
     fresh = _fresh(tx, spec, owner=row.owner, data_fingerprint=search.data_fingerprint)
     tx.comparisons.add_study(ArmStudyRow(fresh.id, row.id, arm_name, best.number, None))
 

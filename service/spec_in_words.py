@@ -49,6 +49,12 @@ def facts(spec: StudySpec) -> dict[str, str]:
         "budget": ", ".join(limits),
         "runs of each trial": str(spec.num_runs),
     }
+    data = spec.definition.data(spec.task)
+    if data is not None and data.split.trains_on_validation:
+        found["trained on"] = (
+            "training and validation rows, so metrics of validation are of rows that were trained "
+            "on; the test rows alone judge"
+        )
     if stopping is not None:
         found["early stopping"] = f"patience {stopping.patience}, by {stopping.min_delta:g} or more"
     return found

@@ -65,6 +65,8 @@ def print_result(comparison: Comparison) -> None:
         return
     console = tables.console_of_stdout()
     console.print(tables.arms_table(comparison.result))
+    if comparison.spec.trains_on_validation:
+        typer.echo("Winners were trained again on training and validation rows.\n")
     if any(arm.measures for arm in comparison.result.arms):
         console.print(tables.measures_table(comparison.result))
     for arm in comparison.arms:
@@ -124,4 +126,6 @@ def _what_differs(one: ComparisonSpec, other: ComparisonSpec) -> str | None:
         for field in ("budget", *StudySpec.model_fields):
             if getattr(study, field) != getattr(its[arm], field):
                 return f"another {field} in the arm {arm}"
+    if one.train_on != other.train_on:
+        return f"train_on {one.train_on}"
     return None if one.replicates == other.replicates else f"{one.replicates} replicates"

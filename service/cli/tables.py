@@ -212,11 +212,11 @@ def arms_table(result: ComparisonResult) -> Table:
     """The arms of a comparison, with what fresh seeds made of their winners.
 
     The mean of the metric that the searches went by is not shown where arms are compared by the
-    same, as those of a function are.
+    same, as those of a function are, or where winners have trained on the validation rows.
     """
     metric, test_metric = result.metric, result.test_metric
-    is_same = metric == test_metric
-    validated = [] if is_same else [f"{metric}, fresh seeds"]
+    is_told = metric != test_metric and result.train_on == "train"
+    validated = [f"{metric}, fresh seeds"] if is_told else []
     tested = f"{test_metric}, fresh seeds"
     best = f"{metric}, best of the search"
     table = _table("arm", best, *validated, tested, "95 % interval", "runs")
@@ -227,7 +227,7 @@ def arms_table(result: ComparisonResult) -> Table:
         table.add_row(
             one.arm,
             f"{one.in_search:.4g}",
-            *([] if is_same else [_number(one.again)]),
+            *([_number(one.again)] if is_told else []),
             _number(one.mean),
             "" if interval is None else f"{interval.low:.4g} to {interval.high:.4g}",
             f"{len(one.scores) - num_failed}{failed}",

@@ -112,19 +112,19 @@ def _verdicts(result: ComparisonResult) -> Iterator[Block]:
 def _means_table(result: ComparisonResult) -> Table:
     """With the value in the search beside that of fresh seeds, which shows what selection adds."""
     metric, test_metric = user_text(result.metric), user_text(result.test_metric)
-    is_same = result.metric == result.test_metric
+    is_told = result.metric != result.test_metric and result.train_on == "train"
     rows = [
         (
             arm.arm,
             number(arm.in_search),
-            *(() if is_same else (_number(arm.again),)),
+            *((_number(arm.again),) if is_told else ()),
             _number(arm.mean),
             _span(arm.interval),
             _num_scores(arm),
         )
         for arm in result.arms
     ]
-    again = () if is_same else (f"{metric}, fresh seeds",)
+    again = (f"{metric}, fresh seeds",) if is_told else ()
     columns = (
         "arm",
         f"{metric}, best of the search",
@@ -133,8 +133,9 @@ def _means_table(result: ComparisonResult) -> Table:
         f"{CONFIDENCE:.0%} interval",
         "seeds",
     )
+    rows_too = "" if result.train_on == "train" else ", on training and validation rows"
     return Table(
-        "Each arm's winner in the search, and trained again with fresh seeds",
+        f"Each arm's winner in the search, and trained again with fresh seeds{rows_too}",
         columns,
         rows,
         frozenset(range(1, len(columns))),
@@ -262,7 +263,11 @@ def _curves(found: ComparisonFindings) -> Iterator[Block]:
         name for runs in arms.values() for run in runs for _, metrics in run for name in metrics
     }
     shown = list(arms)[:_MOST_CURVES]
-    for sides in metric_groups(names, objective)[:_GROUPS]:
+    is_told = not found.comparison.spec.trains_on_validation
+    if arms and not is_told:
+        yield Text("Winners have trained on the validation rows, so no curve of these is shown.")
+    for both in metric_groups(names, objective)[:_GROUPS]:
+        sides = {side: name for side, name in both.items() if is_told or side == "train"}
         span = fresh_span(sides, (arms[name] for name in shown))
         if span is None:
             continue
@@ -278,7 +283,7 @@ def _asked(found: ComparisonFindings) -> Iterator[Block]:
     yield Text(
         f"{purpose(spec, user_text)} Each arm is tuned by a search of its own on the same rows, "
         f"with the same budget; its winner is trained again with {its.spec.replicates} fresh "
-        "seeds, the same in all arms."
+        f"seeds, the same in all arms{_rows_of_winners(its)}."
     )
     shared = [name for name in spec.space.names if _is_shared(name, its.arms)]
     if shared:
@@ -288,6 +293,15 @@ def _asked(found: ComparisonFindings) -> Iterator[Block]:
             [(name, user_text(searched(spec.space[name], str))) for name in shared],
         )
     yield Facts([("fresh seeds", str(its.spec.replicates)), *facts(spec).items()])
+
+
+def _rows_of_winners(its: Comparison) -> str:
+    if not its.spec.trains_on_validation:
+        return ""
+    return (
+        ", on training and validation rows, for as many epochs as counted in the search; the test "
+        "rows alone judge it"
+    )
 
 
 def _repeat(found: ComparisonFindings) -> Iterator[Block]:

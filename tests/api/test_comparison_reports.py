@@ -116,6 +116,18 @@ def test_curves_of_fresh_seeds_with_their_band(client: httpx.Client, store: Stor
     assert "By these data no arm is better than another." in section(root, "result")
 
 
+def test_it_says_which_rows_winners_were_trained_on(client: httpx.Client, store: Store) -> None:
+    post(client, train_on="train+validation")
+    train_all(store)
+    root = check(html_of(client))
+    result = section(root, "result")
+    assert "trained again with fresh seeds, on training and validation rows" in result
+    assert "validation_accuracy, fresh seeds" not in result
+    assert "on training and validation rows, for as many epochs" in section(root, "asked")
+    study = client.get("/v1/studies/c-fresh.l2/report", params={"format": "md"}).text
+    assert "metrics of validation are of rows that were trained on" in study
+
+
 @pytest.mark.parametrize("num_arms", [32])
 def test_of_many_arms_it_shows_the_pairs_with_the_best(
     client: httpx.Client, store: Store, num_arms: int

@@ -29,7 +29,7 @@ def post(client: httpx.Client, **changes: Any) -> Any:
 def test_post_and_get(client: httpx.Client) -> None:
     created = post(client)
     assert created["state"] == "QUEUED"
-    assert created["spec"] == SPEC
+    assert created["spec"] == {**SPEC, "train_on": "train"}
     assert [arm["search"]["name"] for arm in created["arms"]] == ["c-search.none", "c-search.l2"]
     found = ok(client.get(C))
     assert {**found, "arms": None} == {**created, "arms": None}

@@ -113,6 +113,7 @@ def test_a_comparison_that_is_there_is_not_posted(
     [
         (("replicates: 4", "replicates: 5"), "4 replicates"),
         (("high: 1.0", "high: 2.0"), "another space in the arm l2"),
+        (("replicates: 4", "replicates: 4\ntrain_on: train+validation"), "train_on train"),
     ],
 )
 def test_another_comparison_of_that_name_is_told(
@@ -203,6 +204,25 @@ def test_a_function_is_compared_by_what_it_returns(
         console.print(table)
     assert capture.get().count(f"{metric}, fresh seeds") == 1
     assert "3 (1 failed)" in capture.get()
+
+
+def test_values_of_rows_that_were_trained_on_are_not_shown(
+    file: Path, ridgeline: Ridgeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = comparison_examples.ANSWERS["get_comparison"]
+    file.write_text(COMPARISON + "train_on: train+validation\n")
+    there = Comparison.model_validate(
+        {
+            **answer,
+            "spec": load_comparison(file).spec,
+            "result": {**answer["result"], "train_on": "train+validation"},
+        }
+    )
+    monkeypatch.setattr(Client, "comparison", lambda client, name: there)
+    said = ridgeline("comparison", "show", "small").stdout
+    assert "Winners were trained again on training and validation rows." in said
+    assert "test_accuracy, fresh seeds" in said
+    assert "validation_accuracy, fresh seeds" not in said
 
 
 def study(task: str, metric: str, direction: str, *, check: bool = True) -> StudySpec:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,23 +36,26 @@ def kernels() -> Kernels | None:
         return native.kernels(Path(folder))
 
 
+def run_input(spec: StudySpec, config: Config, seed: int) -> RunInput[Any]:
+    """A run of a study, as a worker is told of it."""
+    return RunInput(
+        task=spec.task,
+        config=spec.run_config(config),
+        seed=seed,
+        objective=spec.objective,
+        early_stopping=spec.early_stopping,
+        penalty=spec.penalty,
+        data_fingerprint=None,
+    )
+
+
 def outcome_alone(
     preparer: Preparer, spec: StudySpec, config: Config, seed: int, program: str
 ) -> Outcome:
     """The outcome of a run of a study, trained by this program, the other slots left empty."""
     identity = ProgramIdentity.parse(program)
     assert identity.form in ("eager", "native")
-    prepared = preparer.prepare(
-        RunInput(
-            task=spec.task,
-            config=spec.run_config(config),
-            seed=seed,
-            objective=spec.objective,
-            early_stopping=spec.early_stopping,
-            penalty=spec.penalty,
-            data_fingerprint=None,
-        )
-    )
+    prepared = preparer.prepare(run_input(spec, config, seed))
     alone = TrainingRun(
         *prepared,
         width=identity.width,

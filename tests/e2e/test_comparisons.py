@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from ridgeline.search.comparison import studies_of
+from ridgeline.search.tasks.datasets import load
+from ridgeline.search.tasks.settings import Split
+from ridgeline.search.tasks.splits import split_column
 from ridgeline.service.cli.study_file import load_comparison
 from ridgeline.service.lifecycle import RunState
 from ridgeline.service.resources import Run
 from tests.chaos.processes import device_processes
 from tests.deployment import ROOT, Deployment
+from tests.e2e.alone import outcome_alone, preparer, run_input
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +127,41 @@ def test_what_stands_in_the_way_is_told_in_a_line(deployment: Deployment, file: 
     assert refused.returncode == 2
     reason = "base.task.dataset: no worker has a data set 'nowhere'"
     assert refused.stderr.startswith(f"ridgeline: {file}:4: {reason}")
+
+
+ALL_ROWS = COMPARISON % "[none, early_stopping]" + "train_on: train+validation\n"
+
+
+def test_winners_that_train_on_validation_rows_derive_again(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    deployment.start_worker()
+    file = tmp_path / "all.yaml"
+    file.write_text(ALL_ROWS.replace("name: small", "name: all"))
+    done = compare(deployment, file)
+    assert done.returncode == 0, done.stderr
+    assert "Winners were trained again on training and validation rows." in done.stdout
+    assert "validation_accuracy, fresh seeds" not in done.stdout
+    assert "gap" not in table(done)
+    digits = load("digits", None)
+    split = split_column(digits, Split())
+    for arm in deployment.client.comparison("all").arms:
+        assert arm.winner is not None
+        assert arm.fresh is not None
+        spec = arm.fresh.spec
+        (trial,) = deployment.client.trials(arm.fresh.name)
+        searched = deployment.client.trial(arm.search.name, arm.winner.number).runs[0]
+        assert {run.kept_epoch for run in trial.runs} == {searched.kept_epoch}
+        for run in trial.runs:
+            assert run.program is not None
+            with preparer() as prepare:
+                data = prepare.prepare(run_input(spec, trial.config, run.seed)).data
+                alone = outcome_alone(prepare, spec, trial.config, run.seed, run.program)
+            assert data.train.num_samples == len(split.train) + len(split.validation)
+            assert data.train.num_samples + data.test.num_samples == len(digits.x)
+            assert alone.metrics == run.metrics
+            assert run.measures is not None
+            assert run.measures.generalisation_gap == {}
 
 
 DIVERGING = """

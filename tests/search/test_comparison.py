@@ -18,6 +18,7 @@ from ridgeline.search.comparison import (
 )
 from ridgeline.search.space import Config
 from ridgeline.search.spec import InvalidSpec, StudySpec
+from ridgeline.search.tasks.settings import Split
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/regularisation/*.yaml"))
 
@@ -226,6 +227,78 @@ def test_all_arms_train_on_the_same_folds() -> None:
     assert "arms.other.task.split" in problems_of(comparison(arms))
     many = {**comparison(["none", "l2"], task=folds), "replicates": 26}
     assert problems_of(many)["replicates"].startswith("26 by 4 divisions of the rows are 104 runs")
+
+
+ALL = {"train_on": "train+validation"}
+WINNER: Config = {"learning_rate": 0.01, "batch_size": 32}
+
+
+def test_winners_may_train_on_all_rows_but_those_of_test() -> None:
+    data = comparison(["none", "early_stopping"])
+    plain, spec = parse_comparison(data), parse_comparison({**data, **ALL})
+    assert studies_of(spec) == studies_of(plain), "no search is another one for that"
+    for arm, study in studies_of(spec).items():
+        usual = fresh_study(plain, arm, study, WINNER, [3, 4])
+        assert usual == fresh_study(plain, arm, study, WINNER)
+        assert usual.early_stopping == study.early_stopping
+        fresh = fresh_study(spec, arm, study, WINNER, [3, 4])
+        assert fresh.task.model_dump()["split"] == {**Split().model_dump(), **ALL}
+        assert fresh.early_stopping is None
+        assert fresh.budget.epochs == (20 if arm == "none" else 4), "halves are rounded up"
+        assert (fresh.sampler, fresh.space) == (usual.sampler, usual.space)
+
+
+def test_the_number_of_epochs_takes_the_place_of_one_that_was_searched() -> None:
+    space = {"epochs": {"type": "values", "values": [10, 50]}}
+    data = comparison(["none", "l2"], space=space, early_stopping={"patience": 2}, pruner=None)
+    spec = parse_comparison({**data, **ALL})
+    winner: Config = {"epochs": 50, "l2": 0.001}
+    study = fresh_study(spec, "l2", studies_of(spec)["l2"], winner, [7])
+    assert fixed(study) == {"epochs": 7, "l2": 0.001}
+
+
+def test_folds_come_to_one_division_where_all_rows_train() -> None:
+    folds = {"name": "mlp", "dataset": "digits", "split": {"folds": 4, "repeats": 5}}
+    data = {**comparison(["none", "l2"], task=folds), "replicates": 26}
+    assert list(problems_of(data)) == ["replicates"]
+    spec = parse_comparison({**data, **ALL})
+    fresh = fresh_study(spec, "none", studies_of(spec)["none"], WINNER)
+    assert (fresh.num_divisions, fresh.num_runs) == (1, 26)
+    assert scores_by_seed(fresh, dict.fromkeys(range(26), 1.0)) == [1.0] * 26
+
+
+def test_a_schedule_that_goes_by_the_epochs_is_refused_with_early_stopping() -> None:
+    cosine = {"schedule": {"type": "values", "values": ["constant", "cosine"]}}
+    arms = {"none": {}, "early_stopping": {}, "cosine": {"space": cosine}}
+    parse_comparison({**comparison(arms), **ALL})
+    parse_comparison(comparison({**arms, "early_stopping": {"space": cosine}}))
+    found = problems_of({**comparison({**arms, "early_stopping": {"space": cosine}}), **ALL})
+    assert list(found) == ["arms.early_stopping.early_stopping"]
+    assert "as many epochs" in found["arms.early_stopping.early_stopping"]
+    warm = {**BASE["space"], "warmup": {"type": "float", "low": 0.0, "high": 0.2}}
+    early = comparison(["none", "l2"], space=warm, early_stopping={"patience": 3})
+    assert list(problems_of({**early, **ALL})) == ["base.early_stopping"]
+    task = {**BASE["task"], "defaults": {"schedule": "step"}}
+    early = comparison(["none", "l2"], task=task, early_stopping={"patience": 3})
+    assert list(problems_of({**early, **ALL})) == ["base.early_stopping"]
+
+
+def test_a_search_trains_on_training_rows_alone() -> None:
+    task = {**BASE["task"], "split": ALL}
+    assert "base.task.split.train_on" in problems_of(comparison(["none", "l2"], task=task))
+    one = {"learning_rate": {"type": "values", "values": [0.1]}}
+    data = comparison({"none": {}, "wide": {"task": {"hidden": [64]}}}, task=task, space=one)
+    data["base"].pop("pruner")
+    assert list(problems_of(data)) == ["base.task.split.train_on"]
+    assert list(problems_of({**data, "train_on": "test"})) == ["train_on"]
+
+
+def test_a_task_without_a_split_cannot_train_on_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = comparison(["none", "l2"])
+    monkeypatch.setattr("ridgeline.search.comparison._split", lambda study: None)
+    parse_comparison(data)
+    found = problems_of({**data, **ALL})
+    assert found == {"train_on": "must be train: the task mlp has no split"}
 
 
 def test_other_fields_are_checked() -> None:

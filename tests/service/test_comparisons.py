@@ -17,7 +17,7 @@ from ridgeline.service.comparisons import Terms
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound, Unavailable
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.protocol import RunOrder
-from ridgeline.service.resources import ExtendRequest
+from ridgeline.service.resources import ExtendRequest, Study
 from ridgeline.service.store.session import DatabaseClock, Store
 from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, cut_off_after, ended, post, spec, study_of, value_of
@@ -161,6 +161,33 @@ def test_intervals_are_shown_within_what_the_metric_can_be(
     assert difference.interval.high == 1
     assert difference.verdict == "open"
     assert "to +1, 3 seeds; the interval holds 0." in difference.sentence
+
+
+def trained_on(study: Study) -> str:
+    on: str = study.spec.task.model_dump()["split"]["train_on"]
+    return on
+
+
+def test_winners_may_train_on_validation_rows_too(store: Store) -> None:
+    arms: dict[str, Any] = {"none": {}, "early_stopping": {}}
+    created = create(store, arms=arms, train_on="train+validation")
+    assert created.spec.train_on == "train+validation"
+    assert {trained_on(arm.search) for arm in created.arms} == {"train"}
+    train(store)
+    for arm in advance(store).arms:
+        assert arm.fresh is not None
+        spec = arm.fresh.spec
+        assert trained_on(arm.fresh) == "train+validation"
+        assert spec.early_stopping is None
+        assert spec.budget.epochs == (3 if arm.name == "none" else 2), "the epoch that was kept"
+    train(store)
+    result = get(store).result
+    assert result is not None
+    assert result.train_on == "train+validation"
+    for one in result.arms:
+        assert one.again is None, "the validation rows were trained on"
+        assert one.scores == pytest.approx((0.5, 0.51, 0.52))
+    assert advance(store).result == result
 
 
 def test_an_arm_is_compared_as_soon_as_it_is_done(store: Store) -> None:
