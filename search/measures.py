@@ -5,7 +5,9 @@ The engine looks at them (`ridgeline.search.engine.measures` says by which formu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from itertools import accumulate
 from statistics import fmean
 from typing import Annotated
 
@@ -14,6 +16,11 @@ from pydantic import Field, StringConstraints
 from ridgeline.search.fields import MAX_INT, MetricName, Real, SpecPart, Whole
 
 MAX_LAYERS = 256
+
+LEAST_EXPONENT, GREATEST_EXPONENT = -20, 4
+"""Of the powers of two that are the edges of a histogram's bins."""
+
+_NUM_BINS = GREATEST_EXPONENT - LEAST_EXPONENT + 2
 
 LayerName = Annotated[
     str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")
@@ -54,6 +61,47 @@ class UnitMeasures(SpecPart):
     ]
 
 
+class WeightHistogram(SpecPart):
+    """How large the weights of all layers are, in bins whose edges are powers of two."""
+
+    num_zero: Annotated[Count, Field(description="weights that are 0")]
+    counts: Annotated[
+        tuple[Count, ...],
+        Field(
+            min_length=_NUM_BINS,
+            max_length=_NUM_BINS,
+            description="of the others by |w|: below 2⁻²⁰, from there to below 2⁻¹⁹, and so on; "
+            "the last is from 2⁴ on",
+        ),
+    ]
+
+    @property
+    def num_weights(self) -> int:
+        """All that were counted."""
+        return self.num_zero + sum(self.counts)
+
+    def quantile(self, share: float) -> float:
+        """The magnitude that this share of all weights is at or below.
+
+        Within a bin, weights count as if spread evenly over the exponents, so the result is off by
+        less than a factor of 2.  Below the least edge it is that edge, above the greatest that one.
+
+        Args:
+            share: above 0, up to 1; there is at least one weight.
+        """
+        wanted = share * self.num_weights
+        if wanted <= self.num_zero:
+            return 0.0
+        until = accumulate(self.counts, initial=self.num_zero)
+        for index, (count, before) in enumerate(zip(self.counts, until, strict=False)):
+            if count and wanted <= before + count:
+                exponent = LEAST_EXPONENT + index - 1 + (wanted - before) / count
+                break
+        else:
+            raise AssertionError("all weights are in a bin")
+        return math.pow(2.0, min(max(exponent, LEAST_EXPONENT), GREATEST_EXPONENT))
+
+
 class Measures(SpecPart):
     """What can be seen of the weights that a run keeps."""
 
@@ -73,6 +121,9 @@ class Measures(SpecPart):
         dict[LayerName, UnitMeasures],
         Field(max_length=MAX_LAYERS, description="by layer; of perceptrons alone"),
     ]
+    weight_histogram: WeightHistogram | None = Field(
+        None, description="null: a worker has looked that had none yet"
+    )
 
 
 def summary(measures: Measures) -> dict[str, float]:
@@ -121,6 +172,16 @@ def means(runs: Iterable[Measures]) -> dict[str, float]:
     first = summaries[0] if summaries else {}
     shared = [name for name in first if all(name in one for one in summaries)]
     return {name: fmean(one[name] for one in summaries) for name in shared}
+
+
+def pooled(runs: Iterable[Measures]) -> WeightHistogram | None:
+    """The weights of all runs in one histogram; None without runs, or where one has none."""
+    found = [measures.weight_histogram for measures in runs]
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return None
+    counts = (sum(of_bin) for of_bin in zip(*(one.counts for one in known), strict=True))
+    return WeightHistogram(num_zero=sum(one.num_zero for one in known), counts=tuple(counts))
 
 
 def _mean(weighted: Iterable[tuple[float, int]]) -> float | None:

@@ -23,6 +23,7 @@ RELU = Measures.model_validate(
             },
         },
         "units": {"layers.0": {"num_units": 4, "num_dead": 1, "linear_share": None}},
+        "weight_histogram": {"num_zero": 16, "counts": [8, 0, 24, *[0] * 15, 40, 40, *[0] * 6]},
     }
 )
 TANH = Measures.model_validate(

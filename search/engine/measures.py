@@ -31,6 +31,13 @@ LINEAR_ZONE = math.tanh(0.5)
 8 %: there a unit is all but linear."""
 
 
+LEAST_EXPONENT, GREATEST_EXPONENT = -20, 4
+"""A histogram's bins have powers of two as their edges, from 2^LEAST_EXPONENT, which is a millionth
+nearly, to 2^GREATEST_EXPONENT; there is a bin for what is below, and one for the rest."""
+
+NUM_BINS = GREATEST_EXPONENT - LEAST_EXPONENT + 2
+
+
 @dataclass(frozen=True)
 class InputMeasures:
     """How many inputs there are, and how many are kept: with a weight of at least NEAR_ZERO."""
@@ -71,6 +78,20 @@ class UnitMeasures:
 
 
 @dataclass(frozen=True)
+class WeightHistogram:
+    """How large all numbers are that the model penalises.
+
+    Attributes:
+        num_zero: of them, those that are 0.
+        counts: of the others, how many have a magnitude in each of NUM_BINS bins, the least first:
+            below 2^-20, from there to below 2^-19, and so on, and from 2^4 on.
+    """
+
+    num_zero: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Measures:
     """What can be seen of the weights of a run.
 
@@ -85,6 +106,7 @@ class Measures:
     inputs: InputMeasures | None
     layers: dict[str, LayerMeasures]
     units: dict[str, UnitMeasures]
+    weight_histogram: WeightHistogram
 
 
 def gaps(
@@ -112,8 +134,10 @@ def gaps(
 
 def looked_at(
     model: Model, parameters_P: Tensor, statistics_Q: Tensor, x: Tensor
-) -> tuple[InputMeasures | None, dict[str, LayerMeasures], dict[str, UnitMeasures]]:
-    """The inputs, layers and hidden units of one slot; the host waits for the device.
+) -> tuple[
+    InputMeasures | None, dict[str, LayerMeasures], dict[str, UnitMeasures], WeightHistogram
+]:
+    """The inputs, layers, hidden units and weights of one slot; the host waits for the device.
 
     The caller chooses the library that multiplies, see `products`.
 
@@ -128,7 +152,8 @@ def looked_at(
     weights = {name: parameters[name].cpu().numpy() for name in layout.penalised}
     magnitudes = {name: np.abs(its) for name, its in weights.items()}
     layers = {name: _layer(its, magnitudes[name]) for name, its in weights.items()}
-    return _inputs(layout.input_dimensions, magnitudes), layers, units
+    inputs = _inputs(layout.input_dimensions, magnitudes)
+    return inputs, layers, units, _histogram(magnitudes.values())
 
 
 def _inputs(
@@ -150,6 +175,17 @@ def _layer(weights: _Array, magnitudes: _Array) -> LayerMeasures:
         zero_share=(size - int(np.count_nonzero(weights))) / size,
         near_zero_share=int(np.count_nonzero(magnitudes < NEAR_ZERO)) / size,
     )
+
+
+def _histogram(magnitudes: Iterable[_Array]) -> WeightHistogram:
+    counts, num_zero = np.zeros(NUM_BINS, np.int64), 0
+    for its in magnitudes:
+        num_zero += its.size - int(np.count_nonzero(its))
+        # A number is m·2^e, with m from 1/2 to below 1; 0 has the exponent 0.
+        exponents = np.frexp(its)[1].reshape(-1) - LEAST_EXPONENT
+        counts += np.bincount(exponents.clip(0, NUM_BINS - 1), minlength=NUM_BINS)
+    counts[-LEAST_EXPONENT] -= num_zero
+    return WeightHistogram(num_zero, tuple(counts.tolist()))
 
 
 def _units(

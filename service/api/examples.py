@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ridgeline.search.measures import InputMeasures, LayerMeasures, Measures, UnitMeasures
+from ridgeline.search.measures import (
+    InputMeasures,
+    LayerMeasures,
+    Measures,
+    UnitMeasures,
+    WeightHistogram,
+)
 from ridgeline.search.spec import parse_spec
 from ridgeline.search.tasks.kinds import Classes, Image
 from ridgeline.search.tasks.registry import BUILT_IN
@@ -60,6 +66,14 @@ _MEASURES = Measures(
         ),
     },
     units={"layers.0": UnitMeasures(num_units=64, num_dead=2, linear_share=None)},
+    weight_histogram=WeightHistogram(
+        num_zero=0,
+        counts=(
+            *(0, 0, 0, 0, 0, 0, 1, 2, 4, 7),
+            *(14, 29, 58, 117, 233, 467, 890, 1_402, 1_183, 329),
+            *(0, 0, 0, 0, 0, 0),
+        ),
+    ),
 )
 
 _TRAINED, _EXTERNAL = (

@@ -14,7 +14,14 @@ from torch.nn import functional
 from ridgeline.search.engine import NEAR_ZERO, DeviceData, LaneOptions, Lanes, Mlp, TrainingRun
 from ridgeline.search.engine.evaluation import EVALUATION_ROWS
 from ridgeline.search.engine.layout import layouts
-from ridgeline.search.engine.measures import LINEAR_ZONE, Measures, looked_at
+from ridgeline.search.engine.measures import (
+    LEAST_EXPONENT,
+    LINEAR_ZONE,
+    NUM_BINS,
+    Measures,
+    WeightHistogram,
+    looked_at,
+)
 from ridgeline.search.engine.models.bags import bag_of_tokens
 from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.models.module import ModuleModel
@@ -119,17 +126,40 @@ def test_weights_that_are_zero_and_units_that_are_dead_are_counted() -> None:
     x = torch.zeros(EVALUATION_ROWS + 3, 4)
     x[:, 0] = 0.125
     x[-1, 0] = -2.0
-    inputs, layers, units = looked_at(model, row[0], torch.zeros(0), x)
+    inputs, layers, units, histogram = looked_at(model, row[0], torch.zeros(0), x)
     assert inputs is not None
     assert asdict(inputs) == {"num_inputs": 4, "num_kept": 2}
     first = layers["layers.0.weight"]
     assert (first.zero_share, first.near_zero_share) == (6 / 12, 8 / 12)
     assert layers["layers.1.weight"].weight_norm == pytest.approx(6**0.5)
     assert units["layers.0"].num_dead == 1
+    assert histogram.num_zero == 6
+    # 5e-4 and 9e-4 are in the bin that ends at 2^-10, 2e-3 in the next but one.
+    assert bins_of(histogram) == {-11: 2, -9: 1, 0: 8, 1: 1}
     # z is 3/8, -9/8 and -19.75, but for the last row: -7/4, 1 and -24.
-    _, _, units = looked_at(tanh, row[0], torch.zeros(0), x)
+    _, _, units, _ = looked_at(tanh, row[0], torch.zeros(0), x)
     assert units["layers.0"].linear_share == (len(x) - 1) / (3 * len(x))
     assert pytest.approx(0.46211715726) == LINEAR_ZONE
+
+
+def bins_of(histogram: WeightHistogram) -> dict[int, int]:
+    """The bins that are not empty, by the exponent of 2 at which they begin."""
+    first = LEAST_EXPONENT - 1
+    return {first + i: count for i, count in enumerate(histogram.counts) if count}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_weight_is_in_one_bin_whatever_its_size(dtype: torch.dtype) -> None:
+    magnitudes = [0.0, 2.0**-60, 2.0**-21, 2.0**-20, 2.0**-20 * 1.99, 0.5, 0.75, 8.0, 15.9, 16, 1e9]
+    model = Mlp(len(magnitudes), (), 2)
+    row = torch.zeros(1, layouts(model)[0].row_size, dtype=dtype)
+    weights = torch.tensor(magnitudes, dtype=dtype)
+    layouts(model)[0].views(row)["layers.0.weight"][0] = torch.stack([weights, -weights])
+    x = torch.zeros(3, len(magnitudes), dtype=dtype)
+    histogram = looked_at(model, row[0], torch.zeros(0, dtype=dtype), x)[3]
+    assert histogram.num_zero == 2
+    assert bins_of(histogram) == {-21: 4, -20: 4, -1: 4, 3: 4, 4: 4}
+    assert len(histogram.counts) == NUM_BINS == 26
 
 
 @pytest.mark.parametrize("num_train", [30, 57])
@@ -217,7 +247,7 @@ def test_the_inputs_of_an_embedding_are_its_ids() -> None:
     assert {*dimensions.values()} == {0, None}
     row = torch.zeros(1, layouts(model)[0].row_size)
     layouts(model)[0].views(row)["0.weight"][0, 3:5] = 0.5
-    inputs, _, _ = looked_at(model, row[0], torch.zeros(0), torch.zeros(2, 5, dtype=torch.int64))
+    inputs, *_ = looked_at(model, row[0], torch.zeros(0), torch.zeros(2, 5, dtype=torch.int64))
     assert inputs is not None
     assert asdict(inputs) == {"num_inputs": 11, "num_kept": 2}
 

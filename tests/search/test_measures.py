@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ridgeline.search import measures
 from ridgeline.search.engine import measures as engine_measures
-from ridgeline.search.measures import Measures, flat, means, summary
+from ridgeline.search.measures import Measures, WeightHistogram, flat, means, pooled, summary
 from tests.measures import RELU, TANH
 
 GAPS = {"loss_gap": 0.5, "accuracy_gap": 0.25}
@@ -43,7 +43,48 @@ def test_means_are_of_what_every_run_has() -> None:
     assert "inputs_kept" not in means([RELU, TANH])
 
 
-@pytest.mark.parametrize("name", ["Measures", "InputMeasures", "LayerMeasures", "UnitMeasures"])
+def test_quantiles_follow_from_the_bins() -> None:
+    histogram = RELU.weight_histogram
+    assert histogram is not None
+    assert histogram.num_weights == 128
+    found = {share: histogram.quantile(share) for share in (0.125, 0.15, 0.25, 0.375, 0.5, 1.0)}
+    assert found == {
+        0.125: 0.0,
+        0.15: 2.0**-20,  # at or below that is all that is known
+        0.25: pytest.approx(2.0 ** (-19 + 1 / 3)),
+        0.375: 2.0**-18,
+        0.5: pytest.approx(2.0**-2.6),
+        1.0: 0.5,
+    }
+    large = WeightHistogram(num_zero=0, counts=(*[0] * 25, 7))
+    assert large.quantile(0.5) == 16.0
+
+
+def test_weights_of_several_runs_are_counted_together() -> None:
+    assert pooled([]) is None
+    uncounted = RELU.model_copy(update={"weight_histogram": None})
+    assert pooled([RELU, uncounted]) is None, "of half the runs nothing is told"
+    both = pooled([RELU, TANH])
+    assert both is not None
+    assert (both.num_zero, both.counts[:3]) == (32, (16, 0, 48))
+
+
+def test_what_an_earlier_version_stored_is_read() -> None:
+    stored = RELU.model_dump(exclude={"weight_histogram"})
+    assert Measures.model_validate(stored).weight_histogram is None
+
+
+def test_the_bins_are_those_of_the_engine() -> None:
+    edges = measures.LEAST_EXPONENT, measures.GREATEST_EXPONENT
+    assert edges == (engine_measures.LEAST_EXPONENT, engine_measures.GREATEST_EXPONENT)
+    for num_bins in (25, 27):
+        with pytest.raises(ValidationError, match="counts"):
+            WeightHistogram(num_zero=0, counts=(0,) * num_bins)
+
+
+@pytest.mark.parametrize(
+    "name", ["Measures", "InputMeasures", "LayerMeasures", "UnitMeasures", "WeightHistogram"]
+)
 def test_what_is_sent_is_what_the_engine_sees(name: str) -> None:
     sent: type[BaseModel] = getattr(measures, name)
     seen = getattr(engine_measures, name)

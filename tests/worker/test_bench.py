@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ridgeline.search.engine.measures import LayerMeasures, Measures
+from ridgeline.search.engine.measures import LayerMeasures, Measures, WeightHistogram
 from ridgeline.search.events import Event, Over, Reported
 from ridgeline.service.protocol import RunEnded, RunReport, StudyRules
 from ridgeline.service.worker.bench import MAX_LOG, Bench, LogTail
@@ -130,7 +130,7 @@ def test_a_pruned_run_names_the_rules_that_ended_it(desk: Desk) -> None:
 
 
 def seen_of_weights(**layers: LayerMeasures) -> Measures:
-    return Measures({"accuracy": 0.25}, None, layers, {})
+    return Measures({"accuracy": 0.25}, None, layers, {}, WeightHistogram(2, (0,) * 26))
 
 
 def test_what_is_seen_of_weights_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
