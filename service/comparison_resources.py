@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ridgeline.search.comparison import Arms, ComparisonSpec
 from ridgeline.search.fields import Direction, Verdict
+from ridgeline.search.measures import WeightHistogram
 from ridgeline.search.tasks.settings import TrainOn
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.resources import BestTrial, Study, Timestamp
@@ -76,6 +77,9 @@ class ArmResult(_Resource):
     measures: dict[str, float] = Field(
         description="what can be seen of the kept weights, by name: means over those runs; empty "
         "where nothing was looked at"
+    )
+    weight_histogram: WeightHistogram | None = Field(
+        None, description="the kept weights of those runs together; null where one was not counted"
     )
 
 

@@ -262,6 +262,7 @@ def _arm_result(
 ) -> resources.ArmResult:
     assert arm.winner is not None, "its winner was trained again"
     mean = comparing.mean_of(arm.name, tested)
+    seen = [Measures.model_validate(run.measures) for run in runs if run.measures is not None]
     return resources.ArmResult(
         arm=arm.name,
         in_search=arm.winner.value,
@@ -269,9 +270,8 @@ def _arm_result(
         mean=mean.value,
         interval=_interval(comparing.shown(mean.interval, bounds)),
         scores=tuple(tested),
-        measures=measures.means(
-            Measures.model_validate(run.measures) for run in runs if run.measures is not None
-        ),
+        measures=measures.means(seen),
+        weight_histogram=measures.pooled(seen),
     )
 
 

@@ -32,6 +32,7 @@ from ridgeline.service.reports.document import (
     Text,
 )
 from ridgeline.service.reports.learning import fresh_figure, fresh_span
+from ridgeline.service.reports.weights import weights_figure
 from ridgeline.service.reports.wording import (
     as_yaml,
     count,
@@ -86,6 +87,7 @@ def _result(found: ComparisonFindings) -> Iterator[Block]:
         yield _means_table(result)
         yield from filter(None, (_means_figure(result), _forest_figure(result)))
         yield from _measures(result)
+        yield from filter(None, (weights_figure(result),))
     without = [
         f"{arm.name} has no result: {user_text(arm.reason) if arm.reason else arm.state.lower()}."
         for arm in found.comparison.arms

@@ -41,6 +41,23 @@ FIFTHS = ("best fifth", "second", "third", "fourth", "last fifth")
 _ROW = 58
 _INTERVAL_ROW = 40
 _SIDE = 12
+_HISTOGRAM_ROW, _BARS_HEIGHT = 84, 52
+_BAR = 6
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """One of several histograms.
+
+    Attributes:
+        zeros: the share of what is 0 in words.
+        bars: (start, end, share) of each bin on the axis.
+    """
+
+    name: str
+    zeros: str
+    zero_share: float
+    bars: Sequence[tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
@@ -202,6 +219,37 @@ def intervals(
 def _an_interval(svg: Element, x: float, y: float) -> None:
     line(svg, [(x - 10, y), (x + 10, y)], "interval")
     dots(svg, [(x, y)], "mean")
+
+
+def histograms(axis: Axis, rows: Sequence[Histogram]) -> Element:
+    """Histograms one below the other, over one axis, with bars of one scale of heights.
+
+    What is 0 has no place on an axis of magnitudes, so it has a bar at the left, which ends at the
+    top where it is higher than all others; its share stands beside it.
+    """
+    left, bottom = _SIDE + 2 * _BAR + 28, 26 + _HISTOGRAM_ROW * len(rows)
+    svg = picture(bottom + 44)
+    highest = max((share for row in rows for _, _, share in row.bars), default=0.0) or 1.0
+
+    def at(exponent: float) -> float:
+        return left + axis.place(exponent) * (WIDTH - _SIDE - left)
+
+    def draw(start: float, end: float, share: float, level: float) -> None:
+        height = min(share / highest, 1.0) * _BARS_HEIGHT
+        if share:
+            box(svg, start, level - height, max(1.0, end - start - 1), height, "bar")
+
+    for index, row in enumerate(rows):
+        level = 20 + (index + 1) * _HISTOGRAM_ROW - 8
+        text(svg, _SIDE, level - _BARS_HEIGHT - 6, f"{row.name}: {row.zeros}", "name")
+        draw(_SIDE, _SIDE + 2 * _BAR, row.zero_share, level)
+        for start, end, share in row.bars:
+            draw(at(start), at(end), share, level)
+        line(svg, [(_SIDE, level), (WIDTH - _SIDE, level)], "grid")
+    text(svg, _SIDE + _BAR, bottom + 18, "0", "tick halo middle")
+    draw_ticks(svg, axis, left, WIDTH - _SIDE, bottom)
+    text(svg, WIDTH - _SIDE, bottom + 37, axis.title, "name end")
+    return svg
 
 
 def bars(rows: Sequence[tuple[str, float, str]]) -> Element:

@@ -10,10 +10,12 @@ import pytest
 import yaml
 
 from ridgeline.search.comparison import parse_comparison
+from ridgeline.search.measures import WeightHistogram
 from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.comparisons import advance_all
 from ridgeline.service.store.session import Store
 from tests.api.calling import ok, problem
+from tests.measures import RELU
 from tests.reports.reading import SVG, check, section, words
 from tests.service.factory import FakeWorker, ended, value_of
 from tests.service.test_comparisons import SPEC, train
@@ -126,6 +128,41 @@ def test_it_says_which_rows_winners_were_trained_on(client: httpx.Client, store:
     assert "on training and validation rows, for as many epochs" in section(root, "asked")
     study = client.get("/v1/studies/c-fresh.l2/report", params={"format": "md"}).text
     assert "metrics of validation are of rows that were trained on" in study
+
+
+def test_it_shows_how_large_the_weights_are(client: httpx.Client, store: Store) -> None:
+    post(client)
+    dense = RELU.model_copy(
+        update={"weight_histogram": WeightHistogram(num_zero=0, counts=(*[0] * 17, 128, *[0] * 8))}
+    )
+    train(store)
+    advance_all(store)
+    assert "weights are" not in section(check(html_of(client)), "result")
+    worker = FakeWorker(store, num_slots=20)
+    worker.sync()
+    ends = [
+        ended(order, measures=RELU if ".l2" in order.study else dense)
+        for order in worker.held.values()
+    ]
+    worker.sync(ended=ends)
+    result = Comparison.model_validate(ok(client.get(C))).result
+    assert result is not None
+    counted = [arm.weight_histogram for arm in result.arms]
+    assert [one and one.num_weights for one in counted] == [3 * 128] * 2
+    root = check(html_of(client))
+    (picture,) = (
+        one for one in root.iter(f"{SVG}svg") if "How large the weights are" in words(one)
+    )
+    told = "none: 0.0% are 0, half of all are at or below 0.088"
+    assert told in words(picture)
+    assert "l2: 12.5% are 0, half of all are at or below 0.16" in words(picture)
+    bars = [one for one in picture.iter(f"{SVG}rect") if one.get("class") == "bar"]
+    assert len(bars) == 6, "a bin of the one; four, and what is 0, of the other"
+    assert max(float(one.attrib["height"]) for one in bars) == 52
+    assert all(float(one.attrib["x"]) + float(one.attrib["width"]) <= 460 for one in bars)
+    markdown = client.get(f"{C}/report", params={"format": "md"}).text
+    assert "| arm | 0 | 10% | 25% | 50% | 75% | 90% |" in markdown
+    assert r"| l2 | 12.5% | 0 | 2.4e-06 | 0.16 | 0.29 | 0.4 |" in markdown
 
 
 @pytest.mark.parametrize("num_arms", [32])
