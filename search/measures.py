@@ -53,11 +53,18 @@ class UnitMeasures(SpecPart):
 
     num_units: Size
     num_dead: Annotated[
-        Count | None, Field(description="of relu units, those that give 0 for every row")
+        Count | None,
+        Field(
+            description="of relu units, those that give 0 for every row; of a convolution's, at "
+            "every place"
+        ),
     ]
     linear_share: Annotated[
         Share | None,
-        Field(description="of what tanh units give, the share below 0.46 in magnitude"),
+        Field(
+            description="of what tanh units give, the share below 0.46 in magnitude; of sigmoid "
+            "units, that from 0.27 to 0.73"
+        ),
     ]
 
 
@@ -119,7 +126,10 @@ class Measures(SpecPart):
     ]
     units: Annotated[
         dict[LayerName, UnitMeasures],
-        Field(max_length=MAX_LAYERS, description="by layer; of perceptrons alone"),
+        Field(
+            max_length=MAX_LAYERS,
+            description="by layer, where it is known what units give",
+        ),
     ]
     weight_histogram: WeightHistogram | None = Field(
         None, description="null: a worker has looked that had none yet"
@@ -130,8 +140,8 @@ def summary(measures: Measures) -> dict[str, float]:
     """The numbers of a run as a whole, by name; those that it has.
 
     `accuracy_gap` and the like are generalisation gaps.  `zero_share` and `near_zero_share` are of
-    all weights, `dead_share` is of all relu units, `linear_share` the mean over all tanh units;
-    `inputs_kept` is a number of inputs.
+    all weights, `dead_share` is of all relu units, `linear_share` the mean over all units with tanh
+    or a sigmoid; `inputs_kept` is a number of inputs.
     """
     layers, units = measures.layers.values(), measures.units.values()
     found = {f"{metric}_gap": gap for metric, gap in measures.generalisation_gap.items()}

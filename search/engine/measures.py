@@ -22,13 +22,9 @@ from torch import Tensor
 from ridgeline.search.engine.config import Direction
 from ridgeline.search.engine.evaluation import EVALUATION_ROWS, NEAR_ZERO
 from ridgeline.search.engine.layout import layouts
-from ridgeline.search.engine.models.base import Activation, HiddenUnits, Model
+from ridgeline.search.engine.models.base import HiddenActivation, Model
 
 _Array = npt.NDArray[Any]
-
-LINEAR_ZONE = math.tanh(0.5)
-"""Below this magnitude what tanh gives differs from its argument, which is below 1/2, by less than
-8 %: there a unit is all but linear."""
 
 
 LEAST_EXPONENT, GREATEST_EXPONENT = -20, 4
@@ -67,9 +63,10 @@ class UnitMeasures:
     """Of the hidden units of a layer, by what they give for the validation rows in evaluation mode.
 
     Attributes:
-        num_dead: of units with relu, those that give 0 for every row; None of others.
-        linear_share: of units with tanh, the share of what they give that is in LINEAR_ZONE; None
-            of others.
+        num_dead: of units with relu, those that give 0 for every row, and of a convolution's at
+            every place; None of others.
+        linear_share: of units with tanh or a sigmoid, the share of what they give that is in
+            LINEAR_ZONE; None of others.
     """
 
     num_units: int
@@ -191,29 +188,26 @@ def _histogram(magnitudes: Iterable[_Array]) -> WeightHistogram:
 def _units(
     model: Model, parameters: Mapping[str, Tensor], statistics: Mapping[str, Tensor], x: Tensor
 ) -> dict[str, UnitMeasures]:
-    activations: dict[str, Activation] = {}
+    activations: dict[str, HiddenActivation] = {}
+    num_values: dict[str, int] = defaultdict(int)
     of_chunks: dict[str, list[_Array]] = defaultdict(list)
-    for x_B in torch.split(x, EVALUATION_ROWS):
+    chunks = torch.split(x, EVALUATION_ROWS)
+    for x_B in chunks:
         for name, units in model.hidden_of_one(parameters, statistics, x_B).items():
             activations[name] = units.activation
-            of_chunks[name].append(_summary(units).cpu().numpy())
+            num_values[name] += units.num_values
+            of_chunks[name].append(units.seen_H.cpu().numpy())
     return {
-        name: _of_layer(activations[name], np.stack(summaries_H), len(x))
-        for name, summaries_H in of_chunks.items()
+        name: _of_layer(activations[name], np.stack(seen_H), num_values[name])
+        for name, seen_H in of_chunks.items()
+        if len(seen_H) == len(chunks)
     }
 
 
-def _summary(units: HiddenUnits) -> Tensor:
-    """Of each unit, its highest value, or how many of its values are in LINEAR_ZONE; [H]."""
-    if units.activation == "relu":
-        return units.values_BH.amax(0)
-    return (units.values_BH.abs() < LINEAR_ZONE).sum(0)
-
-
-def _of_layer(activation: Activation, summaries_NH: _Array, num_rows: int) -> UnitMeasures:
-    """From the summaries of N chunks."""
-    num_units = summaries_NH.shape[1]
+def _of_layer(activation: HiddenActivation, seen_NH: _Array, num_values: int) -> UnitMeasures:
+    """From what was seen of N chunks, with so many values of each unit."""
+    num_units = seen_NH.shape[1]
     if activation == "relu":
-        num_alive = int(np.count_nonzero(summaries_NH.max(axis=0) > 0))
+        num_alive = int(np.count_nonzero(seen_NH.max(axis=0) > 0))
         return UnitMeasures(num_units, num_units - num_alive, None)
-    return UnitMeasures(num_units, None, int(summaries_NH.sum()) / (num_units * num_rows))
+    return UnitMeasures(num_units, None, int(seen_NH.sum()) / (num_units * num_values))

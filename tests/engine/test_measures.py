@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,14 +17,16 @@ from ridgeline.search.engine.evaluation import EVALUATION_ROWS
 from ridgeline.search.engine.layout import layouts
 from ridgeline.search.engine.measures import (
     LEAST_EXPONENT,
-    LINEAR_ZONE,
     NUM_BINS,
     Measures,
+    UnitMeasures,
     WeightHistogram,
     looked_at,
 )
+from ridgeline.search.engine.models import module_hidden
 from ridgeline.search.engine.models.bags import bag_of_tokens
-from ridgeline.search.engine.models.base import Model
+from ridgeline.search.engine.models.base import LINEAR_ZONE, Model
+from ridgeline.search.engine.models.convolutional import lenet, resnet
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.pack import Pack
 from tests.engine.lane_runs import drain, outcomes
@@ -235,8 +238,162 @@ def test_of_a_module_its_weights_are_seen(model: ModuleModel) -> None:
         norm = module.get_parameter(name).norm().item()
         assert layer.weight_norm == pytest.approx(norm, rel=1e-12)
     assert seen.inputs is None
-    assert seen.units == {}
     assert seen.generalisation_gap.keys() == {"loss", "accuracy"}
+
+
+UNITS: dict[str, tuple[ModuleModel, list[str]]] = {
+    "convolutional": (ModuleModel.of(nets.convolutional, (2, 6, 6), 3), ["1", "4"]),
+    "norm": (ModuleModel.of(nets.batch_norm_2d, (2, 6, 6), 3), ["2"]),
+    "lenet": (
+        ModuleModel.of(
+            lenet,
+            (1, 8, 8),
+            3,
+            image=[1, 8, 8],
+            outputs=3,
+            channels=[4, 5],
+            blocks=2,
+            hidden=[6],
+            norm="none",
+            activation="relu",
+            pooling="average",
+            spatial_dropout=True,
+        ),
+        ["1", "3", "7", "9", "15"],
+    ),
+    "resnet": (
+        ModuleModel.of(
+            resnet,
+            (1, 8, 8),
+            3,
+            image=[1, 8, 8],
+            outputs=3,
+            channels=[4, 4],
+            blocks=1,
+            hidden=[],
+            norm="group",
+            activation="tanh",
+            pooling="max",
+            spatial_dropout=False,
+        ),
+        ["2", "3.inner.2", "3.activation", "4.inner.2", "4.activation"],
+    ),
+    "text": (
+        ModuleModel.of(
+            bag_of_tokens,
+            (5,),
+            3,
+            11,
+            vocabulary=11,
+            padding=0,
+            outputs=3,
+            embedding=4,
+            hidden=[6, 5],
+            activation="relu",
+            pooling="mean",
+        ),
+        ["3", "6"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_of_a_module_the_units_of_its_activations_are_seen(name: str) -> None:
+    model, expected = UNITS[name]
+    data = samples(model, num_train=90, dtype=torch.float64)
+    if model.num_ids is not None:
+        ids = {
+            part: replace(split, x=(5 * split.x.abs()).long() % model.num_ids)
+            for part in ("train", "validation", "test")
+            if (split := getattr(data, part))
+        }
+        data = replace(data, **ids)
+    seen, module = finished(data, model, dropout=0.3)
+    given: dict[str, Tensor] = {}
+    for place, layer in module.named_modules():
+        if isinstance(layer, nn.ReLU | nn.Tanh):
+            layer.register_forward_hook(
+                lambda _, args, y, place=place: given.update({place: y.clone()})
+            )
+    with torch.no_grad():
+        module(data.validation.x)
+    assert [*seen.units] == [*given] == expected
+    for place, values in given.items():
+        units, by_unit = seen.units[place], values.transpose(0, 1).flatten(1)
+        assert units.num_units == len(by_unit)
+        if isinstance(module.get_submodule(place), nn.ReLU):
+            num_dead = int((by_unit == 0).all(1).sum())
+            assert (units.num_dead, units.linear_share) == (num_dead, None)
+        else:
+            linear = (torch.atanh(by_unit).abs() < 0.5).double().mean().item()
+            assert (units.num_dead, units.linear_share) == (None, pytest.approx(linear, abs=1e-12))
+
+
+class Calls(nn.Module):
+    """Activations by functions, in a loop, of an output, and of what no layer has given."""
+
+    def __init__(self, num_steps: int = 2) -> None:
+        super().__init__()
+        self.first = nn.Linear(5, 4)
+        self.deeper = nn.Linear(4, 4)
+        self.last = nn.Linear(4, 3)
+        self.squash = nn.Sigmoid()
+        self.num_steps = num_steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.first(x), inplace=True)
+        x = torch.sigmoid(self.deeper(x + 1))
+        for _ in range(self.num_steps):
+            x = self.deeper(x).tanh()
+        tokens = self.deeper(x[:, None, :].repeat(1, 3, 1)).relu()
+        odd = torch.stack([tokens, tokens], dim=1).relu()
+        return self.squash(self.last(x + odd.mean(dim=(1, 2))))
+
+
+def units_of(model: ModuleModel, x: Tensor) -> dict[str, UnitMeasures]:
+    row = torch.zeros(1, layouts(model)[0].row_size, dtype=x.dtype)
+    for name, view in layouts(model)[0].views(row).items():
+        view[0] = model.initial(3)[name]
+    return looked_at(model, row[0], torch.zeros(0, dtype=x.dtype), x)[2]
+
+
+def test_activations_are_seen_wherever_they_are_called() -> None:
+    model = ModuleModel.of(Calls, (5,), 3)
+    x = torch.randn(EVALUATION_ROWS + 7, 5, generator=torch.Generator().manual_seed(1))
+    units = units_of(model, x)
+    # Not the second relu of a shape that no layer gave, nor the sigmoid of the outputs.
+    assert [*units] == ["relu", "relu:2", "sigmoid", "tanh", "tanh:2"]
+    assert {one.num_units for one in units.values()} == {4}
+    module = Calls().eval()
+    module.load_state_dict({**model.initial(3)})
+    with torch.no_grad():
+        first = functional.relu(module.first(x))
+        second = torch.sigmoid(module.deeper(first + 1))
+    assert units["relu"].num_dead == int((first == 0).all(0).sum())
+    linear = ((second - 0.5).abs() < 0.5 * math.tanh(0.5)).double().mean().item()
+    assert units["sigmoid"].linear_share == pytest.approx(linear, abs=1e-12)
+    assert 0 < linear < 1
+    # Twenty steps would be twenty layers.
+    steps = units_of(ModuleModel.of(Calls, (5,), 3, num_steps=20), x)
+    assert [*steps] == ["relu", "relu:2", "sigmoid"]
+
+
+def test_of_a_module_that_cannot_be_batched_no_units_are_told() -> None:
+    model = ModuleModel.of(nets.Noisy, (5,), 3)
+    assert model.survey.obstacle is not None
+    assert model.hidden_of_one({}, {}, torch.zeros(2, 5)) == {}
+
+
+def test_a_module_that_cannot_be_watched_costs_no_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory, say")
+
+    monkeypatch.setattr(module_hidden, "call", fail)
+    model = ModuleModel.of(Calls, (5,), 3)
+    assert units_of(model, torch.zeros(2, 5)) == {}
+    assert "the units of Calls are not told: out of memory, say" in caplog.text
 
 
 def test_the_inputs_of_an_embedding_are_its_ids() -> None:

@@ -9,6 +9,7 @@ tensors.  All else in the engine (steps, packs, lanes, compiled programs) knows 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
 
 
 Activation = Literal["relu", "tanh"]
+"""Of the hidden units of a perceptron."""
+
+HiddenActivation = Literal["relu", "tanh", "sigmoid"]
 """Of hidden units that a model tells of."""
+
+LINEAR_ZONE = math.tanh(0.5)
+"""Below this magnitude what tanh gives differs from its argument, which is below 1/2, by less than
+8 %: there a unit is all but linear.  So is one with a sigmoid, of (1 + tanh(z/2))/2, as far as
+twice what it gives, less 1, is."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +74,33 @@ class Statistic:
 
 
 class HiddenUnits(NamedTuple):
-    """The hidden units of a layer.
+    """The H hidden units of a layer, by what they give for rows.
 
     Attributes:
         activation: what they apply to their sums.
-        values_BH: what they give for rows: B rows, H units.
+        seen_H: of each unit with relu, the highest value; of others how many values are in
+            LINEAR_ZONE.
+        num_values: of each unit: one a row, or of a convolution one for each place in each row.
     """
 
-    activation: Activation
-    values_BH: Tensor
+    activation: HiddenActivation
+    seen_H: Tensor
+    num_values: int
+
+    @classmethod
+    def of(cls, activation: HiddenActivation, values: Tensor, dimension: int = 1) -> HiddenUnits:
+        """What is seen of these values.
+
+        Args:
+            dimension: of the values, that counts the units.
+        """
+        others = [i for i in range(values.dim()) if i != dimension]
+        if activation == "relu":
+            seen_H = values.amax(others)
+        else:
+            centred = values if activation == "tanh" else 2 * values - 1
+            seen_H = (centred.abs() < LINEAR_ZONE).sum(others)
+        return cls(activation, seen_H, values.numel() // values.shape[dimension])
 
 
 class Rows(NamedTuple):

@@ -142,7 +142,7 @@ class Mlp(Model):
         from ridgeline.search.engine.models.mlp_layers import hidden_of_one
 
         return {
-            f"layers.{i}": HiddenUnits(self.activation, values_BH)
+            f"layers.{i}": HiddenUnits.of(self.activation, values_BH)
             for i, values_BH in enumerate(hidden_of_one(self, parameters, statistics, x))
         }
 

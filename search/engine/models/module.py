@@ -13,7 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ridgeline.search.engine.checks import check_int
-from ridgeline.search.engine.models.base import BoundModel, Model, Parameter, Statistic
+from ridgeline.search.engine.models.base import (
+    BoundModel,
+    HiddenUnits,
+    Model,
+    Parameter,
+    Statistic,
+)
 from ridgeline.search.engine.sources import package_digest
 
 if TYPE_CHECKING:
@@ -203,6 +209,13 @@ class ModuleModel(Model):
         from ridgeline.search.engine.models.module_stack import outputs
 
         return outputs(self, parameters, statistics, x)
+
+    def hidden_of_one(
+        self, parameters: Mapping[str, Tensor], statistics: Mapping[str, Tensor], x: Tensor
+    ) -> Mapping[str, HiddenUnits]:
+        from ridgeline.search.engine.models.module_hidden import hidden_of_one
+
+        return hidden_of_one(self, parameters, statistics, x)
 
     def forward_flops(self, num_rows: int) -> int:
         return self.survey.forward_flops * num_rows
