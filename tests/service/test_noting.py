@@ -90,7 +90,8 @@ def test_what_is_told_to_a_comparison_is_noted(store: Store, storage: RDBStorage
         assert "| l1 | PAUSED |" in note(storage, name)
     tell(store, "cancel")
     noting.bring_up_to_date(store)
-    assert "| l1 | CANCELLED: c-search.l1 is CANCELLED |" in note(storage, "c-search.none")
+    row = "| l1 | CANCELLED: c-search.l1 is CANCELLED, which leaves the arm out for good |"
+    assert row in note(storage, "c-search.none")
     assert differences(store) == []
 
 
