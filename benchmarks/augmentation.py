@@ -73,7 +73,8 @@ def test_accuracies(data: DeviceData, epochs: int, strengths: dict[str, Any]) ->
         pack.load(slot, config)
     for _ in range(epochs):
         pack.tick(pack.ticks_to_epoch_end)
-    return [float(pack.test(pack.weights(slot))[1]) for slot in range(NUM_SEEDS)]
+    means = pack.test([pack.weights(slot) for slot in range(NUM_SEEDS)])
+    return [float(accuracy) for accuracy in means[:, 1]]
 
 
 def main() -> None:

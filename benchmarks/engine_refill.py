@@ -200,7 +200,7 @@ def _train_epochs(pack: Pack, num_runs: int, num_epochs: int) -> list[float]:
 
 def _finish(pack: Pack, slot: int) -> None:
     """What `Lanes` does for the outcome of a run: test its weights."""
-    pack.test(pack.weights(slot)).tolist()
+    pack.test([pack.weights(slot)]).tolist()
 
 
 def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

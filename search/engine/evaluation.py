@@ -227,30 +227,36 @@ class PackEvaluation:
         outputs_NC = all_outputs(self._model, parameters_P, statistics_Q, data.validation)
         return metric.value(outputs_NC, data.validation.y, data.targets.unit)
 
-    def test(self, parameters_P: Tensor, statistics_Q: Tensor) -> Tensor:
-        """Means of the loss and the score of weights on the test data, float64 [2]."""
-        return self._judged("test", self._source.data.test, parameters_P, statistics_Q)
+    def test(self, parameters_GP: Tensor, statistics_GQ: Tensor) -> Tensor:
+        """Means of the loss and the score of weights on the test data, float64 [G, 2]."""
+        return self._judged("test", self._source.data.test, parameters_GP, statistics_GQ)
 
-    def train(self, parameters_P: Tensor, statistics_Q: Tensor) -> Tensor:
+    def train(self, parameters_GP: Tensor, statistics_GQ: Tensor) -> Tensor:
         """The same on the sample of the training data, in evaluation mode."""
         sample = self._source.data.train_sample
-        return self._judged("train", sample, parameters_P, statistics_Q)
+        return self._judged("train", sample, parameters_GP, statistics_GQ)
 
     def _judged(
-        self, part: str, split: Split, parameters_P: Tensor, statistics_Q: Tensor
+        self, part: str, split: Split, parameters_GP: Tensor, statistics_GQ: Tensor
     ) -> Tensor:
         if self._bind is None:
-            return loss_and_score(self._model, self._loss, parameters_P, statistics_Q, split)
+            rows = zip(parameters_GP, statistics_GQ, strict=True)
+            each = [loss_and_score(self._model, self._loss, *row, split) for row in rows]
+            return torch.stack(each)
+        # A program of fixed sizes computes all of its slots, whether or not weights are in them.
+        num_slots = 1 if self._fixed is None else self._fixed[1]
         if part not in self._apart:
-            self._apart[part] = self._bound(
-                self._bind, split, 1 if self._fixed is None else self._fixed[1]
-            )
+            self._apart[part] = self._bound(self._bind, split, num_slots)
         memory, run = self._apart[part]
-        memory.parameters.set_row(0, parameters_P)
-        memory.statistics.set_row(0, statistics_Q)
-        memory.totals_E2.zero_()
-        run(1)
-        return memory.totals_E2[0] / split.num_samples
+        totals = []
+        groups = (torch.split(rows, num_slots) for rows in (parameters_GP, statistics_GQ))
+        for parameters_EP, statistics_EQ in zip(*groups, strict=True):
+            memory.parameters.set_first_rows(parameters_EP)
+            memory.statistics.set_first_rows(statistics_EQ)
+            memory.totals_E2.zero_()
+            run(len(parameters_EP))
+            totals.append(memory.totals_E2[: len(parameters_EP)].clone())
+        return torch.cat(totals) / split.num_samples
 
     def judge_on_train(
         self, parameters_P: Tensor, statistics_Q: Tensor, metric: OutputMetric

@@ -190,6 +190,11 @@ class Stacks:
         for stretch_KR, part in zip(self.stretches_KR, self._layout.stretches, strict=True):
             stretch_KR[slot] = row_P[part]
 
+    def set_first_rows(self, rows_GP: Tensor) -> None:
+        """Write the rows of the first slots."""
+        for stretch_KR, part in zip(self.stretches_KR, self._layout.stretches, strict=True):
+            stretch_KR[: len(rows_GP)] = rows_GP[:, part]
+
     def put_rows(self, slots_G: Tensor, rows_GP: Tensor) -> None:
         """Write the rows of some slots; one row [P] is written to all of them."""
         for stretch_KR, part in zip(self.stretches_KR, self._layout.stretches, strict=True):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
 from ridgeline.search.engine.config import RunConfig
 from ridgeline.search.engine.pack import Pack
-from ridgeline.search.engine.progress import Progress
+from ridgeline.search.engine.progress import Progress, outcomes
 from ridgeline.search.engine.pruning import PruningRules
 from ridgeline.search.engine.saved import SavedRun
 from ridgeline.search.engine.saving import Saving
@@ -106,7 +106,10 @@ class OpenPack:
                     at_rung = its_rules is not None and report.epoch in its_rules.thresholds
                     if self.saving.is_due(run.key, seconds, at_rung=at_rung):
                         events.append(self._save(run.key, progress, start))
-            events += self._ends([self.runs[slot] for slot in freed])
+            ends = [self.runs[slot] for slot in freed]
+            over = [(progress, run.keep_weights) for run, progress in ends]
+            found = outcomes(pack, over)
+            events += [Over(run.key, its) for (run, _), its in zip(ends, found, strict=True)]
             now = time.perf_counter()
         return Turn(events, freed, now - start, num_ticks)
 
@@ -132,18 +135,6 @@ class OpenPack:
         if (taken := self.runs.pop(slot, None)) is not None:
             run, _ = taken
             self.saving.end(run.key)
-
-    @staticmethod
-    def _ends(over: Sequence[tuple[Waiting, Progress]]) -> list[Event]:
-        """The ends of runs, which often are those of a whole pack.
-
-        All are tested, then all measured: what is done twice in a row is in the processor's cache.
-        """
-        outcomes = [progress.outcome(keep_weights=run.keep_weights) for run, progress in over]
-        return [
-            Over(run.key, progress.measured(outcome))
-            for (run, progress), outcome in zip(over, outcomes, strict=True)
-        ]
 
     def _save(self, key: Hashable, progress: Progress, start: float) -> Saved:
         """The run as it is now, in a turn that began at `start`."""

@@ -320,17 +320,28 @@ class Pack:
         is_told = self._asked(config) is None
         return self.metrics if is_told else (*self.metrics, config.monitor)
 
-    def test(self, weights: Weights) -> Tensor:
-        """Means of loss and score of weights on the test data: float64 [2] on the device."""
+    def test(self, weights: Sequence[Weights]) -> Tensor:
+        """Means of loss and score of weights on the test data: float64 [G, 2] on the device."""
         with self._computing():
-            return self._evaluation.test(weights.parameters_P, weights.statistics_Q)
+            return self._evaluation.test(*_stacked(weights))
 
-    def tested(self, weights: Weights, config: RunConfig) -> dict[str, float]:
-        """The test metrics of a run's weights by name; the host waits for the device.
+    def tested(
+        self, weights: Sequence[Weights], configs: Sequence[RunConfig]
+    ) -> list[dict[str, float]]:
+        """The test metrics of the weights of runs by name; the host waits for the device.
 
-        Where the run is judged by what is worked out for it alone, all of that kind are told.
+        Of runs that are judged by what is worked out for them alone, all of that kind are told.
         """
-        tested = self._told(self.test(weights).tolist(), self.data.test)
+        if not weights:
+            return []
+        means_G = self.test(weights).tolist()
+        return [self._with_names(*one) for one in zip(means_G, weights, configs, strict=True)]
+
+    def _with_names(
+        self, means: Sequence[float], weights: Weights, config: RunConfig
+    ) -> dict[str, float]:
+        """The test metrics of weights, from the means of losses and scores."""
+        tested = self._told(means, self.data.test)
         if self._asked(config) is not None:
             with self._computing():
                 judged = self._evaluation.judge_on_test(weights.parameters_P, weights.statistics_Q)
@@ -338,22 +349,39 @@ class Pack:
         return {f"test_{name}": value for name, value in tested.items()}
 
     def measured(
-        self, weights: Weights, config: RunConfig, metrics: Mapping[str, float]
-    ) -> Measures:
-        """What can be seen of a run's weights; the host waits for the device.
+        self,
+        weights: Sequence[Weights],
+        configs: Sequence[RunConfig],
+        metrics: Sequence[Mapping[str, float]],
+    ) -> list[Measures]:
+        """What can be seen of the weights of runs; the host waits for the device.
 
         Args:
-            metrics: of the epoch that ended with these weights.
+            metrics: of each run, those of the epoch that ended with these weights.
         """
+        if not weights:
+            return []
+        with self._computing():
+            means_G = self._evaluation.train(*_stacked(weights)).tolist()
+        its = zip(means_G, weights, configs, metrics, strict=True)
+        return [self._looked_at(*one) for one in its]
+
+    def _looked_at(
+        self,
+        means: Sequence[float],
+        weights: Weights,
+        config: RunConfig,
+        metrics: Mapping[str, float],
+    ) -> Measures:
+        """What can be seen of weights, some of it from their means on the training rows."""
         data, asked = self.data, self._asked(config)
         rows = weights.parameters_P, weights.statistics_Q
         with self._computing():
             seen = looked_at(self.spec.model, *rows, data.validation.x)
             if data.trains_on_validation:
                 return Measures({}, *seen)  # no row is left to see a gap by
-            means = self._evaluation.train(*rows)
             value = None if asked is None else self._evaluation.judge_on_train(*rows, asked)
-        train = self._told(means.tolist(), data.train_sample)
+        train = self._told(means, data.train_sample)
         directions = dict(self._loss.metrics)
         if asked is not None and value is not None:
             train[asked.name] = value.item()
@@ -462,3 +490,9 @@ class Pack:
 def _has(loss: Loss, name: str, part: Split) -> bool:
     """Whether a part of the data has a metric of the loss."""
     return part.num_samples > 1 or name not in loss.need_two_rows
+
+
+def _stacked(weights: Sequence[Weights]) -> tuple[Tensor, Tensor]:
+    """Rows of parameters and of statistics, [G, P] and [G, Q]."""
+    parameters_GP = torch.stack([one.parameters_P for one in weights])
+    return parameters_GP, torch.stack([one.statistics_Q for one in weights])

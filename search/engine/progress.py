@@ -6,7 +6,7 @@ What training has changed in its slot, and this progress, is all that it needs t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,10 @@ from ridgeline.search.engine.pack import Pack, Weights
 from ridgeline.search.engine.pruning import PruningRules
 from ridgeline.search.engine.saved import SavedRun
 from ridgeline.search.engine.stopping import EarlyStopping
+
+_RUNS_AT_ONCE = 8
+"""That end together and are tested at once: as many as a program on a CPU evaluates, and no more,
+since the weights of all of them are copied."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +116,23 @@ class Progress:
                 self._rule_version, self.is_over = rules.version, True
         return EpochReport(epoch, dict(metrics))
 
-    def outcome(self, *, keep_weights: bool) -> Outcome:
-        """What has become of the run, up to now.  Evaluates the kept weights on the test data.
+    def kept_weights(self) -> Weights | None:
+        """Those that are kept of the run, up to now; None of a diverged one, or of no epoch."""
+        if self._diverged_epoch is not None or self._stopping.kept_epoch is None:
+            return None
+        return self.kept or self._pack.weights(self.slot)
 
-        Without measures, see `measured`.
+    def outcome(
+        self, kept: Weights | None, tested: Mapping[str, float], *, keep_weights: bool
+    ) -> Outcome:
+        """What has become of the run, up to now, without measures; see `outcomes`.
 
         Args:
-            keep_weights: copy them to the CPU, for which the host waits.
+            kept: its `kept_weights`.
+            tested: their metrics on the test data.
         """
         kept_epoch = self._stopping.kept_epoch
-        if self._diverged_epoch is not None or kept_epoch is None:
+        if kept is None:
             return Outcome(
                 state="stopped" if self._diverged_epoch is None else "diverged",
                 epochs_trained=self.epochs_trained,
@@ -132,8 +143,6 @@ class Progress:
                 measures=None,
                 weights={},
             )
-        kept = self.kept or self._pack.weights(self.slot)
-        test = self._pack.tested(kept, self.config)
         if self._rule_version is not None:
             state: Literal["complete", "pruned", "stopped"] = "pruned"
         else:
@@ -144,18 +153,16 @@ class Progress:
             diverged_epoch=None,
             kept_epoch=kept_epoch,
             value=self._stopping.kept_value,
-            metrics={**self._kept_metrics, **test},
+            metrics={**self._kept_metrics, **tested},
             measures=None,
             weights=self._pack.named(kept) if keep_weights else {},
             rule_version=self._rule_version,
         )
 
-    def measured(self, outcome: Outcome) -> Outcome:
-        """The outcome with what its kept weights look like, where the run is complete."""
-        if outcome.state != "complete":
-            return outcome
-        kept = self.kept or self._pack.weights(self.slot)
-        return replace(outcome, measures=self._pack.measured(kept, self.config, self._kept_metrics))
+    @property
+    def kept_metrics(self) -> Mapping[str, float]:
+        """Those of the epoch whose weights are kept."""
+        return self._kept_metrics
 
     def checkpoint(self) -> bytes:
         """All that the run needs to go on elsewhere.  Between epochs; not for a diverged run."""
@@ -190,3 +197,39 @@ class Progress:
         self.is_over = saved.is_over
         self._stopping = saved.stopping
         self._kept_metrics = saved.kept_metrics
+
+
+def outcomes(pack: Pack, over: Sequence[tuple[Progress, bool]]) -> list[Outcome]:
+    """What has become of runs in this pack, up to now: tests their kept weights, and measures them.
+
+    Of many runs at once, as far as the pack's program evaluates several.
+
+    Args:
+        over: the runs, each with whether its kept weights are copied to the CPU, for which the host
+            waits.
+    """
+    found = []
+    for start in range(0, len(over), _RUNS_AT_ONCE):
+        found += _outcomes(pack, over[start : start + _RUNS_AT_ONCE])
+    return found
+
+
+def _outcomes(pack: Pack, over: Sequence[tuple[Progress, bool]]) -> list[Outcome]:
+    kept = {progress: progress.kept_weights() for progress, _ in over}
+    # All are tested, then all measured: what is done twice in a row is in the processor's cache.
+    weights = {progress: its for progress, its in kept.items() if its is not None}
+    configs = [progress.config for progress in weights]
+    tested = dict(zip(weights, pack.tested([*weights.values()], configs), strict=True))
+    found = {
+        progress: progress.outcome(
+            kept[progress], tested.get(progress, {}), keep_weights=keep_weights
+        )
+        for progress, keep_weights in over
+    }
+    complete = {p: its for p, its in weights.items() if found[p].state == "complete"}
+    measured = pack.measured(
+        [*complete.values()], [p.config for p in complete], [p.kept_metrics for p in complete]
+    )
+    for progress, measures in zip(complete, measured, strict=True):
+        found[progress] = replace(found[progress], measures=measures)
+    return [found[progress] for progress, _ in over]

@@ -17,7 +17,7 @@ from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.pack import Pack
 from ridgeline.search.engine.program import ProgramIdentity
-from ridgeline.search.engine.progress import EpochReport, Outcome, Progress
+from ridgeline.search.engine.progress import EpochReport, Outcome, Progress, outcomes
 from ridgeline.search.engine.saved import SavedRun
 from ridgeline.search.engine.spec import StepSpec
 
@@ -91,7 +91,8 @@ class TrainingRun:
 
     def outcome(self) -> Outcome:
         """What has become of the run, up to now, with its weights; tests and measures them."""
-        return self._progress.measured(self._progress.outcome(keep_weights=True))
+        (outcome,) = outcomes(self._pack, [(self._progress, True)])
+        return outcome
 
     def checkpoint(self) -> bytes:
         """See `Progress.checkpoint`."""

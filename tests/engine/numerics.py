@@ -173,7 +173,7 @@ def _step_eagerly(model: Model, runs: list[RunConfig]) -> list[Tensor]:
         pack.load(slot, runs[slot])
     pack.tick(pack.ticks_to_epoch_end)
     evaluated = pack._evaluation.validate([0, 2], torch.tensor([0, 2]))
-    return [*pack._memory.inputs().values(), *evaluated, pack.test(pack.weights(2))]
+    return [*pack._memory.inputs().values(), *evaluated, pack.test([pack.weights(2)])[0]]
 
 
 def _step_as_traced(model: Model, run: RunConfig) -> list[Tensor]:
@@ -206,7 +206,7 @@ def bits(kernels: Kernels) -> dict[str, str]:
                     pack.tick(pack.ticks_to_epoch_end)
                     metrics.append(pack.epoch_metrics([0, 2]))
                 state = [row.numpy().tobytes().hex() for row in pack.state(2).tensors.values()]
-                tested = pack.test(pack.weights(2)).tolist()
+                tested = pack.test([pack.weights(2)])[0].tolist()
                 key = f"{form} {name} {dtype}".replace("torch.", "")
                 found[key] = _digest(state, repr(metrics), repr(tested))
     return found

@@ -425,8 +425,8 @@ def test_looking_changes_no_bit_and_neighbours_change_nothing_of_what_is_seen(
             for slot, metrics in enumerate(pack.epoch_metrics(range(width))):
                 told = dict(zip(pack.metrics, metrics, strict=True))
                 if looked:
-                    weights = pack.weights(slot)
-                    seen[order[slot]] = pack.measured(weights, case.configs[order[slot]], told)
+                    run = order[slot]
+                    (seen[run],) = pack.measured([pack.weights(slot)], [case.configs[run]], [told])
         return seen, {run: pack.state(slot).tensors for slot, run in enumerate(order)}
 
     seen, states = trained([0, 1, 2, 3], True)
