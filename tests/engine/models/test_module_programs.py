@@ -164,6 +164,21 @@ def test_a_slot_without_a_run_is_frozen(folder: Path) -> None:
     assert pack.weights(1).parameters_P.equal(before.parameters_P)
 
 
+def test_weights_are_tested_at_once_as_one_by_one(case: Case, folder: Path) -> None:
+    """In whichever place among the others."""
+    pack = pack_of(case, folder)
+    weights = []
+    for run in case.configs:
+        pack.load(0, run)
+        pack.tick(pack.ticks_to_epoch_end)
+        weights.append(pack.weights(0))
+        pack.free(0)
+    alone = torch.cat([pack.test([one]) for one in weights])
+    assert pack.test([*weights, *weights[:2]]).equal(torch.cat([alone, alone[:2]]))
+    assert pack.test(weights[::-1]).equal(alone.flip(0))
+    assert not alone[0].equal(alone[1])
+
+
 def test_lanes_train_by_it_one_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions, once their program is there and is the faster one."""
     case = CASES["spatial dropout"]
