@@ -75,9 +75,10 @@ class Packs:
 
     def _fixed_width(self, config: RunConfig) -> int | None:
         """The width that the engine finds best for programs of this model; None where any is."""
-        if not self._shape.fixes_sizes:
-            return None
         spec, device = _spec(config, self._shape, self._data), self._data.device
+        is_native = self._cache is not None and spec.native() is not None
+        if not self._shape.fixes_sizes or is_native:
+            return None
         threads = threads_for_step(spec.model.step_flops(spec.batch_size), device, self._threads)
         has_kernels = self._cache is not None and threads == 1
         return Widths(self._cache).best(

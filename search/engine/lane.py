@@ -155,7 +155,7 @@ class Lane:
     def needs_measuring(self) -> bool:
         """Whether `add` measures how wide its packs are to be."""
         is_fixed = self._pinned or self._options.width is not None
-        is_ruled = self._kernels is not None and not self.spec.model.fixes_sizes
+        is_ruled = self._has_native_form and self._takes_all_sizes
         return self.has_work and not is_fixed and not is_ruled and self._measured_width is None
 
     def add(self, run: Waiting) -> None:
@@ -335,7 +335,7 @@ class Lane:
             return Plan(run, program, kernels, full, kinds)
         if program is not None:
             full = min(full, compiled_width(self.spec, self.data.device))
-        elif kernels is None or self.spec.model.fixes_sizes:
+        elif kernels is None or not self._takes_all_sizes:
             full = min(full, self._measured_width or 1)
         # The runs are shared out among packs that train side by side.
         num_packs = sum(bool(p.runs) for p in self.packs)
@@ -433,7 +433,17 @@ class Lane:
             return False  # the last bit of a compiled step with weights depended on the slot
         if self.data.device.type != "cpu":
             return False  # see docs/decisions/0044
-        return self._kernels is None or self.spec.native() is None
+        return not (self._has_native_form and self.spec.native() is not None)
+
+    @property
+    def _has_native_form(self) -> bool:
+        """Whether runs begin with native kernels, where they begin uncompiled."""
+        return self._kernels is not None
+
+    @property
+    def _takes_all_sizes(self) -> bool:
+        """Whether its native form is as fast at every width, and so needs no measuring."""
+        return not self.spec.model.fixes_sizes or self.spec.native() is not None
 
     @property
     def _kernels(self) -> Kernels | None:

@@ -16,7 +16,7 @@ Form = Literal["eager", "native", "compiled"]
 
 Denormals = Literal["flushed", "kept"]
 
-NUMERICS = 3
+NUMERICS = 4
 """The version of this engine's arithmetic, by which older checkpoints are told from newer ones.
 
 Raise it with every change after which a run of any form may end with other bits than before: other
@@ -37,7 +37,7 @@ class ProgramIdentity:
     second, 4 and 8.  Texts of programs without have no such part; other forms have none, since they
     leave out what no slot needs.  `source` is that of the model, and follows as
     `/source=0f1e2d3c4b5a` where there is one.  `numerics` is `NUMERICS` at the time, and ends the
-    text as `/numerics=3`; the first version has texts without.
+    text as `/numerics=4`; the first version has texts without.
     """
 
     form: Form

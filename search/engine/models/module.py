@@ -17,6 +17,7 @@ from ridgeline.search.engine.models.base import (
     BoundModel,
     HiddenUnits,
     Model,
+    NativeProgram,
     Parameter,
     Statistic,
 )
@@ -185,6 +186,13 @@ class ModuleModel(Model):
 
         whole = {name: as_bytes(numbers) for name, numbers in self._whole_numbers().items()}
         return {**initial(self, seed), **whole}
+
+    def native(self, loss: str) -> NativeProgram | None:
+        if loss != "cross_entropy":
+            return None
+        from ridgeline.search.engine.models.module_native import native_of
+
+        return native_of(self)
 
     def _whole_numbers(self) -> Mapping[str, Tensor]:
         """The buffers of whole numbers that are statistics, as a run begins with them."""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,6 +33,7 @@ from ridgeline.search.engine.models.module_refusals import (
 )
 from ridgeline.search.engine.models.module_substitutes import DropoutSite, Substitutes, Unbatchable
 from ridgeline.search.engine.models.module_tracing import (
+    Gradients,
     Parts,
     WithBuffers,
     call,
@@ -235,29 +236,50 @@ def _untraceable(module: nn.Module, samples: Samples, num_outputs: int, watch: _
     Raises:
         ValueError: because of a tensor that is no buffer.
     """
-    parts = parts_of(module)
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    own, kept = (
-        [tensors[name].detach().float()[None] for name in names]
-        for names in (parts.parameters, parts.statistics)
-    )
-    constants = [tensors[name] for name in parts.constants]
-    x_KB = samples.random((1, _ROWS), torch.Generator().manual_seed(0), torch.float32)
-    num_valid_K, invalid_KB = torch.tensor([_ROWS - 1.0]), torch.arange(_ROWS)[None] == _ROWS - 1
     num_draws = sum(site.num_draws for site in watch.sites)
-    factors_KUB = torch.ones(1, num_draws, _ROWS) if num_draws else None
-    own_kept = own, kept, constants
     try:
-        trace_gradients(
-            module, parts, *own_kept, x_KB, num_valid_K, invalid_KB, factors_KUB, num_outputs
-        )
-        trace_outputs(module, parts, *own_kept, x_KB[0])
+        trace_alone(module, samples, num_outputs, num_draws, _ROWS, torch.float32)
     except Exception as exc:
         reason = str(exc).partition("\n")[0]
         if "FakeTensor" in reason:
             refuse_plain_tensors(module)
         return f"it cannot be traced ({type(exc).__name__}: {reason})"
     return None
+
+
+def trace_alone(
+    module: nn.Module,
+    samples: Samples,
+    num_outputs: int,
+    num_draws: int,
+    num_rows: int,
+    dtype: torch.dtype,
+) -> tuple[Gradients, fx.GraphModule]:
+    """The training step and the outputs in evaluation of a single slot, on so many rows.
+
+    The last row of the step does not count.
+
+    Args:
+        num_draws: of dropout, for a row.
+
+    Raises:
+        Exception: it cannot be traced.
+    """
+    parts = parts_of(module)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    own, kept = (
+        [tensors[name].detach().to(dtype)[None] for name in names]
+        for names in (parts.parameters, parts.statistics)
+    )
+    own_kept = own, kept, [tensors[name] for name in parts.constants]
+    x_KB = samples.random((1, num_rows), torch.Generator().manual_seed(0), dtype)
+    num_valid_K = torch.tensor([num_rows - 1.0], dtype=dtype)
+    invalid_KB = torch.arange(num_rows)[None] == num_rows - 1
+    factors_KUB = torch.ones(1, num_draws, num_rows, dtype=dtype) if num_draws else None
+    gradients = trace_gradients(
+        module, parts, *own_kept, x_KB, num_valid_K, invalid_KB, factors_KUB, num_outputs
+    )
+    return gradients, trace_outputs(module, parts, *own_kept, x_KB[0])
 
 
 @dataclass
