@@ -13,6 +13,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -85,14 +86,17 @@ def hidden_of_one(
         return {}
     first = next(iter(parameters.values()))
     with alone():
-        module = deepcopy(template.module).to(first.device, first.dtype).eval()
-        watch = _Watch(module, len(x_B))
+        watch = _watch(model, first.device, first.dtype)
+        watch.begin(len(x_B))
         named = {name: tensor.clone() for name, tensor in {**parameters, **statistics}.items()}
         num_rows = first.new_full((), len(x_B))
         try:
             with torch.no_grad(), watch:
                 y, _ = call(
-                    WithBuffers(module), named, x_B.clone(), Substitutes(num_rows, None, None)
+                    WithBuffers(watch.module),
+                    named,
+                    x_B.clone(),
+                    Substitutes(num_rows, None, None),
                 )
         except Exception as exc:  # nothing is lost but what would have been seen
             _log.warning("the units of %s are not told: %s", template.name, exc)
@@ -100,11 +104,27 @@ def hidden_of_one(
     return watch.hidden(y)
 
 
-class _Watch(TorchFunctionMode):
-    """Notes what activations give."""
+@lru_cache(maxsize=16)
+def _watch(model: ModuleModel, device: torch.device, dtype: torch.dtype) -> _Watch:
+    """A copy of the module that is watched, kept: to make one takes as long as its pass."""
+    return _Watch(deepcopy(template_of(model).module).to(device, dtype).eval())
 
-    def __init__(self, module: nn.Module, num_rows: int) -> None:
+
+class _Watch(TorchFunctionMode):
+    """Notes what activations of a module give."""
+
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        self.module = module
+        self.begin(0)
+        for name, layer in module.named_modules():
+            layer.register_forward_pre_hook(
+                lambda layer, _, name=name: self._path.append((name, layer))
+            )
+            layer.register_forward_hook(lambda *_: self._leave())
+
+    def begin(self, num_rows: int) -> None:
+        """Forget what was seen, for a pass over so many rows."""
         self._num_rows = num_rows
         self._found: dict[str, list[HiddenUnits | None]] = defaultdict(list)
         """By the name of a place, what each of its calls gave; None where that is not known."""
@@ -112,11 +132,6 @@ class _Watch(TorchFunctionMode):
         self._dimensions: dict[tuple[int, ...], int] = {}
         """By the shape of what layers gave, which dimension counts their units."""
         self._path: list[tuple[str, nn.Module]] = []
-        for name, layer in module.named_modules():
-            layer.register_forward_pre_hook(
-                lambda layer, _, name=name: self._path.append((name, layer))
-            )
-            layer.register_forward_hook(lambda *_: self._leave())
 
     def __torch_function__(
         self,
@@ -162,4 +177,5 @@ class _Watch(TorchFunctionMode):
         self._found[place].append(units)
 
     def _leave(self) -> None:
+        # Gives nothing, for what a hook gives stands in for what the layer gave.
         self._path.pop()
