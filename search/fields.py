@@ -37,6 +37,8 @@ class SpecPart(BaseModel):
 
 
 Direction = Literal["maximize", "minimize"]
+
+SamplerName = Literal["auto", "gp", "tpe", "random", "grid"]
 """Of a metric: which values are the better ones."""
 
 Verdict = Literal["better", "worse", "open"]

@@ -56,7 +56,7 @@ class Budget(SpecPart):
             ge=1,
             le=MAX_PARALLEL,
             description="trials in flight at once; left out: unlimited for grid and random, "
-            "a tenth of the trials for TPE",
+            "a tenth of the trials for samplers that learn from results",
         ),
     ] = None
 

@@ -7,11 +7,11 @@ grid needs points, a parameter must be one the task has) and reports every probl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from ridgeline.search.fields import MAX_SEED, Flag, SpecPart, Whole
+from ridgeline.search.fields import MAX_SEED, Flag, SamplerName, SpecPart, Whole
 from ridgeline.search.objective import (
     MAX_PARALLEL,
     MAX_TRIALS,
@@ -48,8 +48,13 @@ class InvalidSpec(ValueError):
 class SamplerSpec(SpecPart):
     """How configurations are chosen; everything drawn follows from `seed`."""
 
-    name: Literal["grid", "random", "tpe"]
+    name: SamplerName = "auto"
     seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)] = 0
+
+    @property
+    def learns(self) -> bool:
+        """Whether what it chooses depends on the results so far."""
+        return self.name not in ("grid", "random")
 
 
 class StudySpec(SpecPart):
@@ -58,7 +63,7 @@ class StudySpec(SpecPart):
     name: StudyName
     task: AnySettings
     space: Space
-    sampler: SamplerSpec
+    sampler: SamplerSpec = SamplerSpec()
     objective: Objective = Objective()
     budget: Budget = Budget()
     replicates: Annotated[
@@ -103,10 +108,10 @@ class StudySpec(SpecPart):
 
     @property
     def max_parallel(self) -> int:
-        """Trials in flight at once: a tenth of a TPE budget, since its quality falls with more."""
+        """Trials in flight at once: a tenth of the budget where the sampler learns from results."""
         if self.budget.max_parallel is not None:
             return self.budget.max_parallel
-        return max(1, self.num_trials // 10) if self.sampler.name == "tpe" else MAX_PARALLEL
+        return max(1, self.num_trials // 10) if self.sampler.learns else MAX_PARALLEL
 
     @property
     def definition(self) -> Task[Any]:

@@ -13,6 +13,9 @@ row of JSON for each sampler, batch size and number of trials, over all tables:
 
 `optuna` is Optuna's `TPESampler()` as it comes, on an Optuna study of the same axes, asked and told
 as a script would; `random` draws cells with replacement, as the service does.
+
+With `--continuous` the real numbers are ranges, as people write them, and the value between cells
+is linear.
 """
 
 from __future__ import annotations
@@ -36,7 +39,16 @@ def main() -> None:
     arguments = _arguments()
     write(header("search", torch.device("cpu")), arguments.out)
     studies = [
-        Study(sampler, batch, max(arguments.trials), table, metric, seed, arguments.noisy)
+        Study(
+            sampler,
+            batch,
+            max(arguments.trials),
+            table,
+            metric,
+            seed,
+            arguments.noisy,
+            arguments.continuous,
+        )
         for sampler, batch, table, metric, seed in product(
             arguments.samplers, arguments.batch, arguments.tables, METRICS, range(arguments.seeds)
         )
@@ -53,6 +65,7 @@ def main() -> None:
                 tell(f"{done + 1} of {len(studies)} studies")
     for (sampler, batch, trials), rows in found.items():
         row = {"sampler": sampler, "batch": batch, "trials": trials, "noisy": arguments.noisy}
+        row |= {"continuous": arguments.continuous}
         write(row | _figures(rows), arguments.out)
 
 
@@ -85,6 +98,7 @@ def _arguments() -> argparse.Namespace:
     add("--trials", nargs="*", type=count, default=[50, 100, 200])
     add("--seeds", type=count, default=10, help="studies of each objective; default 10")
     add("--noisy", action="store_true", help="a trial has one seed")
+    add("--continuous", action="store_true", help="ranges, with values between the cells")
     add("--processes", type=count, default=2)
     add("--out", type=Path, help="a file to append the rows to")
     return parser.parse_args()

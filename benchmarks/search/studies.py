@@ -5,27 +5,46 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 
 from benchmarks.search.tables import AXES, NUM_SEEDS, NUMBER_OF, SPACE, Table
+from ridgeline.search.fields import SamplerName
 from ridgeline.search.history import History, TrialStatus
-from ridgeline.search.samplers.base import Sampler
-from ridgeline.search.samplers.random import RandomSampler
-from ridgeline.search.samplers.tpe import TpeSampler
-from ridgeline.search.space import Config
+from ridgeline.search.ranges import FloatParameter, Value
+from ridgeline.search.samplers import sampler_for
+from ridgeline.search.space import Config, Space
 
 METRICS = ("error", "loss")
 _LOSSES = 1e-4, 10.0
 """Nats; beyond them a run is as good or bad as any: how far it strays must not set the scale."""
 
+_CONTINUOUS = ("learning_rate", "l2", "dropout")
+RANGES = Space.model_validate(
+    {
+        name: {
+            "type": "float",
+            "low": min(value for value in values if value > 0 or name == "dropout"),
+            "high": max(values),
+            "log": name != "dropout",
+        }
+        if name in _CONTINUOUS
+        else {"type": "values", "values": values}
+        for name, values in AXES.items()
+    }
+)
+"""The same axes with ranges for the real numbers among them; of l2 without the 0."""
+
 Values = npt.NDArray[np.float64]
+Objective = Callable[[Config], float]
+"""The value of a configuration, to be minimised; NaN where training diverges."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,7 @@ class Study:
     Attributes:
         batch: trials asked for at once.
         noisy: whether a trial is of one seed; else it is the mean over the table's.
+        continuous: whether the space is `RANGES`, with values between the cells; else `SPACE`.
     """
 
     sampler: str
@@ -44,6 +64,12 @@ class Study:
     metric: str
     seed: int
     noisy: bool
+    continuous: bool
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return RANGES if self.continuous else SPACE
 
 
 def regrets(study: Study) -> list[float]:
@@ -55,14 +81,16 @@ def regrets(study: Study) -> list[float]:
     values_CS = _values(study.table, study.metric)
     truth_C = values_CS.mean(axis=1)  # NaN where a seed diverged
     seen_C = values_CS[:, study.seed % NUM_SEEDS] if study.noisy else truth_C
+    value_at = _between if study.continuous else _at
     best, median = np.nanmin(truth_C), np.nanmedian(truth_C)
     looked_best, regret = math.inf, 1.0  # before any value: as good as a cell in the middle
     found: list[float] = []
-    for cell in SAMPLERS[study.sampler](seen_C, study):
-        if seen_C[cell] < looked_best and not math.isnan(truth_C[cell]):
-            looked_best = float(seen_C[cell])
-            regret = float((truth_C[cell] - best) / (median - best))
-        found.append(regret)
+    seen: Objective = partial(value_at, seen_C)
+    for config in SAMPLERS[study.sampler](seen, study):
+        value, true_value = seen(config), value_at(truth_C, config)
+        if value < looked_best and not math.isnan(true_value):
+            looked_best, regret = value, (true_value - best) / (median - best)
+        found.append(float(regret))
     return found
 
 
@@ -75,49 +103,83 @@ def _values(name: str, metric: str) -> Values:
     return values
 
 
-def _ours(make: Callable[[], Sampler]) -> Callable[[Values, Study], Iterator[int]]:
-    def search(seen_C: Values, study: Study) -> Iterator[int]:
-        history, sampler = History(SPACE), make()
-        while (num_done := len(history)) < study.num_trials:
-            numbers = range(num_done, min(num_done + study.batch, study.num_trials))
-            for new in sampler.suggest(SPACE, history, numbers, study.seed, "minimize"):
-                cell = _number(new.config)
-                value = None if math.isnan(seen_C[cell]) else float(seen_C[cell])
-                state = TrialStatus.FAIL if value is None else TrialStatus.COMPLETE
-                history.put(new.number, new.config, enqueued=False, state=state, value=value)
-                yield cell
-
-    return search
+def _at(value_C: Values, config: Config) -> float:
+    return float(value_C[NUMBER_OF[tuple(config[name] for name in AXES)]])
 
 
-def _optuna(seen_C: Values, study: Study) -> Iterator[int]:
+def _between(value_C: Values, config: Config) -> float:
+    """Linear between the cells around, along the axes of the samplers; NaN where one diverged."""
+    corners: list[list[tuple[Value, float]]] = []
+    for name, values in AXES.items():
+        parameter, value = RANGES[name], config[name]
+        if not isinstance(parameter, FloatParameter):
+            corners.append([(value, 1.0)])
+            continue
+        inside = [cell for cell in values if parameter.problem(cell) is None]
+        places = [parameter.encode(cell) for cell in inside]
+        place = parameter.encode(value)
+        upper = min(max(int(np.searchsorted(places, place)), 1), len(inside) - 1)
+        share = (place - places[upper - 1]) / (places[upper] - places[upper - 1])
+        corners.append([(inside[upper - 1], 1 - share), (inside[upper], share)])
+    total = 0.0
+    for corner in itertools.product(*corners):
+        weight = math.prod(share for _, share in corner)
+        if weight > 1e-9:
+            total += weight * float(value_C[NUMBER_OF[tuple(value for value, _ in corner)]])
+    return total
+
+
+def _ours(name: SamplerName, seen: Objective, study: Study) -> Iterator[Config]:
+    history, sampler = History(study.space), sampler_for(name)
+    while (num_done := len(history)) < study.num_trials:
+        numbers = range(num_done, min(num_done + study.batch, study.num_trials))
+        for new in sampler.suggest(study.space, history, numbers, study.seed, "minimize"):
+            value = seen(new.config)
+            failed = math.isnan(value)
+            history.put(
+                new.number,
+                new.config,
+                enqueued=False,
+                state=TrialStatus.FAIL if failed else TrialStatus.COMPLETE,
+                value=None if failed else value,
+            )
+            yield new.config
+
+
+def _optuna(seen: Objective, study: Study) -> Iterator[Config]:
     theirs = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=study.seed))
     num_done = 0
     while num_done < study.num_trials:
-        asked: list[tuple[optuna.Trial, int]] = []
+        asked: list[tuple[optuna.Trial, Config]] = []
         for _ in range(min(study.batch, study.num_trials - num_done)):
             trial = theirs.ask()
-            config: Config = {
-                name: values[trial.suggest_int(name, 0, len(values) - 1)]
-                for name, values in AXES.items()
-            }
-            asked.append((trial, _number(config)))
-        for trial, cell in asked:
-            if math.isnan(seen_C[cell]):
+            asked.append((trial, _asked(trial, study.space)))
+        for trial, config in asked:
+            value = seen(config)
+            if math.isnan(value):
                 theirs.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
-                theirs.tell(trial, float(seen_C[cell]))
-            yield cell
+                theirs.tell(trial, value)
+            yield config
         num_done += len(asked)
 
 
-SAMPLERS: dict[str, Callable[[Values, Study], Iterator[int]]] = {
-    "random": _ours(RandomSampler),
-    "tpe": _ours(TpeSampler),
+def _asked(trial: optuna.Trial, space: Space) -> Config:
+    config: Config = {}
+    for name, parameter in space.items():
+        if isinstance(parameter, FloatParameter):
+            config[name] = trial.suggest_float(
+                name, parameter.low, parameter.high, log=parameter.log
+            )
+        else:
+            values = AXES[name]
+            config[name] = values[trial.suggest_int(name, 0, len(values) - 1)]
+    return config
+
+
+SAMPLERS: dict[str, Callable[[Objective, Study], Iterator[Config]]] = {
+    "random": partial(_ours, "random"),
     "optuna": _optuna,
+    "tpe": partial(_ours, "tpe"),
+    "gp": partial(_ours, "gp"),
 }
-
-
-def _number(config: Config) -> int:
-    """Of the cell in `CELLS`."""
-    return NUMBER_OF[tuple(config[name] for name in AXES)]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from ridgeline.search.fields import SamplerName
+from ridgeline.search.samplers.auto import AutoSampler
 from ridgeline.search.samplers.base import Sampler
+from ridgeline.search.samplers.gp import GpSampler
 from ridgeline.search.samplers.grid import GridSampler
 from ridgeline.search.samplers.random import RandomSampler
 from ridgeline.search.samplers.tpe import TpeSampler
 
 
-def sampler_for(name: Literal["grid", "random", "tpe"]) -> Sampler:
+def sampler_for(name: SamplerName) -> Sampler:
     """The sampler of that name."""
     match name:
-        case "grid":
-            return GridSampler()
-        case "random":
-            return RandomSampler()
+        case "auto":
+            return AutoSampler()
+        case "gp":
+            return GpSampler()
         case "tpe":
             return TpeSampler()
+        case "random":
+            return RandomSampler()
+        case "grid":
+            return GridSampler()

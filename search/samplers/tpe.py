@@ -1,187 +1,119 @@
-"""TPE: Optuna's tree-structured Parzen estimator, made a pure function.
+"""TPE: the tree-structured Parzen estimator, joint over all parameters.
 
-The past is told to an Optuna study in memory, and a sampler built anew from (study seed, trial
-number) is asked once.  Ranges are searched as the unit interval, where an exact 0 of a λ has its
-place below the smallest value; finite ordered ranges (batch sizes, steps) by index, so that only
-their own values are proposed and neighbours help each other.
+Bergstra et al., Algorithms for Hyper-Parameter Optimization (2011), with what matters according to
+Watanabe, Tree-Structured Parzen Estimator: Understanding Its Algorithm Components and Their Roles
+for Better Empirical Performance (2023): the floor of the bandwidth, the size of the good set, the
+weight of the prior, and kernels that are joint.
 
-All parameters are sampled together (`multivariate`, Optuna's default for one objective); the
-measurement that decided it is in docs/decisions/0019-tpe-samples-all-parameters-together.md.
+# n trials, c candidates, l levels
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator
-from itertools import count
 
 import numpy as np
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
 
-from ridgeline.search.fields import Direction
-from ridgeline.search.history import History, TrialStatus
-from ridgeline.search.ranges import FloatParameter, IntParameter, Value
-from ridgeline.search.samplers.base import Given, Sampler, Suggestion, completed
-from ridgeline.search.samplers.random import draws
-from ridgeline.search.seeds import derive
-from ridgeline.search.space import Config, Parameter, Space
+from ridgeline.search.samplers.axes import Axes, Axis, Floats
+from ridgeline.search.samplers.model_based import Evidence, Model, ModelBasedSampler, Scores
+from ridgeline.search.samplers.outcomes import spread
 
-_NUM_STARTUP_TRIALS = 10
+_GOOD_SHARE = 0.15
+_MAX_GOOD = 25
+_MAX_OTHERS = 256
 
-_STATES = {
-    TrialStatus.WAITING: TrialState.RUNNING,
-    TrialStatus.RUNNING: TrialState.RUNNING,
-    TrialStatus.COMPLETE: TrialState.COMPLETE,
-    TrialStatus.PRUNED: TrialState.PRUNED,
-}
+_WIDTH = 0.15
+"""Bandwidth of a single trial, in units of the axis; of n it is n**(-1 / (d + 4)) times as wide."""
+_NARROWEST = 0.03
+_NARROWEST_STEP = 0.35
+"""The same in units of the distance between levels."""
+
+_SAME = 0.8
+"""Probability that a kernel gives to its own category."""
+
+_MAX_LEVELS = 64
+"""Of more levels the density stands for the probability."""
 
 
-class TpeSampler(Sampler):
-    """Random until ten trials have a value; then where good ones are dense and others are not.
+class TpeSampler(ModelBasedSampler):
+    """Suggests where good trials are dense and others are not.
 
-    Failed trials, and pruned ones without a value, are left out; trials that have not ended count
-    as poor ones (the constant liar), so that parallel suggestions keep apart.
+    Trials under way count as others, so that parallel ones keep apart.
     """
 
-    identity = f"tpe/2+optuna-{optuna.__version__}"
+    name = "tpe"
+    identity = "tpe/3"
 
-    def _suggestions(
+    def fitted(self, evidence: Evidence) -> Model:
+        order = np.argsort(evidence.outcomes.rank_n, kind="stable")
+        num_good = min(math.ceil(_GOOD_SHARE * len(order)), _MAX_GOOD)
+        good_nd = evidence.places_nd[order[:num_good]]
+        others_nd = evidence.places_nd[spread(order[num_good:], _MAX_OTHERS)]
+        # The better, the heavier; together as heavy as if all were equal.
+        weight_n = np.arange(num_good, 0, -1) * 2 / (num_good + 1)
+
+        def scores(candidates_cd: Floats) -> Scores:
+            return _Ratio(evidence.axes, good_nd, weight_n, others_nd, candidates_cd)
+
+        return scores
+
+
+class _Ratio:
+    """The density of good trials over that of the others, at candidates."""
+
+    def __init__(
         self,
-        space: Space,
-        history: History,
-        first: int,
-        seed: int,
-        direction: Direction,
-        given: Given,
-    ) -> Iterator[Suggestion]:
-        states, values = history.states[:first], history.values[:first]
-        finished = np.isin(states, (TrialStatus.COMPLETE, TrialStatus.PRUNED)) & ~np.isnan(values)
-        if np.count_nonzero(finished) < _NUM_STARTUP_TRIALS:
-            yield from draws(space, first, seed, given)  # without end
-        past = _Past(space, direction)
-        unfinished = np.isin(states, (TrialStatus.WAITING, TrialStatus.RUNNING))
-        for number in np.flatnonzero(finished | unfinished).tolist():
-            past.add(number, history.columns[number].tolist(), states[number], values[number])
-        for number in count(first):
-            suggestion_seed = derive(seed, "tpe", number)
-            chosen = past.suggest(number, suggestion_seed)
-            suggestion = completed(chosen, number, suggestion_seed, given)
-            yield suggestion
-            config = suggestion.config
-            columns = [parameter.to_column(config[name]) for name, parameter in space.items()]
-            past.add(number, columns, TrialStatus.RUNNING, math.nan)
+        axes: Axes,
+        good_nd: Floats,
+        weight_n: Floats,
+        others_nd: Floats,
+        candidates_cd: Floats,
+    ) -> None:
+        self._axes, self._candidates_cd = axes, candidates_cd
+        # Each density has one more kernel, which is even over the space.
+        even = math.prod(1 / axis.num_levels for axis in axes.axes if axis.num_levels)
+        self._log_good_c = np.log(even + self._kernels(good_nd, len(good_nd)) @ weight_n)
+        self._num_others = len(others_nd)
+        self._others_c = even + self._kernels(others_nd, self._num_others).sum(axis=1)
+
+    def take_in(self, place_d: Floats) -> None:
+        self._others_c += self._kernels(place_d[None], self._num_others)[:, 0]
+        self._num_others += 1
+
+    def of_candidates(self) -> Floats:
+        others_c: Floats = self._others_c / (self._num_others + 1)
+        return self._log_good_c - np.log(others_c)
+
+    def _kernels(self, places_nd: Floats, count: int) -> Floats:
+        """Density of the kernel of each trial at each candidate [c, n], as one of `count`."""
+        width = max(_NARROWEST, _WIDTH * max(count, 1) ** (-1 / (len(self._axes) + 4)))
+        log_cn = np.zeros((len(self._candidates_cd), len(places_nd)))
+        pairs = zip(self._axes.axes, self._candidates_cd.T, places_nd.T, strict=True)
+        for axis, place_c, place_n in pairs:
+            if axis.num_levels is not None and axis.num_levels <= _MAX_LEVELS:
+                log_ll = np.log(_level_probabilities(axis, axis.num_levels, width))
+                log_cn += log_ll[axis.levels_of(place_c)][:, axis.levels_of(place_n)]
+                continue
+            # A normal density, cut off at the ends of the axis.
+            inside_n = ndtr((1 - place_n) / width) - ndtr(-place_n / width)
+            log_cn -= 0.5 * ((place_c[:, None] - place_n) / width) ** 2
+            log_cn -= np.log(inside_n * width * math.sqrt(2 * math.pi))
+            if axis.num_levels is not None:
+                log_cn -= math.log(axis.num_levels)
+        kernels_cn: Floats = np.exp(log_cn)
+        return kernels_cn
 
 
-class _Past(optuna.storages.InMemoryStorage):
-    """The trials that TPE sees, as an Optuna storage of one study.
-
-    It answers the questions that a sampler asks and no other.  Adding trials to an
-    `InMemoryStorage` in the ordinary way copies them deeply, 90 ms for a thousand (here 10), and
-    logs each study it creates.
-    """
-
-    def __init__(self, space: Space, direction: Direction) -> None:
-        super().__init__()
-        self._space = space
-        self._axes = {name: _axis(parameter) for name, parameter in space.items()}
-        # In Optuna's own order, by which it draws.
-        axes = sorted(self._axes.items())
-        self._searched = {name: axis for name, axis in axes if not axis.single()}
-        self._fixed = {
-            name: axis.low if isinstance(axis, IntDistribution) else 0
-            for name, axis in axes
-            if axis.single()
-        }
-        self._direction = StudyDirection[direction.upper()]
-        self._past: list[FrozenTrial] = []
-
-    def add(self, number: int, columns: list[float], status: int, value: float) -> None:
-        """Show trial `number`, given by the columns of its parameters."""
-        pairs = zip(self._space.items(), columns, strict=True)
-        params = {name: _to_axis(parameter, column) for (name, parameter), column in pairs}
-        self._past.append(self._trial(number, _STATES[TrialStatus(status)], params, float(value)))
-
-    def suggest(self, number: int, seed: int) -> Config:
-        """What TPE proposes for trial `number`."""
-        sampler = optuna.samplers.TPESampler(
-            n_startup_trials=_NUM_STARTUP_TRIALS,
-            multivariate=True,
-            constant_liar=True,
-            seed=seed % 2**32,  # NumPy's RandomState takes no more
-        )
-        study = optuna.Study("", self, sampler)
-        asked = self._trial(number, TrialState.RUNNING, {}, math.nan)
-        params = self._fixed | sampler.sample_relative(study, asked, self._searched)
-        return {
-            name: _from_axis(parameter, params[name]) for name, parameter in self._space.items()
-        }
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        return 0
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
-        """What the sampler proposes for a trial is for other processes, of which there are none."""
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return [self._direction]
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._past if states is None or trial.state in states]
-
-    def _trial(
-        self, number: int, state: TrialState, params: dict[str, float], value: float
-    ) -> FrozenTrial:
-        return FrozenTrial(
-            number,
-            state,
-            value if state is TrialState.COMPLETE else None,
-            datetime_start=None,
-            datetime_complete=None,
-            params=params,
-            distributions=self._axes,
-            user_attrs={},
-            system_attrs={},
-            # TPE ranks pruned trials behind the complete ones, those that came further first, then
-            # by value.  How far they came the history does not say: here all came equally far.
-            intermediate_values={0: value} if state is TrialState.PRUNED else {},
-            trial_id=number,
-        )
-
-
-def _axis(parameter: Parameter) -> BaseDistribution:
-    """Where TPE searches a parameter."""
-    if isinstance(parameter, FloatParameter):
-        if parameter.num_levels is None:
-            return FloatDistribution(0.0, 1.0)
-        return IntDistribution(-1 if parameter.zero else 0, parameter.num_levels - 1)
-    if isinstance(parameter, IntParameter):
-        return IntDistribution(parameter.low, parameter.top, parameter.log, parameter.step or 1)
-    if parameter.ordered:
-        return IntDistribution(0, len(parameter.values) - 1)
-    return CategoricalDistribution(range(len(parameter.values)))
-
-
-def _to_axis(parameter: Parameter, column: float) -> float:
-    if not isinstance(parameter, FloatParameter):
-        return int(column)
-    if parameter.num_levels is None:
-        return parameter.encode(column)
-    return -1 if parameter.zero and column == 0 else parameter.level_of(column)
-
-
-def _from_axis(parameter: Parameter, param: float) -> Value:
-    if not isinstance(parameter, FloatParameter):
-        return parameter.from_column(param)
-    if parameter.num_levels is None:
-        return parameter.decode(param)
-    return 0.0 if param < 0 else parameter.level(int(param))
+def _level_probabilities(axis: Axis, num_levels: int, width: float) -> Floats:
+    """The kernel of each level (column) at each level (row) [l, l]."""
+    if not axis.ordered:
+        other = (1 - _SAME) / max(num_levels - 1, 1)
+        own = _SAME if num_levels > 1 else 1.0
+        return np.where(np.eye(num_levels) == 1, own, other)
+    place_l = axis.places_of(np.arange(num_levels))
+    edges = np.concatenate([[0.0], (place_l[1:] + place_l[:-1]) / 2, [1.0]])
+    width = max(width, _NARROWEST_STEP / num_levels)
+    mass_ll = np.diff(ndtr((edges[:, None] - place_l) / width), axis=0)
+    kernel_ll: Floats = np.maximum(mass_ll / mass_ll.sum(axis=0), 1e-12)
+    return kernel_ll

@@ -252,8 +252,8 @@ def _repeat(found: Findings) -> Iterator[Block]:
     again = f"{study.name[:120]}-again"
     same = (
         "The same seeds give the same trials"
-        if spec.reproducible or spec.sampler.name != "tpe"
-        else "Which trials the sampler tpe makes depends on which have ended before; with "
+        if spec.reproducible or not spec.sampler.learns
+        else "Which trials the sampler makes depends on which have ended before; with "
         "`reproducible: true` they are the same"
     )
     yield Text(f"Save the spec below as {study.name}.yaml and post it under another name. {same}.")

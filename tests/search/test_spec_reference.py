@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ridgeline.search.fields import SamplerName
 from ridgeline.search.space import Space
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.any_settings import SettingsOfInstalled
@@ -95,7 +96,7 @@ def test_the_examples_are_specs(text: str) -> None:
 
 def test_there_is_an_example_of_each_sampler() -> None:
     samplers = {parse_spec(yaml.safe_load(text)).sampler.name for text in EXAMPLES}
-    assert samplers == {"grid", "random", "tpe"}
+    assert samplers == set(get_args(SamplerName))
 
 
 def test_the_grid_of_the_example_is_as_told() -> None:

@@ -28,7 +28,7 @@ SPACE = {
 
 
 @pytest.mark.parametrize("reproducible", [False, True])
-@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "auto"])
 def test_suggestions_are_derived_again(store: Store, sampler: str, reproducible: bool) -> None:
     post(
         store,
@@ -69,7 +69,7 @@ def test_suggestions_are_derived_again(store: Store, sampler: str, reproducible:
 
 
 @pytest.mark.parametrize("reproducible", [False, True])
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "auto"])
 def test_what_an_enqueued_trial_leaves_out_is_derived_again(
     store: Store, sampler: str, reproducible: bool
 ) -> None:
@@ -167,7 +167,7 @@ def proposed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "auto"])
 def test_of_many_who_ask_at_once_nobody_is_asked_in_vain(
     store: Store, clock: ManualClock, proposed: list[int], sampler: str
 ) -> None:

@@ -396,7 +396,7 @@ def test_a_clock_set_back_makes_no_negative_cost(store: Store, clock: ManualCloc
     assert study_of(store).device_seconds == 0
 
 
-@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "auto"])
 def test_the_trials_do_not_depend_on_the_number_of_workers(store: Store, sampler: str) -> None:
     outcomes = []
     for name, counts in (("one", [1]), ("two", [1, 2]), ("many", [5, 1, 2])):

@@ -1,0 +1,196 @@
+"""A space as axes of the unit interval, for many trials at once.
+
+The place of a value on its axis is that of the parameter's own `encode`: log ranges by their
+exponent, listed values and steps by index, an exact 0 of a λ below the smallest value.
+
+# n points, d axes in the order of the space
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ridgeline.search.ranges import ZERO_SHARE, FloatParameter, IntParameter
+from ridgeline.search.seeds import derive
+from ridgeline.search.space import Config, Parameter, Space
+
+Floats = npt.NDArray[np.floating[Any]]
+Flags = npt.NDArray[np.bool_]
+Cells = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The axis of one parameter.
+
+    Attributes:
+        num_levels: how many values there are; None where they are a continuum.
+        ordered: whether neighbours on the axis resemble each other.
+    """
+
+    parameter: Parameter
+    num_levels: int | None
+    ordered: bool = True
+
+    def places(self, column_n: Floats) -> Floats:
+        """Where the values of a column (see `Range.to_column`) lie: what `encode` gives."""
+        parameter = self.parameter
+        units: Floats
+        if isinstance(parameter, IntParameter):
+            if parameter.log:
+                low, high = _log_ends(parameter)
+                return (np.log(column_n) - low) / (high - low)
+            return ((column_n - parameter.low) / (parameter.step or 1) + 0.5) / self._levels
+        if not isinstance(parameter, FloatParameter):
+            return (column_n + 0.5) / self._levels
+        if parameter.step is not None:
+            index_n = np.rint((column_n - parameter.low) / parameter.step)
+            units = (index_n + 0.5) / (self._levels - parameter.zero)
+        elif parameter.log:
+            low, high = math.log(parameter.low), math.log(parameter.high)
+            units = (np.log(np.where(column_n == 0, 1.0, column_n)) - low) / (high - low)
+        else:
+            units = (column_n - parameter.low) / (parameter.high - parameter.low)
+        if not parameter.zero:
+            return units
+        units = ZERO_SHARE + (1 - ZERO_SHARE) * units
+        return np.where(column_n == 0, ZERO_SHARE / 2, units)
+
+    def snapped(self, unit_n: Floats) -> Floats:
+        """The places of the values that `decode` makes of points of [0, 1]."""
+        parameter = self.parameter
+        if isinstance(parameter, IntParameter) and parameter.log:
+            low, high = _log_ends(parameter)
+            column_n = np.rint(np.exp(low + unit_n * (high - low)))
+            return self.places(np.clip(column_n, parameter.low, parameter.top))
+        if not isinstance(parameter, FloatParameter):
+            return _middles(unit_n, self._levels)
+        if parameter.step is not None:
+            share_n = (unit_n - ZERO_SHARE) / (1 - ZERO_SHARE) if parameter.zero else unit_n
+            places_n = _middles(share_n, self._levels - parameter.zero)
+            if parameter.zero:
+                places_n = ZERO_SHARE + (1 - ZERO_SHARE) * places_n
+        else:
+            places_n = np.clip(unit_n, 0.0, 1.0)
+        return (
+            np.where(unit_n < ZERO_SHARE, ZERO_SHARE / 2, places_n) if parameter.zero else places_n
+        )
+
+    def levels_of(self, place_n: Floats) -> Cells:
+        """The number of each place's value, from the lowest up."""
+        parameter = self.parameter
+        if isinstance(parameter, IntParameter) and parameter.log:
+            low, high = _log_ends(parameter)
+            values_n = np.rint(np.exp(low + place_n * (high - low)))
+            levels_n: Cells = values_n.astype(np.int64) - parameter.low
+            return levels_n
+        if isinstance(parameter, FloatParameter) and parameter.zero:
+            share_n = (place_n - ZERO_SHARE) / (1 - ZERO_SHARE)
+            index_n = np.floor(share_n * (self._levels - 1)).astype(np.int64)
+            return np.where(place_n < ZERO_SHARE, 0, index_n + 1)
+        return np.floor(place_n * self._levels).astype(np.int64)
+
+    def places_of(self, level_n: Cells) -> Floats:
+        """The inverse of `levels_of`."""
+        parameter = self.parameter
+        if isinstance(parameter, IntParameter):
+            return self.places(parameter.low + level_n * float(parameter.step or 1))
+        if isinstance(parameter, FloatParameter) and parameter.zero:
+            share_n = (level_n - 0.5) / (self._levels - 1)
+            return np.where(level_n == 0, ZERO_SHARE / 2, ZERO_SHARE + (1 - ZERO_SHARE) * share_n)
+        return (level_n + 0.5) / self._levels
+
+    def indicators(self, place_n: Floats) -> Floats:
+        """For each place a row with a 1 at its level and 0 elsewhere [n, levels]."""
+        rows: Floats = np.eye(self._levels)[self.levels_of(place_n)]
+        return rows
+
+    @property
+    def _levels(self) -> int:
+        assert self.num_levels is not None
+        return self.num_levels
+
+
+class Axes:
+    """The axes of a space, and the points of the unit cube that are configurations."""
+
+    def __init__(self, space: Space) -> None:
+        self.axes = [_axis(parameter) for _, parameter in space.items()]
+        self._names = space.names
+        sizes = [axis.num_levels for axis in self.axes]
+        self.num_cells = math.prod(s for s in sizes if s is not None) if None not in sizes else None
+        """How many configurations there are; None where they are a continuum."""
+
+    def __len__(self) -> int:
+        return len(self.axes)
+
+    def places(self, columns_nd: Floats) -> Floats:
+        """Points [n, d] of trials, given as a history's columns."""
+        return self._by_axis([axis.places(columns_nd[:, i]) for i, axis in enumerate(self.axes)])
+
+    def snapped(self, units_nd: Floats) -> Floats:
+        """The points [n, d] of the configurations that points of the unit cube stand for."""
+        return self._by_axis([axis.snapped(units_nd[:, i]) for i, axis in enumerate(self.axes)])
+
+    def config(self, place_d: Floats) -> Config:
+        """The configuration at a point."""
+        places = zip(self._names, self.axes, place_d.tolist(), strict=True)
+        return {name: axis.parameter.decode(place) for name, axis, place in places}
+
+    def cells(self, places_nd: Floats) -> Cells:
+        """The number of each point's configuration, below `num_cells`, which must be known."""
+        cells_n = np.zeros(len(places_nd), np.int64)
+        for i, axis in enumerate(self.axes):
+            assert axis.num_levels is not None
+            cells_n = cells_n * axis.num_levels + axis.levels_of(places_nd[:, i])
+        return cells_n
+
+    def points_of(self, cells_n: Cells) -> Floats:
+        """The inverse of `cells`."""
+        columns: list[Floats] = []
+        for axis in reversed(self.axes):
+            assert axis.num_levels is not None
+            cells_n, level_n = np.divmod(cells_n, axis.num_levels)
+            columns.append(axis.places_of(level_n))
+        return self._by_axis(columns[::-1])
+
+    def spread(self, first: int, seed: int) -> Iterator[Floats]:
+        """Points [d] of a scrambled Sobol sequence, snapped, from number `first` on."""
+        from scipy.stats import qmc  # half a second, which no other command should wait for
+
+        sequence = qmc.Sobol(len(self), scramble=True, rng=derive(seed, "sobol"))
+        if first:  # SciPy cannot go on by 0
+            sequence.fast_forward(first)
+        while True:
+            # One at a time is right at any length, of which SciPy would else warn.
+            yield self.snapped(sequence.random(1))[0]
+
+    @staticmethod
+    def _by_axis(columns: list[Floats]) -> Floats:
+        points: Floats = np.stack(columns, axis=1)
+        return points
+
+
+def _axis(parameter: Parameter) -> Axis:
+    if isinstance(parameter, FloatParameter):
+        levels = parameter.num_levels
+        return Axis(parameter, None if levels is None else levels + parameter.zero)
+    if isinstance(parameter, IntParameter):
+        return Axis(parameter, (parameter.top - parameter.low) // (parameter.step or 1) + 1)
+    return Axis(parameter, len(parameter.values), parameter.ordered)
+
+
+def _middles(unit_n: Floats, num_levels: int) -> Floats:
+    index_n = np.clip(np.floor(unit_n * num_levels), 0, num_levels - 1)
+    places_n: Floats = (index_n + 0.5) / num_levels
+    return places_n
+
+
+def _log_ends(parameter: IntParameter) -> tuple[float, float]:
+    return math.log(parameter.low - 0.5), math.log(parameter.high + 0.5)

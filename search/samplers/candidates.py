@@ -1,0 +1,104 @@
+"""Configurations among which a sampler chooses: all that are new, or many near what was good.
+
+# n trials, c candidates, d axes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgeline.search.samplers.axes import Axes, Cells, Floats
+
+MAX_CELLS = 4_096
+"""Spaces of at most so many configurations are searched whole."""
+
+_NUM_UNIFORM = 384
+_NUM_NEAR = 640
+NUM_PARENTS = 10
+_CHANGED = 0.4
+"""Share of the axes on which a candidate differs from the trial that it is near to."""
+_SMALLEST, _LARGEST = 0.01, 0.3
+"""By how much on an axis: standard deviations, log-uniform between these."""
+_ZERO = 0.15
+"""Chance that such an axis is set to its lowest value, an exact 0 among them."""
+
+SAME = 1e-9
+"""Points that are closer on each axis are of one configuration."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Points of configurations, each once.
+
+    Attributes:
+        are_new: whether none of them has been tried; they have where a finite space is used up.
+    """
+
+    points_cd: Floats
+    are_new: bool
+
+
+def candidates(axes: Axes, tried: Cells | None, parents_nd: Floats, seed: int) -> Candidates:
+    """What may be tried next.
+
+    Args:
+        tried: the cells of all trials there are, rising; of a finite space alone.
+        parents_nd: of good ones, near which candidates are drawn.
+    """
+    generator = np.random.default_rng(seed)
+    if axes.num_cells is None or tried is None:
+        return Candidates(_drawn(axes, parents_nd, generator), are_new=True)
+    if axes.num_cells <= MAX_CELLS:
+        cells = np.arange(axes.num_cells)
+    else:
+        cells = np.unique(axes.cells(_drawn(axes, parents_nd, generator)))
+    new = cells[~np.isin(cells, tried)]
+    if not len(new) and len(tried) < axes.num_cells:
+        new = _untried(tried, axes.num_cells, generator)
+    are_new = len(new) > 0
+    return Candidates(axes.points_of(new if are_new else cells), are_new)
+
+
+def untried(axes: Axes, tried: Cells, seed: int) -> Floats | None:
+    """The point of a configuration of a finite space that is not in `tried`, rising; if any."""
+    assert axes.num_cells is not None
+    if len(tried) == axes.num_cells:
+        return None
+    found = _untried(tried, axes.num_cells, np.random.default_rng(seed))
+    point_d: Floats = axes.points_of(found[:1])[0]
+    return point_d
+
+
+def _drawn(axes: Axes, parents_nd: Floats, generator: np.random.Generator) -> Floats:
+    """Points anywhere, and near the parents."""
+    uniform = generator.random((_NUM_UNIFORM, len(axes)))
+    near = parents_nd[generator.integers(len(parents_nd), size=_NUM_NEAR)]
+    changed = generator.random(near.shape) < _CHANGED
+    changed[np.arange(_NUM_NEAR), generator.integers(len(axes), size=_NUM_NEAR)] = True
+    scale = np.exp(generator.uniform(np.log(_SMALLEST), np.log(_LARGEST), (_NUM_NEAR, 1)))
+    # Where there are levels, a step that is smaller than the way to the next one would be none.
+    spacing = np.array([0.7 / (axis.num_levels or np.inf) for axis in axes.axes])
+    moved = near + (scale + spacing) * generator.standard_normal(near.shape)
+    anywhere = generator.random(near.shape)
+    lowest = generator.random(near.shape) < _ZERO
+    ordered = np.array([axis.ordered for axis in axes.axes])
+    # What is moved over an end comes back from it.
+    moved = 1 - np.abs(1 - np.abs(np.clip(moved, -1, 2)))
+    moved = np.where(lowest, 0.0, np.where(ordered, moved, anywhere))
+    drawn = axes.snapped(np.where(changed, moved, near))
+    # What is snapped back, or has one value alone, is the trial itself.
+    is_new = np.abs(drawn - near).max(axis=1) > SAME
+    return np.concatenate([axes.snapped(uniform), drawn[is_new]])
+
+
+def _untried(tried: Cells, num_cells: int, generator: np.random.Generator) -> Cells:
+    """A few cells that are not in `tried`, which is sorted, where few may be left."""
+    found = generator.integers(num_cells, size=_NUM_UNIFORM)
+    new = np.unique(found[~np.isin(found, tried)])
+    if len(new):
+        return new
+    # Cell k is the first that is missing where tried[k] is not k.
+    gaps = np.flatnonzero(tried != np.arange(len(tried)))
+    return np.array([gaps[0] if len(gaps) else len(tried)])

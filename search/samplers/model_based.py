@@ -1,0 +1,192 @@
+"""Search by a model of what has been seen: the best candidate, one trial after the other.
+
+The first trials are spread evenly.  From then on a model is fitted to the trials that have ended,
+once for all trials that are asked for together; it scores the candidates, the best one is chosen,
+and the model is told that this trial is under way before the next one is chosen.
+
+# n trials, c candidates, d axes
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from ridgeline.search.fields import Direction
+from ridgeline.search.history import History
+from ridgeline.search.samplers.axes import Axes, Cells, Floats
+from ridgeline.search.samplers.base import Given, Sampler, Suggestion, completed
+from ridgeline.search.samplers.candidates import NUM_PARENTS, SAME, candidates, untried
+from ridgeline.search.samplers.outcomes import Outcomes
+from ridgeline.search.seeds import derive
+from ridgeline.search.space import Space
+
+_NUM_START = 8
+
+_PERIOD = 128
+MAX_PENDING = 2 * _PERIOD
+"""Trials under way that scores are told of at most, the latest ones."""
+
+_DIGITS = 9
+"""Scores are rounded: what the last digits of a sum are depends on the machine, and a suggestion
+must be derived again on another one."""
+
+
+class Scores(Protocol):
+    """What a model thinks of candidates."""
+
+    def take_in(self, place_d: Floats) -> None:
+        """Know of a trial under way at a point."""
+
+    def of_candidates(self) -> Floats:
+        """How promising each candidate is [c]; more is better."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Trials that have ended, for a model to be fitted to.
+
+    Attributes:
+        places_nd: where they are.
+        outcomes: what came of them, in the same order.
+    """
+
+    axes: Axes
+    places_nd: Floats
+    outcomes: Outcomes
+
+
+Model = Callable[[Floats], Scores]
+"""From candidates [c, d] to what it thinks of them."""
+
+
+class ModelBasedSampler(Sampler):
+    """A sampler that chooses by a model.
+
+    In a finite space no configuration is suggested twice before all have been tried.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def fitted(self, evidence: Evidence) -> Model:
+        """The model of the trials that have ended."""
+
+    def _suggestions(
+        self,
+        space: Space,
+        history: History,
+        first: int,
+        seed: int,
+        direction: Direction,
+        given: Given,
+    ) -> Iterator[Suggestion]:
+        axes, outcomes = Axes(space), Outcomes.of(history, first, direction)
+        columns_nd = history.columns[:first]
+        search: _Spread | _Search
+        if outcomes.num_values < _NUM_START:
+            search = _Spread(axes, axes.places(columns_nd), seed)
+        else:
+            tried = None
+            if axes.num_cells is not None:
+                tried = np.unique(
+                    axes.cells(axes.places(np.delete(columns_nd, outcomes.pending, 0)))
+                )
+            evidence = Evidence(axes, axes.places(columns_nd[outcomes.numbers_n]), outcomes)
+            pending = list(axes.places(columns_nd[outcomes.pending]))
+            model = self.fitted(evidence)
+            search = _Search(model, evidence, tried, pending, derive(seed, self.name))
+        for number in count(first):
+            config = axes.config(search.best())
+            suggestion = completed(config, number, derive(seed, self.name, number), given)
+            yield suggestion
+            columns = [p.to_column(suggestion.config[name]) for name, p in space.items()]
+            search.add(axes.places(np.array([columns]))[0])
+
+
+class _Spread:
+    """Points spread evenly, whatever came of the trials there are."""
+
+    def __init__(self, axes: Axes, places_nd: Floats, seed: int) -> None:
+        self._axes, self._seed, self._num_trials = axes, seed, len(places_nd)
+        self._points = axes.spread(len(places_nd), seed)
+        self._tried = None if axes.num_cells is None else set(axes.cells(places_nd).tolist())
+
+    def best(self) -> Floats:
+        """The next point; in a finite space another one where that has been tried."""
+        place_d = next(self._points)
+        if self._tried is None or self._cell(place_d) not in self._tried:
+            return place_d
+        tried = np.array(sorted(self._tried))
+        new = untried(self._axes, tried, derive(self._seed, "spread", self._num_trials))
+        return place_d if new is None else new
+
+    def add(self, place_d: Floats) -> None:
+        """Know of a trial under way."""
+        self._num_trials += 1
+        if self._tried is not None:
+            self._tried.add(self._cell(place_d))
+
+    def _cell(self, place_d: Floats) -> int:
+        return int(self._axes.cells(place_d[None])[0])
+
+
+class _Search:
+    """The candidates and their scores, while trials are added.
+
+    What it chooses follows from the trials and their order alone, however many of them were there
+    at its beginning: at every so many, and when no candidate is left, it begins anew.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        evidence: Evidence,
+        tried: Cells | None,
+        pending: list[Floats],
+        seed: int,
+    ) -> None:
+        self._model, self._evidence, self._tried, self._seed = model, evidence, tried, seed
+        num_before = len(pending) - len(pending) % _PERIOD
+        self._pending = pending[:num_before]
+        self._begin()
+        for place_d in pending[num_before:]:
+            self.add(place_d)
+
+    def best(self) -> Floats:
+        """The point of the best candidate."""
+        score_c = np.round(self._scores.of_candidates(), _DIGITS)
+        best: Floats = self._candidates.points_cd[
+            np.argmax(np.where(self._taken_c, -np.inf, score_c))
+        ]
+        return best
+
+    def add(self, place_d: Floats) -> None:
+        """Know of a trial under way."""
+        self._pending.append(place_d)
+        self._scores.take_in(place_d)
+        if self._candidates.are_new:
+            self._taken_c |= np.abs(self._candidates.points_cd - place_d).max(axis=1) < SAME
+        if len(self._pending) % _PERIOD == 0 or self._taken_c.all():
+            self._begin()
+
+    def _begin(self) -> None:
+        ended_nd, outcomes = self._evidence.places_nd, self._evidence.outcomes
+        axes, tried = self._evidence.axes, self._tried
+        if tried is not None and self._pending:
+            tried = np.union1d(tried, axes.cells(np.stack(self._pending)))
+        self._candidates = candidates(
+            axes,
+            tried,
+            ended_nd[np.argsort(outcomes.rank_n, kind="stable")[:NUM_PARENTS]],
+            derive(self._seed, len(ended_nd), len(self._pending)),
+        )
+        self._taken_c = np.zeros(len(self._candidates.points_cd), np.bool_)
+        self._scores = self._model(self._candidates.points_cd)
+        for place_d in self._pending[-_PERIOD:]:
+            self._scores.take_in(place_d)
