@@ -12,9 +12,9 @@ Studies: digits 64-64-10, 100 trials of 20 epochs; MNIST 784-128-10, 20 trials o
 (`benchmarks.studies`).  `cold`: the service is up and its worker registered, with an empty folder
 of compiled programs.  `warm`: the same service, after such a study has ended and nothing is being
 compiled any more.  The contenders take turns: in each round, with a seed of its own, both states,
-then the script, then the engine.  With random search all train the same configurations; with TPE
-each of the service and the scripts has its own sampler, and the engine the configurations of the
-service.  `benchmarks.end_to_end_scripts` says what a script is.
+then the script, then the engine.  With random search all train the same configurations; with the
+others the service has its own sampler and the scripts Optuna's TPE, and the engine trains the
+configurations of the service.  `benchmarks.end_to_end_scripts` says what a script is.
 
 * `seconds`: from the POST until the study has ended; a script's from its imports to its end;
 * `ratio_to_resident`: the seconds of the script with its data in memory and `Adam(fused=True)` over

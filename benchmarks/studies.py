@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-SAMPLERS = ("random", "tpe")
+SAMPLERS = ("random", "auto", "tpe")
 
 
 @dataclass(frozen=True)
