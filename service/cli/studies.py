@@ -14,7 +14,12 @@ from ridgeline.service.cli.environment import open_client
 from ridgeline.service.cli.follow import follow as follow_studies
 from ridgeline.service.cli.output import ReportFileOption, report_format, write
 from ridgeline.service.cli.problems import Problem, refused_options
-from ridgeline.service.cli.study_file import parse_changes, parse_config, post_study
+from ridgeline.service.cli.study_file import (
+    load_configs,
+    parse_changes,
+    parse_config,
+    post_study,
+)
 from ridgeline.service.client import Client
 from ridgeline.service.lifecycle import OPEN_STUDY, FailReason, StudyState, TrialState
 from ridgeline.service.resources import Study
@@ -160,11 +165,22 @@ def enqueue(
             show_default=False,
         ),
     ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML list of configurations to try.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Try a configuration next, before the sampler is asked for whole ones."""
+    if file is not None and values:
+        raise Problem("--file: the values are in the file, so leave --set out", exit_code=2)
     with open_client() as client:
-        (trial,) = client.enqueue(name, [parse_config(values or [])])
-    typer.echo(f"trial {trial.number} of {name}: {printable(tables.config_text(trial))}")
+        configs = [parse_config(values or [])] if file is None else load_configs(file)
+        trials = client.enqueue(name, configs)
+    for trial in trials:
+        typer.echo(f"trial {trial.number} of {name}: {printable(tables.config_text(trial))}")
 
 
 def clone(

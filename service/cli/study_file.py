@@ -118,6 +118,19 @@ def load_comparison(path: Path) -> ComparisonFile:
         raise _refused(path, root, exc.problems) from exc
 
 
+def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
+    """What a YAML (or JSON) file holds, with its places in the file.
+
+    Raises:
+        Problem: the file cannot be read or is no YAML.
+    """
+    with file_problems(f"read {path}", exit_code=2), path.open("rb") as file:
+        text = file.read(MAX_FILE_BYTES + 1)
+    if len(text) > MAX_FILE_BYTES:
+        raise Problem(f"{path}: is larger than {MAX_FILE_BYTES} bytes", exit_code=2)
+    return _parse(text, path)
+
+
 def post_study(client: Client, path: Path, *, name: str | None = None) -> Study:
     """Post the study that a file describes, under another name where one is given.
 
@@ -141,6 +154,19 @@ def post_study(client: Client, path: Path, *, name: str | None = None) -> Study:
         if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY or not exc.problems:
             raise
         raise _refused(path, root, exc.problems) from exc
+
+
+def load_configs(path: Path) -> list[Config]:
+    """The configurations that a YAML (or JSON) file lists.
+
+    Raises:
+        Problem: the file cannot be read, or has no list of mappings.
+    """
+    _, data = read_yaml(path)
+    if not isinstance(data, list) or not all(isinstance(config, dict) for config in data):
+        line = f"{path}: must be a list of mappings, such as - {{learning_rate: 0.01}}"
+        raise Problem(line, exit_code=2)
+    return data
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
@@ -204,11 +230,7 @@ def _load(path: Path) -> tuple[StudySpec, yaml.Node | None]:
 
 def _mapping(path: Path, what: str) -> tuple[yaml.Node | None, dict[str, Any]]:
     """What a file holds, with its places in the file."""
-    with file_problems(f"read {path}", exit_code=2), path.open("rb") as file:
-        text = file.read(MAX_FILE_BYTES + 1)
-    if len(text) > MAX_FILE_BYTES:
-        raise Problem(f"{path}: is larger than {MAX_FILE_BYTES} bytes", exit_code=2)
-    root, data = _parse(text, path)
+    root, data = read_yaml(path)
     if not isinstance(data, dict):
         raise Problem(f"{path}:1: {what} is a mapping that begins with name:", exit_code=2)
     return root, data

@@ -416,6 +416,24 @@ def test_what_an_enqueued_trial_leaves_out_is_told(ridgeline: Ridgeline, client:
     assert told.stdout == "trial 1 of x: depth=4, width=wide\n"
 
 
+def test_the_configurations_of_a_file_are_enqueued(
+    ridgeline: Ridgeline, client: Client, tmp_path: Path
+) -> None:
+    client.create_study(EXTERNAL)
+    (tmp_path / "best.yaml").write_text("- {depth: 3}\n- {depth: 4}\n")
+    told = ridgeline("enqueue", "x", "--file", "best.yaml")
+    assert told.stdout.splitlines() == ["trial 0 of x: depth=3", "trial 1 of x: depth=4"]
+    both = ridgeline("enqueue", "x", "--file", "best.yaml", "--set", "depth=5")
+    assert (both.exit_code, both.stderr) == (
+        2,
+        "ridgeline: --file: the values are in the file, so leave --set out\n",
+    )
+    (tmp_path / "best.yaml").write_text("depth: 3\n")
+    other = ridgeline("enqueue", "x", "--file", "best.yaml")
+    assert other.exit_code == 2
+    assert other.stderr.startswith("ridgeline: best.yaml: must be a list of mappings, such as ")
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
