@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ridgeline.service.cli.problems import Problem
-from ridgeline.service.cli.study_file import MAX_FILE_BYTES, load_study
+from ridgeline.service.cli.study_file import load_study
+from ridgeline.service.cli.yaml_file import MAX_FILE_BYTES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
