@@ -47,5 +47,5 @@ def tell_trials(
         draft.note(
             "trials",
             f"no call of the api takes results, so the values of {len(ranked)} trials stay behind; "
-            "--best FILE writes the configurations of the best for `ridgeline enqueue --file FILE`",
+            "--best FILE writes the ten best for `ridgeline enqueue NAME --file FILE`",
         )

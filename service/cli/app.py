@@ -11,6 +11,7 @@ from ridgeline.service.cli import comparisons, data, serving, studies, task, tok
 from ridgeline.service.cli.compare import compare
 from ridgeline.service.cli.doctor import doctor
 from ridgeline.service.cli.help_text import Command
+from ridgeline.service.cli.importing import import_
 from ridgeline.service.cli.problems import OneLineErrors
 from ridgeline.service.cli.up import up
 
@@ -47,6 +48,7 @@ app.add_typer(tokens.app, name="token")
 app.add_typer(task.app, name="task")
 app.add_typer(data.app, name="data")
 app.command(cls=Command)(studies.run)
+app.command("import", cls=Command)(import_)
 app.command(cls=Command)(compare)
 app.command("comparisons", cls=Command)(comparisons.list_comparisons)
 app.add_typer(comparisons.app, name="comparison")

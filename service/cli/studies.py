@@ -168,7 +168,7 @@ def enqueue(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="A YAML list of configurations to try.",
+            help="A YAML list of configurations, as `ridgeline import --best` writes it.",
             show_default=False,
         ),
     ] = None,

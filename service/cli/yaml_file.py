@@ -62,7 +62,14 @@ def _key_problem(key: object, seen: set[object]) -> str | None:
     return f"the key {key} stands here twice" if key in seen else None
 
 
-_Loader.yaml_implicit_resolvers = {
+class _FloatLoader(_Loader):
+    """Tells 1.0 from 1, as other tools do that take the one for a real number."""
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        return yaml.SafeLoader.construct_yaml_float(self, node)
+
+
+_Loader.yaml_implicit_resolvers = _FloatLoader.yaml_implicit_resolvers = {
     None: [
         (f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})\Z"))
         for tag, pattern in _CORE_SCHEMA.items()
@@ -70,10 +77,29 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+_FloatLoader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_FloatLoader.add_constructor("tag:yaml.org,2002:float", _FloatLoader.construct_yaml_float)
 
 
-def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
+class _Dumper(yaml.SafeDumper):
+    """Writes in quotes what is a text in YAML 1.1 alone, such as 1e-4, and no anchors."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        is_other = any(re.fullmatch(pattern, text) for pattern in _CORE_SCHEMA.values())
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if is_other else None)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def read_yaml(path: Path, *, keeps_floats: bool = False) -> tuple[yaml.Node | None, Any]:
     """What a YAML (or JSON) file holds, with its places in the file.
+
+    Args:
+        keeps_floats: whether 1.0 stays a float; else it is the whole number 1.
 
     Raises:
         Problem: the file cannot be read or is no YAML.
@@ -82,7 +108,20 @@ def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
         text = file.read(MAX_FILE_BYTES + 1)
     if len(text) > MAX_FILE_BYTES:
         raise Problem(f"{path}: is larger than {MAX_FILE_BYTES} bytes", exit_code=2)
-    return parse_yaml(text, path)
+    return parse_yaml(text, path, _FloatLoader if keeps_floats else _Loader)
+
+
+def yaml_text(data: Any) -> str:
+    """Plain data as YAML that `read_yaml` and readers of YAML 1.1 take for the same."""
+    text: str = yaml.dump(
+        data,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=100,
+    )
+    return text
 
 
 def refused(path: Path, root: yaml.Node | None, problems: Iterable[tuple[str, str]]) -> Problem:
@@ -94,7 +133,9 @@ def refused(path: Path, root: yaml.Node | None, problems: Iterable[tuple[str, st
     return Problem(*lines, exit_code=2)
 
 
-def parse_yaml(text: bytes, path: Path) -> tuple[yaml.Node | None, Any]:
+def parse_yaml(
+    text: bytes, path: Path, loader_class: type[_Loader] = _Loader
+) -> tuple[yaml.Node | None, Any]:
     """What a text holds, with its places in the text.
 
     Args:
@@ -104,7 +145,7 @@ def parse_yaml(text: bytes, path: Path) -> tuple[yaml.Node | None, Any]:
         Problem: it is no YAML.
     """
     try:
-        loader = _Loader(text)
+        loader = loader_class(text)
         try:
             root = loader.get_single_node()
             return root, None if root is None else loader.construct_document(root)

@@ -18,6 +18,7 @@ from ridgeline.service.settings import Settings
 from tests.api.calling import EXTERNAL, sqlite_only
 from tests.cli.conftest import Ridgeline
 from tests.cli.test_commands import STUDY_FILE, open_client
+from tests.cli.test_import import SWEEP
 from tests.client.conftest import client
 from tests.service.test_comparisons import SPEC as COMPARISON
 
@@ -60,6 +61,7 @@ GIVEN: dict[str, list[str]] = {
     "token list": [],
     "token revoke": ["an-id"],
     "run": ["study.yaml"],
+    "import": ["sweep.yaml"],
     "compare": ["comparison.yaml"],
     "comparisons": [],
     "comparison show": ["x"],
@@ -157,6 +159,7 @@ def test_an_odd_argument_is_told_in_lines(
     client.create_study(EXTERNAL)
     client.create_comparison({**COMPARISON, "name": "x"})
     (tmp_path / "study.yaml").write_text(STUDY_FILE)
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
     ridgeline("token", "create", "me", "--scope", "admin", home="h")
     for odd in ODD:
         given = [text.replace("TAKEN", taken_port) for text in GIVEN[command]]
