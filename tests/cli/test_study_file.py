@@ -83,7 +83,7 @@ def test_json_is_read_too(tmp_path: Path) -> None:
         (("name: random", "name: magic"), "study.yaml:10: sampler.name: "),
         (("{trials: 10}", "{}"), "study.yaml:11: budget.trials: is needed"),
         (("optimizer:", "optimiser:"), "study.yaml:9: space.optimiser: is not a parameter"),
-        (("sampler: {name: random}\n", ""), "study.yaml:1: sampler: is missing"),
+        (("task: {name: mlp, dataset: digits}\n", ""), "study.yaml:1: task: is missing"),
     ],
 )
 def test_problems_name_the_field_and_its_line(
