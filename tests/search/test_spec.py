@@ -45,6 +45,13 @@ def test_the_least_that_can_be_said() -> None:
     }
 
 
+@pytest.mark.parametrize("left_out", ["sampler", "sampler.name"])
+def test_a_study_that_names_no_sampler_has_the_one_that_was_measured_best(left_out: str) -> None:
+    sampler = parse_spec(changed(FULL, left_out, ABSENT)).sampler
+    assert sampler.name == "auto"
+    assert sampler.learns
+
+
 def test_a_grid_tries_all_its_cells() -> None:
     assert parse_spec(GRID).num_trials == 3
     assert parse_spec(changed(GRID, "budget.trials", 2)).num_trials == 2
