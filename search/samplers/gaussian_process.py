@@ -18,7 +18,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import ndtr
 
-from ridgeline.search.samplers.axes import Floats
+from ridgeline.search.samplers.axes import Flags, Floats
 
 _JITTER = 1e-8
 
@@ -43,11 +43,13 @@ class Kernel:
 
     Attributes:
         length_f: length scale of each feature.
+        is_category_f: whether numbers of a feature are 1 apart wherever they differ.
         signal: variance of the function.
         noise: variance of an observation.
     """
 
     length_f: Floats
+    is_category_f: Flags
     signal: float
     noise: float
 
@@ -57,33 +59,43 @@ class Kernel:
         return self.noise + _JITTER
 
     def scaled(self, x_nf: Floats) -> Floats:
-        """Points [n, f + 2] in units of length, and what the squares of distances need."""
-        scaled_nf = x_nf * (math.sqrt(5) / self.length_f)
+        """Categories as they are; other features in units of length, with squares of distances.
+
+        Of these it takes two more columns for a product to be the square of a distance.
+        """
+        is_number_f = ~self.is_category_f
+        scaled_nf = x_nf[:, is_number_f] * (math.sqrt(5) / self.length_f[is_number_f])
         half_n = -0.5 * (scaled_nf**2).sum(axis=1)
-        return np.column_stack([scaled_nf, half_n, np.ones(len(x_nf))])
+        categories_nf = x_nf[:, self.is_category_f]
+        return np.column_stack([categories_nf, scaled_nf, half_n, np.ones(len(x_nf))])
 
     def covariance(self, x_ng: Floats, x_mg: Floats) -> Floats:
         """Covariances [n, m] of the function at `scaled` points."""
-        swapped_mg = x_mg.copy()
-        swapped_mg[:, -2:] = x_mg[:, :-3:-1]
-        return self.signal * _matern(np.sqrt(np.maximum(-2 * (x_ng @ swapped_mg.T), 0.0)))
+        weight_f = 5 / self.length_f[self.is_category_f] ** 2
+        numbers_mg = x_mg[:, len(weight_f) :].copy()
+        numbers_mg[:, -2:] = x_mg[:, :-3:-1]
+        squared_nm = -2 * (x_ng[:, len(weight_f) :] @ numbers_mg.T)
+        for feature, weight in enumerate(weight_f.tolist()):
+            squared_nm += weight * (x_ng[:, feature, None] != x_mg[:, feature])
+        return self.signal * _matern(np.sqrt(np.maximum(squared_nm, 0.0)))
 
 
-def fitted(x_nf: Floats, axis_of_f: Sequence[int], y_n: Floats) -> Kernel:
-    """The kernel of the highest posterior density, features of an axis sharing a length scale."""
-    num_points, num_axes = len(x_nf), max(axis_of_f) + 1
-    squared_ann = np.zeros((num_axes, num_points, num_points))
-    for feature, axis in enumerate(axis_of_f):
-        squared_ann[axis] += (x_nf[:, feature, None] - x_nf[:, feature]) ** 2
-    flat_ap = squared_ann.reshape(num_axes, -1)
+def fitted(x_nf: Floats, is_category_f: Sequence[bool], y_n: Floats) -> Kernel:
+    """The kernel of the highest posterior density."""
+    num_points, num_features = x_nf.shape
+    squared_fnn = np.empty((num_features, num_points, num_points))
+    for feature, is_category in enumerate(is_category_f):
+        off_nn = x_nf[:, feature, None] - x_nf[:, feature]
+        squared_fnn[feature] = off_nn != 0 if is_category else off_nn**2
+    flat_fp = squared_fnn.reshape(num_features, -1)
     identity = np.eye(num_points)
-    length = _LENGTH[0] + 0.5 * math.log(num_axes)
-    mean = np.array([length] * num_axes + [_SIGNAL[0], _NOISE[0]])
-    deviation = np.array([_LENGTH[1]] * num_axes + [_SIGNAL[1], _NOISE[1]])
+    length = _LENGTH[0] + 0.5 * math.log(num_features)
+    mean = np.array([length] * num_features + [_SIGNAL[0], _NOISE[0]])
+    deviation = np.array([_LENGTH[1]] * num_features + [_SIGNAL[1], _NOISE[1]])
 
     def loss(logs: Floats) -> tuple[float, Floats]:
-        weight_a, signal, noise = np.exp(-2 * logs[:-2]), math.exp(logs[-2]), math.exp(logs[-1])
-        distance_nn = np.sqrt(5 * (weight_a @ flat_ap)).reshape(num_points, num_points)
+        weight_f, signal, noise = np.exp(-2 * logs[:-2]), math.exp(logs[-2]), math.exp(logs[-1])
+        distance_nn = np.sqrt(5 * (weight_f @ flat_fp)).reshape(num_points, num_points)
         decay_nn = np.exp(-distance_nn)
         kernel_nn = signal * (1 + distance_nn + distance_nn**2 / 3) * decay_nn
         factor = cho_factor(
@@ -97,7 +109,7 @@ def fitted(x_nf: Floats, axis_of_f: Sequence[int], y_n: Floats) -> Kernel:
         # The derivative of the kernel by log length scale is 5/3 signal (1 + r) exp(-r) d² / l².
         by_length = (slope_nn * (signal * 5 / 3 * (1 + distance_nn) * decay_nn)).ravel()
         gradient = np.empty_like(logs)
-        gradient[:-2] = 0.5 * (flat_ap @ by_length) * weight_a
+        gradient[:-2] = 0.5 * (flat_fp @ by_length) * weight_f
         gradient[-2] = 0.5 * np.vdot(slope_nn, kernel_nn)
         gradient[-1] = 0.5 * noise * np.trace(slope_nn)
         return float(value), gradient + off / deviation
@@ -112,7 +124,7 @@ def fitted(x_nf: Floats, axis_of_f: Sequence[int], y_n: Floats) -> Kernel:
         options={"maxiter": _MAX_ITERATIONS},
     )
     values = np.exp(np.rint(found.x / _GRID) * _GRID)
-    return Kernel(values[list(axis_of_f)], float(values[-2]), float(values[-1]))
+    return Kernel(values[:-2], np.array(is_category_f), float(values[-2]), float(values[-1]))
 
 
 class Posterior:

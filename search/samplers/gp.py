@@ -71,7 +71,7 @@ def _kernel(evidence: Evidence) -> Kernel:
     kept = informative(rank_n, _MAX_FITTED)
     features_nf = _features(axes, evidence.places_nd[:num_first][kept])
     target_n = warped(rank_n, value_n)[kept]
-    return _fitted(_Data(features_nf, target_n, _axis_of_feature(axes)))
+    return _fitted(_Data(features_nf, target_n, _is_category(axes)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class _Data:
 
     features_nf: Floats
     target_n: Floats
-    axis_of_f: tuple[int, ...]
+    is_category_f: tuple[bool, ...]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Data) and self._key == other._key
@@ -89,13 +89,13 @@ class _Data:
         return hash(self._key)
 
     @cached_property
-    def _key(self) -> tuple[bytes, bytes, tuple[int, ...]]:
-        return self.features_nf.tobytes(), self.target_n.tobytes(), self.axis_of_f
+    def _key(self) -> tuple[bytes, bytes, tuple[bool, ...]]:
+        return self.features_nf.tobytes(), self.target_n.tobytes(), self.is_category_f
 
 
 @lru_cache(maxsize=64)
 def _fitted(data: _Data) -> Kernel:
-    return fitted(data.features_nf, data.axis_of_f, data.target_n)
+    return fitted(data.features_nf, data.is_category_f, data.target_n)
 
 
 class _Improvements:
@@ -126,16 +126,13 @@ class _Improvements:
 
 
 def _features(axes: Axes, places_nd: Floats) -> Floats:
-    """Ordered axes as they are, of others an indicator of each category; those are 1 apart."""
-    columns = []
-    for axis, place_n in zip(axes.axes, places_nd.T, strict=True):
-        if axis.ordered:
-            columns.append(place_n[:, None])
-        else:
-            columns.append(axis.indicators(place_n) / np.sqrt(2))
-    return np.concatenate(columns, axis=1)
+    """Ordered axes as they are, of others the number of the category."""
+    columns = [
+        place_n if axis.ordered else axis.levels_of(place_n).astype(np.float64)
+        for axis, place_n in zip(axes.axes, places_nd.T, strict=True)
+    ]
+    return np.stack(columns, axis=1)
 
 
-def _axis_of_feature(axes: Axes) -> tuple[int, ...]:
-    counts = [1 if axis.ordered else axis.num_levels or 0 for axis in axes.axes]
-    return tuple(number for number, count in enumerate(counts) for _ in range(count))
+def _is_category(axes: Axes) -> tuple[bool, ...]:
+    return tuple(not axis.ordered for axis in axes.axes)

@@ -16,7 +16,8 @@ from ridgeline.search.samplers.gaussian_process import (
     log_expected_improvement,
 )
 
-KERNEL = Kernel(np.array([0.3, 0.8]), 1.3, 0.05)
+NUMBERS = np.zeros(2, np.bool_)
+KERNEL = Kernel(np.array([0.3, 0.8]), NUMBERS, 1.3, 0.05)
 GENERATOR = np.random.default_rng(4)
 X_NF, X_MF = GENERATOR.random((15, 2)), GENERATOR.random((7, 2))
 Y_N = np.sin(5 * X_NF[:, 0]) + X_NF[:, 1]
@@ -47,27 +48,29 @@ def test_the_kernel_found_is_about_that_of_the_data() -> None:
     """Values that depend on the first feature alone, nearly without noise."""
     x_nf = np.random.default_rng(0).random((60, 2))
     y_n = np.sin(8 * x_nf[:, 0])
-    kernel = fitted(x_nf, [0, 1], (y_n - y_n.mean()) / y_n.std())
+    kernel = fitted(x_nf, [False, False], (y_n - y_n.mean()) / y_n.std())
     assert kernel.length_f[1] > 4 * kernel.length_f[0]
     assert kernel.noise < 0.01
     random_n = np.random.default_rng(1).standard_normal(60)
-    assert fitted(x_nf, [0, 1], random_n).noise > 0.1
+    assert fitted(x_nf, [False, False], random_n).noise > 0.1
 
 
 def test_no_kernel_near_the_one_that_is_found_is_more_likely() -> None:
     y_n = (Y_N - Y_N.mean()) / Y_N.std()
-    found = fitted(X_NF, [0, 1], y_n)
+    found = fitted(X_NF, [False, False], y_n)
     best = _log_posterior(found, y_n)
     for factor in (0.8, 1.25):
         for index in (0, 1):
             length_f = found.length_f.copy()
             length_f[index] *= factor
-            assert _log_posterior(Kernel(length_f, found.signal, found.noise), y_n) < best
+            assert _log_posterior(Kernel(length_f, NUMBERS, found.signal, found.noise), y_n) < best
         assert (
-            _log_posterior(Kernel(found.length_f, found.signal * factor, found.noise), y_n) < best
+            _log_posterior(Kernel(found.length_f, NUMBERS, found.signal * factor, found.noise), y_n)
+            < best
         )
         assert (
-            _log_posterior(Kernel(found.length_f, found.signal, found.noise * factor), y_n) < best
+            _log_posterior(Kernel(found.length_f, NUMBERS, found.signal, found.noise * factor), y_n)
+            < best
         )
 
 
@@ -84,10 +87,21 @@ def _log_posterior(kernel: Kernel, y_n: np.ndarray) -> float:
     return float(theirs.log_marginal_likelihood_value_ + prior)
 
 
-def test_features_of_an_axis_share_a_length_scale() -> None:
-    x_nf = np.random.default_rng(0).random((20, 3))
-    kernel = fitted(x_nf, [0, 1, 1], x_nf[:, 1] - x_nf[:, 1].mean())
-    assert kernel.length_f[1] == kernel.length_f[2] != kernel.length_f[0]
+def test_categories_are_1_apart() -> None:
+    """As indicators are that share a length scale, of sqrt(1/2) in place of 1."""
+    generator = np.random.default_rng(0)
+    kind_n, number_n = generator.integers(4, size=20), generator.random(20)
+    x_nf = np.column_stack([number_n, kind_n.astype(np.float64)])
+    indicators_nf = np.column_stack([number_n, np.eye(4)[kind_n] / np.sqrt(2)])
+    y_n = np.sin(5 * number_n) + (kind_n == 2)
+    kernel = Kernel(np.array([0.3, 0.8]), np.array([False, True]), 1.3, 0.05)
+    expected = Kernel(np.array([0.3] + [0.8] * 4), np.zeros(5, np.bool_), 1.3, 0.05)
+    found = Posterior(kernel, x_nf[:15], y_n[:15], x_nf[15:], 0)
+    theirs = Posterior(expected, indicators_nf[:15], y_n[:15], indicators_nf[15:], 0)
+    assert found.mean_m == pytest.approx(theirs.mean_m, abs=1e-9)
+    assert found.variance_m == pytest.approx(theirs.variance_m, abs=1e-9)
+    by_kind = fitted(x_nf, [False, True], (kind_n == 2) - np.mean(kind_n == 2))
+    assert by_kind.length_f[0] > 4 * by_kind.length_f[1]
 
 
 @pytest.mark.parametrize("mean", [-1.0, 0.3, 2.0, 5.5, 6.5])
