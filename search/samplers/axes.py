@@ -9,8 +9,9 @@ exponent, listed values and steps by index, an exact 0 of a λ below the smalles
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ from ridgeline.search.space import Config, Parameter, Space
 Floats = npt.NDArray[np.floating[Any]]
 Flags = npt.NDArray[np.bool_]
 Cells = npt.NDArray[np.int64]
+
+MAX_NUMBERED = 2**62
+"""Of more configurations each has a hash in place of a number."""
+
+_ODD = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -88,13 +94,15 @@ class Axis:
         if isinstance(parameter, IntParameter) and parameter.log:
             low, high = _log_ends(parameter)
             values_n = np.rint(np.exp(low + place_n * (high - low)))
-            levels_n: Cells = values_n.astype(np.int64) - parameter.low
-            return levels_n
+            # Numbers beyond 10**14 come back from their logarithms up to a few.
+            index_n: Cells = values_n.astype(np.int64) - parameter.low
+            return np.minimum(np.maximum(index_n, 0), self._levels - 1)
         if isinstance(parameter, FloatParameter) and parameter.zero:
             share_n = (place_n - ZERO_SHARE) / (1 - ZERO_SHARE)
             index_n = np.floor(share_n * (self._levels - 1)).astype(np.int64)
             return np.where(place_n < ZERO_SHARE, 0, index_n + 1)
-        return np.floor(place_n * self._levels).astype(np.int64)
+        levels_n: Cells = np.floor(place_n * self._levels).astype(np.int64)
+        return np.minimum(levels_n, self._levels - 1)
 
     def places_of(self, level_n: Cells) -> Floats:
         """The inverse of `levels_of`."""
@@ -106,10 +114,10 @@ class Axis:
             return np.where(level_n == 0, ZERO_SHARE / 2, ZERO_SHARE + (1 - ZERO_SHARE) * share_n)
         return (level_n + 0.5) / self._levels
 
-    def indicators(self, place_n: Floats) -> Floats:
-        """For each place a row with a 1 at its level and 0 elsewhere [n, levels]."""
-        rows: Floats = np.eye(self._levels)[self.levels_of(place_n)]
-        return rows
+    @cached_property
+    def level_places(self) -> Floats:
+        """The places of all levels."""
+        return self.places_of(np.arange(self._levels))
 
     @property
     def _levels(self) -> int:
@@ -130,6 +138,11 @@ class Axes:
     def __len__(self) -> int:
         return len(self.axes)
 
+    @property
+    def are_numbered(self) -> bool:
+        """Whether the `cells` of configurations are numbers that `points_of` takes back."""
+        return self.num_cells is not None and self.num_cells <= MAX_NUMBERED
+
     def places(self, columns_nd: Floats) -> Floats:
         """Points [n, d] of trials, given as a history's columns."""
         return self._by_axis([axis.places(columns_nd[:, i]) for i, axis in enumerate(self.axes)])
@@ -144,15 +157,22 @@ class Axes:
         return {name: axis.parameter.decode(place) for name, axis, place in places}
 
     def cells(self, places_nd: Floats) -> Cells:
-        """The number of each point's configuration, below `num_cells`, which must be known."""
+        """The number of each point's configuration, below `num_cells`, which must be known.
+
+        Of more than `MAX_NUMBERED` a hash, since no number of 64 bits has room for all.
+        """
+        assert self.num_cells is not None
+        levels = (axis.levels_of(places_nd[:, i]) for i, axis in enumerate(self.axes))
+        if not self.are_numbered:
+            return hashed(levels)
         cells_n = np.zeros(len(places_nd), np.int64)
-        for i, axis in enumerate(self.axes):
+        for axis, level_n in zip(self.axes, levels, strict=True):
             assert axis.num_levels is not None
-            cells_n = cells_n * axis.num_levels + axis.levels_of(places_nd[:, i])
+            cells_n = cells_n * axis.num_levels + level_n
         return cells_n
 
     def points_of(self, cells_n: Cells) -> Floats:
-        """The inverse of `cells`."""
+        """The inverse of `cells`, where these are numbers."""
         columns: list[Floats] = []
         for axis in reversed(self.axes):
             assert axis.num_levels is not None
@@ -175,6 +195,15 @@ class Axes:
     def _by_axis(columns: list[Floats]) -> Floats:
         points: Floats = np.stack(columns, axis=1)
         return points
+
+
+def hashed(columns: Iterable[Cells]) -> Cells:
+    """A hash of each row of numbers, given by columns; that of no other row but by chance."""
+    hash_n = np.zeros(1, np.uint64)
+    for column_n in columns:
+        hash_n = (hash_n ^ column_n.view(np.uint64)) * np.uint64(_ODD)
+        hash_n = hash_n ^ (hash_n >> np.uint64(32))
+    return hash_n.view(np.int64)
 
 
 def _axis(parameter: Parameter) -> Axis:
