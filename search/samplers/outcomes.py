@@ -13,7 +13,7 @@ from scipy.special import ndtri
 
 from ridgeline.search.fields import Direction
 from ridgeline.search.history import History, TrialStatus
-from ridgeline.search.samplers.axes import Cells, Floats
+from ridgeline.search.samplers.axes import Cells, Floats, hashed
 
 MAX_TRIALS = 2_048
 """Ended trials that are looked at, at most, so that no suggestion waits for a long history."""
@@ -51,10 +51,8 @@ class Outcomes:
         valued = (complete | pruned) & ~np.isnan(value)
         failed = np.flatnonzero(state == TrialStatus.FAIL)
         if len(failed):
-            # Rows of equal numbers have equal sums, and others do not.
-            weights = np.sqrt(np.arange(2, 2 + len(history.space)))
-            sums = (history.columns[:first] * weights).sum(axis=1)
-            failed = failed[~np.isin(sums[failed], sums[valued])]
+            rows = hashed((column_n + 0.0).view(np.int64) for column_n in history.columns[:first].T)
+            failed = failed[~np.isin(rows[failed], rows[valued])]
         value = -value if direction == "maximize" else value
         numbers_n = np.sort(np.concatenate([np.flatnonzero(valued), failed]))
         if len(numbers_n) > MAX_TRIALS:
@@ -79,12 +77,13 @@ def warped(rank_n: Floats, value_n: Floats) -> Floats:
     Bandit Algorithm, 2024).
     """
     middle = (len(rank_n) + 1) / 2
-    good_n = (rank_n <= middle) & ~np.isnan(value_n)
+    good_n = (rank_n <= middle) & (value_n < np.inf)  # NaN is not, either
     warped_n = np.zeros(len(rank_n))
     num_good = int(np.count_nonzero(good_n))
     if num_good:
         # In a unit in which no square overflows.
-        good = _divided(value_n[good_n], float(np.abs(value_n[good_n]).max()))
+        good = np.maximum(value_n[good_n], np.finfo(np.float64).min)
+        good = _divided(good, float(np.abs(good).max()))
         below_n = good - good.max()
         below_n = _divided(below_n, -float(below_n.min()))
         warped_n[good_n] = _divided(below_n, float(np.sqrt(np.mean(below_n**2))))
@@ -116,8 +115,9 @@ def ranks(value_n: Floats, class_n: npt.NDArray[np.int8]) -> Floats:
     if not len(value_n):
         return np.zeros(0)
     order = np.lexsort((value_n, class_n))
-    value_n, class_n = np.nan_to_num(value_n[order]), class_n[order]
-    is_next = (np.diff(value_n) != 0) | (np.diff(class_n) != 0)
+    value_n, class_n = np.where(np.isnan(value_n), 0.0, value_n)[order], class_n[order]
+    # Compared, since the difference of two numbers may be more than the largest one.
+    is_next = (value_n[1:] != value_n[:-1]) | (class_n[1:] != class_n[:-1])
     group_n = np.concatenate([[0], np.cumsum(is_next)])
     sizes = np.bincount(group_n)
     rank_n = np.empty(len(order))

@@ -54,6 +54,37 @@ def test_complete_trials_rank_before_pruned_ones_and_those_before_failures() -> 
     assert outcomes.num_values == 4
 
 
+def test_a_failure_is_not_taken_for_another_configuration_that_has_a_value() -> None:
+    """Neither beside a number of 2**53 nor where sums of some columns are equal."""
+    names = [f"p{number}" for number in range(8)]
+    for failed, valued in (
+        ({"p0": 2**53, "p1": 1}, {"p0": 2**53, "p1": 2}),
+        ({"p2": 3, "p7": 0}, {"p2": 0, "p7": 2}),
+    ):
+        history = History(
+            Space.model_validate({name: {"type": "int", "low": 0, "high": 2**53} for name in names})
+        )
+        for number, (config, state) in enumerate([(failed, FAIL), (valued, COMPLETE)]):
+            value = 1.0 if state is COMPLETE else None
+            whole = dict.fromkeys(names, 0) | config
+            history.put(number, whole, enqueued=False, state=state, value=value)
+        assert Outcomes.of(history, 2, "minimize").numbers_n.tolist() == [0, 1]
+        history.put(2, dict.fromkeys(names, 0) | failed, enqueued=False, state=COMPLETE, value=1.0)
+        assert Outcomes.of(history, 3, "minimize").numbers_n.tolist() == [1, 2]
+
+
+def test_numbers_of_any_size_are_told_apart() -> None:
+    history = History(
+        Space.model_validate(
+            {name: {"type": "float", "low": -1e308, "high": 7e307} for name in ("x", "y", "z")}
+        )
+    )
+    for number, state in enumerate([FAIL, COMPLETE]):
+        config = {"x": -1e308, "y": -1e308, "z": 1.0 + number}
+        history.put(number, config, enqueued=False, state=state, value=None if not number else 1.0)
+    assert Outcomes.of(history, 2, "minimize").numbers_n.tolist() == [0, 1]
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
 def test_ranks_are_those_of_scipy(values: list[float]) -> None:
     outcomes = _outcomes([(COMPLETE, value) for value in values])
@@ -62,7 +93,7 @@ def test_ranks_are_those_of_scipy(values: list[float]) -> None:
     assert turned.rank_n.tolist() == outcomes.rank_n.tolist()
 
 
-@given(st.lists(st.floats(-1e300, 1e300) | st.none(), min_size=2, max_size=40))
+@given(st.lists(st.floats(allow_nan=False) | st.none(), min_size=2, max_size=40))
 def test_warped_values_keep_the_order(values: list[float | None]) -> None:
     trials = [(COMPLETE if value is not None else FAIL, value) for value in values]
     outcomes = _outcomes(trials)
