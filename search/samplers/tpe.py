@@ -5,7 +5,7 @@ Watanabe, Tree-Structured Parzen Estimator: Understanding Its Algorithm Componen
 for Better Empirical Performance (2023): the floor of the bandwidth, the size of the good set, the
 weight of the prior, and kernels that are joint.
 
-# n trials, c candidates, l levels
+# n trials, c candidates, k levels
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import numpy as np
 from scipy.special import ndtr
 
-from ridgeline.search.samplers.axes import Axes, Axis, Floats
+from ridgeline.search.samplers.axes import Axes, Axis, Cells, Floats
 from ridgeline.search.samplers.model_based import Evidence, Model, ModelBasedSampler, Scores
 from ridgeline.search.samplers.outcomes import spread
 
@@ -33,7 +33,7 @@ _SAME = 0.8
 """Probability that a kernel gives to its own category."""
 
 _MAX_LEVELS = 64
-"""Of more levels the density stands for the probability."""
+"""Of more levels, where they are ordered, the density stands for the probability."""
 
 
 class TpeSampler(ModelBasedSampler):
@@ -71,11 +71,15 @@ class _Ratio:
         candidates_cd: Floats,
     ) -> None:
         self._axes, self._candidates_cd = axes, candidates_cd
-        # Each density has one more kernel, which is even over the space.
-        even = math.prod(1 / axis.num_levels for axis in axes.axes if axis.num_levels)
-        self._log_good_c = np.log(even + self._kernels(good_nd, len(good_nd)) @ weight_n)
+        self._levels = [
+            axis.levels_of(place_c) if _has_levels(axis) else None
+            for axis, place_c in zip(axes.axes, candidates_cd.T, strict=True)
+        ]
+        """Of each candidate [c], for each axis."""
+        # Each density has one more kernel, which is 1 everywhere.
+        self._log_good_c = np.log(1 + self._kernels(good_nd, len(good_nd)) @ weight_n)
         self._num_others = len(others_nd)
-        self._others_c = even + self._kernels(others_nd, self._num_others).sum(axis=1)
+        self._others_c = 1 + self._kernels(others_nd, self._num_others).sum(axis=1)
 
     def take_in(self, place_d: Floats) -> None:
         self._others_c += self._kernels(place_d[None], self._num_others)[:, 0]
@@ -86,34 +90,47 @@ class _Ratio:
         return self._log_good_c - np.log(others_c)
 
     def _kernels(self, places_nd: Floats, count: int) -> Floats:
-        """Density of the kernel of each trial at each candidate [c, n], as one of `count`."""
+        """Density of the kernel of each trial at each candidate [c, n], as one of `count`.
+
+        In units of the even density, which is too small for a number in large spaces.
+        """
         width = max(_NARROWEST, _WIDTH * max(count, 1) ** (-1 / (len(self._axes) + 4)))
         log_cn = np.zeros((len(self._candidates_cd), len(places_nd)))
-        pairs = zip(self._axes.axes, self._candidates_cd.T, places_nd.T, strict=True)
-        for axis, place_c, place_n in pairs:
-            if axis.num_levels is not None and axis.num_levels <= _MAX_LEVELS:
-                log_ll = np.log(_level_probabilities(axis, axis.num_levels, width))
-                log_cn += log_ll[axis.levels_of(place_c)][:, axis.levels_of(place_n)]
-                continue
-            # A normal density, cut off at the ends of the axis.
-            inside_n = ndtr((1 - place_n) / width) - ndtr(-place_n / width)
-            log_cn -= 0.5 * ((place_c[:, None] - place_n) / width) ** 2
-            log_cn -= np.log(inside_n * width * math.sqrt(2 * math.pi))
-            if axis.num_levels is not None:
-                log_cn -= math.log(axis.num_levels)
+        for i, axis in enumerate(self._axes.axes):
+            place_c, place_n, level_c = self._candidates_cd[:, i], places_nd[:, i], self._levels[i]
+            if level_c is None:
+                # A normal density, cut off at the ends of the axis.
+                inside_n = ndtr((1 - place_n) / width) - ndtr(-place_n / width)
+                log_cn -= 0.5 * ((place_c[:, None] - place_n) / width) ** 2
+                log_cn -= np.log(inside_n * width * math.sqrt(2 * math.pi))
+            elif axis.ordered:
+                log_kn = np.log(_level_densities(axis, axis.levels_of(place_n), width))
+                log_cn += log_kn[level_c]
+            else:
+                same_cn = level_c[:, None] == axis.levels_of(place_n)
+                log_cn += np.where(same_cn, *_log_category_densities(axis))
         kernels_cn: Floats = np.exp(log_cn)
         return kernels_cn
 
 
-def _level_probabilities(axis: Axis, num_levels: int, width: float) -> Floats:
-    """The kernel of each level (column) at each level (row) [l, l]."""
-    if not axis.ordered:
-        other = (1 - _SAME) / max(num_levels - 1, 1)
-        own = _SAME if num_levels > 1 else 1.0
-        return np.where(np.eye(num_levels) == 1, own, other)
-    place_l = axis.places_of(np.arange(num_levels))
-    edges = np.concatenate([[0.0], (place_l[1:] + place_l[:-1]) / 2, [1.0]])
+def _has_levels(axis: Axis) -> bool:
+    return not axis.ordered or (axis.num_levels is not None and axis.num_levels <= _MAX_LEVELS)
+
+
+def _log_category_densities(axis: Axis) -> tuple[float, float]:
+    """At a kernel's own category, and at any other one."""
+    count = axis.num_levels or 1
+    if count == 1:
+        return 0.0, 0.0
+    return math.log(_SAME * count), math.log((1 - _SAME) / (count - 1) * count)
+
+
+def _level_densities(axis: Axis, level_n: Cells, width: float) -> Floats:
+    """The kernel of the level of each trial (column) at all levels (row) [k, n]."""
+    place_k, num_levels = axis.level_places, len(axis.level_places)
+    edges = np.concatenate([[0.0], (place_k[1:] + place_k[:-1]) / 2, [1.0]])
     width = max(width, _NARROWEST_STEP / num_levels)
-    mass_ll = np.diff(ndtr((edges[:, None] - place_l) / width), axis=0)
-    kernel_ll: Floats = np.maximum(mass_ll / mass_ll.sum(axis=0), 1e-12)
-    return kernel_ll
+    below_kn = ndtr((edges[:, None] - place_k[level_n]) / width)
+    mass_kn = below_kn[1:] - below_kn[:-1]
+    density_kn: Floats = np.maximum(mass_kn / mass_kn.sum(axis=0), 1e-12) * num_levels
+    return density_kn
