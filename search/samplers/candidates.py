@@ -24,6 +24,9 @@ _SMALLEST, _LARGEST = 0.01, 0.3
 _ZERO = 0.15
 """Chance that such an axis is set to its lowest value, an exact 0 among them."""
 
+MANY = 128
+"""Of a finite space there are at least so many candidates, while so many are new."""
+
 SAME = 1e-9
 """Points that are closer on each axis are of one configuration."""
 
@@ -51,23 +54,20 @@ def candidates(axes: Axes, tried: Cells | None, parents_nd: Floats, seed: int) -
     if axes.num_cells is None or tried is None:
         return Candidates(_drawn(axes, parents_nd, generator), are_new=True)
     if axes.num_cells <= MAX_CELLS:
-        cells = np.arange(axes.num_cells)
+        points_cd = axes.points_of(np.arange(axes.num_cells))
     else:
-        cells = np.unique(axes.cells(_drawn(axes, parents_nd, generator)))
-    new = cells[~np.isin(cells, tried)]
-    if not len(new) and len(tried) < axes.num_cells:
-        new = _untried(tried, axes.num_cells, generator)
-    are_new = len(new) > 0
-    return Candidates(axes.points_of(new if are_new else cells), are_new)
+        points_cd = _once(axes, _drawn(axes, parents_nd, generator))
+    new_cd = points_cd[~np.isin(axes.cells(points_cd), tried)]
+    if len(new_cd) < min(MANY, axes.num_cells - len(tried)):
+        new_cd = _once(axes, np.concatenate([new_cd, _untried(axes, tried, generator)]))
+    are_new = len(new_cd) > 0
+    return Candidates(new_cd if are_new else points_cd, are_new)
 
 
 def untried(axes: Axes, tried: Cells, seed: int) -> Floats | None:
-    """The point of a configuration of a finite space that is not in `tried`, rising; if any."""
-    assert axes.num_cells is not None
-    if len(tried) == axes.num_cells:
-        return None
-    found = _untried(tried, axes.num_cells, np.random.default_rng(seed))
-    point_d: Floats = axes.points_of(found[:1])[0]
+    """The point of a configuration of a finite space that is not in `tried`; if any."""
+    new_cd = _untried(axes, tried, np.random.default_rng(seed))
+    point_d: Floats | None = new_cd[0] if len(new_cd) else None
     return point_d
 
 
@@ -93,12 +93,25 @@ def _drawn(axes: Axes, parents_nd: Floats, generator: np.random.Generator) -> Fl
     return np.concatenate([axes.snapped(uniform), drawn[is_new]])
 
 
-def _untried(tried: Cells, num_cells: int, generator: np.random.Generator) -> Cells:
-    """A few cells that are not in `tried`, which is sorted, where few may be left."""
-    found = generator.integers(num_cells, size=_NUM_UNIFORM)
-    new = np.unique(found[~np.isin(found, tried)])
-    if len(new):
-        return new
-    # Cell k is the first that is missing where tried[k] is not k.
-    gaps = np.flatnonzero(tried != np.arange(len(tried)))
-    return np.array([gaps[0] if len(gaps) else len(tried)])
+def _once(axes: Axes, points_cd: Floats) -> Floats:
+    """One point of each configuration of a finite space."""
+    _, index = np.unique(axes.cells(points_cd), return_index=True)
+    points: Floats = points_cd[index]
+    return points
+
+
+def _untried(axes: Axes, tried: Cells, generator: np.random.Generator) -> Floats:
+    """Points of `_NUM_UNIFORM` configurations that are not in `tried`, or nearly; if so many."""
+    assert axes.num_cells is not None
+    if not axes.are_numbered:
+        found_cd = _once(axes, axes.snapped(generator.random((_NUM_UNIFORM, len(axes)))))
+        new_cd: Floats = found_cd[~np.isin(axes.cells(found_cd), tried)]
+        return new_cd
+    if axes.num_cells > 2 * len(tried):
+        found = generator.integers(axes.num_cells, size=2 * _NUM_UNIFORM)
+        new = np.unique(found[~np.isin(found, tried)])
+    else:
+        is_new = np.ones(axes.num_cells, np.bool_)
+        is_new[tried] = False
+        new = np.flatnonzero(is_new)
+    return axes.points_of(generator.permutation(new)[:_NUM_UNIFORM])

@@ -21,14 +21,14 @@ from ridgeline.search.fields import Direction
 from ridgeline.search.history import History
 from ridgeline.search.samplers.axes import Axes, Cells, Floats
 from ridgeline.search.samplers.base import Given, Sampler, Suggestion, completed
-from ridgeline.search.samplers.candidates import NUM_PARENTS, SAME, candidates, untried
+from ridgeline.search.samplers.candidates import MANY, NUM_PARENTS, SAME, candidates, untried
 from ridgeline.search.samplers.outcomes import Outcomes
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Space
 
 _NUM_START = 8
 
-_PERIOD = 128
+_PERIOD = MANY
 MAX_PENDING = 2 * _PERIOD
 """Trials under way that scores are told of at most, the latest ones."""
 
@@ -100,7 +100,9 @@ class ModelBasedSampler(Sampler):
             evidence = Evidence(axes, axes.places(columns_nd[outcomes.numbers_n]), outcomes)
             pending = list(axes.places(columns_nd[outcomes.pending]))
             model = self.fitted(evidence)
-            search = _Search(model, evidence, tried, pending, derive(seed, self.name))
+            num_ended = first - len(pending)
+            seed_here = derive(seed, self.name)
+            search = _Search(model, evidence, tried, pending, num_ended, seed_here)
         for number in count(first):
             config = axes.config(search.best())
             suggestion = completed(config, number, derive(seed, self.name, number), given)
@@ -149,9 +151,11 @@ class _Search:
         evidence: Evidence,
         tried: Cells | None,
         pending: list[Floats],
+        num_ended: int,
         seed: int,
     ) -> None:
-        self._model, self._evidence, self._tried, self._seed = model, evidence, tried, seed
+        self._model, self._evidence, self._tried = model, evidence, tried
+        self._num_ended, self._seed = num_ended, seed
         num_before = len(pending) - len(pending) % _PERIOD
         self._pending = pending[:num_before]
         self._begin()
@@ -184,7 +188,9 @@ class _Search:
             axes,
             tried,
             ended_nd[np.argsort(outcomes.rank_n, kind="stable")[:NUM_PARENTS]],
-            derive(self._seed, len(ended_nd), len(self._pending)),
+            # Of all that have ended: where one of which nothing is known is one more, the same
+            # candidates again would be the same suggestion.
+            derive(self._seed, self._num_ended, len(self._pending)),
         )
         self._taken_c = np.zeros(len(self._candidates.points_cd), np.bool_)
         self._scores = self._model(self._candidates.points_cd)

@@ -13,6 +13,9 @@ from ridgeline.search.fields import Direction, SamplerName
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.ranges import ZERO_SHARE
 from ridgeline.search.samplers import sampler_for
+from ridgeline.search.samplers.axes import Axes
+from ridgeline.search.samplers.candidates import candidates
+from ridgeline.search.samplers.outcomes import MAX_TRIALS
 from ridgeline.search.space import Config, Space
 from tests.search import strategies
 
@@ -224,7 +227,15 @@ def test_it_serves_every_space_and_proposes_only_its_values(
 
 @each_sampler
 @pytest.mark.parametrize(
-    "values", [[0.0] * 9, [1e300, -1e300] * 5, [1e-320] * 9, [7.0] * 8 + [1e9]]
+    "values",
+    [
+        [0.0] * 9,
+        [1.7e308, -1.7e308] * 5,
+        [1e-320] * 9,
+        [7.0] * 8 + [1e9],
+        [math.inf] * 9,
+        [-math.inf, 0.0, math.inf] * 3,
+    ],
 )
 def test_values_of_any_size_are_borne(name: SamplerName, values: list[float]) -> None:
     history = _past(0)
@@ -241,3 +252,73 @@ def test_a_long_queue_of_trials_under_way_is_as_if_asked_at_once(name: SamplerNa
     for suggestion in together[:290]:
         _put(history, suggestion.config, None, TrialStatus.RUNNING)
     assert sampler.suggest(SPACE, history, range(302, 312), 5, "minimize") == together[290:]
+
+
+@each_sampler
+def test_no_suggestion_comes_again_because_nothing_is_known_of_the_last_one(
+    name: SamplerName,
+) -> None:
+    history = _past()
+    for _ in range(5):
+        _put(history, _next(name, history), None, TrialStatus.PRUNED)
+    assert len({repr(history.config(number)) for number in range(20, 25)}) == 5
+
+
+@each_sampler
+def test_no_suggestion_comes_again_after_more_trials_than_are_looked_at(name: SamplerName) -> None:
+    history = _past(MAX_TRIALS + 50)
+    for number in range(10):
+        _put(history, _next(name, history), 10.0 + number)
+    configs = [repr(history.config(number)) for number in range(MAX_TRIALS + 50, len(history))]
+    assert len(set(configs)) == 10
+
+
+LARGE = {
+    "categories": {"type": "values", "values": ["a", "b", "c", "d", "e"]},
+    "numbers": {"type": "int", "low": -(2**53), "high": 2**53},
+    "exponents": {"type": "int", "low": 1, "high": 2**53, "log": True},
+    "steps": {"type": "float", "low": 0, "high": 1, "step": 0.125},
+}
+
+
+@each_sampler
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("num_parameters", [30, 100])
+def test_a_finite_space_may_be_as_large_as_it_likes(
+    name: SamplerName, kind: str, num_parameters: int
+) -> None:
+    space = Space.model_validate({f"p{number}": LARGE[kind] for number in range(num_parameters)})
+    history = History(space)
+    drawn = sampler_for("random").suggest(space, history, range(12), 1, "minimize")
+    for suggestion in drawn:
+        _put(history, suggestion.config, float(len(history)))
+    suggestions = sampler_for(name).suggest(space, history, range(12, 42), 1, "minimize")
+    configs = [suggestion.config for suggestion in suggestions]
+    assert all(space.problems(config) == [] for config in configs)
+    assert len({repr(config) for config in configs}) == 30
+    for parameter in space.names:
+        assert len({config[parameter] for config in configs}) > 1, "each one is searched"
+
+
+def test_many_candidates_are_new_until_few_configurations_are() -> None:
+    axes = Axes(
+        Space.model_validate({name: {"type": "int", "low": 0, "high": 99} for name in ("a", "b")})
+    )
+    parents_nd = axes.points_of(np.arange(10))
+    for num_tried in (100, 5_000, 9_800, 9_990, 10_000):
+        tried = np.sort(np.random.default_rng(1).permutation(10_000)[:num_tried])
+        found = candidates(axes, tried, parents_nd, 1)
+        cells = axes.cells(found.points_cd)
+        assert len(set(cells.tolist())) == len(cells) >= min(128, 10_000 - num_tried)
+        assert found.are_new == (num_tried < 10_000)
+        assert np.isin(cells, tried).any() == (num_tried == 10_000)
+
+
+def test_candidates_of_a_large_space_are_near_good_ones_too() -> None:
+    axes = Axes(Space.model_validate({f"p{number}": LARGE["steps"] for number in range(60)}))
+    parents_nd = axes.snapped(np.random.default_rng(1).random((1, 60)))
+    found = candidates(axes, axes.cells(parents_nd), parents_nd, 1)
+    num_same_c = (np.abs(found.points_cd - parents_nd) < 1e-9).sum(axis=1)
+    assert np.count_nonzero(num_same_c > 25) > 500
+    assert found.are_new
+    assert num_same_c.max() < 60
