@@ -10,7 +10,8 @@ each on its own, from the trials that have them.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import optuna
@@ -27,7 +28,7 @@ from ridgeline.search.fields import MAX_SEED, SamplerName
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.samplers import sampler_for
 from ridgeline.search.seeds import derive
-from ridgeline.search.space import Config, Space
+from ridgeline.search.space import MAX_PARAMETERS, Config, Space
 
 _STATES = {
     TrialState.COMPLETE: TrialStatus.COMPLETE,
@@ -61,13 +62,14 @@ class RidgelineSampler(optuna.samplers.BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all trials so far have."""
+        """The parameters that all trials so far have, so many of them as a space may have."""
         self._raise_error_if_multi_objective(study)
-        return {
-            name: distribution
+        shared = (
+            (name, distribution)
             for name, distribution in self._shared.calculate(study).items()
             if not distribution.single() and _parameter(distribution) is not None
-        }
+        )
+        return dict(islice(shared, MAX_PARAMETERS))
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -88,7 +90,8 @@ class RidgelineSampler(optuna.samplers.BaseSampler):
         if _parameter(param_distribution) is None:
             return self._random.sample_independent(study, trial, param_name, param_distribution)
         # Its own draws, or the first values of all parameters would rise and fall together.
-        seed = derive(self._seed, param_name)
+        # By its repr, since a name may hold what no part of a seed may.
+        seed = derive(self._seed, ascii(param_name))
         return self._chosen(study, trial, {param_name: param_distribution}, seed)[param_name]
 
     def reseed_rng(self) -> None:
@@ -108,8 +111,7 @@ class RidgelineSampler(optuna.samplers.BaseSampler):
         )
         history = History(space)
         trials = study.get_trials(deepcopy=False)
-        for earlier in trials[: trial.number]:
-            _put(history, earlier, names, distributions)
+        _put(history, trials[: trial.number], names, distributions)
         minimize = study.direction is optuna.study.StudyDirection.MINIMIZE
         (suggestion,) = sampler_for(self._name).suggest(
             space, history, [trial.number], seed, "minimize" if minimize else "maximize"
@@ -122,26 +124,38 @@ class RidgelineSampler(optuna.samplers.BaseSampler):
 
 def _put(
     history: History,
-    trial: FrozenTrial,
+    trials: Sequence[FrozenTrial],
     names: Mapping[str, str],
     distributions: Mapping[str, BaseDistribution],
 ) -> None:
-    """Write a trial, as one that tells nothing where it lacks a parameter or is out of range."""
+    """Write trials; those that lack a parameter or are out of range as ones that tell nothing."""
+    configs = [_config(history.space, trial, names, distributions) for trial in trials]
+    # As if they were others once more, or a configuration that nobody tried would count as tried.
+    known = next(filter(None, configs), history.space.decode(dict.fromkeys(names, 0.0)))
+    for number, (trial, config) in enumerate(zip(trials, configs, strict=True)):
+        state, value = _STATES.get(trial.state), None
+        if trial.state is TrialState.COMPLETE:
+            value = trial.value
+        elif trial.state is TrialState.PRUNED and trial.last_step is not None:
+            value = trial.intermediate_values[trial.last_step]
+        if state is None or config is None:
+            state, value = TrialStatus.PRUNED, None
+        history.put(number, config or known, enqueued=False, state=state, value=value)
+
+
+def _config(
+    space: Space,
+    trial: FrozenTrial,
+    names: Mapping[str, str],
+    distributions: Mapping[str, BaseDistribution],
+) -> Config | None:
     config: Config = {}
     for short, name in names.items():
-        if name in trial.params:
-            own = _own_value(distributions[name], trial.params[name])
-            if own is not None and history.space[short].problem(own) is None:
-                config[short] = own
-    state, value = _STATES.get(trial.state), None
-    if trial.state is TrialState.COMPLETE:
-        value = trial.value
-    elif trial.state is TrialState.PRUNED and trial.last_step is not None:
-        value = trial.intermediate_values[trial.last_step]
-    if state is None or len(config) < len(names):
-        state, value = TrialStatus.PRUNED, None
-        config = history.space.decode(dict.fromkeys(names, 0.0))
-    history.put(trial.number, config, enqueued=False, state=state, value=value)
+        own = _own_value(distributions[name], trial.params.get(name))
+        if name not in trial.params or own is None or space[short].problem(own) is not None:
+            return None
+        config[short] = own
+    return config
 
 
 def _parameter(distribution: BaseDistribution) -> dict[str, Any] | None:

@@ -114,3 +114,36 @@ def test_ranges_that_no_space_has_are_drawn_at_random() -> None:
 def test_what_it_cannot_be(name: SamplerName, seed: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason), warnings.catch_warnings():
         RidgelineSampler(name, seed)
+
+
+def test_more_parameters_than_a_space_may_have_are_searched_still() -> None:
+    study = optuna.create_study(sampler=RidgelineSampler(seed=4))
+    study.optimize(lambda t: sum(t.suggest_float(f"x{n}", 0, 1) for n in range(102)), n_trials=3)
+    assert len(study.trials) == 3
+
+
+def test_parameters_may_have_any_name() -> None:
+    study = optuna.create_study(sampler=RidgelineSampler(seed=4))
+    study.optimize(lambda t: t.suggest_float("a\x1fb", 0, 1) + t.suggest_int("\ud800", 0, 1), 10)
+    assert len(study.trials) == 10
+
+
+def test_no_configuration_counts_as_tried_because_a_trial_lacks_the_parameter() -> None:
+    first = set()
+    for seed in range(60):
+        study = optuna.create_study(sampler=RidgelineSampler(seed=seed))
+        for _ in range(3):
+            study.tell(study.ask(), 1.0)
+        trial = study.ask()
+        study.tell(trial, float(trial.suggest_int("x", 0, 2)))
+        study.tell(study.ask(), 1.0)
+        first.add(study.ask().suggest_int("x", 0, 2))
+    assert first == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["auto", "tpe"])
+def test_infinite_values_are_borne(name: SamplerName) -> None:
+    values = [math.inf, -math.inf, 1e308, -1e308, 0.0]
+    study = optuna.create_study(sampler=RidgelineSampler(name, seed=4))
+    study.optimize(lambda t: values[t.number % 5] + 0 * t.suggest_float("x", 0, 1), n_trials=20)
+    assert len(study.trials) == 20
