@@ -57,7 +57,7 @@ def space(**parameters: Any) -> dict[str, Any]:
         (spec(objective={"metric": "f1"}), "objective.metric"),
         (spec(priority=2**40), "priority"),
         (spec(extra=1), "extra"),
-        ({}, "sampler"),
+        ({}, "space"),
         ([SPEC], ""),
         ("spec", ""),
     ],
