@@ -10,6 +10,7 @@ from optuna.storages._rdb import models
 from sqlalchemy import JSON, Column, Connection, String, Table, text
 from sqlalchemy.exc import DataError, IntegrityError
 
+from ridgeline.service.projection.marks import MARK
 from ridgeline.service.store.session import Transaction
 from ridgeline.service.store.tables import metadata
 from tests.doctor.conftest import examined
@@ -42,6 +43,7 @@ NOBODY_MISSES = {
     *("rl_artifacts", "rl_deleted_studies", "rl_idempotency_keys", "rl_tokens", "rl_upgrades"),
     "rl_workers",  # but where runs name them
 }
+ATTRIBUTES = "study_system_attributes"
 ROWS_OF_A_TABLE = 7
 SHAPELESS = ["'7'", """'{"nonsense": "x"}'"""]
 """JSON that is none of what our columns hold."""
@@ -121,7 +123,12 @@ def test_nonsense_in_optunas_tables(filled: Transaction, table: Table) -> None:
 @pytest.mark.parametrize("table", [*OURS, *OPTUNAS], ids=lambda table: table.name)
 def test_rows_that_are_gone(filled: Transaction, table: Table) -> None:
     silent = []
+    marks = f"SELECT rowid FROM study_system_attributes WHERE key = '{MARK}'"
+    # A copy without its mark is taken for one of an earlier version, and is described anew.
+    unmissed = [*filled.connection.scalars(text(marks))] if table.name == ATTRIBUTES else []
     for row in rows_of(filled.connection, table.name):
+        if row in unmissed:
+            continue
         with undone(filled.connection):
             filled.connection.execute(text(f"DELETE FROM {table.name} WHERE rowid = {row}"))
             if not examined(filled):
