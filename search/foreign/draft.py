@@ -16,6 +16,7 @@ from ridgeline.search.objective import MAX_PARALLEL, MAX_TRIALS
 from ridgeline.search.problems import told, validation_problems
 from ridgeline.search.ranges import Value
 from ridgeline.search.space import Config, Space
+from ridgeline.search.tasks.registry import BUILT_IN
 
 DEFAULT_TRIALS = 100
 GRID_POINTS = 10
@@ -130,7 +131,8 @@ class Draft:
         if self.metric is None:
             self.metric = "loss"
             self.note("metric", "is missing; objective says to minimize loss: put it right")
-        task = {"name": "external", "description": self.description}
+        trained_by_programs = next(task for task in BUILT_IN if task.trained_by == "program")
+        task = {"name": trained_by_programs.name, "description": self.description}
         sampler: dict[str, Any] = {"name": self.sampler}
         if self.seed is not None:
             sampler["seed"] = self.seed

@@ -112,7 +112,8 @@ def test_what_stands_in_the_way_is_told_in_a_line(deployment: Deployment, file: 
     refused = compare(deployment, file)
     assert refused.returncode == 1
     assert refused.stderr.endswith(
-        "ridgeline: small: small-search.none is CANCELLED; without it nothing can be compared\n"
+        "ridgeline: small: small-search.none is CANCELLED, which leaves the arm out for good; "
+        "without it nothing can be compared\n"
     )
     file.write_text(COMPARISON % "[none, l2+dropuot]")
     refused = compare(deployment, file)
