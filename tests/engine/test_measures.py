@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,9 +26,11 @@ from ridgeline.search.engine.measures import (
 )
 from ridgeline.search.engine.models import module_hidden
 from ridgeline.search.engine.models.bags import bag_of_tokens
-from ridgeline.search.engine.models.base import LINEAR_ZONE, Model
+from ridgeline.search.engine.models.base import LINEAR_ZONE, HiddenUnits, Model
 from ridgeline.search.engine.models.convolutional import lenet, resnet
 from ridgeline.search.engine.models.module import ModuleModel
+from ridgeline.search.engine.models.module_alone import _ALONE
+from ridgeline.search.engine.models.module_hidden import _Watch
 from ridgeline.search.engine.pack import Pack
 from tests.engine.lane_runs import drain, outcomes
 from tests.engine.models import nets
@@ -452,3 +455,26 @@ def test_only_complete_runs_are_looked_at() -> None:
     next(run.epochs())
     stopped = run.outcome()
     assert (stopped.state, stopped.measures) == ("stopped", None)
+
+
+def test_what_is_seen_of_a_pass_is_taken_before_another_may_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The copy that is watched is shared by all threads, and keeps nothing of a pass."""
+    model, _ = UNITS["convolutional"]
+    x = samples(model, num_train=4, dtype=torch.float64).validation.x
+    seen: list[_Watch] = []
+    hidden = _Watch.hidden
+
+    def watched(watch: _Watch, outputs: Tensor) -> Mapping[str, HiddenUnits]:
+        assert _ALONE._is_owned(), "another thread may begin a pass of its own"
+        seen.append(watch)
+        return hidden(watch, outputs)
+
+    monkeypatch.setattr(_Watch, "hidden", watched)
+    parameters = {name: its.double() for name, its in model.initial(0).items()}
+    assert model.hidden_of_one(parameters, {}, x)
+    assert model.hidden_of_one(parameters, {}, x)
+    assert seen[0] is seen[1]
+    assert seen[0]._last is None
+    assert not seen[0]._found

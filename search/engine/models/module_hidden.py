@@ -98,10 +98,12 @@ def hidden_of_one(
                     x_B.clone(),
                     Substitutes(num_rows, None, None),
                 )
+            return watch.hidden(y)  # before the next one may begin, which could be another thread's
         except Exception as exc:  # nothing is lost but what would have been seen
             _log.warning("the units of %s are not told: %s", template.name, exc)
             return {}
-    return watch.hidden(y)
+        finally:
+            watch.begin(0)  # or it would hold what the last activation gave
 
 
 @lru_cache(maxsize=16)
