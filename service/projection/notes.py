@@ -15,10 +15,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select
 
-from ridgeline.search.comparing import CONFIDENCE, mean_of
-from ridgeline.search.comparison import scores_by_seed
+from ridgeline.search.comparing import CONFIDENCE
 from ridgeline.search.spec import StudySpec
-from ridgeline.service.lifecycle import OPEN_STUDY, RunState
+from ridgeline.service.certainty import interval_of
+from ridgeline.service.lifecycle import OPEN_STUDY
 from ridgeline.service.projection.marks import Mark, mark_of
 from ridgeline.service.projection.optuna_tables import STUDY_SYSTEM_ATTRS
 from ridgeline.service.spec_in_words import facts, purpose, searched
@@ -224,9 +224,7 @@ def _interval(connection: Connection, spec: StudySpec, best: TrialRow) -> str:
     """Where the value of the best trial lies, if it is a mean over several seeds."""
     if spec.replicates == 1:
         return ""
-    runs = Runs(connection).of_trials([best.id])[best.id]
-    values = {run.replicate: run.value for run in runs if run.state is RunState.COMPLETE}
-    interval = mean_of("", scores_by_seed(spec, values)).interval
+    interval = interval_of(spec, Runs(connection).of_trials([best.id])[best.id])
     if interval is None:
         return ""
     ends = f"{interval.low:.6g} to {interval.high:.6g}"

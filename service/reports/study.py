@@ -7,11 +7,10 @@ from importlib import metadata
 from itertools import islice
 from statistics import fmean
 
-from ridgeline.search.comparing import CONFIDENCE, mean_of, shown
-from ridgeline.search.comparison import bounds_of, scores_by_seed
+from ridgeline.search.comparing import CONFIDENCE
 from ridgeline.search.spec import StudySpec
+from ridgeline.service.certainty import interval_of
 from ridgeline.service.curves import metric_groups
-from ridgeline.service.lifecycle import RunState
 from ridgeline.service.reports.axes import value_text
 from ridgeline.service.reports.document import Block, Code, Facts, Report, Section, Table, Text
 from ridgeline.service.reports.findings import NUM_LISTED, Findings
@@ -85,8 +84,7 @@ def _result(found: Findings) -> Iterator[Block]:
         return
     runs = found.runs[best.number]
     tests = _test_metrics(runs)
-    complete = {run.replicate: run.value for run in runs if run.state is RunState.COMPLETE}
-    interval = shown(mean_of("", scores_by_seed(spec, complete)).interval, bounds_of(spec))
+    interval = interval_of(spec, runs)
     sure = (
         f", the mean over {count(spec.replicates, 'seed')} with the {CONFIDENCE:.0%} interval "
         f"{number(interval.low)} to {number(interval.high)}"

@@ -138,6 +138,20 @@ def test_curves_are_means_over_the_runs_of_a_trial(engine: Engine, open_reader: 
     assert differences(book) == []
 
 
+def test_the_interval_of_the_best_trial_ends_where_the_metric_does(
+    engine: Engine, open_reader: OpenReader
+) -> None:
+    book = Book(engine, spec(replicates=3))
+    with book.transaction() as page:
+        page.add(0, replicates=3)
+        for replicate, value in enumerate([0.875, 1.0, 1.0]):
+            page.start(0, replicate)
+            page.end(0, replicate, value=value)
+        page.set_state("COMPLETED")
+    note = get_note(open_reader())
+    assert "(95% interval 0.779056 to 1)" in note, "no accuracy is above 1"
+
+
 def test_no_figure_without_curves_and_names_are_no_markup(
     engine: Engine, open_reader: OpenReader
 ) -> None:
