@@ -16,6 +16,8 @@ RunCurve = Sequence[tuple[int, Mapping[str, float]]]
 Sides = Mapping[str, str]
 """The metric's name on `train` and on `validation`, or on one of them."""
 
+SIDES_IN_WORDS = {"train": "training", "validation": "validation"}
+
 Means = Sequence[tuple[int, float, float, float]]
 """(epoch, mean, lowest, highest) over the runs of a trial."""
 

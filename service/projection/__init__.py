@@ -34,7 +34,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Connection, and_, select, update
 
 from ridgeline.service.projection.comparing import differences
-from ridgeline.service.projection.describing import describe, describe_anew, set_arms
+from ridgeline.service.projection.describing import describe, set_arms
 from ridgeline.service.projection.marks import MARK_COLUMN, mark_of
 from ridgeline.service.projection.notes import ArmsTable, keep_personal, restore_personal
 from ridgeline.service.projection.noticing import STUDY_COLUMNS, CopyChanged, check_study
@@ -156,7 +156,7 @@ def describe_copy(connection: Connection, study_id: int) -> None:
     """
     study = _with_copy(connection, study_id)
     if _is_whole(study):
-        describe_anew(connection, study, parsed_spec(study.spec), study.copy_id)
+        describe(connection, study, parsed_spec(study.spec), study.copy_id, anew=True)
 
 
 def write_arms(connection: Connection, study_id: int, *, arms: ArmsTable, version: int) -> None:
@@ -168,7 +168,7 @@ def write_arms(connection: Connection, study_id: int, *, arms: ArmsTable, versio
     study = _with_copy(connection, study_id)
     if _is_whole(study):
         set_arms(connection, study.copy_id, arms, version)
-        describe_anew(connection, study, parsed_spec(study.spec), study.copy_id)
+        describe(connection, study, parsed_spec(study.spec), study.copy_id, anew=True)
 
 
 def _is_whole(study: Any) -> bool:

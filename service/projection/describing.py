@@ -33,23 +33,25 @@ ARMS = "ridgeline:arms"
 ARMS_VERSION = "ridgeline:arms_version"
 
 
-def describe(connection: Connection, study: Row[Any], spec: StudySpec, copy_id: int) -> None:
-    """Bring note and figures up to date, where they are not."""
-    old = mark_of(study)
+def describe(
+    connection: Connection,
+    study: Row[Any],
+    spec: StudySpec,
+    copy_id: int,
+    *,
+    anew: bool = False,
+) -> None:
+    """Bring note and figures up to date, where they are not.
+
+    Args:
+        anew: also where nothing of the study itself has changed.
+    """
     best = _best_of(connection, study, spec)
     mark = mark_due(connection, study, spec, best)
-    if mark != old:
+    is_new = mark != mark_of(study)
+    if is_new or anew:
+        mark = mark if is_new else mark.with_version(mark.version + 1)
         _write(connection, study, spec, copy_id, best, mark)
-
-
-def describe_anew(connection: Connection, study: Row[Any], spec: StudySpec, copy_id: int) -> None:
-    """Write note and figures, also where nothing of the study itself has changed."""
-    old = mark_of(study)
-    best = _best_of(connection, study, spec)
-    mark = mark_due(connection, study, spec, best)
-    if mark == old:
-        mark = mark.with_version(mark.version + 1)
-    _write(connection, study, spec, copy_id, best, mark)
 
 
 def set_arms(connection: Connection, copy_id: int, arms: ArmsTable, version: int) -> None:

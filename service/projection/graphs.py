@@ -14,7 +14,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ridgeline.search.spec import StudySpec
-from ridgeline.service.curves import Means, RunCurve, Sides, mean_curve, metric_groups
+from ridgeline.service.curves import (
+    SIDES_IN_WORDS,
+    Means,
+    RunCurve,
+    Sides,
+    mean_curve,
+    metric_groups,
+)
 from ridgeline.service.store.runs import Runs
 from ridgeline.service.store.trials import Trials
 from ridgeline.service.texts import printable
@@ -32,7 +39,6 @@ _MOST_REPORTS = 4_000
 # as the reports have them; the best trial first.
 _COLORS = ("#0072b2", "#d55e00", "#00805d", "#a5477f", "#535b65")
 _DASHES = {"validation": "solid", "train": "dash"}
-_WORDS = {"validation": "validation", "train": "training"}
 
 
 def learning_curves(
@@ -96,7 +102,7 @@ def _lines(sides: Sides, curves: Mapping[int, Sequence[RunCurve]]) -> Iterator[d
                 yield {
                     "type": "scatter",
                     "mode": "lines" if len(means) > 1 else "markers",
-                    "name": f"trial {number}, {_WORDS[side]}",
+                    "name": f"trial {number}, {SIDES_IN_WORDS[side]}",
                     **_points(means),
                     "line": {
                         "color": color,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from ridgeline.service.curves import Means, RunCurve, Sides, mean_curve
+from ridgeline.service.curves import SIDES_IN_WORDS, Means, RunCurve, Sides, mean_curve
 from ridgeline.service.reports import figures
 from ridgeline.service.reports.axes import Span, epochs_axis, number_axis, span_of, thinned
 from ridgeline.service.reports.document import Figure, Table
@@ -14,8 +14,6 @@ from ridgeline.service.reports.wording import count, number, user_text
 
 MOST_FIGURES = 4
 _NUM_ROWS = 12
-
-_WORDS = {"train": "training", "validation": "validation"}
 
 
 def curves_figure(
@@ -48,10 +46,10 @@ def curves_figure(
     bold = [value for means in its.values() for _, value, _, _ in means]
     span = span_of((mean for _, _, means in lines for _, mean, _, _ in means), bold)
     objective = user_text(sides.get("validation") or sides["train"])
-    looks = {f"best {side}": f"trial {first}, {_WORDS[side]}" for side in its}
+    looks = {f"best {side}": f"trial {first}, {SIDES_IN_WORDS[side]}" for side in its}
     shown_others = len({number_ for number_, _, _ in lines} - {first})
     if shown_others:
-        looks |= {f"other {side}": f"other trials, {_WORDS[side]}" for side in sides}
+        looks |= {f"other {side}": f"other trials, {SIDES_IN_WORDS[side]}" for side in sides}
     last_epoch = max(epoch for _, _, means in lines for epoch, *_ in means)
     picture = figures.curves(
         epochs_axis(last_epoch), number_axis(objective, span), drawn, looks, kept
@@ -86,7 +84,7 @@ def fresh_figure(arm: str, sides: Sides, runs: Sequence[RunCurve], span: Span) -
             Curve(f"best {side}", [(epoch, mean) for epoch, mean, _, _ in means], _band(means))
             for side, means in its.items()
         ],
-        {f"best {side}": _WORDS[side] for side in its},
+        {f"best {side}": SIDES_IN_WORDS[side] for side in its},
     )
     return Figure(
         f"{arm}: {metric} by epoch",
