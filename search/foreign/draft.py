@@ -11,7 +11,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ridgeline.search.fields import MAX_INT, Direction, ParameterName, SamplerName, Text, fits
+from ridgeline.search.fields import (
+    MAX_INT,
+    Direction,
+    MetricName,
+    ParameterName,
+    SamplerName,
+    Text,
+    fits,
+)
 from ridgeline.search.objective import MAX_PARALLEL, MAX_TRIALS
 from ridgeline.search.problems import told, validation_problems
 from ridgeline.search.ranges import Value
@@ -21,6 +29,9 @@ from ridgeline.search.tasks.registry import BUILT_IN
 DEFAULT_TRIALS = 100
 GRID_POINTS = 10
 MAX_NAME = 128
+
+OWN_PROGRAM = "your own program trains, and asks for trials with client.external; it is left out"
+NO_TARGET = "no study ends at a value; end it with `ridgeline stop`"
 
 _SPACES = TypeAdapter(dict[str, Space])
 
@@ -69,7 +80,7 @@ class Draft:
                 self.note(f"{at}{key}", reason)
 
     def name_it(self, at: str, name: str) -> None:
-        fit = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:MAX_NAME] or self.name
+        fit = study_name(name, self.name)
         if fit != name:
             self.note(at, f"names of studies have letters, digits, '.', '_', '-'; it is {fit} here")
         self.name = fit
@@ -215,6 +226,11 @@ def _problem(parameter: Mapping[str, Any]) -> str | None:
     return None
 
 
+def study_name(text: str, otherwise: str) -> str:
+    """The name of a study that is most like a text; `otherwise` where nothing of it is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:MAX_NAME] or otherwise
+
+
 def plain(value: Any) -> Any:
     """A value as one scalar: lists, mappings and null become texts."""
     is_compound = isinstance(value, list | tuple | dict) or value is None
@@ -243,6 +259,13 @@ def text(at: str, value: Any) -> str:
     return value
 
 
+def metric_name(at: str, value: Any) -> str:
+    if not fits(MetricName, value):
+        raise Refused((at, "must be a text of 1 to 128 printable characters"))
+    name: str = value
+    return name
+
+
 def number(at: str, value: Any) -> float:
     """A finite number, of type int where it is whole."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -264,6 +287,13 @@ def number_of_text(at: str, value: Any) -> float:
         raise
     except ValueError as exc:
         raise Refused((at, f"must be a number, not {_shown(value)[:60]}")) from exc
+
+
+def integral(at: str, value: float) -> int:
+    """`value` as a whole number."""
+    if value != int(value):
+        raise Refused((at, "must be a whole number"))
+    return int(value)
 
 
 def whole(at: str, value: float, *, least: int) -> int:

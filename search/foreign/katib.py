@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ridgeline.search.fields import MAX_EPOCHS, MAX_SEED, MetricName, SamplerName, fits
+from ridgeline.search.fields import MAX_EPOCHS, MAX_SEED, SamplerName
 from ridgeline.search.foreign.draft import (
+    NO_TARGET,
+    OWN_PROGRAM,
     Draft,
     Refused,
+    integral,
     listed,
     mapping,
+    metric_name,
     number,
     number_of_text,
     text,
@@ -30,11 +34,10 @@ _ALGORITHMS: dict[str, SamplerName] = {
     "pbt": "auto",
 }
 _WITHOUT_COUNTERPART = ("sobol", "cmaes", "pbt")
-_OWN_PROGRAM = "your own program trains, and asks for trials with client.external; it is left out"
 _FIELDS = {
     **dict.fromkeys(("objective", "algorithm", "earlyStopping", "parameters"), ""),
     **dict.fromkeys(("maxTrialCount", "parallelTrialCount"), ""),
-    "trialTemplate": _OWN_PROGRAM,
+    "trialTemplate": OWN_PROGRAM,
     "metricsCollectorSpec": "your own program reports its metrics; it is left out",
     "maxFailedTrialCount": "failed trials end no study; it is left out",
     "resumePolicy": "`ridgeline extend` goes on with a study; it is left out",
@@ -43,7 +46,7 @@ _FIELDS = {
 _OBJECTIVE_FIELDS = {
     "type": "",
     "objectiveMetricName": "",
-    "goal": "no study ends at a value; end it with `ridgeline stop`",
+    "goal": NO_TARGET,
     "additionalMetricNames": "your program may report any metric; it is left out",
     "metricStrategies": "a trial has the value that your program ends it with; it is left out",
 }
@@ -94,11 +97,8 @@ def _count(at: str, spec: Mapping[str, Any]) -> int:
 
 
 def _read_objective(draft: Draft, objective: Mapping[str, Any]) -> None:
-    metric = objective.get("objectiveMetricName")
-    if not fits(MetricName, metric):
-        reason = "must be a text of 1 to 128 printable characters"
-        raise Refused(("spec.objective.objectiveMetricName", reason))
-    draft.metric = metric
+    field = "spec.objective.objectiveMetricName"
+    draft.metric = metric_name(field, objective.get("objectiveMetricName"))
     match objective.get("type"):
         case "minimize":
             draft.direction = "minimize"
@@ -210,10 +210,8 @@ def _read_range(draft: Draft, at: str, name: str, kind: str, space: Mapping[str,
         raise Refused((f"{at}.step", "must be above 0"))
     is_whole = kind == "int"
     if is_whole:
-        for key, value in (("min", low), ("max", high), ("step", step or 1)):
-            if value != int(value):
-                raise Refused((f"{at}.{key}", "must be a whole number"))
-        low, high, step = int(low), int(high), None if step is None else int(step)
+        low, high = integral(f"{at}.min", low), integral(f"{at}.max", high)
+        step = None if step is None else integral(f"{at}.step", step)
     law = space.get("distribution") or "uniform"
     if law not in ("uniform", "logUniform", "normal", "logNormal"):
         reason = "must be uniform, logUniform, normal or logNormal"

@@ -8,12 +8,16 @@ from typing import Annotated, Any
 
 from pydantic import StringConstraints
 
-from ridgeline.search.fields import MAX_EPOCHS, Direction, MetricName, SamplerName, fits
+from ridgeline.search.fields import MAX_EPOCHS, Direction, SamplerName, fits
 from ridgeline.search.foreign.draft import (
+    NO_TARGET,
+    OWN_PROGRAM,
     Draft,
     Refused,
+    integral,
     listed,
     mapping,
+    metric_name,
     number,
     rounded,
     text,
@@ -29,19 +33,18 @@ _Description = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^[^\
 
 _METHODS: dict[str, SamplerName] = {"grid": "grid", "random": "random", "bayes": "auto"}
 _GOALS: dict[str, Direction] = {"minimize": "minimize", "maximize": "maximize"}
-_OWN_PROGRAM = "your own program trains, and asks for trials with client.external; it is left out"
 _FIELDS = {
     **dict.fromkeys(("method", "metric", "parameters", "name", "description", "run_cap"), ""),
     "early_terminate": "",
-    "program": _OWN_PROGRAM,
-    "command": _OWN_PROGRAM,
+    "program": OWN_PROGRAM,
+    "command": OWN_PROGRAM,
     "project": "studies are in no project; it is left out",
     "entity": "studies belong to no team; it is left out",
 }
 _METRIC_FIELDS = {
     "name": "",
     "goal": "",
-    "target": "no study ends at a value; end it with `ridgeline stop`",
+    "target": NO_TARGET,
 }
 _CONSTANTS = ("constant",)
 _CATEGORIES = ("categorical", "categorical_w_probabilities")
@@ -86,12 +89,11 @@ def _read_metric(draft: Draft, sweep: Mapping[str, Any]) -> None:
     if sweep.get("metric") is None:
         return
     metric = mapping("metric", sweep["metric"])
-    if not fits(MetricName, metric.get("name")):
-        raise Refused(("metric.name", "must be a text of 1 to 128 printable characters"))
+    draft.metric = metric_name("metric.name", metric.get("name"))
     goal = metric.get("goal", "minimize")
     if not isinstance(goal, str) or goal not in _GOALS:
         raise Refused(("metric.goal", "must be minimize or maximize"))
-    draft.metric, draft.direction = metric["name"], _GOALS[goal]
+    draft.direction = _GOALS[goal]
     draft.note_others("metric.", metric, _METRIC_FIELDS)
 
 
@@ -190,7 +192,7 @@ def _read_range(draft: Draft, at: str, name: str, kind: str, parameter: Mapping[
     shown = f"{at}.distribution {kind}"
     if not kind.startswith("q_"):
         if kind == "int_uniform":
-            low, high = (_whole(f"{at}.{key}", end) for key, end in (("min", low), ("max", high)))
+            low, high = (integral(f"{at}.{key}", end) for key, end in (("min", low), ("max", high)))
         draft.add_range(shown, name, low, high, whole=kind == "int_uniform", log=log)
         return
     step = _step(at, parameter)
@@ -231,12 +233,6 @@ def _multiple(end: float, step: float) -> float:
     """An end of a range of multiples of a step, to which a sweep rounds all values."""
     steps = end / step
     return rounded(round(steps) * step) if abs(steps) <= MAX_STEPS else end
-
-
-def _whole(at: str, value: float) -> int:
-    if value != int(value):
-        raise Refused((at, "must be a whole number"))
-    return int(value)
 
 
 def _exp(at: str, exponent: float) -> float:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ridgeline.search.foreign.draft import Draft, Refused
+from ridgeline.search.foreign.draft import Draft, Refused, study_name
 from ridgeline.search.foreign.katib import is_katib, of_katib
 from ridgeline.search.foreign.optuna import of_storage
 from ridgeline.search.foreign.trials_csv import of_trials_csv
@@ -102,7 +102,7 @@ def _translated(
     path = Path(source)
     if format == "optuna" or (format is None and path.suffix.lower() == ".csv"):
         try:
-            draft = of_trials_csv(_csv_text(path), _name_of(path))
+            draft = of_trials_csv(_csv_text(path), study_name(path.stem, "imported"))
             return draft, draft.spec()
         except Refused as exc:
             raise _problem(source, exc.problems) from exc
@@ -118,15 +118,12 @@ def _translated(
             exit_code=2,
         )
     try:
-        draft = (of_katib if format == "katib" else of_wandb)(data, _name_of(path))
+        draft = (of_katib if format == "katib" else of_wandb)(
+            data, study_name(path.stem, "imported")
+        )
         return draft, draft.spec()
     except Refused as exc:
         raise refused(path, root, exc.problems) from exc
-
-
-def _name_of(path: Path) -> str:
-    """A study's name, from that of a file."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:128] or "imported"
 
 
 def _csv_text(path: Path) -> str:
