@@ -28,7 +28,7 @@ from ridgeline.search.fields import MAX_SEED, SamplerName
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.samplers import sampler_for
 from ridgeline.search.seeds import derive
-from ridgeline.search.space import MAX_PARAMETERS, Config, Space
+from ridgeline.search.space import MAX_PARAMETERS, Config, Parameter, Space
 
 _STATES = {
     TrialState.COMPLETE: TrialStatus.COMPLETE,
@@ -158,7 +158,7 @@ def _config(
     return config
 
 
-def _parameter(distribution: BaseDistribution) -> dict[str, Any] | None:
+def _parameter(distribution: BaseDistribution) -> Parameter | None:
     """A distribution as a parameter of a space; None where there is none like it."""
     parameter: dict[str, Any]
     if isinstance(distribution, CategoricalDistribution):
@@ -179,10 +179,9 @@ def _parameter(distribution: BaseDistribution) -> dict[str, Any] | None:
     else:
         return None
     try:
-        Space.model_validate({"p": parameter})
+        return Space.model_validate({"p": parameter})["p"]
     except ValidationError:  # too many categories or steps
         return None
-    return parameter
 
 
 def _value(distribution: BaseDistribution, own: Any) -> Any:
