@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ridgeline.service import measures_in_words
 from tests.deployment import Deployment
 from tests.e2e.support import small
 from tests.reports.reading import SVG, check, section
@@ -89,7 +90,7 @@ def test_a_comparison_on_the_digits(deployment: Deployment, tmp_path: Path) -> N
     result = section(root, "result")
     assert found.differences[0].sentence in result
     assert found.arms[0].measures
-    assert all(name in result for name in found.arms[0].measures)
+    assert all(measures_in_words.label(name) in result for name in found.arms[0].measures)
     curves = section(root, "curves")
     for arm in ("none", "dropout+l2"):
         assert f"{arm}, mean over 3 runs: train_accuracy is" in curves
