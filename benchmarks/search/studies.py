@@ -78,7 +78,7 @@ def regrets(study: Study) -> list[float]:
     By the mean over the seeds; the best found is the trial that looked best.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    values_CS = _values(study.table, study.metric)
+    values_CS = values_of(study.table, study.metric)
     truth_C = values_CS.mean(axis=1)  # NaN where a seed diverged
     seen_C = values_CS[:, study.seed % NUM_SEEDS] if study.noisy else truth_C
     value_at = _between if study.continuous else _at
@@ -95,7 +95,8 @@ def regrets(study: Study) -> list[float]:
 
 
 @cache
-def _values(name: str, metric: str) -> Values:
+def values_of(name: str, metric: str) -> Values:
+    """What is minimised, by cell and seed; NaN where training diverged."""
     table = Table.read(name)
     if metric == "error":
         return table.error_CS
