@@ -7,6 +7,7 @@ such a value cannot be read as what it is, so this is looked at before anything 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,10 +20,12 @@ from sqlalchemy import (
     Dialect,
     Float,
     Integer,
+    Select,
     String,
     Table,
     Text,
     and_,
+    bindparam,
     case,
     cast,
     false,
@@ -34,6 +37,7 @@ from sqlalchemy import (
     true,
     type_coerce,
 )
+from sqlalchemy.dialects import registry
 from sqlalchemy.types import TypeEngine
 
 from ridgeline.service.findings import BY_HAND, Check, Finding
@@ -52,6 +56,8 @@ _OF_A_STUDY: Mapping[Table, Column[Any]] = {
 }
 """Tables that are looked at study by study, and the column that has its id."""
 
+_STUDY = "examined_study_id"
+
 _OTHERS = [table for table in metadata.sorted_tables if table not in _OF_A_STUDY]
 
 _MAX_FLOAT = 1.7976931348623157e308
@@ -63,37 +69,51 @@ _ROWS_AT_ONCE = 10_000
 
 def misfits_of_study(connection: Connection, study_id: int, shapes: Shapes) -> Iterator[Finding]:
     """The values of a study, its trials, runs and reports that are not of their columns' kinds."""
-    for table, column in _OF_A_STUDY.items():
-        yield from _misfits(connection, table, column == study_id, shapes)
+    for table in _OF_A_STUDY:
+        yield from _misfits(connection, table, shapes, {_STUDY: study_id})
 
 
 def misfits_of_none(connection: Connection, shapes: Shapes) -> dict[Table, list[Finding]]:
     """The same of the tables that belong to no study; those in which there are some."""
-    found = {table: list(_misfits(connection, table, true(), shapes)) for table in _OTHERS}
+    found = {table: list(_misfits(connection, table, shapes, {})) for table in _OTHERS}
     return {table: findings for table, findings in found.items() if findings}
 
 
 def _misfits(
-    connection: Connection, table: Table, where: ColumnElement[bool], shapes: Shapes
+    connection: Connection, table: Table, shapes: Shapes, values: Mapping[str, int]
 ) -> Iterator[Finding]:
-    dialect = connection.dialect
-    name = _row_name(table, dialect)
-    fits = {column: fit for column in table.c if (fit := _fit(column, dialect)) is not None}
     wrong: dict[Column[Any], list[str]] = {}
-    query = select(name, *(not_(fit) for fit in fits.values()))
-    for row, *misfits in connection.execute(
-        query.where(where, or_(false(), *(not_(fit) for fit in fits.values()))).order_by(name)
-    ):
+    fits, query = _query_of_misfits(table, connection.dialect.name)
+    for row, *misfits in connection.execute(query, values):
         for column, is_misfit in zip(fits, misfits, strict=True):
             if is_misfit:
                 wrong.setdefault(column, []).append(row)
     for column in _with_shapes(table, shapes):
         if column not in wrong:
-            misshapen = list(_misshapen(connection, column, where, shapes[column]))
+            misshapen = list(_misshapen(connection, column, shapes[column], values))
             if misshapen:
                 wrong[column] = misshapen
     for column, rows in wrong.items():
         yield _MISFITS.found(f"{table.name}.{column.name} of the row {row}" for row in rows)
+
+
+@cache
+def _query_of_misfits(
+    table: Table, dialect_name: str
+) -> tuple[tuple[Column[Any], ...], Select[Any]]:
+    """What finds rows with misfits; and of which columns it tells whether each is one."""
+    dialect = _dialect(dialect_name)
+    fits = {column: fit for column in table.c if (fit := _fit(column, dialect)) is not None}
+    name = _row_name(table, dialect)
+    is_misfit = [not_(fit) for fit in fits.values()]
+    query = select(name, *is_misfit).where(_asked_for(table), or_(false(), *is_misfit))
+    return tuple(fits), query.order_by(name)
+
+
+def _asked_for(table: Table) -> ColumnElement[bool]:
+    """Which rows are looked at: those of the study `_STUDY`, or all."""
+    column = _OF_A_STUDY.get(table)
+    return true() if column is None else column == bindparam(_STUDY, type_=Integer)
 
 
 def _with_shapes(table: Table, shapes: Shapes) -> Collection[Column[Any]]:
@@ -101,21 +121,29 @@ def _with_shapes(table: Table, shapes: Shapes) -> Collection[Column[Any]]:
 
 
 def _misshapen(
-    connection: Connection,
-    column: Column[Any],
-    where: ColumnElement[bool],
-    shape: TypeAdapter[Any],
+    connection: Connection, column: Column[Any], shape: TypeAdapter[Any], values: Mapping[str, int]
 ) -> Iterator[str]:
     """The rows of which the JSON is of another shape."""
-    name = _row_name(column.table, connection.dialect)
-    query = select(name, cast(column, Text)).where(where, column.is_not(null())).order_by(name)
-    for row, stored in connection.execute(query).yield_per(_ROWS_AT_ONCE):
+    query = _query_of_json(column, connection.dialect.name)
+    for row, stored in connection.execute(query, values).yield_per(_ROWS_AT_ONCE):
         if column.nullable and stored == "null":
             continue
         try:
             shape.validate_json(stored)
         except ValidationError:
             yield row
+
+
+def _dialect(name: str) -> Dialect:
+    dialect: Dialect = registry.load(name)()
+    return dialect
+
+
+@cache
+def _query_of_json(column: Column[Any], dialect_name: str) -> Select[str, str]:
+    name = _row_name(column.table, _dialect(dialect_name))
+    query = select(name, cast(column, Text))
+    return query.where(_asked_for(column.table), column.is_not(null())).order_by(name)
 
 
 def _row_name(table: Any, dialect: Dialect) -> ColumnElement[str]:

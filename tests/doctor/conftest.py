@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 
 from ridgeline.service import doctor, extending, projection, studies, trials, workers
 from ridgeline.service.external_protocol import CompleteRequest, ReportRequest, SuggestRequest
+from ridgeline.service.findings import Finding
 from ridgeline.service.protocol import RunOrder, RunReport
 from ridgeline.service.reporting import complete, report
 from ridgeline.service.resources import ExtendRequest, RetryRequest
@@ -68,10 +69,18 @@ def busy(busy_url: str) -> Iterator[Transaction]:
 
 def examined(tx: Transaction) -> list[tuple[str, str]]:
     """What the doctor finds, as its checks' names and what is wrong."""
-    found = list(doctor.examine_database(tx))
+    return [(finding.check, finding.wrong) for finding in _findings(tx)]
+
+
+def is_noticed(tx: Transaction) -> bool:
+    """Whether the doctor finds anything; it need not go on from there."""
+    return any(True for _ in _findings(tx))
+
+
+def _findings(tx: Transaction) -> Iterator[Finding]:
+    yield from doctor.examine_database(tx)
     for study_id in tx.studies.ids():
-        found += doctor.examine_study(tx, study_id, SETTINGS)
-    return [(finding.check, finding.wrong) for finding in found]
+        yield from doctor.examine_study(tx, study_id, SETTINGS)
 
 
 def happen(store: Store, clock: ManualClock) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from ridgeline.service.projection.marks import MARK
 from ridgeline.service.store.session import Transaction
 from ridgeline.service.store.tables import metadata
-from tests.doctor.conftest import examined
+from tests.doctor.conftest import examined, is_noticed
 
 pytestmark = pytest.mark.slow  # each change is followed by a whole examination
 
@@ -101,7 +101,7 @@ def say_nonsense(busy: Transaction, table: Table) -> None:
                     num_changed = connection.execute(text(update)).rowcount
                 except IntegrityError:  # SQLite keeps no texts for row ids
                     continue
-                if num_changed and not examined(busy) and name not in NOTHING_READS:
+                if num_changed and not is_noticed(busy) and name not in NOTHING_READS:
                     silent.append((name, value))
     assert silent == []
 
@@ -131,7 +131,7 @@ def test_rows_that_are_gone(filled: Transaction, table: Table) -> None:
             continue
         with undone(filled.connection):
             filled.connection.execute(text(f"DELETE FROM {table.name} WHERE rowid = {row}"))
-            if not examined(filled):
+            if not is_noticed(filled):
                 silent.append(row)
     assert silent == [] or table.name in NOBODY_MISSES
 
@@ -152,7 +152,7 @@ def test_what_postgresql_lets_pass(filled: Transaction, table: Table) -> None:
                     filled.connection.execute(text(update))
                 except (DataError, IntegrityError):
                     continue
-                if not isinstance(column.type, String) and not examined(filled):
+                if not isinstance(column.type, String) and not is_noticed(filled):
                     silent.append((column.name, value))
     assert silent == []
 
