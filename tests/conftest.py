@@ -7,13 +7,16 @@ import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
 
 from ridgeline.service import projection
-from ridgeline.service.store import migrate
+from ridgeline.service.store import engine, migrate
 from ridgeline.service.store.session import Store
 from tests.postgres import FLUSHES, PostgresServer, postgres_data
 
@@ -108,6 +111,32 @@ def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         name = server.create(template=request.getfixturevalue("migrated_postgres"))
         yield server.url(name)
         server.drop(name)
+
+
+class _Statements(dict[Any, Any]):
+    """Compiled statements by dialect and statement, for the databases of all tests.
+
+    SQLAlchemy compiles each statement once for each engine; here nearly every test has its own.
+    """
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(self._shared(key), default)
+
+    def __setitem__(self, key: Any, compiled: Any) -> None:
+        super().__setitem__(self._shared(key), compiled)
+
+    @staticmethod
+    def _shared(key: Any) -> Any:
+        dialect, *rest = key
+        return (type(dialect), *rest)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_statements() -> Iterator[None]:
+    """Compile each statement once for each kind of database."""
+    options = {"compiled_cache": _Statements()}
+    with patch.object(engine, "create_engine", partial(create_engine, execution_options=options)):
+        yield
 
 
 @pytest.fixture
