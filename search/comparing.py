@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+import scipy
 
 from ridgeline.search.bounds import Bounds
 
@@ -182,7 +182,7 @@ def _interval(scores: npt.NDArray[np.float64]) -> Interval | None:
     if len(scores) < 2:
         return None
     mean = float(scores.mean())
-    reach = _error(scores) * float(special.stdtrit(len(scores) - 1, (1 + CONFIDENCE) / 2))
+    reach = _error(scores) * float(scipy.special.stdtrit(len(scores) - 1, (1 + CONFIDENCE) / 2))
     return Interval(mean - reach, mean + reach)
 
 
@@ -191,7 +191,7 @@ def _p_value(gains: npt.NDArray[np.float64]) -> float:
     mean, error = float(gains.mean()), _error(gains)
     if error == 0:  # equal ones tell their sign and no more, as scores of few rows can be equal
         return 1.0 if mean == 0 else 2.0 ** (1 - len(gains))
-    return float(2 * special.stdtr(len(gains) - 1, -abs(mean / error)))
+    return float(2 * scipy.special.stdtr(len(gains) - 1, -abs(mean / error)))
 
 
 def _error(scores: npt.NDArray[np.float64]) -> float:

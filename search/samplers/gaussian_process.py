@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.optimize import minimize
-from scipy.special import ndtr
+import scipy  # its parts are imported where they are first used: they take half a second
 
 from ridgeline.search.samplers.axes import Flags, Floats
 
@@ -98,10 +96,10 @@ def fitted(x_nf: Floats, is_category_f: Sequence[bool], y_n: Floats) -> Kernel:
         distance_nn = np.sqrt(5 * (weight_f @ flat_fp)).reshape(num_points, num_points)
         decay_nn = np.exp(-distance_nn)
         kernel_nn = signal * (1 + distance_nn + distance_nn**2 / 3) * decay_nn
-        factor = cho_factor(
+        factor = scipy.linalg.cho_factor(
             kernel_nn + (noise + _JITTER) * identity, lower=True, check_finite=False
         )
-        inverse_nn = cho_solve(factor, identity, check_finite=False)
+        inverse_nn = scipy.linalg.cho_solve(factor, identity, check_finite=False)
         weighted_n = inverse_nn @ y_n
         off = (logs - mean) / deviation
         value = 0.5 * (y_n @ weighted_n) + np.log(np.diag(factor[0])).sum() + 0.5 * (off @ off)
@@ -115,7 +113,7 @@ def fitted(x_nf: Floats, is_category_f: Sequence[bool], y_n: Floats) -> Kernel:
         return float(value), gradient + off / deviation
 
     reach = _MAX_DEVIATIONS * deviation
-    found = minimize(
+    found = scipy.optimize.minimize(
         loss,
         mean,
         jac=True,
@@ -147,7 +145,9 @@ class Posterior:
         x_ng, x_mg = kernel.scaled(x_nf), kernel.scaled(x_mf)
         covariance_nn = kernel.covariance(x_ng, x_ng)
         lower_nn = np.linalg.cholesky(covariance_nn + kernel.nugget * np.eye(num_points))
-        inverse_nn = solve_triangular(lower_nn, np.eye(num_points), lower=True, check_finite=False)
+        inverse_nn = scipy.linalg.solve_triangular(
+            lower_nn, np.eye(num_points), lower=True, check_finite=False
+        )
         covariance_nm = kernel.covariance(x_ng, x_mg)
         self._kernel, self._x_mg, self._count = kernel, x_mg, num_points
         self._x_ng = np.zeros((size, x_ng.shape[1]))
@@ -191,7 +191,7 @@ def log_expected_improvement(mean_m: Floats, variance_m: Floats, best: float) ->
     far_m = np.minimum(off_m, -6.0)
     logarithm_m: Floats = np.log(scale_m) + np.where(
         off_m > -6.0,
-        np.log(density_m + near_m * ndtr(near_m)),
+        np.log(density_m + near_m * scipy.special.ndtr(near_m)),
         -0.5 * far_m**2 - 0.5 * math.log(2 * math.pi) - 2 * np.log(-far_m),
     )
     return logarithm_m

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+import scipy
 
 from ridgeline.search.fields import Direction
 from ridgeline.search.history import History, TrialStatus
@@ -88,7 +88,7 @@ def warped(rank_n: Floats, value_n: Floats) -> Floats:
         below_n = _divided(below_n, -float(below_n.min()))
         warped_n[good_n] = _divided(below_n, float(np.sqrt(np.mean(below_n**2))))
     share_n = (rank_n[~good_n] - num_good - 0.5) / max(len(warped_n) - num_good, 1)
-    warped_n[~good_n] = ndtri(0.5 + 0.5 * np.clip(share_n, 0.0, 1.0 - 1e-3))
+    warped_n[~good_n] = scipy.special.ndtri(0.5 + 0.5 * np.clip(share_n, 0.0, 1.0 - 1e-3))
     warped_n -= warped_n.mean()
     return _divided(warped_n, float(warped_n.std()))
 

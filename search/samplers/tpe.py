@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import ndtr
+import scipy
 
 from ridgeline.search.samplers.axes import Axes, Axis, Cells, Floats
 from ridgeline.search.samplers.model_based import Evidence, Model, ModelBasedSampler, Scores
@@ -100,7 +100,9 @@ class _Ratio:
             place_c, place_n, level_c = self._candidates_cd[:, i], places_nd[:, i], self._levels[i]
             if level_c is None:
                 # A normal density, cut off at the ends of the axis.
-                inside_n = ndtr((1 - place_n) / width) - ndtr(-place_n / width)
+                inside_n = scipy.special.ndtr((1 - place_n) / width) - scipy.special.ndtr(
+                    -place_n / width
+                )
                 log_cn -= 0.5 * ((place_c[:, None] - place_n) / width) ** 2
                 log_cn -= np.log(inside_n * width * math.sqrt(2 * math.pi))
             elif axis.ordered:
@@ -130,7 +132,7 @@ def _level_densities(axis: Axis, level_n: Cells, width: float) -> Floats:
     place_k, num_levels = axis.level_places, len(axis.level_places)
     edges = np.concatenate([[0.0], (place_k[1:] + place_k[:-1]) / 2, [1.0]])
     width = max(width, _NARROWEST_STEP / num_levels)
-    below_kn = ndtr((edges[:, None] - place_k[level_n]) / width)
+    below_kn = scipy.special.ndtr((edges[:, None] - place_k[level_n]) / width)
     mass_kn = below_kn[1:] - below_kn[:-1]
     density_kn: Floats = np.maximum(mass_kn / mass_kn.sum(axis=0), 1e-12) * num_levels
     return density_kn
