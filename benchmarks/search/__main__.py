@@ -9,7 +9,9 @@ row of JSON for each sampler, batch size and number of trials, over all tables:
 * `regret`: (best found - best there is) / (median - best there is) of the mean over the seeds,
   where the best found is the trial that looked best; the mean over objectives and studies;
 * `regret_interval`: 90 %, by resampling studies within objectives;
-* `by_table`: the mean regret of each objective.
+* `by_table`: the mean regret of each objective;
+* `of_optuna`, `of_optuna_interval`: the regret over that of `optuna`, where that is measured too,
+  and its 90 % interval.
 
 `optuna` is Optuna's `TPESampler()` as it comes, on an Optuna study of the same axes, asked and told
 as a script would; `random` draws cells with replacement, as the service does.
@@ -33,6 +35,10 @@ from benchmarks.search.data import READERS
 from benchmarks.search.studies import METRICS, SAMPLERS, Study, Values, regrets
 
 _NUM_RESAMPLED = 2_000
+_REFERENCE = "optuna"
+
+Rows = dict[str, list[float]]
+"""Regrets by objective, a study's each."""
 
 
 def main() -> None:
@@ -54,7 +60,7 @@ def main() -> None:
         )
     ]
     # By sampler, batch and number of trials, then by objective.
-    found: dict[tuple[str, int, int], dict[str, list[float]]] = {}
+    found: dict[tuple[str, int, int], Rows] = {}
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         for done, values in enumerate(pool.imap(regrets, studies)):
             study = studies[done]
@@ -64,25 +70,47 @@ def main() -> None:
             if done % 100 == 99:
                 tell(f"{done + 1} of {len(studies)} studies")
     for (sampler, batch, trials), rows in found.items():
-        row = {"sampler": sampler, "batch": batch, "trials": trials, "noisy": arguments.noisy}
-        row |= {"continuous": arguments.continuous}
-        write(row | _figures(rows), arguments.out)
+        row: Row = {"sampler": sampler, "batch": batch, "trials": trials, "noisy": arguments.noisy}
+        row |= {"continuous": arguments.continuous} | _figures(rows)
+        if reference := found.get((_REFERENCE, batch, trials)):
+            row |= _compared(rows, reference)
+        write(row, arguments.out)
 
 
-def _figures(rows: dict[str, list[float]]) -> Row:
-    by_table: dict[str, Values] = {name: np.array(values) for name, values in rows.items()}
+def _figures(rows: Rows) -> Row:
+    return {
+        "studies": sum(len(values) for values in rows.values()),
+        "regret": round(_mean(rows), 4),
+        "regret_interval": _interval(_resampled(rows)),
+        "by_table": {name: round(float(np.mean(values)), 4) for name, values in rows.items()},
+    }
+
+
+def _compared(rows: Rows, reference: Rows) -> Row:
+    return {
+        "of_optuna": round(_mean(rows) / _mean(reference), 3),
+        "of_optuna_interval": _interval(_resampled(rows) / _resampled(reference)),
+    }
+
+
+def _mean(rows: Rows) -> float:
+    return float(np.mean([np.mean(values) for values in rows.values()]))
+
+
+def _resampled(rows: Rows) -> Values:
+    """The mean regret if other studies had been run; of all samplers those of the same seeds."""
     generator = np.random.default_rng(1)
     resampled = np.zeros(_NUM_RESAMPLED)
-    for values in by_table.values():
+    for values in rows.values():
         picks = generator.integers(0, len(values), (_NUM_RESAMPLED, len(values)))
-        resampled += values[picks].mean(axis=1) / len(by_table)
+        resampled += np.array(values)[picks].mean(axis=1) / len(rows)
+    return resampled
+
+
+def _interval(resampled: Values) -> list[float]:
+    """That of 90 %."""
     low, high = np.quantile(resampled, [0.05, 0.95])
-    return {
-        "studies": sum(len(values) for values in by_table.values()),
-        "regret": round(float(np.mean([values.mean() for values in by_table.values()])), 4),
-        "regret_interval": [round(float(low), 4), round(float(high), 4)],
-        "by_table": {name: round(float(values.mean()), 4) for name, values in by_table.items()},
-    }
+    return [round(float(low), 4), round(float(high), 4)]
 
 
 def _arguments() -> argparse.Namespace:
