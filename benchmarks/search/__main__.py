@@ -2,9 +2,10 @@
 
     python -m benchmarks.search --out benchmarks/results/search.jsonl
 
-A study asks for a batch of configurations, is told what came of all of them, and asks again.  What
-a trial comes to is the mean over the table's seeds, or with `--noisy` that of one seed.  Prints a
-row of JSON for each sampler, batch size and number of trials, over all tables:
+A study asks for a batch of configurations, is told what came of all of them, and asks again; with
+`--in-flight` it has so many trials under way at any time, as in the service.  What a trial comes to
+is the mean over the table's seeds, or with `--noisy` that of one seed.  Prints a row of JSON for
+each sampler, batch size and number of trials, over all tables:
 
 * `regret`: (best found - best there is) / (median - best there is) of the mean over the seeds,
   where the best found is the trial that looked best; the mean over objectives and studies;
@@ -54,6 +55,7 @@ def main() -> None:
             seed,
             arguments.noisy,
             arguments.continuous,
+            arguments.in_flight,
         )
         for sampler, batch, table, metric, seed in product(
             arguments.samplers, arguments.batch, arguments.tables, METRICS, range(arguments.seeds)
@@ -71,7 +73,8 @@ def main() -> None:
                 tell(f"{done + 1} of {len(studies)} studies")
     for (sampler, batch, trials), rows in found.items():
         row: Row = {"sampler": sampler, "batch": batch, "trials": trials, "noisy": arguments.noisy}
-        row |= {"continuous": arguments.continuous} | _figures(rows)
+        row |= {"continuous": arguments.continuous, "in_flight": arguments.in_flight}
+        row |= _figures(rows)
         if reference := found.get((_REFERENCE, batch, trials)):
             row |= _compared(rows, reference)
         write(row, arguments.out)
@@ -127,6 +130,7 @@ def _arguments() -> argparse.Namespace:
     add("--seeds", type=count, default=10, help="studies of each objective; default 10")
     add("--noisy", action="store_true", help="a trial has one seed")
     add("--continuous", action="store_true", help="ranges, with values between the cells")
+    add("--in-flight", action="store_true", help="of ours, a new trial whenever one has ended")
     add("--processes", type=count, default=2)
     add("--out", type=Path, help="a file to append the rows to")
     return parser.parse_args()

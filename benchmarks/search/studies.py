@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -55,6 +56,8 @@ class Study:
         batch: trials asked for at once.
         noisy: whether a trial is of one seed; else it is the mean over the table's.
         continuous: whether the space is `RANGES`, with values between the cells; else `SPACE`.
+        in_flight: whether `batch` trials are under way at any time, as in the service, and the next
+            one is suggested whenever one ends; a trial lasts as long as its batch size costs.
     """
 
     sampler: str
@@ -65,6 +68,7 @@ class Study:
     seed: int
     noisy: bool
     continuous: bool
+    in_flight: bool
 
     @property
     def space(self) -> Space:
@@ -131,20 +135,39 @@ def _between(value_C: Values, config: Config) -> float:
 
 
 def _ours(name: SamplerName, seen: Objective, study: Study) -> Iterator[Config]:
+    """Configurations in the order in which their trials end."""
     history, sampler = History(study.space), sampler_for(name)
-    while (num_done := len(history)) < study.num_trials:
-        numbers = range(num_done, min(num_done + study.batch, study.num_trials))
+    training: list[tuple[float, int]] = []  # by the time of the end
+    now = 0.0
+    while len(history) < study.num_trials or training:
+        room = min(study.batch - len(training), study.num_trials - len(history))
+        numbers = range(len(history), len(history) + room)
         for new in sampler.suggest(study.space, history, numbers, study.seed, "minimize"):
-            value = seen(new.config)
-            failed = math.isnan(value)
-            history.put(
-                new.number,
-                new.config,
-                enqueued=False,
-                state=TrialStatus.FAIL if failed else TrialStatus.COMPLETE,
-                value=None if failed else value,
-            )
-            yield new.config
+            _put(history, new.number, new.config, TrialStatus.RUNNING)
+            seconds = _seconds(new.config) if study.in_flight else 1.0
+            heapq.heappush(training, (now + seconds, new.number))
+        now, _ = training[0]
+        while training and training[0][0] <= now:
+            _, number = heapq.heappop(training)
+            config = history.config(number)
+            value = seen(config)
+            if math.isnan(value):
+                _put(history, number, config, TrialStatus.FAIL)
+            else:
+                _put(history, number, config, TrialStatus.COMPLETE, value)
+            yield config
+
+
+def _put(
+    history: History, number: int, config: Config, state: TrialStatus, value: float | None = None
+) -> None:
+    """Write a trial of which a sampler chose the configuration."""
+    history.put(number, config, enqueued=False, state=state, value=value)
+
+
+def _seconds(config: Config) -> float:
+    """What an epoch costs, in any unit: each step as much as 32 rows."""
+    return 1 + 32 / float(config["batch_size"])
 
 
 def _optuna(seen: Objective, study: Study) -> Iterator[Config]:
