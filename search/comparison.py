@@ -272,6 +272,11 @@ def _split(study: StudySpec) -> Split | None:
 
 def _untrainable_again(spec: ComparisonSpec, study: StudySpec) -> Iterator[tuple[str, str]]:
     """Settings of an arm that its winner cannot be trained again by."""
+    for name, parameter in study.space.items():
+        if parameter.when is not None and name not in study.run_config({}):
+            # The study of a winner has the winner's parameters alone.
+            reason = f"the task {study.task.name} has no default for it, which arms need"
+            yield f"space.{name}.when", reason
     split = _split(study)
     if split is not None and split.trains_on_validation:
         reason = "must be train, since the search chooses by validation rows"

@@ -45,7 +45,7 @@ class History:
 
     @property
     def columns(self) -> npt.NDArray[np.float64]:
-        """Parameters [n, d], each in the form of its `to_column`."""
+        """Parameters [n, d], each in the form of its `to_column`, NaN where a trial lacks it."""
         return self._view("columns")
 
     @property
@@ -71,8 +71,7 @@ class History:
         """
         if not 0 <= number < self._num_trials:
             raise IndexError(f"the history has no trial {number}")
-        pairs = zip(self.space.items(), self._rows["columns"][number].tolist(), strict=True)
-        return {name: parameter.from_column(column) for (name, parameter), column in pairs}
+        return self.space.from_columns(self._rows["columns"][number].tolist())
 
     def put(
         self,
@@ -92,7 +91,7 @@ class History:
         """
         if not 0 <= number <= self._num_trials:
             raise IndexError(f"trial {number} cannot follow {self._num_trials} trials")
-        columns = [parameter.to_column(config[name]) for name, parameter in self.space.items()]
+        columns = self.space.to_columns(config)
         if number == len(self._rows):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
         self._rows[number] = columns, math.nan if value is None else value, state, enqueued

@@ -38,21 +38,37 @@ def importances(space: Space, ranked: Sequence[Config]) -> dict[str, float] | No
 
     Returns:
         Shares that sum to 1; None of fewer than `MIN_TRIALS`, or where nothing sets them apart.
+        That of a parameter which fewer trials have is 0.
     """
     if len(ranked) < MIN_TRIALS:
         return None
     from optuna.importance import PedAnovaImportanceEvaluator  # imports scikit-learn where it is
 
-    storage = _Ranked(space, ranked)
-    evaluator = PedAnovaImportanceEvaluator(
-        target_quantile=max(_BEST_SHARE, _FEWEST_BEST / len(ranked))
-    )
-    found = evaluator.evaluate(optuna.Study("", storage), params=list(space.names))
+    found = dict.fromkeys(space.names, 0.0)
+    for names in _shared(space):
+        having = [config for config in ranked if names[0] in config]
+        if len(having) < MIN_TRIALS:
+            continue
+        evaluator = PedAnovaImportanceEvaluator(
+            target_quantile=max(_BEST_SHARE, _FEWEST_BEST / len(having))
+        )
+        study = optuna.Study("", _Ranked(space, having))
+        # A parameter sets those trials apart that have it.
+        share = len(having) / len(ranked)
+        found |= {
+            name: share * value for name, value in evaluator.evaluate(study, params=names).items()
+        }
     total = sum(found.values())
     if not total > 0:
         return None
     order = sorted(space.names, key=lambda name: -found[name])
     return {name: found[name] / total for name in order}
+
+
+def _shared(space: Space) -> list[list[str]]:
+    """The parameters that all trials have, and each other one by itself."""
+    shared = [name for name, parameter in space.items() if parameter.when is None]
+    return [shared, *([name] for name in space.names if name not in shared)]
 
 
 class _Ranked(optuna.storages.InMemoryStorage):
@@ -71,8 +87,8 @@ class _Ranked(optuna.storages.InMemoryStorage):
                 float(rank),
                 datetime_start=None,
                 datetime_complete=None,
-                params={name: _place(p, config[name]) for name, p in space.items()},
-                distributions=axes,
+                params={name: _place(space[name], value) for name, value in config.items()},
+                distributions={name: axes[name] for name in config},
                 user_attrs={},
                 system_attrs={},
                 intermediate_values={},

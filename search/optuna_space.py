@@ -1,5 +1,7 @@
 """A space as Optuna writes it: distributions, and configurations as its parameters.
 
+A trial has no parameter that its configuration lacks.
+
 A λ that may be 0 becomes a categorical `l2_zero` and, only where that is false, a float `l2`: a
 raw 0 in a log distribution makes Optuna's samplers raise.  A list of positive whole numbers, such
 as batch sizes, becomes the log range from its smallest to its largest, so that plots order it.
@@ -34,6 +36,8 @@ def to_optuna(space: Space, config: Mapping[str, Value]) -> dict[str, Value]:
     """A configuration of the space as Optuna's parameters."""
     params: dict[str, Value] = {}
     for name, parameter in space.items():
+        if name not in config:
+            continue
         value = config[name]
         if _may_be_zero(parameter):
             params[name + ZERO_SUFFIX] = value == 0
@@ -45,10 +49,13 @@ def to_optuna(space: Space, config: Mapping[str, Value]) -> dict[str, Value]:
 
 def from_optuna(space: Space, params: Mapping[str, Value]) -> Config:
     """The inverse of `to_optuna`."""
-    return {
-        name: 0.0 if params.get(name + ZERO_SUFFIX) and _may_be_zero(parameter) else params[name]
-        for name, parameter in space.items()
-    }
+    config: Config = {}
+    for name, parameter in space.items():
+        if _may_be_zero(parameter) and params.get(name + ZERO_SUFFIX):
+            config[name] = 0.0
+        elif name in params:
+            config[name] = params[name]
+    return config
 
 
 def _may_be_zero(parameter: Parameter) -> bool:

@@ -14,12 +14,60 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
-from ridgeline.search.fields import Flag, Real, Whole
+from ridgeline.search.fields import Flag, ParameterName, Real, Text, Whole
 
 Value = bool | int | float | str
 """What a parameter takes: one JSON scalar."""
+
+MAX_VALUES = 1_000
+"""Of a list."""
+
+
+def _scalar(value: object, handler: ValidatorFunctionWrapHandler) -> Value:
+    """One reason for a bad value, where pydantic gives one for each member of the union."""
+    try:
+        checked: Value | None = handler(value)
+    except ValidationError:
+        checked = None
+    if checked is None or (isinstance(value, int) and not isinstance(checked, int)):
+        raise ValueError(
+            "must be true, false, a finite number (whole ones up to 2**53) "
+            "or a text of 1 to 200 printable characters"
+        )
+    return checked
+
+
+Scalar = Annotated[Flag | Whole | Real | Text, WrapValidator(_scalar)]
+
+
+def _listed(value: object) -> object:
+    """A single value as a list of it."""
+    return value if isinstance(value, list | tuple | dict) or value is None else [value]
+
+
+When = Annotated[
+    dict[
+        ParameterName,
+        Annotated[
+            tuple[Scalar, ...],
+            Field(min_length=1, max_length=MAX_VALUES),
+            BeforeValidator(_listed, json_schema_input_type=Scalar | tuple[Scalar, ...]),
+        ],
+    ],
+    Field(min_length=1),
+]
+"""By other parameters, the values of each with which a parameter belongs to a configuration."""
 
 ZERO_SHARE = 0.125
 """Share of the unit interval that means exactly 0 on a range with `zero: true`."""
@@ -39,6 +87,11 @@ class Range(BaseModel, ABC):
     """What all kinds of parameter have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    @abstractmethod
+    def num_values(self) -> int | None:
+        """How many values there are; None where they are a continuum."""
 
     @property
     @abstractmethod
@@ -86,6 +139,7 @@ class FloatParameter(Range):
     step: Annotated[Real, Field(gt=0)] | None = None
     points: Points | None = None
     zero: Flag = False
+    when: When | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> FloatParameter:
@@ -108,9 +162,8 @@ class FloatParameter(Range):
         return self.high if self.step is None else self.level(self._last)
 
     @property
-    def num_levels(self) -> int | None:
-        """How many values `step` allows, the 0 of `zero` not counted; None without `step`."""
-        return None if self.step is None else self._last + 1
+    def num_values(self) -> int | None:
+        return None if self.step is None else self._last + 1 + self.zero
 
     def level(self, index: int) -> float:
         """The value `index` steps above `low`."""
@@ -225,6 +278,7 @@ class IntParameter(Range):
     log: Flag = False
     step: Annotated[Whole, Field(ge=1)] | None = None
     points: Points | None = None
+    when: When | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> IntParameter:
@@ -240,15 +294,19 @@ class IntParameter(Range):
     @property
     def top(self) -> int:
         """The largest value, which is below `high` where `step` does not divide the range."""
-        return self.level(self._num_levels - 1)
+        return self.level(self.num_values - 1)
 
     def level(self, index: int) -> int:
         """The value `index` steps above `low`."""
         return self.low + index * (self.step or 1)
 
     @property
+    def num_values(self) -> int:
+        return (self.high - self.low) // (self.step or 1) + 1
+
+    @property
     def grid_size(self) -> int:
-        return self._num_levels if self.points is None else len(self._spaced)
+        return self.num_values if self.points is None else len(self._spaced)
 
     def grid_value(self, index: int) -> int:
         return self.level(index) if self.points is None else self._spaced[index]
@@ -259,14 +317,14 @@ class IntParameter(Range):
             low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
             value = round(math.exp(low + unit * (high - low)))
         else:
-            value = self.level(int(unit * self._num_levels))
+            value = self.level(int(unit * self.num_values))
         return min(max(value, self.low), self.top)
 
     def encode(self, value: Value) -> float:
         if self.log:
             low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
             return (math.log(float(value)) - low) / (high - low)
-        return ((float(value) - self.low) / (self.step or 1) + 0.5) / self._num_levels
+        return ((float(value) - self.low) / (self.step or 1) + 0.5) / self.num_values
 
     def problem(self, value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -282,10 +340,6 @@ class IntParameter(Range):
 
     def from_column(self, number: float) -> int:
         return int(number)
-
-    @property
-    def _num_levels(self) -> int:
-        return (self.high - self.low) // (self.step or 1) + 1
 
     @cached_property
     def _spaced(self) -> list[int]:

@@ -1,46 +1,49 @@
-"""Search spaces: the parameters searched, by name, and the grid of their values."""
+"""Search spaces: the parameters searched, by name, and the grid of their values.
+
+A parameter with `when` belongs only to configurations in which each parameter that is named there
+has one of the values there.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
     Field,
     RootModel,
     ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from ridgeline.search.conditions import condition_problems, in_words, parents_first
+from ridgeline.search.fields import ParameterName
+from ridgeline.search.ranges import (
+    MAX_VALUES,
+    FloatParameter,
+    IntParameter,
+    Range,
+    Scalar,
+    Value,
+    When,
 )
 
-from ridgeline.search.fields import Flag, ParameterName, Real, Text, Whole
-from ridgeline.search.ranges import FloatParameter, IntParameter, Range, Value
+if TYPE_CHECKING:
+    from ridgeline.search.cells import Digit, Listing
 
 Config = dict[str, Value]
-"""One configuration: a value for every parameter of a space."""
+"""One configuration: a value for every parameter that belongs to it, in the order of the space."""
 
-MAX_VALUES = 1_000
 MAX_PARAMETERS = 100
 MAX_VALUES_OF_ALL = 10_000
 """Listed values of all parameters together; what a list or a suggestion costs grows with them."""
-
-
-def _scalar(value: object, handler: ValidatorFunctionWrapHandler) -> Value:
-    """One reason for a bad value, where pydantic gives one for each member of the union."""
-    try:
-        checked: Value | None = handler(value)
-    except ValidationError:
-        checked = None
-    if checked is None or (isinstance(value, int) and not isinstance(checked, int)):
-        raise ValueError(
-            "must be true, false, a finite number (whole ones up to 2**53) "
-            "or a text of 1 to 200 printable characters"
-        )
-    return checked
 
 
 class ValuesParameter(Range):
@@ -51,9 +54,10 @@ class ValuesParameter(Range):
 
     type: Literal["values"]
     values: Annotated[
-        tuple[Annotated[Flag | Whole | Real | Text, WrapValidator(_scalar)], ...],
+        tuple[Scalar, ...],
         Field(min_length=1, max_length=MAX_VALUES),
     ]
+    when: When | None = None
 
     @field_validator("values")
     @classmethod
@@ -69,6 +73,10 @@ class ValuesParameter(Range):
     def ordered(self) -> bool:
         """Whether the values are numbers, so that neighbours resemble each other."""
         return not any(isinstance(v, bool | str) for v in self.values)
+
+    @property
+    def num_values(self) -> int:
+        return len(self.values)
 
     @property
     def grid_size(self) -> int:
@@ -132,20 +140,48 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
         return sum(len(parameter.values) for parameter in listed)
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether some configurations lack parameters."""
+        return any(parameter.when is not None for parameter in self.root.values())
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The names, each after those that its `when` names."""
+        return parents_first(self.root)
+
+    def belongs(self, name: str, config: Mapping[str, Any]) -> bool:
+        """Whether a parameter belongs to a configuration, by those that its `when` names."""
+        when = self.root[name].when or {}
+        return all(other in config and config[other] in values for other, values in when.items())
+
+    @property
     def num_cells(self) -> int | None:
-        """The number of the grid's cells; None where a range names no points."""
+        """The number of the grid's cells; None where a range names no points.
+
+        Of a conditional space they are counted up to `cells.MAX_LISTED` + 1.
+        """
         sizes = [parameter.grid_size for parameter in self.root.values()]
-        return math.prod(s for s in sizes if s is not None) if None not in sizes else None
+        if None in sizes:
+            return None
+        if self.is_conditional:
+            return len(self._cells.levels_md) + (not self._cells.is_whole)
+        return math.prod(s for s in sizes if s is not None)
 
     def cell(self, index: int) -> Config:
-        """The grid's cell `index` as a mixed-radix number, the last parameter changing fastest.
+        """The grid's cell `index`, the last parameter changing fastest.
+
+        Cells are numbered like configurations of a conditional space: without the parameters that
+        they lack, each once, in the order of `order`.
 
         Raises:
-            IndexError: the grid has no such cell.
+            IndexError: the grid has no such cell, or it is not among those that are counted.
         """
         num_cells = self.num_cells
         if num_cells is None or not 0 <= index < num_cells:
             raise IndexError(f"the grid has no cell {index}")
+        if self.is_conditional:
+            levels = zip(self.root.items(), self._cells.levels_md[index].tolist(), strict=True)
+            return {name: its.grid_value(level) for (name, its), level in levels if level >= 0}
         digits: Config = {}
         for name, parameter in reversed(self.root.items()):
             assert parameter.grid_size is not None
@@ -153,24 +189,75 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
             digits[name] = parameter.grid_value(digit)
         return {name: digits[name] for name in self.root}
 
+    @cached_property
+    def configurations(self) -> Listing:
+        """The first configurations of a finite space, as levels of its parameters."""
+        return self._listing(self.digits)
+
+    @cached_property
+    def digits(self) -> Sequence[Digit]:
+        """The parameters as digits of the number of a configuration."""
+        import numpy as np  # which no command should wait for
+
+        from ridgeline.search.cells import Digit
+
+        found = []
+        for parameter in self.root.values():
+            parents = []
+            for other, values in (parameter.when or {}).items():
+                parent = self.root[other]
+                allowed = np.zeros(parent.num_values or 0, np.bool_)
+                allowed[[int(parent.to_column(value)) for value in values]] = True
+                parents.append((self.names.index(other), allowed))
+            found.append(Digit(parameter.num_values or 0, parents))
+        return found
+
     def decode(self, units: Mapping[str, float]) -> Config:
         """The configuration at a point of the unit cube, given by parameter name."""
-        return {name: parameter.decode(units[name]) for name, parameter in self.root.items()}
+        return self.completed({}, units.__getitem__)
+
+    def completed(self, values: Mapping[str, Value], unit: Callable[[str], float]) -> Config:
+        """The configuration with these values, as far as they belong to it.
+
+        Args:
+            unit: where on its axis each parameter is that has no value.
+        """
+        found: Config = {}
+        for name in self.order:
+            if self.belongs(name, found):
+                found[name] = values[name] if name in values else self.root[name].decode(unit(name))
+        return {name: found[name] for name in self.root if name in found}
+
+    def to_columns(self, config: Mapping[str, Value]) -> list[float]:
+        """The value of each parameter as one float64, NaN where it is lacking."""
+        return [
+            parameter.to_column(config[name]) if name in config else math.nan
+            for name, parameter in self.root.items()
+        ]
+
+    def from_columns(self, columns: Sequence[float]) -> Config:
+        """The inverse of `to_columns`."""
+        return {
+            name: parameter.from_column(column)
+            for (name, parameter), column in zip(self.root.items(), columns, strict=True)
+            if not math.isnan(column)
+        }
 
     def ordered(self, config: Mapping[str, Value]) -> Config:
         """`config`, maybe of some parameters only, in the order of the space and in its types."""
-        return {
-            name: parameter.from_column(parameter.to_column(config[name]))
-            for name, parameter in self.root.items()
-            if name in config
-        }
+        return self.from_columns(self.to_columns(config))
+
+    def lacks(self, config: Mapping[str, Value]) -> bool:
+        """Whether a parameter that belongs to `config` is missing there."""
+        return any(name not in config and self.belongs(name, config) for name in self.root)
 
     def problems(
         self, config: Mapping[str, Any], *, missing: str | None = "is missing"
     ) -> list[tuple[str, str]]:
         """Why `config` is not a configuration of this space, as (parameter, reason) pairs.
 
-        `missing` is the reason for a parameter that it lacks; None: it may lack some.
+        `missing` is the reason for a parameter that it lacks; None: it may lack some, but none that
+        another one there depends on.
         """
         found = [
             (name, "is not a parameter of this study's space")
@@ -179,8 +266,43 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
         ]
         for name, parameter in self.root.items():
             if name not in config:
-                if missing is not None:
+                if missing is not None and self.belongs(name, config):
                     found.append((name, missing))
             elif (reason := parameter.problem(config[name])) is not None:
                 found.append((name, reason))
+            elif not self.belongs(name, config):
+                assert parameter.when is not None
+                others = [other for other in parameter.when if other not in config]
+                reason = f"belongs only where {in_words(parameter.when)}"
+                if others:
+                    reason += f"; give {', '.join(others)} too"
+                found.append((name, reason))
         return found
+
+    @cached_property
+    def _cells(self) -> Listing:
+        sizes = [parameter.grid_size or 0 for parameter in self.root.values()]
+        pairs = zip(self.digits, sizes, strict=True)
+        return self._listing([replace(digit, size=size) for digit, size in pairs])
+
+    def _listing(self, digits: Sequence[Digit]) -> Listing:
+        from ridgeline.search.cells import MAX_LISTED, listing
+
+        return listing(digits, [self.names.index(name) for name in self.order], MAX_LISTED)
+
+    @model_validator(mode="after")
+    def _sound_conditions(self) -> Space:
+        problems = list(condition_problems(self.root))
+        if problems:
+            raise ValidationError.from_exception_data(
+                "Space",
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError("when", "{reason}", {"reason": reason}),
+                        loc=path,
+                        input=None,
+                    )
+                    for path, reason in problems
+                ],
+            )
+        return self

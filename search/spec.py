@@ -139,8 +139,10 @@ class StudySpec(SpecPart):
             return self.budget.epochs
         epochs = self.space["epochs"]
         if isinstance(epochs, IntParameter | FloatParameter):
-            return int(epochs.top)
-        return max(int(value) for value in epochs.values)
+            longest = int(epochs.top)
+        else:
+            longest = max(int(value) for value in epochs.values)
+        return longest if epochs.when is None else max(longest, self.budget.epochs)
 
     def run_config(self, config: Config) -> Config:
         """`config` completed with the task's defaults and the budget's epochs."""
@@ -179,6 +181,7 @@ def cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
         limit = spec.budget.trials
         if num_cells is not None and limit is None and num_cells > MAX_TRIALS:
             size = num_cells if num_cells < 10**9 else "over a billion"
+            size = f"over {MAX_TRIALS}" if spec.space.is_conditional else size
             yield "space", f"the grid has {size} cells; at most {MAX_TRIALS} can be tried"
         if num_cells is not None and limit is not None and limit > num_cells:
             yield "budget.trials", f"the grid has only {num_cells} cells"
@@ -227,8 +230,11 @@ def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
                 yield f"space.{name}", f"is not a parameter of the task {task.name}; it has {known}"
             elif (reason := domain.problem(parameter)) is not None:
                 yield f"space.{name}", reason
+            elif parameter.when and not task.takes_gaps and name not in spec.run_config({}):
+                reason = f"the task {task.name} has no default, so each trial needs a value"
+                yield f"space.{name}.when", reason
         epochs = task.parameters.get("epochs")
-        if epochs is not None and "epochs" not in spec.space:
+        if epochs is not None and ("epochs" not in spec.space or spec.space["epochs"].when):
             reason = epochs.problem_of_default(spec.budget.epochs)
             if reason is not None:
                 yield "budget.epochs", f"is the parameter epochs of the task {task.name}: {reason}"

@@ -28,7 +28,7 @@ def enqueue(
                 row = studies.find(tx, study)
                 trials.refuse_unfit(row, configs)
                 outlook = None
-                if any(len(config) < len(row.spec.space) for config in configs):
+                if any(row.spec.space.lacks(config) for config in configs):
                     outlook = sampling.look_for_enqueued(store, tx, row, configs)
             proposal = None if outlook is None else outlook.propose()
             if proposal is not None and not proposal.is_whole:

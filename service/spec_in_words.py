@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from ridgeline.search.conditions import in_words
 from ridgeline.search.ranges import FloatParameter, number_text
 from ridgeline.search.space import Parameter, ValuesParameter
 from ridgeline.search.spec import StudySpec
@@ -21,7 +22,12 @@ def purpose(spec: StudySpec, quote: Quote) -> str:
 
 
 def searched(parameter: Parameter, quote: Quote) -> str:
-    """The range of a parameter."""
+    """The range of a parameter, and with which others it is there."""
+    words = _range(parameter, quote)
+    return words if parameter.when is None else f"{words}; where {quote(in_words(parameter.when))}"
+
+
+def _range(parameter: Parameter, quote: Quote) -> str:
     if isinstance(parameter, ValuesParameter):
         return ", ".join(quote(json.dumps(v, ensure_ascii=False)) for v in parameter.values)
     words = f"{number_text(parameter.low)} to {number_text(parameter.high)}"

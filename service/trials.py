@@ -96,7 +96,7 @@ def enqueue(
     refuse_unfit(row, configs)
     if completed is None:
         suggestions = [
-            Suggestion(number, space.ordered(config), seed=0, given=tuple(space.names))
+            Suggestion(number, space.ordered(config), seed=0, given=tuple(config))
             for number, config in enumerate(configs, start=row.next_number)
         ]
         trial_ids = ledger.create_trials(suggestions, sampler=None, seen_revision=None)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from ridgeline.search.fields import MetricName, fits
 from ridgeline.search.foreign.draft import Draft, Refused
-from ridgeline.search.foreign.trials import Tried, tell_trials
+from ridgeline.search.foreign.trials import Tried, add_condition, tell_trials
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -116,17 +116,22 @@ def _of_study(study: Study, trials: Sequence[FrozenTrial]) -> Draft:
 
 def _add_parameters(draft: Draft, trials: Sequence[FrozenTrial]) -> dict[str, str]:
     """Add what the trials were drawn from, and give each parameter's name in the draft."""
+    from optuna.trial import TrialState
+
     found: dict[str, list[BaseDistribution]] = {}
     for trial in trials:
         for name, distribution in trial.distributions.items():
             found.setdefault(name, []).append(distribution)
     num_trials = sum(bool(trial.distributions) for trial in trials)
-    names = {}
+    names = {
+        name: _add(draft, f"params.{name}", name, distributions)
+        for name, distributions in found.items()
+    }
+    # One that was pruned or has failed may have ended before it asked for all that it would have.
+    complete = [trial.params for trial in trials if trial.state is TrialState.COMPLETE]
     for name, distributions in found.items():
-        at = f"params.{name}"
         if len(distributions) < num_trials:
-            draft.note(at, "only some trials have it; here all trials have all parameters")
-        names[name] = _add(draft, at, name, distributions)
+            add_condition(draft, f"params.{name}", name, complete, names)
     return names
 
 

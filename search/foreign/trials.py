@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ridgeline.search.conditions import in_words
 from ridgeline.search.foreign.draft import Draft, plain
 from ridgeline.search.space import Config, Space
 
@@ -18,6 +19,34 @@ class Tried:
 
     params: Mapping[str, Any]
     value: float
+
+
+def add_condition(
+    draft: Draft, at: str, key: str, params: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+) -> None:
+    """Say when a parameter belongs to a configuration that only some trials have.
+
+    That is where another one, a list of values, has none of the values that it has in the trials
+    without the first: the first such one, since nothing but trials tells.
+
+    Args:
+        params: of the complete trials, by the names of the other tool.
+        names: the draft's name of each parameter of the other tool.
+    """
+    having = [one for one in params if key in one]
+    lacking = [one for one in params if key not in one]
+    for other, name in names.items():
+        if draft.space[name]["type"] != "values" or not all(other in one for one in having):
+            continue
+        with_it = {plain(one[other]) for one in having}
+        without = {plain(one[other]) for one in lacking if other in one}
+        if with_it and without and not with_it & without:
+            values = [value for value in draft.space[name]["values"] if value in with_it]
+            draft.space[names[key]]["when"] = {name: values}
+            words = in_words({name: tuple(values)})
+            draft.note(at, f"all trials that have it are those where {words}; when says so")
+            return
+    draft.note(at, "only some trials have it, and no other tells which; here all trials have it")
 
 
 def tell_trials(

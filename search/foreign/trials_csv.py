@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ridgeline.search.foreign.draft import Draft, Refused
-from ridgeline.search.foreign.trials import Tried, tell_trials
+from ridgeline.search.foreign.trials import Tried, add_condition, tell_trials
 
 LOG_FACTOR = 100
 """Values of a positive parameter that reach over such a factor are taken for a log range."""
@@ -57,9 +57,16 @@ def of_trials_csv(content: str, name: str) -> Draft:
         key = column.removeprefix(_PARAMS)
         names[key], columns[key] = _add(draft, column, key, found), found
     complete = [line for line, row in enumerate(rows) if row["state"] == "COMPLETE"]
+    by_line = {
+        line: {key: found[line] for key, found in columns.items() if found[line] is not None}
+        for line in complete
+    }
+    for key, found in columns.items():
+        if None in found:
+            add_condition(draft, f"{_PARAMS}{key}", key, [*by_line.values()], names)
     tried = [
         Tried(
-            {key: found[line] for key, found in columns.items() if found[line] is not None},
+            by_line[line],
             _value(f"{objective} in row {line + 2}", rows[line][objective]),
         )
         for line in complete
@@ -109,8 +116,6 @@ def _typed(texts: Sequence[str]) -> list[Any]:
 
 def _add(draft: Draft, column: str, key: str, found: Sequence[Any]) -> str:
     given = [value for value in found if value is not None]
-    if len(given) < len(found):
-        draft.note(column, "only some trials have it; here all trials have all parameters")
     if isinstance(given[0], bool | str):
         draft.note(column, "its values are those that trials had; add those that none has tried")
         return draft.add_values(column, key, dict.fromkeys(given))

@@ -1,7 +1,8 @@
 """A space as axes of the unit interval, for many trials at once.
 
 The place of a value on its axis is that of the parameter's own `encode`: log ranges by their
-exponent, listed values and steps by index, an exact 0 of a λ below the smallest value.
+exponent, listed values and steps by index, an exact 0 of a λ below the smallest value.  Of a
+parameter that a configuration lacks it is `INACTIVE`, off its axis.
 
 # n points, d axes in the order of the space
 """
@@ -9,7 +10,7 @@ exponent, listed values and steps by index, an exact 0 of a λ below the smalles
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,9 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ridgeline.search.cells import INACTIVE as NO_LEVEL
+from ridgeline.search.cells import Listing, active, hashed
 from ridgeline.search.ranges import ZERO_SHARE, FloatParameter, IntParameter
 from ridgeline.search.seeds import derive
-from ridgeline.search.space import Config, Parameter, Space
+from ridgeline.search.space import Config, Parameter, Space, ValuesParameter
 
 Floats = npt.NDArray[np.floating[Any]]
 Flags = npt.NDArray[np.bool_]
@@ -28,7 +31,8 @@ Cells = npt.NDArray[np.int64]
 MAX_NUMBERED = 2**62
 """Of more configurations each has a hash in place of a number."""
 
-_ODD = 0x9E3779B97F4A7C15
+INACTIVE = -1.0
+"""The place of a parameter that a configuration lacks."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,22 @@ class Axes:
     """The axes of a space, and the points of the unit cube that are configurations."""
 
     def __init__(self, space: Space) -> None:
-        self.axes = [_axis(parameter) for _, parameter in space.items()]
-        self._names = space.names
+        self.axes = [
+            Axis(its, its.num_values, not isinstance(its, ValuesParameter) or its.ordered)
+            for _, its in space.items()
+        ]
+        self.is_conditional = space.is_conditional
+        self.num_cells: int | None = None
+        """How many configurations there are, or more where they are too many to be counted; None
+        where they are a continuum."""
+        self._space = space
+        self._listing: Listing | None = None
         sizes = [axis.num_levels for axis in self.axes]
-        self.num_cells = math.prod(s for s in sizes if s is not None) if None not in sizes else None
-        """How many configurations there are; None where they are a continuum."""
+        if None not in sizes:
+            self.num_cells = math.prod(s for s in sizes if s is not None)
+            if self.is_conditional and space.configurations.is_whole:
+                self._listing = space.configurations
+                self.num_cells = len(self._listing.levels_md)
 
     def __len__(self) -> int:
         return len(self.axes)
@@ -141,30 +156,44 @@ class Axes:
     @property
     def are_numbered(self) -> bool:
         """Whether the `cells` of configurations are numbers that `points_of` takes back."""
+        if self.is_conditional:
+            return self._listing is not None
         return self.num_cells is not None and self.num_cells <= MAX_NUMBERED
 
     def places(self, columns_nd: Floats) -> Floats:
         """Points [n, d] of trials, given as a history's columns."""
-        return self._by_axis([axis.places(columns_nd[:, i]) for i, axis in enumerate(self.axes)])
+        places_nd = self._by_axis([a.places(columns_nd[:, i]) for i, a in enumerate(self.axes)])
+        return np.where(np.isnan(columns_nd), INACTIVE, places_nd)
 
     def snapped(self, units_nd: Floats) -> Floats:
         """The points [n, d] of the configurations that points of the unit cube stand for."""
-        return self._by_axis([axis.snapped(units_nd[:, i]) for i, axis in enumerate(self.axes)])
+        snapped_nd = self._by_axis([a.snapped(units_nd[:, i]) for i, a in enumerate(self.axes)])
+        if self.is_conditional:
+            levels_nd = np.zeros(snapped_nd.shape, np.int64)
+            for i in map(self._space.names.index, self._space.order):
+                is_there_n = active(self._space.digits, i, levels_nd)
+                snapped_nd[~is_there_n, i] = INACTIVE
+                if isinstance(self.axes[i].parameter, ValuesParameter):  # which others depend on
+                    levels_nd[:, i] = self._levels(snapped_nd, i)
+        return snapped_nd
 
     def config(self, place_d: Floats) -> Config:
         """The configuration at a point."""
-        places = zip(self._names, self.axes, place_d.tolist(), strict=True)
-        return {name: axis.parameter.decode(place) for name, axis, place in places}
+        places = zip(self._space.items(), place_d.tolist(), strict=True)
+        return {name: its.decode(place) for (name, its), place in places if place != INACTIVE}
 
     def cells(self, places_nd: Floats) -> Cells:
         """The number of each point's configuration, below `num_cells`, which must be known.
 
-        Of more than `MAX_NUMBERED` a hash, since no number of 64 bits has room for all.
+        A hash where they are not numbered: of more than `MAX_NUMBERED` no number of 64 bits has
+        room for all, and those of a conditional space may be too many to be listed.
         """
         assert self.num_cells is not None
-        levels = (axis.levels_of(places_nd[:, i]) for i, axis in enumerate(self.axes))
+        levels = [self._levels(places_nd, i) for i in range(len(self.axes))]
         if not self.are_numbered:
             return hashed(levels)
+        if self._listing is not None:
+            return self._listing.rows_of(np.stack(levels, axis=1))
         cells_n = np.zeros(len(places_nd), np.int64)
         for axis, level_n in zip(self.axes, levels, strict=True):
             assert axis.num_levels is not None
@@ -174,6 +203,11 @@ class Axes:
     def points_of(self, cells_n: Cells) -> Floats:
         """The inverse of `cells`, where these are numbers."""
         columns: list[Floats] = []
+        if self._listing is not None:
+            for axis, level_n in zip(self.axes, self._listing.levels_md[cells_n].T, strict=True):
+                places_n = axis.places_of(np.maximum(level_n, 0))
+                columns.append(np.where(level_n == NO_LEVEL, INACTIVE, places_n))
+            return self._by_axis(columns)
         for axis in reversed(self.axes):
             assert axis.num_levels is not None
             cells_n, level_n = np.divmod(cells_n, axis.num_levels)
@@ -191,28 +225,18 @@ class Axes:
             # One at a time is right at any length, of which SciPy would else warn.
             yield self.snapped(sequence.random(1))[0]
 
+    def _levels(self, places_nd: Floats, index: int) -> Cells:
+        """The level of each point on one axis."""
+        place_n = places_nd[:, index]
+        if not self.is_conditional:
+            return self.axes[index].levels_of(place_n)
+        level_n = self.axes[index].levels_of(np.maximum(place_n, 0.0))
+        return np.where(place_n == INACTIVE, NO_LEVEL, level_n)
+
     @staticmethod
     def _by_axis(columns: list[Floats]) -> Floats:
         points: Floats = np.stack(columns, axis=1)
         return points
-
-
-def hashed(columns: Iterable[Cells]) -> Cells:
-    """A hash of each row of numbers, given by columns; that of no other row but by chance."""
-    hash_n = np.zeros(1, np.uint64)
-    for column_n in columns:
-        hash_n = (hash_n ^ column_n.view(np.uint64)) * np.uint64(_ODD)
-        hash_n = hash_n ^ (hash_n >> np.uint64(32))
-    return hash_n.view(np.int64)
-
-
-def _axis(parameter: Parameter) -> Axis:
-    if isinstance(parameter, FloatParameter):
-        levels = parameter.num_levels
-        return Axis(parameter, None if levels is None else levels + parameter.zero)
-    if isinstance(parameter, IntParameter):
-        return Axis(parameter, (parameter.top - parameter.low) // (parameter.step or 1) + 1)
-    return Axis(parameter, len(parameter.values), parameter.ordered)
 
 
 def _middles(unit_n: Floats, num_levels: int) -> Floats:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from ridgeline.search.fields import Direction
 from ridgeline.search.history import History
+from ridgeline.search.seeds import derive
 from ridgeline.search.space import Config, Space
 
 Given = Mapping[int, Config]
@@ -91,9 +92,15 @@ class Sampler(ABC):
         """Suggestions for the trials `first`, `first + 1` and so on."""
 
 
-def completed(chosen: Config, number: int, seed: int, given: Given) -> Suggestion:
-    """What a sampler has chosen for trial `number`, with the values that were given instead."""
+def completed(space: Space, chosen: Config, number: int, seed: int, given: Given) -> Suggestion:
+    """What a sampler has chosen for trial `number`, with the values that were given instead.
+
+    Parameters that belong to the trial by these values alone are drawn.
+    """
     fixed = given.get(number)
     if fixed is None:
         return Suggestion(number, chosen, seed)
-    return Suggestion(number, {**chosen, **fixed}, seed, given=tuple(fixed))
+    config = space.completed(
+        {**chosen, **fixed}, lambda name: derive(seed, "given", number, name) / 2**53
+    )
+    return Suggestion(number, config, seed, given=tuple(fixed))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ridgeline.search.samplers.axes import Axes, Cells, Floats
+from ridgeline.search.samplers.axes import INACTIVE, Axes, Cells, Floats
 
 MAX_CELLS = 4_096
 """Spaces of at most so many configurations are searched whole."""
@@ -77,6 +77,9 @@ def _drawn(axes: Axes, parents_nd: Floats, generator: np.random.Generator) -> Fl
     near = parents_nd[generator.integers(len(parents_nd), size=_NUM_NEAR)]
     changed = generator.random(near.shape) < _CHANGED
     changed[np.arange(_NUM_NEAR), generator.integers(len(axes), size=_NUM_NEAR)] = True
+    parents_cd = near
+    if axes.is_conditional:  # for parameters that a candidate has and its parent lacks
+        near = np.where(near == INACTIVE, generator.random(near.shape), near)
     scale = np.exp(generator.uniform(np.log(_SMALLEST), np.log(_LARGEST), (_NUM_NEAR, 1)))
     # Where there are levels, a step that is smaller than the way to the next one would be none.
     spacing = np.array([0.7 / (axis.num_levels or np.inf) for axis in axes.axes])
@@ -89,7 +92,7 @@ def _drawn(axes: Axes, parents_nd: Floats, generator: np.random.Generator) -> Fl
     moved = np.where(lowest, 0.0, np.where(ordered, moved, anywhere))
     drawn = axes.snapped(np.where(changed, moved, near))
     # What is snapped back, or has one value alone, is the trial itself.
-    is_new = np.abs(drawn - near).max(axis=1) > SAME
+    is_new = np.abs(drawn - parents_cd).max(axis=1) > SAME
     return np.concatenate([axes.snapped(uniform), drawn[is_new]])
 
 

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from ridgeline.search.samplers.axes import Axes, Floats
+from ridgeline.search.samplers.axes import INACTIVE, Axes, Floats
 from ridgeline.search.samplers.gaussian_process import (
     Kernel,
     Posterior,
@@ -126,9 +126,15 @@ class _Improvements:
 
 
 def _features(axes: Axes, places_nd: Floats) -> Floats:
-    """Ordered axes as they are, of others the number of the category."""
+    """Ordered axes as they are, of others the number of the category.
+
+    A parameter that is lacking lies in the middle of its axis, which is not far from any place, or
+    is a category of its own: what tells such trials from others is the parameter it depends on.
+    """
     columns = [
-        place_n if axis.ordered else axis.levels_of(place_n).astype(np.float64)
+        np.where(place_n == INACTIVE, 0.5, place_n)
+        if axis.ordered
+        else np.where(place_n == INACTIVE, INACTIVE, axis.levels_of(place_n))
         for axis, place_n in zip(axes.axes, places_nd.T, strict=True)
     ]
     return np.stack(columns, axis=1)

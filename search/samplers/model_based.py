@@ -105,10 +105,9 @@ class ModelBasedSampler(Sampler):
             search = _Search(model, evidence, tried, pending, num_ended, seed_here)
         for number in count(first):
             config = axes.config(search.best())
-            suggestion = completed(config, number, derive(seed, self.name, number), given)
+            suggestion = completed(space, config, number, derive(seed, self.name, number), given)
             yield suggestion
-            columns = [p.to_column(suggestion.config[name]) for name, p in space.items()]
-            search.add(axes.places(np.array([columns]))[0])
+            search.add(axes.places(np.array([space.to_columns(suggestion.config)]))[0])
 
 
 class _Spread:

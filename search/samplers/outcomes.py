@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
+from ridgeline.search.cells import hashed
 from ridgeline.search.fields import Direction
 from ridgeline.search.history import History, TrialStatus
-from ridgeline.search.samplers.axes import Cells, Floats, hashed
+from ridgeline.search.samplers.axes import Cells, Floats
 
 MAX_TRIALS = 2_048
 """Ended trials that are looked at, at most, so that no suggestion waits for a long history."""

@@ -41,4 +41,4 @@ def draws(
     """What random search suggests for the trials `first`, `first + 1` and so on."""
     for number in count(first):
         units = {name: derive(seed, "random", number, name) / 2**53 for name in space.names}
-        yield completed(space.decode(units), number, derive(seed, "random", number), given)
+        yield completed(space, space.decode(units), number, derive(seed, "random", number), given)

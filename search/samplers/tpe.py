@@ -15,7 +15,7 @@ import math
 import numpy as np
 import scipy
 
-from ridgeline.search.samplers.axes import Axes, Axis, Cells, Floats
+from ridgeline.search.samplers.axes import INACTIVE, Axes, Axis, Cells, Floats
 from ridgeline.search.samplers.model_based import Evidence, Model, ModelBasedSampler, Scores
 from ridgeline.search.samplers.outcomes import spread
 
@@ -72,7 +72,7 @@ class _Ratio:
     ) -> None:
         self._axes, self._candidates_cd = axes, candidates_cd
         self._levels = [
-            axis.levels_of(place_c) if _has_levels(axis) else None
+            axis.levels_of(np.maximum(place_c, 0.0)) if _has_levels(axis) else None
             for axis, place_c in zip(axes.axes, candidates_cd.T, strict=True)
         ]
         """Of each candidate [c], for each axis."""
@@ -92,25 +92,29 @@ class _Ratio:
     def _kernels(self, places_nd: Floats, count: int) -> Floats:
         """Density of the kernel of each trial at each candidate [c, n], as one of `count`.
 
-        In units of the even density, which is too small for a number in large spaces.
+        In units of the even density, which is too small for a number in large spaces.  Over a
+        parameter that a trial lacks its kernel is even.
         """
         width = max(_NARROWEST, _WIDTH * max(count, 1) ** (-1 / (len(self._axes) + 4)))
         log_cn = np.zeros((len(self._candidates_cd), len(places_nd)))
         for i, axis in enumerate(self._axes.axes):
             place_c, place_n, level_c = self._candidates_cd[:, i], places_nd[:, i], self._levels[i]
+            lacking_cn = (place_c[:, None] == INACTIVE) | (place_n == INACTIVE)
+            place_n = np.maximum(place_n, 0.0)
             if level_c is None:
                 # A normal density, cut off at the ends of the axis.
                 inside_n = scipy.special.ndtr((1 - place_n) / width) - scipy.special.ndtr(
                     -place_n / width
                 )
-                log_cn -= 0.5 * ((place_c[:, None] - place_n) / width) ** 2
-                log_cn -= np.log(inside_n * width * math.sqrt(2 * math.pi))
+                axis_cn = -0.5 * ((place_c[:, None] - place_n) / width) ** 2
+                axis_cn -= np.log(inside_n * width * math.sqrt(2 * math.pi))
             elif axis.ordered:
                 log_kn = np.log(_level_densities(axis, axis.levels_of(place_n), width))
-                log_cn += log_kn[level_c]
+                axis_cn = log_kn[level_c]
             else:
                 same_cn = level_c[:, None] == axis.levels_of(place_n)
-                log_cn += np.where(same_cn, *_log_category_densities(axis))
+                axis_cn = np.where(same_cn, *_log_category_densities(axis))
+            log_cn += np.where(lacking_cn, 0.0, axis_cn) if lacking_cn.any() else axis_cn
         kernels_cn: Floats = np.exp(log_cn)
         return kernels_cn
 

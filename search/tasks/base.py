@@ -139,6 +139,8 @@ class Task(ABC, Generic[S]):
             program.
         example: settings as a spec has them, for documents.
         needs_process: whether workers train each run in a process of its own, not in a pack.
+        takes_gaps: whether a run may lack a parameter that has no default, since the study has a
+            condition for it.
     """
 
     name: str
@@ -148,6 +150,7 @@ class Task(ABC, Generic[S]):
     metrics: Mapping[str, Direction] | None
     example: Mapping[str, Any]
     needs_process: bool = False
+    takes_gaps: bool = False
 
     @property
     def description(self) -> str:
@@ -178,7 +181,8 @@ class Task(ABC, Generic[S]):
             ValueError: it lacks one of them, or has others.
         """
         parameters = self.parameters or {}
-        differing = sorted(set(config) ^ set(parameters))
+        may_lack = set(parameters) - {*self.defaults(None), "epochs"} if self.takes_gaps else set()
+        differing = sorted((set(config) ^ set(parameters)) - (may_lack - set(config)))
         if differing:
             state = "lacks" if differing[0] in parameters else "must not have"
             raise ValueError(f"the run's configuration {state} {differing[0]}")

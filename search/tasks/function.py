@@ -68,7 +68,8 @@ class FunctionTask(Task[TaskSettings]):
         name: of the task, and of its entry point.
         function: is called with the parameters and a `Report`, and returns the value of the metric.
             The parameters are a dict with a value for each of `parameters`, and `seed`, a whole
-            number below 2**32 from which all of the run's randomness is to follow.
+            number below 2**32 from which all of the run's randomness is to follow.  It lacks a
+            parameter without a default where the study's `when` says so.
         parameters: what a study may search, by name.  One called `epochs` is `budget.epochs` where
             a study does not search it.
         metric, direction: what the function returns, and which way is better.
@@ -82,6 +83,7 @@ class FunctionTask(Task[TaskSettings]):
     """
 
     needs_process = True
+    takes_gaps = True
     trained_by = "workers"
     parameters: Mapping[str, Domain]
     metrics: Mapping[str, Direction]

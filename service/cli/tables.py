@@ -184,7 +184,10 @@ def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
         found = test_metrics(trial)
         table.add_row(
             str(trial.number),
-            *(printable(show_value(trial.config[name])) for name in names),
+            *(
+                printable(show_value(trial.config[name])) if name in trial.config else ""
+                for name in names
+            ),
             "" if trial.value is None else f"{trial.value:.6g}",
             *(f"{found[name]:.6g}" if name in found else "" for name in tests),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ridgeline.search.ranges import FloatParameter, Value
-from ridgeline.search.space import Parameter, ValuesParameter
+from ridgeline.search.space import Config, Parameter, ValuesParameter
 from ridgeline.service.reports.wording import number, user_text
 
 T = TypeVar("T")
@@ -105,6 +105,11 @@ def value_text(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return user_text(value) if isinstance(value, str) else number(value)
+
+
+def value_in(config: Config, name: str) -> str:
+    """A parameter's value in a configuration; a dash where it has none."""
+    return value_text(config[name]) if name in config else "–"
 
 
 def thinned(items: Sequence[T], most: int) -> list[T]:

@@ -147,23 +147,27 @@ def value_scatter(x: Axis, y: Axis, points: Sequence[tuple[Value, float]]) -> El
 
 
 def parallel(
-    axes: Sequence[Axis], fifths: Sequence[Sequence[Sequence[Value]]], best: Sequence[Value]
+    axes: Sequence[Axis],
+    fifths: Sequence[Sequence[Sequence[Value | None]]],
+    best: Sequence[Value | None],
 ) -> Element:
     """Trials as lines from axis to axis, one below the other, which a phone has room for.
 
     Args:
-        fifths: of each fifth, best first, its trials as their values on the axes.
+        fifths: of each fifth, best first, its trials as their values on the axes; a line passes by
+            an axis on which its trial has none.
         best: of the best trial.
     """
     legend = [*_legend_of_fifths(a_line), ("best trial", a_line("best-line"))]
     svg = picture(draw_legend(Element("svg"), legend, 4) + 10 + _ROW * len(axes))
     top = draw_legend(svg, legend, 4) + 30
 
-    def path(trial: Sequence[Value]) -> list[Point]:
+    def path(trial: Sequence[Value | None]) -> list[Point]:
         pairs = zip(axes, trial, strict=True)
         return [
             (_SIDE + axis.place(value) * (WIDTH - 2 * _SIDE), top + row * _ROW)
             for row, (axis, value) in enumerate(pairs)
+            if value is not None
         ]
 
     for look, trials in reversed(list(zip(_looks(), fifths, strict=True))):

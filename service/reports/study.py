@@ -11,7 +11,7 @@ from ridgeline.search.comparing import CONFIDENCE
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.certainty import interval_of
 from ridgeline.service.curves import metric_groups
-from ridgeline.service.reports.axes import value_text
+from ridgeline.service.reports.axes import value_in
 from ridgeline.service.reports.document import Block, Code, Facts, Report, Section, Table, Text
 from ridgeline.service.reports.findings import NUM_LISTED, Findings
 from ridgeline.service.reports.learning import MOST_FIGURES, curves_figure
@@ -106,7 +106,7 @@ def _result(found: Findings) -> Iterator[Block]:
         "The best configuration",
         ("parameter", "value", "searched"),
         [
-            (name, value_text(best.config[name]), user_text(searched(parameter, str)))
+            (name, value_in(best.config, name), user_text(searched(parameter, str)))
             for name, parameter in spec.space.items()
         ],
         frozenset({1}),
@@ -157,7 +157,7 @@ def _best_table(found: Findings) -> Table:
     rows = [
         (
             str(trial.number),
-            *(value_text(trial.config[name]) for name in spec.space.names),
+            *(value_in(trial.config, name) for name in spec.space.names),
             number(trial.value or 0.0),
             *(number(its[name]) if name in its else "" for name in names),
         )

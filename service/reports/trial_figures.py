@@ -17,6 +17,7 @@ from ridgeline.service.reports.axes import (
     parameter_axis,
     span_of,
     thinned,
+    value_in,
     value_text,
 )
 from ridgeline.service.reports.document import Figure, Table
@@ -122,9 +123,8 @@ def parallel_figure(found: Findings, shares: Shares | None) -> Figure | None:
     axes = [parameter_axis(name, spec.space[name]) for name in names]
     axes.append(number_axis(user_text(spec.objective.metric), values))
 
-    def places(trial: TrialRow) -> list[Value]:
-        assert trial.value is not None
-        return [*(trial.config[name] for name in names), trial.value]
+    def places(trial: TrialRow) -> list[Value | None]:
+        return [*(trial.config.get(name) for name in names), trial.value]
 
     parts = fifths(drawn)
     left_out = len(spec.space) - len(names)
@@ -134,6 +134,9 @@ def parallel_figure(found: Findings, shares: Shares | None) -> Figure | None:
         f"Of {len(spec.space)} parameters the {len(names)} most important are shown."
         if left_out
         else "",
+        "A line passes by the parameters that its trial lacks."
+        if spec.space.is_conditional
+        else "",
         _thinned_note(len(found.ranked), len(drawn), "complete trial"),
         _beyond_note(values.num_beyond),
     ]
@@ -142,7 +145,7 @@ def parallel_figure(found: Findings, shares: Shares | None) -> Figure | None:
             name,
             _spread(spec, name, parts[0]),
             user_text(searched(spec.space[name], str)),
-            value_text(found.best.config[name]),
+            value_in(found.best.config, name),
         )
         for name in names
     ]
@@ -174,7 +177,8 @@ def map_figures(found: Findings, shares: Shares | None) -> list[Figure]:
     if not pairs:
         first, second, *_ = shares or names
         pairs = [(first, second)]
-    return [_map(found, *pair) for pair in pairs]
+    maps = (_map(found, *pair) for pair in pairs)
+    return [figure for figure in maps if figure is not None]
 
 
 def fifths(ranked: Sequence[T]) -> list[list[T]]:
@@ -187,14 +191,18 @@ def by_number(trials: Sequence[TrialRow]) -> list[TrialRow]:
     return sorted(trials, key=lambda trial: trial.number)
 
 
-def _map(found: Findings, across: str, up: str) -> Figure:
+def _map(found: Findings, across: str, up: str) -> Figure | None:
+    """None where no complete trial has both parameters."""
     spec = found.study.spec
-    drawn = thinned(found.ranked, _MOST_MARKS)
+    ranked = [t for t in found.ranked if across in t.config and up in t.config]
+    drawn = thinned(ranked, _MOST_MARKS)
     parts = fifths(drawn)
     x, y = (parameter_axis(name, spec.space[name]) for name in (across, up))
     points = [[(trial.config[across], trial.config[up]) for trial in part] for part in parts]
+    if not drawn:
+        return None
     best = drawn[0]
-    assert best.value is not None
+    left_out = len(found.ranked) - len(ranked)
     metric = user_text(spec.objective.metric)
     ranges = [
         f"{name}: {number(part[0].value or 0.0)} to {number(part[-1].value or 0.0)}"
@@ -213,7 +221,12 @@ def _map(found: Findings, across: str, up: str) -> Figure:
                 [
                     "The better a trial, the larger its mark.",
                     f"{metric} of each fifth: {', '.join(ranges)}.",
-                    _thinned_note(len(found.ranked), len(drawn), "complete trial"),
+                    _thinned_note(len(ranked), len(drawn), "complete trial"),
+                    f"{count(left_out, 'complete trial')} without one of the two is left out."
+                    if left_out == 1
+                    else f"{count(left_out, 'complete trial')} without one of the two are left out."
+                    if left_out
+                    else "",
                 ],
             )
         ),
@@ -269,7 +282,9 @@ def _scatter(found: Findings, name: str) -> Figure:
 
 def _spread(spec: StudySpec, name: str, trials: Sequence[TrialRow]) -> str:
     """Which values of a parameter some trials have."""
-    values = [trial.config[name] for trial in trials]
+    values = [trial.config[name] for trial in trials if name in trial.config]
+    if not values:
+        return "none"
     parameter = spec.space[name]
     if isinstance(parameter, ValuesParameter) and not parameter.ordered:
         most = Counter(values).most_common(3)

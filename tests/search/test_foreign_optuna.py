@@ -39,7 +39,7 @@ def test_a_study_is_taken_over(storage: Path, study: optuna.Study) -> None:
             "layers": {"type": "int", "low": 1, "high": 4},
             "momentum": {"type": "float", "low": 0.5, "high": 0.9, "step": 0.1},
             "shape": {"type": "values", "values": ["round", "flat", "null"]},
-            "ribs": {"type": "int", "low": 4, "high": 60},
+            "ribs": {"type": "int", "low": 4, "high": 60, "when": {"shape": ["flat"]}},
         },
         "sampler": {"name": "auto"},
         "objective": {"metric": "value", "direction": "maximize"},
@@ -76,7 +76,7 @@ def test_a_table_is_taken_over(study: optuna.Study) -> None:
     assert space["layers"] == {"type": "int", "low": 1, "high": 4}
     assert space["momentum"] == {"type": "float", "low": 0.5, "high": 0.9}
     assert set(space["shape"]["values"]) == {"round", "flat"}
-    assert space["ribs"]["type"] == "int"
+    assert (space["ribs"]["type"], space["ribs"]["when"]) == ("int", {"shape": ["flat"]})
     assert spec.budget.trials == NUM_TRIALS
     assert {at for at, _ in draft.notes} == {
         *("direction", "sampler", "budget.trials", "pruner", "trials"),

@@ -141,20 +141,20 @@ def test_a_whole_number_for_a_float_becomes_one() -> None:
 
 def test_steps_are_the_decimals_people_wrote() -> None:
     parameter = _float(low=0, high=1, step=0.1)
-    levels = [parameter.level(i) for i in range(parameter.num_levels or 0)]
+    levels = [parameter.level(i) for i in range(parameter.num_values or 0)]
     assert levels == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
 def test_a_step_may_not_reach_high() -> None:
     parameter = _float(low=0.1, high=1, step=0.4)
-    assert parameter.num_levels == 3
+    assert parameter.num_values == 3
     assert parameter.top == 0.9
     assert parameter.problem(1) == "must be between 0.1 and 0.9"
 
 
 def test_one_step_may_span_the_range() -> None:
     # 0.3 - 0.1 is a little less than 0.2 in float64.
-    assert _float(low=0.1, high=0.3, step=0.2).num_levels == 2
+    assert _float(low=0.1, high=0.3, step=0.2).num_values == 2
 
 
 def test_products_of_steps_are_accepted_as_computed() -> None:
@@ -165,7 +165,7 @@ def test_products_of_steps_are_accepted_as_computed() -> None:
 
 
 def test_a_step_of_many_digits() -> None:
-    assert _float(low=0, high=1, step=1 / 3).num_levels == 4
+    assert _float(low=0, high=1, step=1 / 3).num_values == 4
     with pytest.raises(ValidationError, match="too many digits"):
         _float(low=1_000_000.1, high=1_000_001.2, step=1 / 3)
 
