@@ -29,14 +29,17 @@ _SEED = 0
 _NUM_TEST = 16
 """The engine tests each run at its end, which no sampler sees: so, on next to nothing."""
 _NUM_ROWS = 1_200
-"""At most, of a data set: drawn without replacement."""
 _NUM_WORDS = 300
 
 
-def load(name: str, folder: Path) -> DeviceData:
-    """A data set of READERS: 60 % of its rows to train, 40 % to validate, features standardised."""
+def load(name: str, folder: Path, num_rows: int = _NUM_ROWS) -> DeviceData:
+    """A data set of READERS: 60 % of its rows to train, 40 % to validate, features standardised.
+
+    Args:
+        num_rows: used at most, drawn without replacement.
+    """
     x_ND, y_N = READERS[name](folder)
-    rows = np.random.default_rng(_SEED).permutation(len(y_N))[:_NUM_ROWS]
+    rows = np.random.default_rng(_SEED).permutation(len(y_N))[:num_rows]
     x_ND, y_N = x_ND[rows], y_N[rows]
     train_x, rest_x, train_y, rest_y = train_test_split(
         x_ND, y_N, test_size=0.4, random_state=_SEED, stratify=y_N

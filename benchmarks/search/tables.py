@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 
 from benchmarks.rows import tell
 from benchmarks.search.data import READERS, load
-from ridgeline.search.engine import LaneOptions, Lanes, Mlp, Over, Reported, RunConfig
+from ridgeline.search.engine import DeviceData, LaneOptions, Lanes, Mlp, Over, Reported, RunConfig
 from ridgeline.search.events import Failed, HandedBack
 from ridgeline.search.space import Config, Space
 
@@ -71,17 +72,17 @@ class Table:
     loss_CS: Losses
 
     @classmethod
-    def read(cls, name: str) -> Table:
-        with np.load(FOLDER / f"{name}.npz") as file:
+    def read(cls, name: str, folder: Path = FOLDER) -> Table:
+        with np.load(folder / f"{name}.npz") as file:
             # From one epoch to the next counts change little, and small numbers compress.
             wrong_CSE = np.cumsum(file["steps"], axis=2, dtype=np.int32).astype(np.uint16)
             loss_CS = np.exp(file["log_loss"].astype(np.float32))
             return cls(name, int(file["num_rows"]), wrong_CSE, loss_CS)
 
-    def write(self) -> None:
+    def write(self, folder: Path = FOLDER) -> None:
         steps = np.diff(self.wrong_CSE.astype(np.int32), axis=2, prepend=0).astype(np.int16)
         np.savez_compressed(
-            FOLDER / f"{self.name}.npz",
+            folder / f"{self.name}.npz",
             num_rows=self.num_rows,
             steps=steps,
             # Its logarithm: half precision ends at 6e-8 and at 65504.
@@ -95,19 +96,26 @@ class Table:
         return np.where(np.isnan(self.loss_CS), np.nan, errors)
 
 
-def train(name: str, folder: Path, threads: int) -> Table:
-    """Train every cell with every seed."""
-    data = load(name, folder)
+def train(
+    name: str,
+    data: DeviceData,
+    cells: Sequence[Config],
+    *,
+    num_seeds: int,
+    num_epochs: int,
+    threads: int,
+) -> Table:
+    """Train every cell with every seed; a cell has parameters of `RunConfig` and `hidden`."""
     num_rows = data.validation.num_samples
-    wrong_CSE = np.full((len(CELLS), NUM_SEEDS, NUM_EPOCHS), num_rows, np.uint16)
-    loss_CS = np.full((len(CELLS), NUM_SEEDS), np.nan, np.float32)
+    wrong_CSE = np.full((len(cells), num_seeds, num_epochs), num_rows, np.uint16)
+    loss_CS = np.full((len(cells), num_seeds), np.nan, np.float32)
     lanes = Lanes(torch.device("cpu"), LaneOptions(compile=False, threads=threads))
-    for start in range(0, len(CELLS), _CELLS_AT_ONCE):
-        for number in range(start, min(start + _CELLS_AT_ONCE, len(CELLS))):
-            cell: dict[str, Any] = dict(CELLS[number])
+    for start in range(0, len(cells), _CELLS_AT_ONCE):
+        for number in range(start, min(start + _CELLS_AT_ONCE, len(cells))):
+            cell: dict[str, Any] = dict(cells[number])
             shape = Mlp(data.sample_shape[0], (cell.pop("hidden"),), data.targets.count)
-            for seed in range(NUM_SEEDS):
-                config = RunConfig(seed=seed, epochs=NUM_EPOCHS, **cell)
+            for seed in range(num_seeds):
+                config = RunConfig(seed=seed, epochs=num_epochs, **cell)
                 lanes.add((number, seed), config, shape, data)
         while not lanes.is_idle:
             for event in lanes.advance():
@@ -119,7 +127,7 @@ def train(name: str, folder: Path, threads: int) -> Table:
                     loss_CS[_place(event.key)] = event.outcome.metrics["validation_loss"]
                 elif isinstance(event, Failed | HandedBack):
                     raise event.error
-        tell(f"{name}: {min(start + _CELLS_AT_ONCE, len(CELLS))} of {len(CELLS)} cells")
+        tell(f"{name}: {min(start + _CELLS_AT_ONCE, len(cells))} of {len(cells)} cells")
     return Table(name, num_rows, wrong_CSE, loss_CS)
 
 
@@ -139,7 +147,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of the CPU; default 2")
     arguments = parser.parse_args()
     for name in arguments.names:
-        train(name, arguments.data, arguments.threads).write()
+        data = load(name, arguments.data)
+        table = train(
+            name,
+            data,
+            CELLS,
+            num_seeds=NUM_SEEDS,
+            num_epochs=NUM_EPOCHS,
+            threads=arguments.threads,
+        )
+        table.write()
 
 
 if __name__ == "__main__":
