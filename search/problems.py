@@ -74,7 +74,19 @@ def error_problems(errors: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, s
 
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _SUBJECT = re.compile("^(Input|String|List|Tuple|Dictionary) should ")
-_TAGS = {"float", "int", "values", "median", "halving", "bool", "str", "word", "list"}
+_TAGS = {
+    "float",
+    "int",
+    "values",
+    "median",
+    "halving",
+    "hyperband",
+    "curve",
+    "bool",
+    "str",
+    "word",
+    "list",
+}
 
 
 def _without_tags(path: list[int | str]) -> Iterator[int | str]:

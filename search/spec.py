@@ -21,7 +21,7 @@ from ridgeline.search.objective import (
     Penalty,
 )
 from ridgeline.search.problems import told, validation_problems
-from ridgeline.search.pruners import MedianPruner, Pruner
+from ridgeline.search.pruners import CurvePruner, HyperbandPruner, MedianPruner, Pruner
 from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
 from ridgeline.search.space import Config, Space
 from ridgeline.search.tasks.any_settings import INSTALLED_ONLY, AnySettings
@@ -201,9 +201,19 @@ def _pruner_problems(spec: StudySpec, pruner: Pruner) -> Iterator[tuple[str, str
     if spec.reproducible:
         yield "pruner", "depends on which runs came first, so a reproducible study can have none"
     last = spec.max_epochs
-    if last is not None and pruner.first_epoch >= last:
+    if last is None:
+        return
+    if pruner.first_epoch >= last:
         field = "warmup_epochs" if isinstance(pruner, MedianPruner) else "min_epochs"
         yield f"pruner.{field}", f"leaves nothing to prune: runs train {last} epochs at most"
+    elif isinstance(pruner, CurvePruner) and pruner.first_epoch > last // 2:
+        reason = f"leaves nothing to prune: runs past half of their {last} epochs go on"
+        yield "pruner.min_epochs", reason
+    elif isinstance(pruner, HyperbandPruner) and pruner.brackets > 2:
+        highest = pruner.halving_of(pruner.brackets - 2).first_epoch
+        if highest >= last:
+            reason = f"are too many: two or more would prune nothing, as runs train {last} epochs"
+            yield "pruner.brackets", f"{reason} at most"
 
 
 def _problems_without_validation(spec: StudySpec) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from heapq import heapify, heapreplace
 from typing import Any
 
+from ridgeline.search.pruners import bracket_of
 from ridgeline.search.spec import StudySpec
 from ridgeline.service import sampling
 from ridgeline.service.ledger import Ledger, num_planned
@@ -95,6 +96,7 @@ def orders(tx: Transaction, runs: Sequence[RunOfTrial]) -> Iterator[RunOrder]:
             replicate=run.replicate,
             device=run.device,
             seed=run.seed,
+            bracket=bracket_of(spec.pruner, number),
             config=spec.run_config(config),
             data_fingerprint=run.data_fingerprint,
             checkpoint=None if checkpoint is None else checkpoint.info(),

@@ -22,6 +22,7 @@ from ridgeline.search.fields import (
     Whole,
 )
 from ridgeline.search.measures import Measures
+from ridgeline.search.predicting import Prediction
 from ridgeline.search.space import Config
 from ridgeline.search.tasks.kinds import COLUMN_USES, ColumnUse, Features, FilesKind, Targets
 from ridgeline.search.tasks.settings import DatasetName
@@ -277,6 +278,9 @@ class RunOrder(RunKey):
     run_seconds: float | None = Field(
         None, description="how long it may train; null: as long as it takes"
     )
+    bracket: Annotated[Whole, Field(ge=0)] = Field(
+        0, description="of the trial, whose pruning rules are those of that bracket"
+    )
     num_following: Annotated[Whole, Field(ge=0)] = Field(
         0, description="runs of trials that the study has still to make"
     )
@@ -286,19 +290,26 @@ class RunOrder(RunKey):
 
 
 class StudyRules(_Message):
-    """The pruning rules of a study: what its runs must reach to go on.
+    """The pruning rules of a study, or of one bracket of it: what its runs must reach to go on.
 
     A run that would go on after an epoch and is strictly worse than that epoch's threshold ends as
     `pruned`.  It stands at what it would end with there: its best so far under early stopping, else
-    the value of the epoch.
+    the value of the epoch.  Where the epoch has a prediction, it is compared by that: by how it
+    stands, plus `weight` times what it has gained since the epoch `since`.
     """
 
     study: str
+    bracket: Annotated[Whole, Field(ge=0)] = Field(
+        0, description="whose runs go by them, as their orders say"
+    )
     version: Version = Field(description="the revision of the newest thing they rest on")
     metric: str
     direction: Direction
     thresholds: dict[Annotated[int, Field(ge=1, le=MAX_EPOCHS)], float] = Field(
         description="by epoch; others prune nobody"
+    )
+    predictions: dict[Annotated[int, Field(ge=1, le=MAX_EPOCHS)], Prediction] = Field(
+        {}, description="by epoch, of those at which runs are compared by their predictions"
     )
 
 

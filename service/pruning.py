@@ -2,42 +2,93 @@
 
 from __future__ import annotations
 
-from ridgeline.search.pruners import is_worse
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from ridgeline.search.predicting import predicted
+from ridgeline.search.pruners import Pruner, bracket_of, is_worse
 from ridgeline.service import studies
 from ridgeline.service.protocol import StudyRules
 from ridgeline.service.store.rows import StudyRow
 from ridgeline.service.store.session import Store, Transaction
 
 
-def rules_of(store: Store, tx: Transaction, study: StudyRow) -> StudyRules | None:
-    """The rules of a study as `tx`, which only reads, sees it; None before there are any."""
+def rules_of(store: Store, tx: Transaction, study: StudyRow) -> tuple[StudyRules, ...]:
+    """The rules of a study by bracket, as `tx`, which only reads, sees it; none at first."""
     spec = study.spec
     if spec.pruner is None:
-        return None
+        return ()
     rules = store.rules.at(study, spec, spec.pruner, tx.runs)
     if rules.version == 0:
-        return None
-    return StudyRules(
-        study=study.name,
-        version=rules.version,
-        metric=spec.objective.metric,
-        direction=spec.objective.direction,
-        thresholds=dict(rules.thresholds),
+        return ()
+    return tuple(
+        StudyRules(
+            study=study.name,
+            bracket=bracket,
+            version=rules.version,
+            metric=spec.objective.metric,
+            direction=spec.objective.direction,
+            thresholds=dict(requirements.thresholds),
+            predictions=dict(requirements.predictions),
+        )
+        for bracket, requirements in enumerate(rules.brackets)
     )
 
 
-def rules_named(store: Store, name: str) -> StudyRules | None:
-    """The same of a study by its name.
+@dataclass(frozen=True)
+class KnownRules:
+    """The rules of a study at one moment, for programs that report its trials."""
+
+    pruner: Pruner | None
+    brackets: tuple[StudyRules, ...]
+
+    @property
+    def epochs_needed(self) -> Collection[int]:
+        """Those at which it has to be known how a trial stood, for what comes later."""
+        return {its.since for rules in self.brackets for its in rules.predictions.values()}
+
+    def should_prune(
+        self,
+        trial: int,
+        epochs: Mapping[int, Mapping[str, float]],
+        earlier: Mapping[int, Mapping[str, float]],
+    ) -> bool:
+        """Whether an external trial is to be given up at one of `epochs`.
+
+        Args:
+            trial: its number.
+            epochs: the metrics that it reports now, by epoch.
+            earlier: those of `epochs_needed` that it has reported, now or before.
+        """
+        if not self.brackets:
+            return False
+        rules = self.brackets[bracket_of(self.pruner, trial)]
+        standings = {
+            epoch: metrics[rules.metric]
+            for epoch, metrics in earlier.items()
+            if rules.metric in metrics
+        }
+        return any(
+            rules.metric in metrics
+            and epoch in rules.thresholds
+            and is_worse(
+                predicted(metrics[rules.metric], standings, rules.predictions.get(epoch)),
+                rules.thresholds[epoch],
+                rules.direction,
+            )
+            for epoch, metrics in epochs.items()
+        )
+
+
+NO_RULES = KnownRules(None, ())
+
+
+def rules_named(store: Store, name: str) -> KnownRules:
+    """The rules of a study by its name.
 
     Raises:
         NotFound: there is no study of that name.
     """
     with store.reading() as tx:
-        return rules_of(store, tx, studies.find(tx, name))
-
-
-def should_prune(rules: StudyRules | None, epoch: int, metrics: dict[str, float]) -> bool:
-    """Whether an external trial that has reported `metrics` is to be given up."""
-    if rules is None or epoch not in rules.thresholds or rules.metric not in metrics:
-        return False
-    return is_worse(metrics[rules.metric], rules.thresholds[epoch], rules.direction)
+        study = studies.find(tx, name)
+        return KnownRules(study.spec.pruner, rules_of(store, tx, study))

@@ -6,10 +6,10 @@ being taken.  Repeating a call changes nothing: epochs known already stay, and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ridgeline.service import metrics, outcomes, pruning, studies, views
+from ridgeline.service import metrics, outcomes, studies, views
 from ridgeline.service.errors import Conflict, InvalidInput, NotFound, ServiceError, StaleAttempt
 from ridgeline.service.external_protocol import (
     CompleteRequest,
@@ -25,7 +25,8 @@ from ridgeline.service.external_protocol import (
 from ridgeline.service.ledger import MAX_NEWS, Ledger, in_parts
 from ridgeline.service.lifecycle import OPEN_STUDY, FailReason, RunState
 from ridgeline.service.outcomes import News, Outcome
-from ridgeline.service.protocol import MAX_REPORTS, StudyRules
+from ridgeline.service.protocol import MAX_REPORTS
+from ridgeline.service.pruning import NO_RULES, KnownRules
 from ridgeline.service.resources import Trial
 from ridgeline.service.store.rows import RunRow, TrialRow
 from ridgeline.service.store.session import Store, Transaction
@@ -38,7 +39,7 @@ def report_all(
     study: str,
     request: TrialReports,
     *,
-    rules: StudyRules | None,
+    rules: KnownRules,
     max_charges: int,
     remember: Callable[[Transaction, ReportOutcomes], None] | None = None,
 ) -> ReportOutcomes:
@@ -69,9 +70,10 @@ def report_all(
             take(tx, part)
     with store.transaction() as tx:
         take(tx, last)
+        given_up = _given_up(tx, rules, request.trials, taken)
         answer = ReportOutcomes(
             trials=tuple(
-                _outcome(index, report, taken[report.number], rules)
+                _outcome(index, report, taken[report.number], given_up)
                 for index, report in enumerate(request.trials)
             )
         )
@@ -104,7 +106,7 @@ def report(
     number: int,
     request: ReportRequest,
     *,
-    rules: StudyRules | None = None,
+    rules: KnownRules = NO_RULES,
 ) -> ReportedTrial:
     """Take the metrics of finished epochs of an external trial, and renew its lease.
 
@@ -119,9 +121,8 @@ def report(
     """
     one = _told(number, request)
     trial = _take_one(tx, study, _whole(one), max_charges=1)  # only ends are charged
-    return ReportedTrial(
-        **dict(_view(tx, study, trial)), should_prune=_should_prune(rules, one.epochs)
-    )
+    given_up = _given_up(tx, rules, [one], {number: trial})
+    return ReportedTrial(**dict(_view(tx, study, trial)), should_prune=number in given_up)
 
 
 def complete(
@@ -364,13 +365,32 @@ def _reason(end: TrialEnd) -> FailReason:
     return end.reason or FailReason.CRASHED
 
 
-def _should_prune(rules: StudyRules | None, epochs: Iterable[EpochReport]) -> bool:
-    """Whether one of the epochs gives the trial up: a device would have ended it there."""
-    return any(pruning.should_prune(rules, one.epoch, one.metrics) for one in epochs)
+def _given_up(
+    tx: Transaction,
+    rules: KnownRules,
+    reports: Iterable[TrialReport],
+    taken: Mapping[int, TrialRow | ServiceError],
+) -> set[int]:
+    """The numbers of the trials that the rules give up at an epoch that was reported just now.
+
+    A device would have ended them there.
+    """
+    going_on = [(one, taken[one.number]) for one in reports if one.end is None]
+    trials = [(one, trial) for one, trial in going_on if isinstance(trial, TrialRow)]
+    earlier = tx.runs.metrics_at([trial.id for _, trial in trials], rules.epochs_needed)
+    return {
+        one.number
+        for one, trial in trials
+        if rules.should_prune(
+            one.number,
+            {epoch.epoch: epoch.metrics for epoch in one.epochs},
+            earlier.get(trial.id, {}),
+        )
+    }
 
 
 def _outcome(
-    index: int, report: TrialReport, result: TrialRow | ServiceError, rules: StudyRules | None
+    index: int, report: TrialReport, result: TrialRow | ServiceError, given_up: Container[int]
 ) -> ReportOutcome:
     if isinstance(result, InvalidInput):
         result = InvalidInput(list(_at(f"trials.{index}.end", result.problems)))
@@ -383,7 +403,7 @@ def _outcome(
         number=report.number,
         state=result.state,
         value=result.value,
-        should_prune=report.end is None and _should_prune(rules, report.epochs),
+        should_prune=report.number in given_up,
         error=None,
     )
 

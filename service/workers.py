@@ -356,11 +356,11 @@ def _newer_rules(
     """The pruning rules of some studies, as far as a worker lacks them."""
     for study_id in sorted(study_ids):
         study = tx.studies.get(study_id)
-        rules = None if study is None else pruning.rules_of(store, tx, study)
-        if rules is None or rules.version <= known.get(rules.study, 0):
+        brackets = () if study is None else pruning.rules_of(store, tx, study)
+        if not brackets or brackets[0].version <= known.get(brackets[0].study, 0):
             continue
-        if rules.thresholds or rules.study in known:
-            yield rules
+        if brackets[0].study in known or any(rules.thresholds for rules in brackets):
+            yield from brackets
 
 
 def _give_up(tx: Transaction, worker_id: str, state: str) -> int:

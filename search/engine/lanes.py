@@ -54,7 +54,7 @@ class Lanes:
         if device.type == "cpu":
             self._programs.prepare()
         self._lanes: dict[Hashable, Lane] = {}
-        self._rules: dict[str, PruningRules] = {}
+        self._rules: dict[tuple[str, int], PruningRules] = {}
         self._widest: dict[StepSpec, int] = {}
         self._widths = Widths(self._programs.folder)
         self._crew = Crew(options.threads if device.type == "cpu" else 1)
@@ -91,6 +91,7 @@ class Lanes:
         data: DeviceData,
         *,
         group: str | None = None,
+        bracket: int = 0,
         num_following: int = 0,
         pinned: bool = False,
         keep_weights: bool = False,
@@ -101,6 +102,7 @@ class Lanes:
         Args:
             key: names the run in every event.
             group: whose pruning rules it goes by.
+            bracket: of the group, which may have rules of its own.
             num_following: runs of the group that are still to come, as far as is known; it tells
                 whether compiling a program is worth it.
             pinned: by the same program whatever else waits and whatever has been compiled.
@@ -134,7 +136,7 @@ class Lanes:
         if lane.needs_measuring:
             self.settle()  # by which speeds would be wrong, and packs want the other library
         saved = None if checkpoint is None else _read(checkpoint, config, spec, data)
-        lane.add(Waiting(key, config, group, keep_weights, saved))
+        lane.add(Waiting(key, config, group, bracket, keep_weights, saved))
         if group is not None:
             self._num_following[group] = num_following
 
@@ -164,9 +166,9 @@ class Lanes:
         """
         wait(self._turns)
 
-    def set_rules(self, group: str, rules: PruningRules) -> None:
-        """Prune the runs of a group by these rules from their next epochs on."""
-        self._rules[group] = rules
+    def set_rules(self, group: str, rules: PruningRules, *, bracket: int = 0) -> None:
+        """Prune the runs of a bracket of a group by these rules from their next epochs on."""
+        self._rules[group, bracket] = rules
 
     def advance(self) -> list[Event]:
         """Train for a moment; what is to be told, in the order in which it came about."""

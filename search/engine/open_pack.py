@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ridgeline.search.engine.config import RunConfig
@@ -31,6 +31,7 @@ class Waiting:
     key: Hashable
     config: RunConfig
     group: str | None
+    bracket: int
     keep_weights: bool
     saved: SavedRun | None = None
 
@@ -81,7 +82,7 @@ class OpenPack:
         self.saving.begin(run.key, self.seconds)
         return progress
 
-    def take_turn(self, rules: dict[str, PruningRules]) -> Turn:
+    def take_turn(self, rules: Mapping[tuple[str, int], PruningRules]) -> Turn:
         """Train for a moment: until a run ends, or TURN_SECONDS are over at the end of an epoch."""
         pack, events = self.pack, list[Event]()
         freed: list[int] = []
@@ -96,7 +97,7 @@ class OpenPack:
             seconds = self.seconds + time.perf_counter() - start
             for slot, values in zip(ended, metrics, strict=True):
                 run, progress = self.runs[slot]
-                its_rules = rules.get(run.group or "")
+                its_rules = rules.get((run.group or "", run.bracket))
                 report = progress.end_epoch(values, its_rules)
                 if report is not None:
                     events.append(Reported(run.key, report))

@@ -86,6 +86,7 @@ class Progress:
         self._kept_metrics: dict[str, float] = {}
         self._diverged_epoch: int | None = None
         self._rule_version: int | None = None
+        self._standings: dict[int, float] = {}
         self.is_over = False
 
     @property
@@ -109,11 +110,15 @@ class Progress:
             if self.config.patience is not None:
                 self.kept = self._pack.weights(self.slot)
         self.is_over = stop or epoch >= self.config.epochs
-        if not self.is_over and rules is not None:
-            kept_value = self._stopping.kept_value
-            assert kept_value is not None
-            if rules.prunes(epoch, kept_value):
-                self._rule_version, self.is_over = rules.version, True
+        kept_value = self._stopping.kept_value
+        assert kept_value is not None
+        self._standings[epoch] = kept_value
+        if (
+            not self.is_over
+            and rules is not None
+            and rules.prunes(epoch, kept_value, self._standings)
+        ):
+            self._rule_version, self.is_over = rules.version, True
         return EpochReport(epoch, dict(metrics))
 
     def kept_weights(self) -> Weights | None:
@@ -173,6 +178,7 @@ class Progress:
             stopping=self._stopping,
             kept=self.kept,
             kept_metrics=self._kept_metrics,
+            standings=self._standings,
             is_over=self.is_over,
         )
         return saved.as_bytes(self.config, self._pack.spec, self._pack.data)
@@ -197,6 +203,7 @@ class Progress:
         self.is_over = saved.is_over
         self._stopping = saved.stopping
         self._kept_metrics = saved.kept_metrics
+        self._standings = dict(saved.standings)
 
 
 def outcomes(pack: Pack, over: Sequence[tuple[Progress, bool]]) -> list[Outcome]:

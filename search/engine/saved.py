@@ -35,6 +35,8 @@ class SavedRun:
         stopping: what early stopping has seen.
         kept: the weights that early stopping keeps; None where they are those of the last epoch.
         kept_metrics: of the kept epoch.
+        standings: by epoch, the monitored metric at the epoch that was kept then; those that are
+            known.
         is_over: whether that was its last epoch.
     """
 
@@ -43,6 +45,7 @@ class SavedRun:
     stopping: EarlyStopping
     kept: Weights | None
     kept_metrics: dict[str, float]
+    standings: dict[int, float]
     is_over: bool
 
     @classmethod
@@ -73,6 +76,7 @@ class SavedRun:
             stopping.restore(metadata["stopping"])
             epochs_done, is_over = metadata["epochs_done"], metadata["is_over"]
             program, kept_metrics = metadata["program"], metadata["kept_metrics"]
+            standings = metadata.get("standings", ())  # a checkpoint may be older
             if epochs_done not in range(1, config.epochs + 1):
                 raise ValueError(f"{epochs_done} epochs of {config.epochs}")
             return cls(
@@ -81,6 +85,7 @@ class SavedRun:
                 stopping=stopping,
                 kept=kept,
                 kept_metrics=dict(kept_metrics),
+                standings={int(epoch): float(value) for epoch, value in standings},
                 is_over=bool(is_over),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -99,6 +104,7 @@ class SavedRun:
             "is_over": self.is_over,
             "stopping": self.stopping.state(),
             "kept_metrics": self.kept_metrics,
+            "standings": [*self.standings.items()],
         }
         return save_checkpoint(tensors, metadata)
 

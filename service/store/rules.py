@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ridgeline.search.pruners import Curve, Pruner, standings
+from ridgeline.search.pruners import Curve, Pruner, Requirements, requirements_of, standings
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import RunState
 
@@ -26,10 +25,10 @@ _MAX_STUDIES = 64
 
 @dataclass(frozen=True)
 class Rules:
-    """By epoch, what a run must reach to go on; version 0 stands for no rules yet."""
+    """By bracket, what runs must reach to go on; version 0 stands for no rules yet."""
 
     version: int
-    thresholds: Mapping[int, float]
+    brackets: tuple[Requirements, ...] = ()
 
 
 class RulesBook:
@@ -54,8 +53,10 @@ class RulesBook:
                 basis = pruner.basis(known.curves.values())
                 version = max((curve.revision for curve in basis), default=0)
                 if version != known.rules.version:
-                    thresholds = pruner.thresholds(basis, spec.objective.direction)
-                    known.rules = Rules(version, thresholds)
+                    found = requirements_of(
+                        pruner, basis, spec.objective.direction, spec.max_epochs
+                    )
+                    known.rules = Rules(version, found)
             self._known[study.id] = known
             self._known.move_to_end(study.id)
             while len(self._known) > _MAX_STUDIES:
@@ -72,16 +73,18 @@ class _Known:
     values: dict[int, dict[int, float]] = field(default_factory=dict)
     """By run and epoch, the metric that is compared."""
     curves: dict[int, Curve] = field(default_factory=dict)
-    rules: Rules = Rules(0, {})
+    trials: dict[int, int] = field(default_factory=dict)
+    """By run, the number of its trial."""
+    rules: Rules = Rules(0)
 
     def read_on(self, study: StudyRow, spec: StudySpec, runs: Runs) -> _Known:
         """The same with what has changed since; may change itself on the way."""
-        changed = {
-            run.id: run for _, run in runs.changed_since(study.id, self.revision, limit=None)
-        }
+        found = runs.changed_since(study.id, self.revision, limit=None)
+        changed = {run.id: run for _, run in found}
         if any(run.id in self.values and self._started_again(run) for run in changed.values()):
             # Its reports are gone, or some of them: nothing tells which but reading all anew.
             return _Known(rules=self.rules).read_on(study, spec, runs)
+        self.trials |= {run.id: number for number, run in found}
         newest = {run.id: run.revision for run in changed.values()}
         for report in runs.reports_of(study.id, above_revision=self.revision):
             newest[report.run_id] = max(newest.get(report.run_id, 0), report.revision)
@@ -103,6 +106,7 @@ class _Known:
                     spec.objective.direction,
                     keeps_best=spec.early_stopping is not None,
                 ),
+                self.trials[run_id],
             )
         self.revision = study.revision
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,6 +238,22 @@ class Runs:
             if metric in metrics:
                 return float(metrics[metric])
         return None
+
+    def metrics_at(
+        self, trial_ids: Sequence[int], epochs: Collection[int]
+    ) -> dict[int, dict[int, Mapping[str, float]]]:
+        """By trial and epoch, what trials of one run have reported at some of `epochs`."""
+        found: dict[int, dict[int, Mapping[str, float]]] = {}
+        if not trial_ids or not epochs:
+            return found
+        query = (
+            select(runs.c.trial_id, reports.c.epoch, reports.c.metrics)
+            .join(runs, runs.c.id == reports.c.run_id)
+            .where(self._one_of(runs.c.trial_id, trial_ids), reports.c.epoch.in_(epochs))
+        )
+        for trial_id, epoch, metrics in self._connection.execute(query):
+            found.setdefault(trial_id, {})[epoch] = metrics
+        return found
 
     def curves_of(
         self, run_ids: Sequence[int], *, most: int

@@ -76,6 +76,7 @@ class EngineTrainer:
                     key_of(order),
                     *run,
                     group=order.study,
+                    bracket=order.bracket,
                     num_following=order.num_following,
                     pinned=order.reproducible,
                     checkpoint=None if checkpoint is None else checkpoint.content,
@@ -91,7 +92,10 @@ class EngineTrainer:
 
         self._lanes.set_rules(
             rules.study,
-            PruningRules(rules.version, rules.metric, rules.direction, rules.thresholds),
+            PruningRules(
+                rules.version, rules.metric, rules.direction, rules.thresholds, rules.predictions
+            ),
+            bracket=rules.bracket,
         )
 
     def advance(self) -> Sequence[Event]:

@@ -98,7 +98,7 @@ class Holdings:
         self._statement: SyncRequest | None = None
         self._sync_seq = 0
         self._leaving = False
-        self._rules: dict[str, StudyRules] = {}
+        self._rules: dict[tuple[str, int], StudyRules] = {}  # by study and bracket
         self._num_following: dict[str, int] = {}  # by study, as its latest order says
         self._restarts = Counter(dict.fromkeys(devices, 0))
         self._to_fetch: list[RunOrder] = []
@@ -209,7 +209,7 @@ class Holdings:
             with logs.about(run=refusal.run, attempt=refusal.attempt):
                 _log.info("refused: %s", refusal.reason)
         for rules in answer.rules:
-            self._rules[rules.study] = rules
+            self._rules[rules.study, rules.bracket] = rules
             for device in self._devices.values():
                 device.set_rules(rules)
         for stop in answer.stop:
@@ -224,7 +224,7 @@ class Holdings:
         num_given = Counter(order.device for order in answer.start)
         self._is_full = any(num_given[name] >= free for name, free in free_slots.items())
         studies = {run.order.study for run in self._runs.values()}
-        self._rules = {name: rules for name, rules in self._rules.items() if name in studies}
+        self._rules = {key: rules for key, rules in self._rules.items() if key[0] in studies}
         self._num_following = {
             name: number for name, number in self._num_following.items() if name in studies
         }
@@ -376,7 +376,7 @@ class Holdings:
             held=tuple(held),
             reports=tuple(reports),
             ended=tuple(ended),
-            rules={name: rules.version for name, rules in self._rules.items()},
+            rules={rules.study: rules.version for rules in self._rules.values()},
             free_slots={name: self._num_free(name) for name in self._devices},
             idle_slots={name: device.num_idle for name, device in self._devices.items()},
             restarts=dict(self._restarts),

@@ -64,10 +64,12 @@ def test_a_run_is_pruned_by_the_rules_it_was_sent(client: httpx.Client) -> None:
     (rules,) = answer["rules"]
     assert rules == {
         "study": "s",
+        "bracket": 0,
         "version": rules["version"],
         "metric": "validation_accuracy",
         "direction": "maximize",
         "thresholds": {"1": 0.75},
+        "predictions": {},
     }
     end = {
         "run": bad["run"],

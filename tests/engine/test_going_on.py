@@ -30,6 +30,7 @@ from ridgeline.search.engine import (
     saving,
 )
 from ridgeline.search.engine.checkpoint import load_checkpoint, save_checkpoint
+from ridgeline.search.predicting import Prediction
 from tests.engine.lane_runs import assert_same, drain, outcomes
 from tests.engine.sets import CPU, blobs, config, shape_for
 
@@ -314,6 +315,26 @@ def test_runs_of_many_programs_go_on_though_others_keep_coming(
         assert rest.programs[key] == told.programs[key]
         assert rest.reports[key] == told.reports[key][epoch:]
         assert_same(rest.outcomes[key], told.outcomes[key])
+
+
+def test_a_run_that_goes_on_is_pruned_by_all_it_has_gained(data: DeviceData) -> None:
+    """The prediction at epoch 3 is from epoch 1, which another device has seen."""
+    shape = shape_for(data)
+    prediction = Prediction(since=1, weight=1e6)
+    rules = PruningRules(1, "validation_loss", "minimize", {3: -10.0}, {3: prediction})
+    chosen = config(epochs=6, monitor="validation_loss", direction="minimize")
+    ends = []
+    content: bytes | None = None
+    for _ in range(2):
+        lanes = Lanes(CPU, LaneOptions(width=1, compile=False, save_seconds=0))
+        lanes.set_rules("a", rules)
+        lanes.add("a", chosen, shape, data, group="a", checkpoint=content)
+        told = Told(drain(lanes))
+        ends.append(told.outcomes["a"])
+        content = content or told.saved["a"][2]
+    reports = told.reports["a"]
+    assert [report.epoch for report in reports] == [3, 4, 5, 6]  # it gains, so it goes on
+    assert_same(ends[0], ends[1])
 
 
 def test_runs_are_saved_at_rungs(data: DeviceData, monkeypatch: pytest.MonkeyPatch) -> None:

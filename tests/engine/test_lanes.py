@@ -150,6 +150,17 @@ def test_rules_prune_at_the_epoch(data: DeviceData) -> None:
     assert (ended["a"].measures, ended["b"].measures is None) == (None, False)
 
 
+def test_rules_are_those_of_the_bracket(data: DeviceData) -> None:
+    lanes = Lanes(CPU, LaneOptions(width=2))
+    shape = shape_for(data)
+    for bracket in (0, 1):
+        rules = PruningRules(5, "validation_accuracy", "maximize", {2 + bracket: 1.1})
+        lanes.set_rules("a", rules, bracket=bracket)
+        lanes.add(bracket, config(epochs=6), shape, data, group="a", bracket=bracket)
+    ended = outcomes(drain(lanes))
+    assert {key: its.epochs_trained for key, its in ended.items()} == {0: 2, 1: 3}
+
+
 @pytest.mark.parametrize(("num_following", "hurries"), [(0, False), (10_000, True)])
 def test_a_program_is_made_in_a_hurry_where_runs_save_as_much(
     data: DeviceData,

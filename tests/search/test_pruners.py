@@ -14,7 +14,16 @@ from optuna.trial import TrialState
 
 from ridgeline.search.engine.pruning import PruningRules
 from ridgeline.search.fields import Direction
-from ridgeline.search.pruners import Curve, HalvingPruner, MedianPruner, standings
+from ridgeline.search.predicting import Prediction, predicted
+from ridgeline.search.pruners import (
+    Curve,
+    CurvePruner,
+    HalvingPruner,
+    HyperbandPruner,
+    MedianPruner,
+    requirements_of,
+    standings,
+)
 
 # Sums and halves of these are exact, and many are equal.
 VALUES = st.integers(-8, 8).map(float)
@@ -255,3 +264,72 @@ def test_about_one_of_eta_goes_on() -> None:
                 break
         curves.append(Curve(len(told) == 9, 1, told))
     assert 80 < sum(len(curve.standings) > 1 for curve in curves) < 125
+
+
+# ---- hyperband
+
+
+def hyperband(eta: int = 3, brackets: int = 3) -> HyperbandPruner:
+    return HyperbandPruner(name="hyperband", eta=eta, brackets=brackets)
+
+
+def test_hyperband_gives_each_bracket_its_share_of_the_trials() -> None:
+    """Of 9, 4.5 and 3 trials, rounded up: about as many epochs for each bracket."""
+    pruner = hyperband()
+    brackets = [pruner.bracket_of(number) for number in range(34)]
+    assert [brackets.count(bracket) for bracket in range(3)] == [18, 10, 6]
+    assert brackets[:17] == brackets[17:]
+    for number in range(17):  # evenly spread: nobody is more than one trial off
+        for bracket, share in enumerate((9, 5, 3)):
+            has = brackets[: number + 1].count(bracket)
+            assert abs(has - share * (number + 1) / 17) < 1
+
+
+@given(CURVES, DIRECTIONS)
+def test_a_bracket_is_halving_of_its_own_trials(curves: list[Curve], direction: Direction) -> None:
+    pruner = hyperband(eta=2, brackets=3)
+    numbered = [Curve(c.is_complete, 1, c.standings, n) for n, c in enumerate(curves)]
+    found = requirements_of(pruner, pruner.basis(numbered), direction, 10)
+    for bracket, its in enumerate(found):
+        mine = [curve for curve in numbered if pruner.bracket_of(curve.trial) == bracket]
+        assert its.thresholds == halving(2, 2**bracket).thresholds(mine, direction)
+        assert its.predictions == {}
+
+
+# ---- predictions
+
+
+def test_what_a_run_has_gained_goes_on_in_part() -> None:
+    assert predicted(0.5, {1: 0.25}, Prediction(since=1, weight=0.75)) == 0.6875
+    assert predicted(0.5, {2: 0.25}, Prediction(since=1, weight=0.75)) == 0.5
+    assert predicted(0.5, {1: 0.25}, None) == 0.5
+    assert predicted(1.7e308, {1: -1.7e308}, Prediction(since=1, weight=1.0)) == 1.7e308
+
+
+def test_predictions_of_the_curve_pruner() -> None:
+    """Each doubling brings half of the one before, and past half of the epochs nobody is pruned."""
+    pruner = CurvePruner(name="curve", eta=2)
+    curves = [Curve(False, 1, dict.fromkeys(range(1, 17), 0.5))] * 2
+    (found,) = requirements_of(pruner, curves, "maximize", 16)
+    expected = {2: Prediction(1, 0.875), 4: Prediction(2, 0.75), 8: Prediction(4, 0.5)}
+    assert found.predictions == expected
+    assert list(found.thresholds) == [2, 4, 8]
+
+
+@given(CURVES, DIRECTIONS, st.integers(2, 4), VALUES, VALUES)
+def test_the_curve_pruner_is_as_defined(
+    curves: list[Curve], direction: Direction, eta: int, first: float, second: float
+) -> None:
+    pruner = CurvePruner(name="curve", eta=eta)
+    (found,) = requirements_of(pruner, pruner.basis(curves), direction, 8)
+    rules = PruningRules(1, "m", direction, found.thresholds, found.predictions)
+    mine = second + 0.75 * (second - first)
+    others = [
+        c.standings[2] + 0.75 * (c.standings[2] - c.standings[1])
+        for c in curves
+        if 2 in c.standings
+    ]
+    num_better = sum(sign(direction) * other > sign(direction) * mine for other in others)
+    num_going_on = (len(others) + 1) // eta
+    is_pruned = bool(others) and num_going_on > 0 and num_better >= num_going_on
+    assert rules.prunes(2, second, {1: first}) is is_pruned

@@ -55,6 +55,8 @@ WRONG = [
 ]
 
 MEDIAN = changed(FULL, "pruner", {"name": "median", "startup": 5, "warmup_epochs": 2})
+HYPERBAND = changed(FULL, "pruner", {"name": "hyperband", "eta": 3, "brackets": 3})
+CURVE = changed(FULL, "pruner", {"name": "curve", "eta": 3, "min_epochs": 2})
 HALVING = changed(FULL, "pruner", {"name": "halving", "eta": 3, "min_epochs": 2})
 
 OUT_OF_RANGE: list[tuple[str, object]] = [
@@ -123,7 +125,11 @@ def test_a_mistake_in_a_list_of_weights_is_told_by_its_place(value: object) -> N
         *((HALVING, *case) for case in _each("pruner.eta", *_NOT_WHOLE, None, 0, 1, 1_001)),
         *((HALVING, *case) for case in _each("pruner.min_epochs", *_NOT_WHOLE, 0, 50, 100_001)),
         *((HALVING, *case) for case in _each("pruner.startup pruner.lerning_rate", 3)),
-        *((HALVING, *case) for case in _each("pruner.name", *_NOT_TEXT, None, "hyperband")),
+        *((HYPERBAND, *case) for case in _each("pruner.brackets", *_NOT_WHOLE, 0, 6, 9)),
+        *((CURVE, *case) for case in _each("pruner.eta", *_NOT_WHOLE, 1, 1_001)),
+        *((CURVE, *case) for case in _each("pruner.min_epochs", *_NOT_WHOLE, 0, 1, 26, 50)),
+        *((CURVE, *case) for case in _each("pruner.brackets pruner.startup", 3)),
+        *((HALVING, *case) for case in _each("pruner.name", *_NOT_TEXT, None, "asha")),
     ],
     ids=repr,
 )

@@ -79,7 +79,9 @@ def test_every_field_is_described_with_its_default(path: str, field: FieldInfo) 
     elif isinstance(field.default, BaseModel):
         assert "| see below |" in row
     else:
-        assert f"| `{json.dumps(field.default)}` |" in row
+        # Where kinds have different ones, the cell tells all of them.
+        told = rf"\| (`[^|]*; of [^|]*)?`{re.escape(json.dumps(field.default))}`(; of [^|]*)? \|"
+        assert re.search(told, row)
 
 
 def test_every_row_is_a_field() -> None:

@@ -18,6 +18,7 @@ from ridgeline.service.external_protocol import (
     TrialReports,
 )
 from ridgeline.service.lifecycle import FailReason, StudyState, TrialState
+from ridgeline.service.pruning import NO_RULES
 from ridgeline.service.resources import Trial
 from ridgeline.service.store.session import Store
 from tests.conftest import ManualClock
@@ -44,7 +45,7 @@ def complete(store: Store, trial: SuggestedTrial, **values: object) -> Trial:
 def tell(store: Store, *reports: dict[str, object]) -> tuple[ReportOutcome, ...]:
     """Report on several trials in one call."""
     request = TrialReports.model_validate({"trials": reports})
-    return reporting.report_all(store, "s", request, rules=None, max_charges=2).trials
+    return reporting.report_all(store, "s", request, rules=NO_RULES, max_charges=2).trials
 
 
 def tell_study(store: Store, verb: studies.Verb) -> None:
@@ -399,7 +400,7 @@ def test_a_trial_is_reported_on_once_a_call(store: Store) -> None:
     post(store, spec("w"))
     request = TrialReports.model_validate({"trials": [of(trial)]})
     with pytest.raises(Conflict, match="trained by workers"):
-        reporting.report_all(store, "w", request, rules=None, max_charges=2)
+        reporting.report_all(store, "w", request, rules=NO_RULES, max_charges=2)
 
 
 def test_a_large_call_is_taken_in_several_transactions(

@@ -14,6 +14,7 @@ from ridgeline.service.external_protocol import (
     SuggestRequest,
     TrialReports,
 )
+from ridgeline.service.pruning import NO_RULES
 from ridgeline.service.resources import ExtendRequest
 from ridgeline.service.store.session import Audience, Store
 from tests.conftest import ManualClock
@@ -75,7 +76,7 @@ def test_the_end_of_an_external_trial_tells_programs_that_wait_for_one(
     end = {"state": "COMPLETE", "value": 0.5}
     both = {"trials": [{"number": second.number, "attempt": second.attempt, "end": end}]}
     request_all = TrialReports.model_validate(both)
-    reporting.report_all(store, "s", request_all, rules=None, max_charges=3)
+    reporting.report_all(store, "s", request_all, rules=NO_RULES, max_charges=3)
     assert told.take() == ["s"]
 
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ridgeline.search.engine.pruning import PruningRules
-from ridgeline.search.pruners import Curve, standings
+from ridgeline.search.predicting import Prediction
+from ridgeline.search.pruners import Curve, HalvingPruner, MedianPruner, standings
 from ridgeline.search.spec import StudySpec
 from ridgeline.service import pruning, reporting, studies, trials, workers
 from ridgeline.service.external_protocol import (
@@ -53,9 +54,9 @@ def pruned(order: RunOrder, rules: StudyRules, value: float, epoch: int = 1) -> 
 
 
 def rules_of(store: Store, name: str = "s") -> StudyRules | None:
-    """As another api process tells them, which remembers nothing."""
+    """Of the one bracket, as another api process tells them, which remembers nothing."""
     store.rules = type(store.rules)()
-    return pruning.rules_named(store, name)
+    return next(iter(pruning.rules_named(store, name).brackets), None)
 
 
 def trial_of(store: Store, number: int, name: str = "s") -> Trial:
@@ -338,6 +339,52 @@ def test_a_program_is_told_nothing_without_a_pruner(store: Store) -> None:
     assert not tell(store, two, 1, score=9.0).should_prune
 
 
+# ---- brackets and predictions
+
+
+def test_trials_of_a_bracket_are_compared_among_themselves(store: Store) -> None:
+    """Two brackets take turns where eta is 2; their lowest rungs are 1 and 2."""
+    pruner = {"name": "hyperband", "eta": 2, "brackets": 2}
+    post(store, halving(pruner=pruner))
+    worker = FakeWorker(store, num_slots=6)
+    orders = worker.sync().start
+    assert [order.bracket for order in orders] == [0, 1, 0, 1, 0, 1]
+    reports = [report(order, 1, order.trial / 8) for order in orders]
+    rules = worker.sync(reports=reports).rules
+    assert [(its.bracket, its.thresholds) for its in rules] == [(0, {1: 0.25}), (1, {})]
+    reports = [report(order, 2, order.trial / 8) for order in orders if order.bracket == 1]
+    rules = worker.sync(reports=reports, rules={"s": rules[0].version}).rules
+    assert [its.thresholds for its in rules] == [{1: 0.25}, {2: 0.375}]
+    assert len({its.version for its in rules}) == 1
+    assert worker.sync(rules={"s": rules[0].version}).rules == ()
+
+
+def test_runs_are_told_by_what_they_are_predicted_to_end_with(store: Store) -> None:
+    post(store, halving(pruner={"name": "curve", "eta": 2}, budget={"trials": 9, "epochs": 8}))
+    worker = FakeWorker(store, num_slots=2)
+    slow, fast = worker.sync().start
+    reports = [report(slow, 1, 0.25), report(slow, 2, 0.5)]
+    reports += [report(fast, 1, 0.5), report(fast, 2, 0.5)]
+    (rules,) = worker.sync(reports=reports).rules
+    # From epoch 2 to 8 there are two doublings: 1/2 + 1/4 of what epoch 2 has gained.
+    assert rules.predictions == {2: Prediction(since=1, weight=0.75)}
+    assert rules.thresholds == {2: 0.5 + 0.75 * 0.25}
+
+
+def test_a_program_is_told_to_prune_by_what_its_trial_has_gained(store: Store) -> None:
+    curve = {"name": "curve", "eta": 2}
+    post(store, external(pruner=curve, budget={"trials": 9}))
+    one, two, three, long = suggest(store, 4)
+    for epoch in range(1, 9):
+        tell(store, long, epoch, score=9.0)
+    tell(store, one, 1, score=4.0)
+    assert not tell(store, one, 2, score=3.0).should_prune
+    tell(store, two, 1, score=3.0)
+    assert tell(store, two, 2, score=3.0).should_prune  # the other still gets better
+    tell(store, three, 1, score=8.0)
+    assert not tell(store, three, 2, score=3.0).should_prune
+
+
 # ---- the rules are those of the history, however it came about
 
 MOVES = st.lists(
@@ -387,7 +434,7 @@ def test_rules_are_those_of_the_history(
         if not worker.held:
             break
         with store.reading() as tx:
-            known = pruning.rules_of(store, tx, studies.find(tx, name))
+            known = next(iter(pruning.rules_of(store, tx, studies.find(tx, name))), None)
         assert known is not None or pruner is MEDIAN
         if known is not None:
             assert dict(known.thresholds) == expected(store, name)
@@ -409,7 +456,7 @@ def expected(store: Store, name: str) -> dict[int, float]:
         study = studies.get(tx, name)
         page, _ = trials.list_page(tx, name, page_size=1_000, cursor=None, state=None)
         shown = [trials.get(tx, name, trial.number) for trial in page]
-    assert study.spec.pruner is not None
+    assert isinstance(study.spec.pruner, MedianPruner | HalvingPruner)
     curves = []
     for trial in shown:
         values = {epoch.epoch: epoch.metrics[METRIC] for epoch in trial.epochs}

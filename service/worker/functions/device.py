@@ -85,7 +85,7 @@ class FunctionDevice:
         self._shares = Shares(clock)
         self._waiting: deque[RunOrder] = deque()
         self._running: dict[Key, _Run] = {}
-        self._rules: dict[str, StudyRules] = {}
+        self._rules: dict[tuple[str, int], StudyRules] = {}
         self._unsaid: list[FromDevice] = [Hello(self._info(), None)]
         wake()
 
@@ -114,10 +114,10 @@ class FunctionDevice:
             self._waiting = deque(order for order in self._waiting if key_of(order) != key)
 
     def set_rules(self, rules: StudyRules) -> None:
-        """Prune the runs of a study by these rules."""
-        self._rules[rules.study] = rules
+        """Prune the runs of a bracket of a study by these rules."""
+        self._rules[rules.study, rules.bracket] = rules
         for run in self._running.values():
-            if run.order.study == rules.study:
+            if _ruled_by(run.order) == (rules.study, rules.bracket):
                 run.guarded.set_rules(_line_of(rules))
 
     def kill(self, why: str, *, is_hung: bool) -> None:
@@ -196,8 +196,8 @@ class FunctionDevice:
             if scratch is not None:
                 scratch.remove()
             raise
-        if order.study in self._rules:
-            guarded.set_rules(_line_of(self._rules[order.study]))
+        if (rules := self._rules.get(_ruled_by(order))) is not None:
+            guarded.set_rules(_line_of(rules))
         self._shares.begin(key_of(order))
         return _Run(order, task.metric, guarded, scratch, task.program)
 
@@ -266,8 +266,14 @@ class FunctionDevice:
             run.scratch.remove()
 
 
+def _ruled_by(order: RunOrder) -> tuple[str, int]:
+    return order.study, order.bracket
+
+
 def _line_of(rules: StudyRules) -> Line:
-    return rules.model_dump(mode="json", include={"version", "direction", "thresholds"})
+    return rules.model_dump(
+        mode="json", include={"version", "direction", "thresholds", "predictions"}
+    )
 
 
 def _about(order: RunOrder) -> AbstractContextManager[None]:

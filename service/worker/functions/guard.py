@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from ridgeline.search.predicting import Prediction, predicted
 from ridgeline.service.processes import death
 from ridgeline.service.worker.functions import descendants
 from ridgeline.service.worker.functions.lines import UNHEARD, Line, LineReader, encoded
@@ -61,6 +62,8 @@ class Guard:
         self._output = Output()
         self._last: tuple[int, float] | None = None
         """The newest report."""
+        self._values: dict[int, float] = {}
+        """By step, all that was reported."""
         self._end: Line | None = None
         self._end_by = float("inf")
         self._exit_codes: dict[int, int] = {}
@@ -119,7 +122,7 @@ class Guard:
             _tell({"end": end, "output": self._output.text})
 
     def set_rules(self, rules: Line) -> None:
-        """Prune by these: `version`, `direction`, and `thresholds` by step."""
+        """Prune by these: `version`, `direction`, and by step `thresholds` and `predictions`."""
         self._rules = rules
 
     def stop(self) -> None:
@@ -150,6 +153,7 @@ class Guard:
         if "step" in word:
             if self._end is None:
                 self._last = int(word["step"]), float(word["value"])
+                self._values[self._last[0]] = self._last[1]
                 _tell({"step": self._last[0], "value": self._last[1]})
                 if self._is_pruned():
                     self._conclude({"outcome": "pruned"})
@@ -184,6 +188,9 @@ class Guard:
         threshold = self._rules["thresholds"].get(str(step))
         if threshold is None:
             return False
+        prediction = self._rules["predictions"].get(str(step))
+        if prediction is not None:
+            value = predicted(value, self._values, Prediction(**prediction))
         is_better_higher = self._rules["direction"] == "maximize"
         return bool(value < threshold if is_better_higher else value > threshold)
 
