@@ -27,6 +27,16 @@ STUDIES: dict[str, dict[str, Any]] = {
         "early_stopping": {"patience": 1},
         "pruner": {"name": "median", "startup": 2, "warmup_epochs": 1},
     },
+    "mlp-brackets": {
+        "task": {"name": "mlp", "dataset": "digits", "hidden": [8]},
+        "budget": {"trials": 12, "epochs": 6, "max_parallel": 3},
+        "pruner": {"name": "hyperband", "eta": 2},
+    },
+    "mlp-curves": {
+        "task": {"name": "mlp", "dataset": "digits", "hidden": [8]},
+        "budget": {"trials": 12, "epochs": 8, "max_parallel": 3},
+        "pruner": {"name": "curve", "eta": 2},
+    },
     "cnn": {"task": {"name": "cnn", "dataset": "digits", "channels": [4], "hidden": [16]}},
     "cnn-own": {"task": {"name": "cnn", "dataset": "colours", **TINY}},
     "text-own": {"task": {"name": "text", "dataset": "mails", "embedding": 4, "hidden": [5]}},
