@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ridgeline.search.constraints import Constraint
+
 Levels = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 INACTIVE = -1
@@ -22,6 +26,8 @@ MAX_LISTED = 2**17
 """Above the number of trials that a study may have, so that none can use up a larger space."""
 
 _CHUNK = 2**15
+_MAX_WORK = 2**22
+"""Rows that are looked at, at most, for those that keep the rules."""
 _ODD = 0x9E3779B97F4A7C15
 
 
@@ -32,10 +38,21 @@ class Digit:
     Attributes:
         size: how many levels there are.
         parents: (digit, whether each of its levels lets this parameter be there).
+        number_k: the value of each level, up to `MAX_LISTED` + 1 of them, where it is a number that
+            a rule needs.
     """
 
     size: int
     parents: Sequence[tuple[int, Flags]] = ()
+    number_k: Numbers | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A constraint, and the digits of its terms."""
+
+    constraint: Constraint
+    digits: Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +62,12 @@ class Listing:
     Attributes:
         levels_md: the level of each parameter, or `INACTIVE`.
         is_whole: whether these are all.
+        is_cut: whether others were not looked for, since too few of many keep the rules.
     """
 
     levels_md: Levels
     is_whole: bool
+    is_cut: bool = False
 
     def rows_of(self, levels_nd: Levels) -> Levels:
         """Where configurations that are listed stand in the listing."""
@@ -73,8 +92,10 @@ def active(digits: Sequence[Digit], index: int, levels_md: Levels) -> Flags:
     return is_there
 
 
-def listing(digits: Sequence[Digit], order: Sequence[int], limit: int) -> Listing:
-    """At most `limit` configurations, the last digit of `order` changing fastest.
+def listing(
+    digits: Sequence[Digit], order: Sequence[int], limit: int, rules: Sequence[Rule] = ()
+) -> Listing:
+    """At most `limit` configurations that keep the rules, the last digit of `order` fastest.
 
     Args:
         order: every digit, each after its parents.
@@ -83,26 +104,43 @@ def listing(digits: Sequence[Digit], order: Sequence[int], limit: int) -> Listin
     assert limit <= MAX_LISTED
     found = [np.empty((0, len(digits)), np.int64)]
     count = 0
-    for chunk_md in _chunks(digits, order):
+    is_cut = bool(rules) and any(digit.size > MAX_LISTED + 1 for digit in digits)
+    for chunk_md in _chunks(digits, order, rules):
+        if chunk_md is None:
+            is_cut = True
+            break
         found.append(chunk_md[: limit - count])
         count += len(chunk_md)
         if count > limit:
             break
-    return Listing(np.concatenate(found), count <= limit)
+    return Listing(np.concatenate(found), count <= limit and not is_cut, is_cut)
 
 
-def _chunks(digits: Sequence[Digit], order: Sequence[int]) -> Iterator[Levels]:
-    """Configurations in order, many at a time."""
+def _chunks(
+    digits: Sequence[Digit], order: Sequence[int], rules: Sequence[Rule]
+) -> Iterator[Levels | None]:
+    """Configurations in order, many at a time; None, at last, where they are too hard to find."""
     waiting = [(0, np.full((1, len(digits)), INACTIVE, np.int64))]
+    work = 0
     while waiting:
         depth, levels_md = waiting.pop()
+        if rules and work > _MAX_WORK:
+            yield None
+            return
         if depth == len(order):
             yield levels_md
         elif len(levels_md) > 1 and len(levels_md) * digits[order[depth]].size > _CHUNK:
             half = len(levels_md) // 2
             waiting += [(depth, levels_md[half:]), (depth, levels_md[:half])]
         else:
-            waiting.append((depth + 1, _expanded(digits, order[depth], levels_md)))
+            levels_md = _expanded(digits, order[depth], levels_md)
+            work += len(levels_md)
+            for rule in rules:
+                if order[depth] in rule.digits:
+                    levels_md = levels_md[
+                        _may_hold(rule, digits, set(order[: depth + 1]), levels_md)
+                    ]
+            waiting.append((depth + 1, levels_md))
 
 
 def _expanded(digits: Sequence[Digit], index: int, levels_md: Levels) -> Levels:
@@ -116,6 +154,24 @@ def _expanded(digits: Sequence[Digit], index: int, levels_md: Levels) -> Levels:
     wider_nd: Levels = levels_md[row_n]
     wider_nd[:, index] = np.where(is_there[row_n], level_n, INACTIVE)
     return wider_nd
+
+
+def _may_hold(rule: Rule, digits: Sequence[Digit], known: set[int], levels_md: Levels) -> Flags:
+    """Whether each row may become a configuration that keeps a rule, as far as digits are known."""
+    values: list[Any] = []
+    is_void_m = np.zeros(len(levels_md), np.bool_)
+    for index, (_, coefficient) in zip(rule.digits, rule.constraint.terms, strict=True):
+        number_k = digits[index].number_k
+        assert number_k is not None
+        if index in known:
+            is_void_m |= levels_md[:, index] == INACTIVE
+            values.append(number_k[levels_md[:, index]])
+        elif digits[index].parents:
+            return np.ones(len(levels_md), np.bool_)
+        else:  # at its best
+            values.append(number_k.min() if coefficient > 0 else number_k.max())
+    holds: Flags = is_void_m | rule.constraint.holds(values)
+    return holds
 
 
 def hashed(columns: Iterable[Levels]) -> Levels:

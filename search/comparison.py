@@ -205,6 +205,7 @@ def fresh_study(
         "replicates": spec.replicates,
     }
     whole.pop("pruner", None)
+    whole.pop("constraints", None)  # which the winner keeps
     if spec.trains_on_validation:
         whole["task"]["split"] = {**whole["task"].get("split", {}), "train_on": spec.train_on}
         if whole.pop("early_stopping", None) is not None and kept_epochs:

@@ -103,6 +103,10 @@ class Range(BaseModel, ABC):
         """The grid's value at `index`, counted from 0."""
 
     @abstractmethod
+    def value_at(self, level: int) -> Value:
+        """The value at a level, counted from the lowest value, where these are finitely many."""
+
+    @abstractmethod
     def decode(self, unit: float) -> Value:
         """Map `unit` in [0, 1) to a value of the range."""
 
@@ -189,6 +193,11 @@ class FloatParameter(Range):
         if self.step is not None:
             return self.level(index)
         return self._spaced[index]
+
+    def value_at(self, level: int) -> float:
+        if self.zero:
+            return self.level(level - 1) if level else 0.0
+        return self.level(level)
 
     def decode(self, unit: float) -> float:
         if self.zero:
@@ -310,6 +319,9 @@ class IntParameter(Range):
 
     def grid_value(self, index: int) -> int:
         return self.level(index) if self.points is None else self._spaced[index]
+
+    def value_at(self, level: int) -> int:
+        return self.level(level)
 
     def decode(self, unit: float) -> int:
         if self.log:

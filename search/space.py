@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import (
     ConfigDict,
     Field,
+    PrivateAttr,
     RootModel,
     ValidationError,
     field_validator,
@@ -24,6 +25,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from ridgeline.search.conditions import condition_problems, in_words, parents_first
+from ridgeline.search.constraints import Constraint
 from ridgeline.search.fields import ParameterName
 from ridgeline.search.ranges import (
     MAX_VALUES,
@@ -85,6 +87,9 @@ class ValuesParameter(Range):
     def grid_value(self, index: int) -> Value:
         return self.values[index]
 
+    def value_at(self, level: int) -> Value:
+        return self.values[level]
+
     def decode(self, unit: float) -> Value:
         return self.values[min(int(unit * len(self.values)), len(self.values) - 1)]
 
@@ -111,11 +116,15 @@ Parameter = Annotated[FloatParameter | IntParameter | ValuesParameter, Field(dis
 
 
 class Space(RootModel[dict[ParameterName, Parameter]]):
-    """The parameters searched, by name; their order is the order of the grid's digits."""
+    """The parameters searched, by name; their order is the order of the grid's digits.
+
+    A study's constraints are the space's too, though they are no part of what a space is read from.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     root: Annotated[dict[ParameterName, Parameter], Field(min_length=1, max_length=MAX_PARAMETERS)]
+    _constraints: tuple[Constraint, ...] = PrivateAttr(())
 
     def __getitem__(self, name: str) -> FloatParameter | IntParameter | ValuesParameter:
         return self.root[name]
@@ -144,6 +153,47 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
         """Whether some configurations lack parameters."""
         return any(parameter.when is not None for parameter in self.root.values())
 
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What every configuration keeps."""
+        return self._constraints
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether any values of its parameters are a configuration."""
+        return not self.is_conditional and not self._constraints
+
+    def constrained(self, constraints: Sequence[Constraint]) -> Space:
+        """The same parameters with these constraints, whose names must be numbers of the space."""
+        space = Space.model_construct(self.root)
+        space._constraints = tuple(constraints)
+        return space
+
+    def narrowed(self, config: Mapping[str, Value]) -> Space:
+        """The part of the space that has these values, of parameters that belong together."""
+        return Space.model_construct(
+            {
+                name: ValuesParameter(type="values", values=(config[name],), when=parameter.when)
+                if name in config
+                else parameter
+                for name, parameter in self.root.items()
+            }
+        ).constrained(self._constraints)
+
+    def is_number(self, name: str) -> bool:
+        """Whether a parameter takes numbers alone, as constraints need them."""
+        parameter = self.root[name]
+        return not isinstance(parameter, ValuesParameter) or parameter.ordered
+
+    def broken(self, config: Mapping[str, Any]) -> list[Constraint]:
+        """The constraints that values of parameters break; one that lacks a value is kept."""
+        return [
+            constraint
+            for constraint in self._constraints
+            if all(name in config for name in constraint.names)
+            and not constraint.holds([float(config[name]) for name in constraint.names])
+        ]
+
     @cached_property
     def order(self) -> tuple[str, ...]:
         """The names, each after those that its `when` names."""
@@ -158,20 +208,25 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
     def num_cells(self) -> int | None:
         """The number of the grid's cells; None where a range names no points.
 
-        Of a conditional space they are counted up to `cells.MAX_LISTED` + 1.
+        With conditions or constraints they are counted up to `cells.MAX_LISTED` + 1; see
+        `has_known_cells`.
         """
         sizes = [parameter.grid_size for parameter in self.root.values()]
         if None in sizes:
             return None
-        if self.is_conditional:
+        if not self.is_plain:
             return len(self._cells.levels_md) + (not self._cells.is_whole)
         return math.prod(s for s in sizes if s is not None)
+
+    @property
+    def has_known_cells(self) -> bool:
+        """Whether the cells of a grid that keep the constraints could be found."""
+        return self.is_plain or self.num_cells is None or not self._cells.is_cut
 
     def cell(self, index: int) -> Config:
         """The grid's cell `index`, the last parameter changing fastest.
 
-        Cells are numbered like configurations of a conditional space: without the parameters that
-        they lack, each once, in the order of `order`.
+        There is one for each configuration, in the order of `order`.
 
         Raises:
             IndexError: the grid has no such cell, or it is not among those that are counted.
@@ -179,7 +234,7 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
         num_cells = self.num_cells
         if num_cells is None or not 0 <= index < num_cells:
             raise IndexError(f"the grid has no cell {index}")
-        if self.is_conditional:
+        if not self.is_plain:
             levels = zip(self.root.items(), self._cells.levels_md[index].tolist(), strict=True)
             return {name: its.grid_value(level) for (name, its), level in levels if level >= 0}
         digits: Config = {}
@@ -192,11 +247,12 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
     @cached_property
     def configurations(self) -> Listing:
         """The first configurations of a finite space, as levels of its parameters."""
-        return self._listing(self.digits)
+        sizes = [parameter.num_values or 0 for parameter in self.root.values()]
+        return self._listing(sizes, lambda parameter, level: parameter.value_at(level))
 
     @cached_property
     def digits(self) -> Sequence[Digit]:
-        """The parameters as digits of the number of a configuration."""
+        """The parameters as digits of the number of a configuration, without a size."""
         import numpy as np  # which no command should wait for
 
         from ridgeline.search.cells import Digit
@@ -206,10 +262,10 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
             parents = []
             for other, values in (parameter.when or {}).items():
                 parent = self.root[other]
-                allowed = np.zeros(parent.num_values or 0, np.bool_)
-                allowed[[int(parent.to_column(value)) for value in values]] = True
+                assert isinstance(parent, ValuesParameter)
+                allowed = np.array([value in values for value in parent.values])
                 parents.append((self.names.index(other), allowed))
-            found.append(Digit(parameter.num_values or 0, parents))
+            found.append(Digit(0, parents))
         return found
 
     def decode(self, units: Mapping[str, float]) -> Config:
@@ -277,18 +333,34 @@ class Space(RootModel[dict[ParameterName, Parameter]]):
                 if others:
                     reason += f"; give {', '.join(others)} too"
                 found.append((name, reason))
+        if not found:
+            found = [(c.names[0], f"breaks the constraint {c.text}") for c in self.broken(config)]
         return found
 
     @cached_property
     def _cells(self) -> Listing:
         sizes = [parameter.grid_size or 0 for parameter in self.root.values()]
-        pairs = zip(self.digits, sizes, strict=True)
-        return self._listing([replace(digit, size=size) for digit, size in pairs])
+        return self._listing(sizes, lambda parameter, level: parameter.grid_value(level))
 
-    def _listing(self, digits: Sequence[Digit]) -> Listing:
-        from ridgeline.search.cells import MAX_LISTED, listing
+    def _listing(
+        self, sizes: Sequence[int], value_at: Callable[[Parameter, int], Value]
+    ) -> Listing:
+        """Configurations of so many levels of each parameter, of which these are the values."""
+        import numpy as np
 
-        return listing(digits, [self.names.index(name) for name in self.order], MAX_LISTED)
+        from ridgeline.search.cells import MAX_LISTED, Rule, listing
+
+        rules = [Rule(c, [self.names.index(name) for name in c.names]) for c in self._constraints]
+        needed = {name for constraint in self._constraints for name in constraint.names}
+        digits = []
+        for (name, parameter), size, digit in zip(self.items(), sizes, self.digits, strict=True):
+            number_k = None
+            if name in needed:
+                levels = range(min(size, MAX_LISTED + 1))
+                number_k = np.array([float(value_at(parameter, level)) for level in levels])
+            digits.append(replace(digit, size=size, number_k=number_k))
+        order = [self.names.index(name) for name in self.order]
+        return listing(digits, order, MAX_LISTED, rules)
 
     @model_validator(mode="after")
     def _sound_conditions(self) -> Space:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
+from ridgeline.search.constraints import MAX_LENGTH, Constraint, parse
 from ridgeline.search.fields import MAX_SEED, Flag, SamplerName, SpecPart, Whole
 from ridgeline.search.objective import (
     MAX_PARALLEL,
@@ -23,6 +24,7 @@ from ridgeline.search.objective import (
 from ridgeline.search.problems import told, validation_problems
 from ridgeline.search.pruners import CurvePruner, HyperbandPruner, MedianPruner, Pruner
 from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
+from ridgeline.search.samplers.feasible import has_any
 from ridgeline.search.space import Config, Space
 from ridgeline.search.tasks.any_settings import INSTALLED_ONLY, AnySettings
 from ridgeline.search.tasks.base import Task
@@ -45,6 +47,20 @@ class InvalidSpec(ValueError):
         self.problems = problems
 
 
+def _parsed(text: str) -> str:
+    parse(text)
+    return text
+
+
+ConstraintText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_LENGTH),
+    AfterValidator(_parsed),
+    Field(examples=["2*x + y < 10"]),
+]
+MAX_CONSTRAINTS = 50
+
+
 class SamplerSpec(SpecPart):
     """How configurations are chosen; everything drawn follows from `seed`."""
 
@@ -63,6 +79,10 @@ class StudySpec(SpecPart):
     name: StudyName
     task: AnySettings
     space: Space
+    constraints: Annotated[
+        tuple[ConstraintText, ...],
+        Field(max_length=MAX_CONSTRAINTS, description="what the parameters of each trial keep"),
+    ] = ()
     sampler: SamplerSpec = SamplerSpec()
     objective: Objective = Objective()
     budget: Budget = Budget()
@@ -86,6 +106,13 @@ class StudySpec(SpecPart):
             description="the same trials whatever the number of workers, at some cost in waiting"
         ),
     ] = False
+
+    @model_validator(mode="after")
+    def _constrained_space(self) -> StudySpec:
+        constraints = [parse(text) for text in self.constraints]
+        if constraints and not any(_misnamed(self.space, one) for one in constraints):
+            self.__dict__["space"] = self.space.constrained(constraints)  # the spec is frozen
+        return self
 
     @property
     def num_trials(self) -> int:
@@ -171,17 +198,52 @@ def parse_spec(data: Mapping[str, Any]) -> StudySpec:
     return spec
 
 
+def _misnamed(space: Space, constraint: Constraint) -> str | None:
+    """What is wrong with the names in a constraint."""
+    for name in constraint.names:
+        at = f"at character {constraint.positions[name] + 1}: {name} is"
+        if name not in space:
+            return f"{at} not a parameter of the space"
+        if not space.is_number(name):
+            return f"{at} not a parameter of numbers"
+    return None
+
+
+def _constraint_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    misnamed = [_misnamed(spec.space, parse(text)) for text in spec.constraints]
+    yield from (
+        (f"constraints.{index}", reason)
+        for index, reason in enumerate(misnamed)
+        if reason is not None
+    )
+    if not spec.space.constraints:
+        return
+    if spec.sampler.name != "grid" or spec.space.num_cells is None:
+        if not has_any(spec.space):
+            yield "constraints", "no configuration was found that keeps them all"
+    elif spec.space.num_cells == 0:
+        yield "constraints", "no cell of the grid keeps them all"
+    elif not spec.space.has_known_cells and (
+        spec.budget.trials is None or spec.budget.trials >= spec.space.num_cells
+    ):
+        yield "constraints", "the grid is too large to find all of its cells that keep them"
+
+
 def cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
     """What one part of a spec says against another, by field."""
+    constraint_problems = list(_constraint_problems(spec))
+    yield from constraint_problems
     num_cells = spec.space.num_cells
     if spec.sampler.name == "grid":
+        if constraint_problems:
+            return
         for name, parameter in spec.space.items():
             if parameter.grid_size is None:
                 yield f"space.{name}.points", "a grid needs points (or step) on a float range"
         limit = spec.budget.trials
         if num_cells is not None and limit is None and num_cells > MAX_TRIALS:
             size = num_cells if num_cells < 10**9 else "over a billion"
-            size = f"over {MAX_TRIALS}" if spec.space.is_conditional else size
+            size = size if spec.space.is_plain else f"over {MAX_TRIALS}"
             yield "space", f"the grid has {size} cells; at most {MAX_TRIALS} can be tried"
         if num_cells is not None and limit is not None and limit > num_cells:
             yield "budget.trials", f"the grid has only {num_cells} cells"

@@ -55,6 +55,8 @@ def facts(spec: StudySpec) -> dict[str, str]:
         "budget": ", ".join(limits),
         "runs of each trial": str(spec.num_runs),
     }
+    if spec.constraints:
+        found["constraints"] = ", ".join(spec.constraints)
     data = spec.definition.data(spec.task)
     if data is not None and data.split.trains_on_validation:
         found["trained on"] = (

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ridgeline.search.objective import MAX_TRIALS
+from ridgeline.search.samplers import feasible
 from ridgeline.search.samplers.base import Suggestion
 from ridgeline.search.space import Config
+from ridgeline.search.spec import StudySpec
 from ridgeline.service import dispatch, paging, sampling, studies, views
 from ridgeline.service.errors import Conflict, InvalidInput, NotFound
 from ridgeline.service.external_protocol import (
@@ -118,6 +120,11 @@ def refuse_unfit(row: StudyRow, configs: Sequence[Config]) -> None:
         for index, config in enumerate(configs)
         for name, reason in spec.space.problems(config, missing=missing)
     ]
+    problems = problems or [
+        (f"configs.{index}.{next(iter(config))}", f"no trial with it keeps {_told(spec)}")
+        for index, config in enumerate(configs)
+        if config and spec.space.lacks(config) and _leaves_nothing(spec, config)
+    ]
     if problems:
         raise InvalidInput(problems)
     if row.state not in OPEN_STUDY or row.stopping:
@@ -138,6 +145,17 @@ def refuse_unfit(row: StudyRow, configs: Sequence[Config]) -> None:
             f"{study} is reproducible and has begun: trials enqueued now would take numbers that "
             "depend on timing; enqueue them before its first suggestion, or clone the study"
         )
+
+
+def _leaves_nothing(spec: StudySpec, config: Config) -> bool:
+    """Whether no trial of some values keeps the constraints."""
+    space = spec.space
+    return bool(space.constraints) and not feasible.has_any(space.narrowed(space.ordered(config)))
+
+
+def _told(spec: StudySpec) -> str:
+    many = len(spec.constraints) > 1
+    return f"the constraint{'s' if many else ''} {', '.join(spec.constraints)}"
 
 
 def suggest(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ridgeline.search.cells import INACTIVE as NO_LEVEL
 from ridgeline.search.cells import Listing, active, hashed
+from ridgeline.search.constraints import Constraint
 from ridgeline.search.ranges import ZERO_SHARE, FloatParameter, IntParameter
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Config, Parameter, Space, ValuesParameter
@@ -71,6 +72,27 @@ class Axis:
             return units
         units = ZERO_SHARE + (1 - ZERO_SHARE) * units
         return np.where(column_n == 0, ZERO_SHARE / 2, units)
+
+    def values_at(self, place_n: Floats) -> Floats:
+        """The values at places of an axis of numbers, to the last digits."""
+        parameter = self.parameter
+        if self.num_levels is not None:
+            level_n = self.levels_of(np.maximum(place_n, 0.0))
+            if isinstance(parameter, ValuesParameter):
+                return np.array([float(value) for value in parameter.values])[level_n]
+            value_n = parameter.low + (level_n - _has_zero(parameter)) * float(parameter.step or 1)
+        else:
+            assert isinstance(parameter, FloatParameter)
+            share_n = place_n
+            if parameter.zero:
+                share_n = (place_n - ZERO_SHARE) / (1 - ZERO_SHARE)
+            share_n = np.clip(share_n, 0.0, 1.0)
+            if parameter.log:
+                low, high = math.log(parameter.low), math.log(parameter.high)
+                value_n = np.exp(low + share_n * (high - low))
+            else:
+                value_n = parameter.low + share_n * (parameter.high - parameter.low)
+        return np.where(place_n < ZERO_SHARE, 0.0, value_n) if _has_zero(parameter) else value_n
 
     def snapped(self, unit_n: Floats) -> Floats:
         """The places of the values that `decode` makes of points of [0, 1]."""
@@ -137,16 +159,16 @@ class Axes:
             Axis(its, its.num_values, not isinstance(its, ValuesParameter) or its.ordered)
             for _, its in space.items()
         ]
+        self.space = space
         self.is_conditional = space.is_conditional
         self.num_cells: int | None = None
         """How many configurations there are, or more where they are too many to be counted; None
         where they are a continuum."""
-        self._space = space
         self._listing: Listing | None = None
         sizes = [axis.num_levels for axis in self.axes]
         if None not in sizes:
             self.num_cells = math.prod(s for s in sizes if s is not None)
-            if self.is_conditional and space.configurations.is_whole:
+            if not space.is_plain and space.configurations.is_whole:
                 self._listing = space.configurations
                 self.num_cells = len(self._listing.levels_md)
 
@@ -156,7 +178,7 @@ class Axes:
     @property
     def are_numbered(self) -> bool:
         """Whether the `cells` of configurations are numbers that `points_of` takes back."""
-        if self.is_conditional:
+        if not self.space.is_plain:
             return self._listing is not None
         return self.num_cells is not None and self.num_cells <= MAX_NUMBERED
 
@@ -170,16 +192,48 @@ class Axes:
         snapped_nd = self._by_axis([a.snapped(units_nd[:, i]) for i, a in enumerate(self.axes)])
         if self.is_conditional:
             levels_nd = np.zeros(snapped_nd.shape, np.int64)
-            for i in map(self._space.names.index, self._space.order):
-                is_there_n = active(self._space.digits, i, levels_nd)
+            for i in map(self.space.names.index, self.space.order):
+                is_there_n = active(self.space.digits, i, levels_nd)
                 snapped_nd[~is_there_n, i] = INACTIVE
                 if isinstance(self.axes[i].parameter, ValuesParameter):  # which others depend on
                     levels_nd[:, i] = self._levels(snapped_nd, i)
         return snapped_nd
 
+    def fits(self, places_nd: Floats) -> Flags:
+        """Whether the configurations at points keep the space's constraints."""
+        fits_n = np.ones(len(places_nd), np.bool_)
+        for constraint in self.space.constraints:
+            is_void_n, values = self._values(constraint, places_nd)
+            # What `decode` gives may differ in the last digits.
+            fits_n &= is_void_n | constraint.holds(values, margin=2.0)
+        return fits_n
+
+    def excess(self, places_nd: Floats) -> Floats:
+        """By what share of their terms constraints are broken, added up."""
+        excess_n = np.zeros(len(places_nd))
+        for constraint in self.space.constraints:
+            is_void_n, values = self._values(constraint, places_nd)
+            total_n, size_n = constraint.total(values)
+            share_n = np.maximum(total_n, 0.0) / np.maximum(size_n, np.finfo(np.float64).tiny)
+            excess_n += np.where(is_void_n, 0.0, share_n)
+        return excess_n
+
+    @cached_property
+    def known_units(self) -> Floats | None:
+        """A point of the unit cube that is a configuration; None where none was found."""
+        from ridgeline.search.samplers.feasible import known_units  # which draws on these axes
+
+        return known_units(self)
+
+    def _values(self, constraint: Constraint, places_nd: Floats) -> tuple[Flags, list[Floats]]:
+        """Where a constraint does not apply, and the values that it is about."""
+        indexes = [self.space.names.index(name) for name in constraint.names]
+        is_void_n: Flags = (places_nd[:, indexes] == INACTIVE).any(axis=1)
+        return is_void_n, [self.axes[i].values_at(places_nd[:, i]) for i in indexes]
+
     def config(self, place_d: Floats) -> Config:
         """The configuration at a point."""
-        places = zip(self._space.items(), place_d.tolist(), strict=True)
+        places = zip(self.space.items(), place_d.tolist(), strict=True)
         return {name: its.decode(place) for (name, its), place in places if place != INACTIVE}
 
     def cells(self, places_nd: Floats) -> Cells:
@@ -237,6 +291,10 @@ class Axes:
     def _by_axis(columns: list[Floats]) -> Floats:
         points: Floats = np.stack(columns, axis=1)
         return points
+
+
+def _has_zero(parameter: Parameter) -> bool:
+    return isinstance(parameter, FloatParameter) and parameter.zero
 
 
 def _middles(unit_n: Floats, num_levels: int) -> Floats:

@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from ridgeline.search.fields import Direction
 from ridgeline.search.history import History
+from ridgeline.search.samplers.axes import Axes
+from ridgeline.search.samplers.feasible import one
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Config, Space
 
@@ -95,7 +97,8 @@ class Sampler(ABC):
 def completed(space: Space, chosen: Config, number: int, seed: int, given: Given) -> Suggestion:
     """What a sampler has chosen for trial `number`, with the values that were given instead.
 
-    Parameters that belong to the trial by these values alone are drawn.
+    Parameters that belong to the trial by these values alone are drawn, and all that are not given
+    where the constraints would be broken otherwise.
     """
     fixed = given.get(number)
     if fixed is None:
@@ -103,4 +106,6 @@ def completed(space: Space, chosen: Config, number: int, seed: int, given: Given
     config = space.completed(
         {**chosen, **fixed}, lambda name: derive(seed, "given", number, name) / 2**53
     )
+    if space.broken(config):
+        config = one(Axes(space.narrowed(fixed)), derive(seed, "given", number))
     return Suggestion(number, config, seed, given=tuple(fixed))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ridgeline.search.samplers.axes import INACTIVE, Axes, Cells, Floats
+from ridgeline.search.samplers.feasible import drawn
 
 MAX_CELLS = 4_096
 """Spaces of at most so many configurations are searched whole."""
@@ -73,7 +74,7 @@ def untried(axes: Axes, tried: Cells, seed: int) -> Floats | None:
 
 def _drawn(axes: Axes, parents_nd: Floats, generator: np.random.Generator) -> Floats:
     """Points anywhere, and near the parents."""
-    uniform = generator.random((_NUM_UNIFORM, len(axes)))
+    uniform = drawn(axes, _NUM_UNIFORM, generator)
     near = parents_nd[generator.integers(len(parents_nd), size=_NUM_NEAR)]
     changed = generator.random(near.shape) < _CHANGED
     changed[np.arange(_NUM_NEAR), generator.integers(len(axes), size=_NUM_NEAR)] = True
@@ -90,10 +91,10 @@ def _drawn(axes: Axes, parents_nd: Floats, generator: np.random.Generator) -> Fl
     # What is moved over an end comes back from it.
     moved = 1 - np.abs(1 - np.abs(np.clip(moved, -1, 2)))
     moved = np.where(lowest, 0.0, np.where(ordered, moved, anywhere))
-    drawn = axes.snapped(np.where(changed, moved, near))
+    moved = axes.snapped(np.where(changed, moved, near))
     # What is snapped back, or has one value alone, is the trial itself.
-    is_new = np.abs(drawn - parents_cd).max(axis=1) > SAME
-    return np.concatenate([axes.snapped(uniform), drawn[is_new]])
+    is_new = np.abs(moved - parents_cd).max(axis=1) > SAME
+    return np.concatenate([uniform, moved[is_new & axes.fits(moved)]])
 
 
 def _once(axes: Axes, points_cd: Floats) -> Floats:
@@ -107,7 +108,7 @@ def _untried(axes: Axes, tried: Cells, generator: np.random.Generator) -> Floats
     """Points of `_NUM_UNIFORM` configurations that are not in `tried`, or nearly; if so many."""
     assert axes.num_cells is not None
     if not axes.are_numbered:
-        found_cd = _once(axes, axes.snapped(generator.random((_NUM_UNIFORM, len(axes)))))
+        found_cd = _once(axes, drawn(axes, _NUM_UNIFORM, generator))
         new_cd: Floats = found_cd[~np.isin(axes.cells(found_cd), tried)]
         return new_cd
     if axes.num_cells > 2 * len(tried):

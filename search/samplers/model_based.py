@@ -22,6 +22,7 @@ from ridgeline.search.history import History
 from ridgeline.search.samplers.axes import Axes, Cells, Floats
 from ridgeline.search.samplers.base import Given, Sampler, Suggestion, completed
 from ridgeline.search.samplers.candidates import MANY, NUM_PARENTS, SAME, candidates, untried
+from ridgeline.search.samplers.feasible import drawn
 from ridgeline.search.samplers.outcomes import Outcomes
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Space
@@ -119,8 +120,11 @@ class _Spread:
         self._tried = None if axes.num_cells is None else set(axes.cells(places_nd).tolist())
 
     def best(self) -> Floats:
-        """The next point; in a finite space another one where that has been tried."""
+        """The next point; another one where that is none or, in a finite space, has been tried."""
         place_d = next(self._points)
+        if not self._axes.fits(place_d[None])[0]:
+            generator = np.random.default_rng(derive(self._seed, "fit", self._num_trials))
+            place_d = drawn(self._axes, 1, generator)[0]
         if self._tried is None or self._cell(place_d) not in self._tried:
             return place_d
         tried = np.array(sorted(self._tried))

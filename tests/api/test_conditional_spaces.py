@@ -63,3 +63,26 @@ def test_trials_lack_what_does_not_belong_to_them(client: httpx.Client, migrated
         expected = {"sgd": {"momentum"}, "adam": {"rate_zero"}}[trial.params["optimizer"]]
         assert expected <= set(trial.params) == set(trial.distributions)
         assert ("momentum" in trial.params) != ("rate_zero" in trial.params)
+
+
+@sqlite_only
+def test_what_is_enqueued_keeps_the_constraints(client: httpx.Client) -> None:
+    space = {"a": {"type": "int", "low": 0, "high": 9}, "b": {"type": "int", "low": 0, "high": 5}}
+    study = {**EXTERNAL, "space": space, "constraints": ["a <= b", "a + c < 3"]}
+    assert fields(client.post("/v1/studies", json=study)) == {
+        "constraints.1": "at character 5: c is not a parameter of the space"
+    }
+    study["constraints"] = ["a <= b", "a >= 1"]
+    ok(client.post("/v1/studies", json=study), 201)
+    configs = [{"a": 3, "b": 2}, {"a": 3, "b": 3}]
+    answer = client.post("/v1/studies/x/trials:enqueue", json={"configs": configs})
+    assert fields(answer) == {"configs.0.a": "breaks the constraint a <= b"}
+    configs = [{"a": 7}, {"b": 0}, {"b": 1}]
+    answer = client.post("/v1/studies/x/trials:enqueue", json={"configs": configs})
+    reason = "no trial with it keeps the constraints a <= b, a >= 1"
+    assert fields(answer) == {"configs.0.a": reason, "configs.1.b": reason}
+    (trial,) = ok(client.post("/v1/studies/x/trials:enqueue", json={"configs": [{"b": 1}]}))[
+        "trials"
+    ]
+    assert trial["config"] == {"a": 1, "b": 1}
+    assert "a &lt;= b, a &gt;= 1" in client.get("/v1/studies/x/report").text
