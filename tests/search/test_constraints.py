@@ -28,7 +28,7 @@ def _values(*values: Any, **fields: Any) -> dict[str, Any]:
     return {"type": "values", "values": values, **fields}
 
 
-def _spec(space: dict[str, Any], *constraints: str, sampler: str = "random") -> StudySpec:
+def spec(space: dict[str, Any], *constraints: str, sampler: str = "random") -> StudySpec:
     budget = {} if sampler == "grid" else {"trials": 100}
     return parse_spec({
         **EXTERNAL, "space": space, "constraints": constraints, "sampler": {"name": sampler},
@@ -123,18 +123,18 @@ def test_specs_name_the_constraint() -> None:
 
 
 def test_a_grid_leaves_out_what_breaks_a_constraint() -> None:
-    spec = _spec(FINITE, *FINITE_RULES, sampler="grid")
+    study = spec(FINITE, *FINITE_RULES, sampler="grid")
     every = itertools.product(range(7), [0.5, 2, 4, 8], ["x", "y"], [0, 0.1, 0.2, 0.3, 0.4, 0.5])
     kept = {
         (a, b, mode, c if mode == "y" else None)
         for a, b, mode, c in every
         if a <= b and (mode == "x" or (2 * a + 10 * c < 11 - 1e-9 and c >= 0.1 * a - 1e-9))
     }
-    cells = [spec.space.cell(index) for index in range(spec.num_trials)]
+    cells = [study.space.cell(index) for index in range(study.num_trials)]
     found = [(cell["a"], cell["b"], cell["mode"], cell.get("c")) for cell in cells]
     assert len(found) == len(set(found))
     assert set(found) == kept
-    assert _spec({"x": _float(0.1, 0.3, step=0.1), "y": _float(0.1, 0.3, step=0.1)},
+    assert spec({"x": _float(0.1, 0.3, step=0.1), "y": _float(0.1, 0.3, step=0.1)},
                  "x + y <= 0.3", sampler="grid").num_trials == 3  # fmt: skip
 
 
@@ -149,7 +149,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ["random", "gp", "tpe"])
 def test_samplers_keep_them(name: SamplerName, case: str) -> None:
-    space = _spec(CASES[case][0], *CASES[case][1]).space
+    space = spec(CASES[case][0], *CASES[case][1]).space
     sampler, history, seen = sampler_for(name), History(space), set()
     for _ in range(6):
         numbers = range(len(history), len(history) + 10)
@@ -164,7 +164,7 @@ def test_samplers_keep_them(name: SamplerName, case: str) -> None:
 
 
 def test_what_is_given_is_refused_with_the_constraint() -> None:
-    space = _spec(FINITE, *FINITE_RULES).space
+    space = spec(FINITE, *FINITE_RULES).space
     config: Config = {"a": 3, "b": 2, "mode": "x"}
     assert space.problems(config) == [("a", "breaks the constraint a <= b")]
     assert space.problems({"a": 3, "b": 2}, missing=None)[0][0] == "a"

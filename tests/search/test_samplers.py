@@ -74,7 +74,7 @@ def _suggest(
 
 def test_identities_name_what_was_run() -> None:
     identities = [sampler_for(name).identity for name in NAMES]
-    assert identities == ["auto/1", "gp/1", "tpe/3", "random/1", "grid/1"]
+    assert identities == ["auto/1", "gp/1", "tpe/3", "random/2", "grid/1"]
     assert max(map(len, identities)) <= 32
 
 
