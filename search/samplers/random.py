@@ -86,6 +86,12 @@ class _Tried:
         columns = np.array([self._axes.space.to_columns(config)])
         return int(self._axes.cells(self._axes.places(columns))[0]) in self._cells
 
+    @property
+    def are_most(self) -> bool:
+        """Whether these are half of all at least, so that draws would meet them again and again."""
+        num_cells = self._axes.num_cells
+        return num_cells is not None and 2 * len(self._cells) >= num_cells
+
     def left(self) -> Cells:
         """The cells that have not been tried, where all are listed."""
         axes = self._axes
@@ -98,7 +104,7 @@ class _Tried:
 
 def _draw(axes: Axes, number: int, seed: int, tried: _Tried) -> Config:
     space, again = axes.space, None
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(1 if tried.are_most else _ATTEMPTS):
         last = (attempt,) if attempt else ()
         units = {name: derive(seed, "random", number, name, *last) / 2**53 for name in space.names}
         config = space.decode(units)
