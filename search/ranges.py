@@ -130,16 +130,18 @@ class Range(BaseModel, ABC):
 class FloatParameter(Range):
     """A real range; `low` and `high` both belong to it.
 
-    `step` spaces the values from `low` on; `log` searches the exponent; `points` is the number of
-    values a grid visits (geometric where `log`; those that float64 cannot tell apart are one value,
-    visited once); `zero` adds an exact 0 below `low`, for a λ that
-    may be switched off: a share of `ZERO_SHARE` when drawn, one more point of a grid.
+    `step` spaces the values from `low` on; `log` searches the exponent, `logit` the log odds of a
+    share between 0 and 1, which has as many digits near 1 as near 0; `points` is the number of
+    values a grid visits (evenly spaced on that scale; those that float64 cannot tell apart are one
+    value, visited once); `zero` adds an exact 0 below `low`, for a λ that may be switched off: a
+    share of `ZERO_SHARE` when drawn, one more point of a grid.
     """
 
     type: Literal["float"]
     low: Real
     high: Real
     log: Flag = False
+    logit: Flag = False
     step: Annotated[Real, Field(gt=0)] | None = None
     points: Points | None = None
     zero: Flag = False
@@ -148,7 +150,11 @@ class FloatParameter(Range):
     @model_validator(mode="after")
     def _consistent(self) -> FloatParameter:
         _check_bounds(self.low, self.high, self.log)
+        if self.logit:
+            _check_logit(self.low, self.high, self.log)
         if self.step is not None:
+            if self.logit:
+                raise ValueError("step and logit exclude each other; give one of them")
             _check_step(log=self.log, points=self.points)
             if max(abs(self.low), abs(self.high)) / self.step > MAX_STEPS:
                 raise ValueError(f"step is too small: {MAX_STEPS} of them must lead beyond high")
@@ -159,6 +165,12 @@ class FloatParameter(Range):
         if self.zero and self.low <= 0:
             raise ValueError("zero adds a 0 below the range, so low must be above 0")
         return self
+
+    def scaled(self, value: float) -> float:
+        """A value on the scale that is searched evenly."""
+        if self.log:
+            return math.log(value)
+        return math.log(value) - math.log1p(-value) if self.logit else value
 
     @property
     def top(self) -> float:
@@ -214,11 +226,9 @@ class FloatParameter(Range):
             return ZERO_SHARE / 2
         if self.step is not None:
             unit = (self.level_of(number) + 0.5) / (self._last + 1)
-        elif self.log:
-            low, high = math.log(self.low), math.log(self.high)
-            unit = (math.log(number) - low) / (high - low)
         else:
-            unit = (number - self.low) / (self.high - self.low)
+            low, high = self.scaled(self.low), self.scaled(self.high)
+            unit = (self.scaled(number) - low) / (high - low)
         return ZERO_SHARE + unit * (1 - ZERO_SHARE) if self.zero else unit
 
     def problem(self, value: object) -> str | None:
@@ -266,11 +276,12 @@ class FloatParameter(Range):
             return self.low
         if share >= 1:
             return self.high
+        low, high = self.scaled(self.low), self.scaled(self.high)
+        value = low + share * (high - low)
         if self.log:
-            low, high = math.log(self.low), math.log(self.high)
-            value = math.exp(low + share * (high - low))
-        else:
-            value = self.low + share * (self.high - self.low)
+            value = math.exp(value)
+        elif self.logit:
+            value = 1 / (1 + math.exp(-value))
         return min(max(value, self.low), self.high)
 
 
@@ -380,6 +391,13 @@ def _check_bounds(low: float, high: float, log: bool) -> None:
         raise ValueError("a log range must start above 0; zero: true adds a 0 to a float range")
     if log and math.log(low) == math.log(high):
         raise ValueError("low and high are too close for a log range")
+
+
+def _check_logit(low: float, high: float, log: bool) -> None:
+    if log:
+        raise ValueError("log and logit exclude each other; give one of them")
+    if not 0 < low < high < 1:
+        raise ValueError("a logit range must begin above 0 and end below 1")
 
 
 def _check_step(*, log: bool, points: int | None) -> None:

@@ -33,6 +33,8 @@ def _range(parameter: Parameter, quote: Quote) -> str:
     words = f"{number_text(parameter.low)} to {number_text(parameter.high)}"
     if parameter.log:
         words += ", log"
+    elif isinstance(parameter, FloatParameter) and parameter.logit:
+        words += ", logit"
     if parameter.step is not None:
         words += f", in steps of {number_text(parameter.step)}"
     if isinstance(parameter, FloatParameter) and parameter.zero:

@@ -63,11 +63,15 @@ class Axis:
         if parameter.step is not None:
             index_n = np.rint((column_n - parameter.low) / parameter.step)
             units = (index_n + 0.5) / (self._levels - parameter.zero)
-        elif parameter.log:
-            low, high = math.log(parameter.low), math.log(parameter.high)
-            units = (np.log(np.where(column_n == 0, 1.0, column_n)) - low) / (high - low)
         else:
-            units = (column_n - parameter.low) / (parameter.high - parameter.low)
+            low, high = parameter.scaled(parameter.low), parameter.scaled(parameter.high)
+            scaled_n = column_n
+            if parameter.log or parameter.logit:
+                within_n = np.where(column_n == 0, parameter.low, column_n)
+                scaled_n = np.log(within_n)
+                if parameter.logit:
+                    scaled_n = scaled_n - np.log1p(-within_n)
+            units = (scaled_n - low) / (high - low)
         if not parameter.zero:
             return units
         units = ZERO_SHARE + (1 - ZERO_SHARE) * units
@@ -87,11 +91,12 @@ class Axis:
             if parameter.zero:
                 share_n = (place_n - ZERO_SHARE) / (1 - ZERO_SHARE)
             share_n = np.clip(share_n, 0.0, 1.0)
+            low, high = parameter.scaled(parameter.low), parameter.scaled(parameter.high)
+            value_n = low + share_n * (high - low)
             if parameter.log:
-                low, high = math.log(parameter.low), math.log(parameter.high)
-                value_n = np.exp(low + share_n * (high - low))
-            else:
-                value_n = parameter.low + share_n * (parameter.high - parameter.low)
+                value_n = np.exp(value_n)
+            elif parameter.logit:
+                value_n = 1 / (1 + np.exp(-value_n))
         return np.where(place_n < ZERO_SHARE, 0.0, value_n) if _has_zero(parameter) else value_n
 
     def snapped(self, unit_n: Floats) -> Floats:

@@ -96,8 +96,12 @@ def parameter_axis(name: str, parameter: Parameter) -> Axis:
     """The range of a parameter as samplers see it, so a log range is drawn as one."""
     shown = [v for v in _values_to_name(parameter) if parameter.problem(v) is None]
     ticks = tuple((parameter.encode(value), value_text(value)) for value in shown)
-    log = ", log" if not isinstance(parameter, ValuesParameter) and parameter.log else ""
-    return Axis(f"{name}{log}", ticks, parameter.encode)
+    scale = ""
+    if not isinstance(parameter, ValuesParameter) and parameter.log:
+        scale = ", log"
+    elif isinstance(parameter, FloatParameter) and parameter.logit:
+        scale = ", logit"
+    return Axis(f"{name}{scale}", ticks, parameter.encode)
 
 
 def value_text(value: Value) -> str:

@@ -51,6 +51,20 @@ def _continuous(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def _shares(draw: st.DrawFn) -> dict[str, Any]:
+    ends = st.floats(1e-6, 1 - 1e-6).map(lambda end: round(end, 9))
+    low, high = sorted((draw(ends), draw(ends)))
+    return {
+        "type": "float",
+        "low": low,
+        "high": high,
+        "logit": True,
+        "zero": draw(st.booleans()),
+        "points": draw(_points),
+    }
+
+
+@st.composite
 def _stepped(draw: st.DrawFn) -> dict[str, Any]:
     """Decimals, as people write them."""
     scale = 10.0 ** draw(st.integers(-6, 3))
@@ -82,7 +96,9 @@ def _parameters(
     return fields.map(lambda chosen: _valid(kind, chosen)).filter(lambda made: made is not None)
 
 
-floats: st.SearchStrategy[FloatParameter] = _parameters(FloatParameter, _continuous() | _stepped())
+floats: st.SearchStrategy[FloatParameter] = _parameters(
+    FloatParameter, _continuous() | _shares() | _stepped()
+)
 ints: st.SearchStrategy[IntParameter] = _parameters(IntParameter, _whole())
 values: st.SearchStrategy[ValuesParameter] = _parameters(
     ValuesParameter,

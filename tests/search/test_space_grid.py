@@ -94,6 +94,27 @@ def test_points_that_float64_cannot_tell_apart_are_visited_once() -> None:
     ]
 
 
+def test_a_grid_of_log_odds_is_alike_at_both_ends() -> None:
+    parameter = _float(low=0.001, high=0.999, logit=True, points=3)
+    assert [parameter.grid_value(i) for i in range(3)] == [0.001, 0.5, 0.999]
+    assert parameter.decode(0.5) == pytest.approx(0.5)
+    assert 0.9 < parameter.decode(0.75) < 0.99
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"low": 0, "high": 0.5}, "begin above 0"),
+        ({"low": 0.1, "high": 1}, "end below 1"),
+        ({"low": 0.1, "high": 0.9, "log": True}, "log and logit"),
+        ({"low": 0.1, "high": 0.9, "step": 0.1}, "step and logit"),
+    ],
+)
+def test_a_logit_range_lies_between_0_and_1(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        _float(logit=True, **fields)
+
+
 def test_a_grid_that_crosses_0_visits_0() -> None:
     parameter = _float(low=-0.3, high=0.6, points=10)
     assert [parameter.grid_value(i) for i in range(10)] == [
