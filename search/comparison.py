@@ -47,6 +47,7 @@ _OF_ARMS = ("task", "space", "early_stopping", "penalty")
 _ROWS = ("name", "dataset", "split", "label", "target")
 """Settings of a task that decide which rows are trained on, and judged by what."""
 
+_EVEN = "must be left out: trials of other studies tell more about some arms than about others"
 _NAMED = "must be left out: the studies are named after the comparison and its arms"
 
 _VALIDATION, _TEST = "validation_", "test_"
@@ -127,7 +128,11 @@ def parse_comparison(data: Mapping[str, Any]) -> ComparisonSpec:
         spec = ComparisonSpec.model_validate(data)
     except ValidationError as exc:
         raise InvalidSpec(list(validation_problems(exc))) from exc
-    problems = [("base.name", _NAMED)] if "name" in spec.base else []
+    problems = [
+        (f"base.{field}", reason)
+        for field, reason in (("name", _NAMED), ("warm_start", _EVEN))
+        if field in spec.base
+    ]
     try:
         studies = studies_of(spec)
     except InvalidSpec as exc:

@@ -31,6 +31,7 @@ from ridgeline.search.tasks.base import Task
 from ridgeline.search.tasks.registry import problems_by, task_of
 
 MAX_REPLICATES = 100
+MAX_SOURCES = 5
 
 StudyName = Annotated[
     str,
@@ -97,6 +98,14 @@ class StudySpec(SpecPart):
     early_stopping: EarlyStopping | None = None
     pruner: Annotated[Pruner, Field(discriminator="name")] | None = None
     penalty: Penalty = Penalty()
+    warm_start: Annotated[
+        tuple[StudyName, ...],
+        Field(
+            max_length=MAX_SOURCES,
+            description="studies whose trials the sampler learns from too, as they are when this "
+            "one is created",
+        ),
+    ] = ()
     priority: Annotated[
         Whole, Field(ge=-1_000, le=1_000, description="higher goes first; equal ones share")
     ] = 0
@@ -253,10 +262,19 @@ def cross_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
         has_zero = isinstance(parameter, FloatParameter) and parameter.zero
         if has_zero and (taken := name + ZERO_SUFFIX) in spec.space:
             yield f"space.{taken}", f"the name is taken: zero on {name} is recorded under it"
+    yield from _source_problems(spec)
     problems = problems_by(spec.definition, lambda: _task_problems(spec))
     yield from problems
     if spec.pruner is not None and not problems:
         yield from _pruner_problems(spec, spec.pruner)
+
+
+def _source_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    if spec.warm_start and not spec.sampler.learns:
+        yield "warm_start", f"the sampler {spec.sampler.name} learns from no trials; leave it out"
+    for index, name in enumerate(spec.warm_start):
+        if name in spec.warm_start[:index]:
+            yield f"warm_start.{index}", f"{name} is named twice"
 
 
 def _pruner_problems(spec: StudySpec, pruner: Pruner) -> Iterator[tuple[str, str]]:

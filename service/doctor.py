@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from ridgeline.search.comparison import ComparisonSpec
 from ridgeline.search.fields import Real, Whole
 from ridgeline.search.measures import Measures
-from ridgeline.service import projection, tokens, views
+from ridgeline.search.warm_start import TRIALS
+from ridgeline.service import projection, tokens, views, warm_start
 from ridgeline.service.artifacts.base import ArtifactError, ArtifactStore, Content
 from ridgeline.service.ends import study_problems, trial_problems
 from ridgeline.service.errors import Unavailable
@@ -66,6 +67,9 @@ _STRANGE_FILES = Check(
     "from. Delete them where nobody needs them.",
 )
 _ARMS = Check("comparisons", "the comparisons {} lack the study that tunes an arm", BY_HAND)
+_SOURCES = Check(
+    "sources", "the trials that {} has taken over are not those it began with", BY_HAND
+)
 _WORKERS = Check("workers", "the workers {} cannot be shown as they are stored", BY_HAND)
 _COPY = Check(
     "optuna-copy",
@@ -79,6 +83,8 @@ _COUNTS: TypeAdapter[Any] = TypeAdapter(dict[str, Whole])
 _SHAPES: Shapes = {
     tables.trials.c.config: TypeAdapter(dict[str, Any]),
     tables.trials.c.given: TypeAdapter(list[str]),
+    tables.sources.c.parameters: TypeAdapter(list[str]),
+    tables.sources.c.trials: TRIALS,
     tables.runs.c.metrics: _NUMBERS,
     tables.runs.c.measures: TypeAdapter(Measures),
     tables.reports.c.metrics: _NUMBERS,
@@ -271,6 +277,8 @@ def _source_findings(
     say(f"study {study.name}")
     grace_seconds = _LEASES_OF_GRACE * settings.lease_seconds
     yield from study_findings(tx.connection, study, grace_seconds=grace_seconds)
+    if not warm_start.is_whole(tx, study):
+        yield _SOURCES.found([study.name])
     yield from _end_findings(tx, study, say)
 
 

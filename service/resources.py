@@ -56,6 +56,16 @@ class BestTrial(_Resource):
     config: Config
 
 
+class SourceStudy(_Resource):
+    """What a study has taken over of another one, of `warm_start`, when it was created."""
+
+    study: str = Field(description="its name at that time; it may have been deleted since")
+    revision: int = Field(description="of that study, when its trials were taken over")
+    parameters: tuple[str, ...] = Field(description="those in common, of which alone it tells")
+    num_trials: int = Field(description="trials that the sampler learns from")
+    fingerprint: str = Field(description="SHA-256 of what was taken over")
+
+
 class Study(_Resource):
     """A study and how far it has come."""
 
@@ -67,6 +77,9 @@ class Study(_Resource):
     spec: StudySpec
     num_trials: int = Field(description="trials it will have in the end")
     trials: TrialCounts
+    sources: tuple[SourceStudy, ...] = Field(
+        (), description="what it has taken over of the studies of `warm_start`"
+    )
     mean_epoch: float | None = Field(
         description="the last epoch of the runs in training, on average; those that have not "
         "reported one are left out"

@@ -45,6 +45,7 @@ class Outlook:
     revision: int
     count: int
     given: Given = field(default_factory=dict)
+    sources: Sequence[History] = ()
 
     def propose(self) -> Proposal:
         """Suggestions for the next trials; needs no transaction.
@@ -59,6 +60,7 @@ class Outlook:
             self.revision,
             self.count,
             self.given,
+            self.sources,
             is_enough=lambda: monotonic() >= until,
         )
 
@@ -77,7 +79,8 @@ def look(
         return None
     history = store.histories.at(study, spec, tx.trials)
     assert len(history) == study.next_number
-    return Outlook(spec, history, study.revision, count)
+    sources = store.sources.of(study.id, spec, tx.sources)
+    return Outlook(spec, history, study.revision, count, sources=sources)
 
 
 def look_for_enqueued(
@@ -94,7 +97,8 @@ def look_for_enqueued(
         for number in range(len(history)):
             _mark_running(history, number)
     given = dict(enumerate(map(spec.space.ordered, configs), start=len(history)))
-    return Outlook(spec, history, revision, len(given), given)
+    sources = store.sources.of(study.id, spec, tx.sources)
+    return Outlook(spec, history, revision, len(given), given, sources)
 
 
 def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Proposal | None:
@@ -164,7 +168,8 @@ def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
     given: Given = {}
     if trial.given is not None:
         given = {number: {name: trial.config[name] for name in trial.given}}
-    return _derive(spec, history, trial.seen_revision, 1, given).suggestions[0]
+    sources = tx.sources.histories(study.id, spec.space)
+    return _derive(spec, history, trial.seen_revision, 1, given, sources).suggestions[0]
 
 
 def _derive(
@@ -173,6 +178,7 @@ def _derive(
     revision: int,
     count: int,
     given: Given,
+    sources: Sequence[History],
     *,
     is_enough: Callable[[], bool] = lambda: False,
 ) -> Proposal:
@@ -182,7 +188,7 @@ def _derive(
     if given or not spec.reproducible:
         numbers = range(first, first + count)
         suggestions = sampler.suggest(
-            spec.space, history, numbers, seed, direction, given, is_enough=is_enough
+            spec.space, history, numbers, seed, direction, given, sources, is_enough=is_enough
         )
         is_whole = len(suggestions) == count
         return Proposal(suggestions, sampler.identity, revision, is_whole)
@@ -192,7 +198,7 @@ def _derive(
         seen = history.copy()
         for recent in range(max(0, number - spec.max_parallel + 1), number):
             _mark_running(seen, recent)
-        suggestions += sampler.suggest(spec.space, seen, [number], seed, direction)
+        suggestions += sampler.suggest(spec.space, seen, [number], seed, direction, sources=sources)
         history.put(
             number,
             suggestions[-1].config,

@@ -59,6 +59,8 @@ def facts(spec: StudySpec) -> dict[str, str]:
     }
     if spec.constraints:
         found["constraints"] = ", ".join(spec.constraints)
+    if spec.warm_start:
+        found["warm start"] = f"from trials of {', '.join(spec.warm_start)}"
     data = spec.definition.data(spec.task)
     if data is not None and data.split.trains_on_validation:
         found["trained on"] = (

@@ -13,7 +13,7 @@ from ridgeline.search.space import MAX_VALUES_OF_ALL
 from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.search.tasks.data import DatasetCard
-from ridgeline.service import catalog, fitting, paging, views
+from ridgeline.service import catalog, fitting, paging, views, warm_start
 from ridgeline.service.downloads import SOURCES
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.ledger import Ledger
@@ -36,13 +36,18 @@ def create(
     local_datasets: Sequence[DatasetCard],
     left_out: Mapping[str, str] = MappingProxyType({}),
     max_open: int,
+    like: str | None = None,
 ) -> Study:
     """Queue a study; `left_out` says, by name, why a folder here is none of `local_datasets`.
+
+    Args:
+        like: the name of the study that it is a clone of.
 
     Raises:
         Conflict: the name is taken.
         InvalidInput: nobody has the data set, or it cannot be split or trained on as the spec
-            says; or the space lists too many values, which earlier versions took.
+            says; a study of `warm_start` tells nothing about this one; or the space lists too many
+            values, which earlier versions took.
         LimitExceeded: the owner has `max_open` unfinished studies.
     """
     if tx.studies.find(spec.name) is not None:
@@ -55,7 +60,10 @@ def create(
     check_limit(tx, owner, max_open)
     _refuse_unfit(tx, spec, local_datasets)
     fingerprint = _fingerprint(tx, spec, local_datasets, left_out)
-    return views.study(tx, queue(tx, spec, owner=owner, data_fingerprint=fingerprint))
+    taken = warm_start.take(tx, spec, None if like is None else find(tx, like))
+    row = queue(tx, spec, owner=owner, data_fingerprint=fingerprint)
+    tx.sources.insert(row.id, taken)
+    return views.study(tx, row)
 
 
 def queue(

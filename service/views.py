@@ -45,6 +45,7 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
         spec=spec,
         num_trials=row.next_number if row.finished_at is not None else num_planned(row, spec),
         trials=resources.TrialCounts(**{state.lower(): count for state, count in counts.items()}),
+        sources=sources_of(tx, row),
         mean_epoch=tx.runs.mean_epoch(row.id) if row.state in OPEN_STUDY else None,
         best=None
         if best is None or best.value is None
@@ -60,6 +61,12 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
+
+
+def sources_of(tx: Transaction, row: StudyRow) -> tuple[resources.SourceStudy, ...]:
+    """What a study has taken over of others."""
+    found = tx.sources.of_study(row.id) if row.spec.warm_start else []
+    return tuple(resources.SourceStudy(**source._asdict()) for source in found)
 
 
 def waits_for(tx: Transaction, row: StudyRow) -> str | None:

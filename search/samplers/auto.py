@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ridgeline.search.samplers.evidence import Evidence
 from ridgeline.search.samplers.gp import GpSampler
-from ridgeline.search.samplers.model_based import Evidence, Model, ModelBasedSampler
+from ridgeline.search.samplers.model_based import Model, ModelBasedSampler
 from ridgeline.search.samplers.tpe import TpeSampler
 
 _MAX_AXES = 20

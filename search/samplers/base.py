@@ -53,6 +53,7 @@ class Sampler(ABC):
         seed: int,
         direction: Direction,
         given: Given = NOTHING_GIVEN,
+        sources: Sequence[History] = (),
         *,
         is_enough: Callable[[], bool] = lambda: False,
     ) -> list[Suggestion]:
@@ -73,7 +74,7 @@ class Sampler(ABC):
         first = numbers[0]
         assert list(numbers) == list(range(first, first + len(numbers)))
         assert first <= len(history)
-        suggestions = self._suggestions(space, history, first, seed, direction, given)
+        suggestions = self._suggestions(space, history, first, seed, direction, given, sources)
         chosen = []
         for suggestion in islice(suggestions, len(numbers)):
             chosen.append(suggestion)
@@ -90,6 +91,7 @@ class Sampler(ABC):
         seed: int,
         direction: Direction,
         given: Given,
+        sources: Sequence[History],
     ) -> Iterator[Suggestion]:
         """Suggestions for the trials `first`, `first + 1` and so on."""
 

@@ -4,7 +4,7 @@ Rasmussen and Williams, Gaussian Processes for Machine Learning (2006): the post
 section 2.2 and the gradient of the marginal likelihood that of section 5.4.1, by a Matérn kernel
 with ν = 5/2 and a length scale for each axis (equation 4.17).
 
-# n observed points, m points asked about, f features
+# n observed points, m points asked about, f features, s functions
 """
 
 from __future__ import annotations
@@ -78,8 +78,15 @@ class Kernel:
         return self.signal * _matern(np.sqrt(np.maximum(squared_nm, 0.0)))
 
 
-def fitted(x_nf: Floats, is_category_f: Sequence[bool], y_n: Floats) -> Kernel:
-    """The kernel of the highest posterior density."""
+def fitted(
+    x_nf: Floats, is_category_f: Sequence[bool], y_n: Floats, trend_ns: Floats | None = None
+) -> Kernel:
+    """The kernel of the highest posterior density.
+
+    Args:
+        trend_ns: functions at the points; the values have a sum of them on top, each times a number
+            of a standard normal distribution that is not known.
+    """
     num_points, num_features = x_nf.shape
     squared_fnn = np.empty((num_features, num_points, num_points))
     for feature, is_category in enumerate(is_category_f):
@@ -87,6 +94,7 @@ def fitted(x_nf: Floats, is_category_f: Sequence[bool], y_n: Floats) -> Kernel:
         squared_fnn[feature] = off_nn != 0 if is_category else off_nn**2
     flat_fp = squared_fnn.reshape(num_features, -1)
     identity = np.eye(num_points)
+    trend_nn = np.zeros_like(identity) if trend_ns is None else trend_ns @ trend_ns.T
     length = _LENGTH[0] + 0.5 * math.log(num_features)
     mean = np.array([length] * num_features + [_SIGNAL[0], _NOISE[0]])
     deviation = np.array([_LENGTH[1]] * num_features + [_SIGNAL[1], _NOISE[1]])
@@ -97,7 +105,7 @@ def fitted(x_nf: Floats, is_category_f: Sequence[bool], y_n: Floats) -> Kernel:
         decay_nn = np.exp(-distance_nn)
         kernel_nn = signal * (1 + distance_nn + distance_nn**2 / 3) * decay_nn
         factor = scipy.linalg.cho_factor(
-            kernel_nn + (noise + _JITTER) * identity, lower=True, check_finite=False
+            kernel_nn + trend_nn + (noise + _JITTER) * identity, lower=True, check_finite=False
         )
         inverse_nn = scipy.linalg.cho_solve(factor, identity, check_finite=False)
         weighted_n = inverse_nn @ y_n
@@ -123,6 +131,24 @@ def fitted(x_nf: Floats, is_category_f: Sequence[bool], y_n: Floats) -> Kernel:
     )
     values = np.exp(np.rint(found.x / _GRID) * _GRID)
     return Kernel(values[:-2], np.array(is_category_f), float(values[-2]), float(values[-1]))
+
+
+class Regression:
+    """The mean of the function given observations at n points, cheap at any number of others."""
+
+    def __init__(self, kernel: Kernel, x_nf: Floats, y_n: Floats) -> None:
+        self._kernel, self._x_ng = kernel, kernel.scaled(x_nf)
+        covariance_nn = kernel.covariance(self._x_ng, self._x_ng)
+        factor = scipy.linalg.cho_factor(
+            covariance_nn + kernel.nugget * np.eye(len(x_nf)), lower=True
+        )
+        self._weighted_n: Floats = scipy.linalg.cho_solve(factor, y_n)
+
+    def mean(self, x_mf: Floats) -> Floats:
+        """The mean at m points."""
+        covariance_mn = self._kernel.covariance(self._kernel.scaled(x_mf), self._x_ng)
+        mean_m: Floats = covariance_mn @ self._weighted_n
+        return mean_m
 
 
 class Posterior:

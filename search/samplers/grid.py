@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -30,6 +30,7 @@ class GridSampler(Sampler):
         seed: int,
         direction: Direction,
         given: Given,
+        sources: Sequence[History],
     ) -> Iterator[Suggestion]:
         assert not given, "a grid's cells are whole"
         num_enqueued = int(np.count_nonzero(history.enqueued[:first]))

@@ -1,6 +1,7 @@
 """Search by a model of what has been seen: the best candidate, one trial after the other.
 
-The first trials are spread evenly.  From then on a model is fitted to the trials that have ended,
+The first trials are spread evenly; of a study that has sources, these choose some of them.  From
+then on a model is fitted to the trials that have ended,
 once for all trials that are asked for together; it scores the candidates, the best one is chosen,
 and the model is told that this trial is under way before the next one is chosen.
 
@@ -10,8 +11,7 @@ and the model is told that this trial is under way before the next one is chosen
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import ClassVar, Protocol
 
@@ -22,12 +22,18 @@ from ridgeline.search.history import History
 from ridgeline.search.samplers.axes import Axes, Cells, Floats
 from ridgeline.search.samplers.base import Given, Sampler, Suggestion, completed
 from ridgeline.search.samplers.candidates import MANY, NUM_PARENTS, SAME, candidates, untried
+from ridgeline.search.samplers.evidence import Evidence
 from ridgeline.search.samplers.feasible import drawn
 from ridgeline.search.samplers.outcomes import Outcomes
+from ridgeline.search.samplers.sources import Sources
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Space
 
 _NUM_START = 8
+
+_TURN = 4
+"""Sources choose one of so many first trials, and the others are spread: whether a source is right
+is seen by trials both where it expects good ones and elsewhere."""
 
 _PERIOD = MANY
 MAX_PENDING = 2 * _PERIOD
@@ -46,20 +52,6 @@ class Scores(Protocol):
 
     def of_candidates(self) -> Floats:
         """How promising each candidate is [c]; more is better."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Trials that have ended, for a model to be fitted to.
-
-    Attributes:
-        places_nd: where they are.
-        outcomes: what came of them, in the same order.
-    """
-
-    axes: Axes
-    places_nd: Floats
-    outcomes: Outcomes
 
 
 Model = Callable[[Floats], Scores]
@@ -86,11 +78,14 @@ class ModelBasedSampler(Sampler):
         seed: int,
         direction: Direction,
         given: Given,
+        sources: Sequence[History],
     ) -> Iterator[Suggestion]:
         axes, outcomes = Axes(space), Outcomes.of(history, first, direction)
         columns_nd = history.columns[:first]
-        search: _Spread | _Search
-        if outcomes.num_values < _NUM_START:
+        others = Sources(space, sources, direction)
+        is_start = outcomes.num_values < _NUM_START
+        search: _Spread | _Search | _Start
+        if is_start and not others:
             search = _Spread(axes, axes.places(columns_nd), seed)
         else:
             tried = None
@@ -98,12 +93,15 @@ class ModelBasedSampler(Sampler):
                 tried = np.unique(
                     axes.cells(axes.places(np.delete(columns_nd, outcomes.pending, 0)))
                 )
-            evidence = Evidence(axes, axes.places(columns_nd[outcomes.numbers_n]), outcomes)
+            places_nd = axes.places(columns_nd[outcomes.numbers_n])
+            evidence = Evidence(axes, places_nd, outcomes, others.expected)
             pending = list(axes.places(columns_nd[outcomes.pending]))
             model = self.fitted(evidence)
             num_ended = first - len(pending)
             seed_here = derive(seed, self.name)
-            search = _Search(model, evidence, tried, pending, num_ended, seed_here)
+            search = _Search(model, evidence, others, tried, pending, num_ended, seed_here)
+            if is_start:
+                search = _Start(_Spread(axes, axes.places(columns_nd), seed), search, first)
         for number in count(first):
             config = axes.config(search.best())
             suggestion = completed(space, config, number, derive(seed, self.name, number), given)
@@ -117,11 +115,12 @@ class _Spread:
     def __init__(self, axes: Axes, places_nd: Floats, seed: int) -> None:
         self._axes, self._seed, self._num_trials = axes, seed, len(places_nd)
         self._points = axes.spread(len(places_nd), seed)
+        self._next_d = next(self._points)
         self._tried = None if axes.num_cells is None else set(axes.cells(places_nd).tolist())
 
     def best(self) -> Floats:
         """The next point; another one where that is none or, in a finite space, has been tried."""
-        place_d = next(self._points)
+        place_d = self._next_d
         if not self._axes.fits(place_d[None])[0]:
             generator = np.random.default_rng(derive(self._seed, "fit", self._num_trials))
             place_d = drawn(self._axes, 1, generator)[0]
@@ -134,11 +133,30 @@ class _Spread:
     def add(self, place_d: Floats) -> None:
         """Know of a trial under way."""
         self._num_trials += 1
+        self._next_d = next(self._points)
         if self._tried is not None:
             self._tried.add(self._cell(place_d))
 
     def _cell(self, place_d: Floats) -> int:
         return int(self._axes.cells(place_d[None])[0])
+
+
+class _Start:
+    """The first trials of a study with sources: some that these choose, the others spread."""
+
+    def __init__(self, spread: _Spread, search: _Search, number: int) -> None:
+        self._spread, self._search, self._number = spread, search, number
+
+    def best(self) -> Floats:
+        """The point for the next number."""
+        is_theirs = self._number % _TURN == 0
+        return self._search.best() if is_theirs else self._spread.best()
+
+    def add(self, place_d: Floats) -> None:
+        """Know of a trial under way."""
+        self._spread.add(place_d)
+        self._search.add(place_d)
+        self._number += 1
 
 
 class _Search:
@@ -152,13 +170,14 @@ class _Search:
         self,
         model: Model,
         evidence: Evidence,
+        sources: Sources,
         tried: Cells | None,
         pending: list[Floats],
         num_ended: int,
         seed: int,
     ) -> None:
-        self._model, self._evidence, self._tried = model, evidence, tried
-        self._num_ended, self._seed = num_ended, seed
+        self._model, self._evidence, self._sources = model, evidence, sources
+        self._tried, self._num_ended, self._seed = tried, num_ended, seed
         num_before = len(pending) - len(pending) % _PERIOD
         self._pending = pending[:num_before]
         self._begin()
@@ -187,14 +206,14 @@ class _Search:
         axes, tried = self._evidence.axes, self._tried
         if tried is not None and self._pending:
             tried = np.union1d(tried, axes.cells(np.stack(self._pending)))
-        self._candidates = candidates(
-            axes,
-            tried,
-            ended_nd[np.argsort(outcomes.rank_n, kind="stable")[:NUM_PARENTS]],
-            # Of all that have ended: where one of which nothing is known is one more, the same
-            # candidates again would be the same suggestion.
-            derive(self._seed, self._num_ended, len(self._pending)),
-        )
+        # Of all that have ended: where one of which nothing is known is one more, the same
+        # candidates again would be the same suggestion.
+        seed = derive(self._seed, self._num_ended, len(self._pending))
+        parents_nd = ended_nd[np.argsort(outcomes.rank_n, kind="stable")[:NUM_PARENTS]]
+        if self._sources and len(parents_nd) < NUM_PARENTS:
+            theirs_nd = self._sources.best(NUM_PARENTS - len(parents_nd), seed)
+            parents_nd = np.concatenate([parents_nd, theirs_nd])
+        self._candidates = candidates(axes, tried, parents_nd, seed)
         self._taken_c = np.zeros(len(self._candidates.points_cd), np.bool_)
         self._scores = self._model(self._candidates.points_cd)
         for place_d in self._pending[-_PERIOD:]:

@@ -77,6 +77,8 @@ def warped(rank_n: Floats, value_n: Floats) -> Floats:
     set the scale: the half-rank warping of Vizier (Song et al., The Vizier Gaussian Process
     Bandit Algorithm, 2024).
     """
+    if not len(rank_n):
+        return np.zeros(0)
     middle = (len(rank_n) + 1) / 2
     good_n = (rank_n <= middle) & (value_n < np.inf)  # NaN is not, either
     warped_n = np.zeros(len(rank_n))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -43,6 +43,7 @@ class RandomSampler(Sampler):
         seed: int,
         direction: Direction,
         given: Given,
+        sources: Sequence[History],
     ) -> Iterator[Suggestion]:
         return draws(space, first, seed, given, history.columns[:first])
 

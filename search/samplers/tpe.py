@@ -5,7 +5,7 @@ Watanabe, Tree-Structured Parzen Estimator: Understanding Its Algorithm Componen
 for Better Empirical Performance (2023): the floor of the bandwidth, the size of the good set, the
 weight of the prior, and kernels that are joint.
 
-# n trials, c candidates, k levels
+# n trials, c candidates, k levels, s sources
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 import scipy
 
 from ridgeline.search.samplers.axes import INACTIVE, Axes, Axis, Cells, Floats
-from ridgeline.search.samplers.model_based import Evidence, Model, ModelBasedSampler, Scores
+from ridgeline.search.samplers.evidence import Evidence
+from ridgeline.search.samplers.model_based import Model, ModelBasedSampler, Scores
 from ridgeline.search.samplers.outcomes import spread
+from ridgeline.search.samplers.surrogate import Observed
 
 _GOOD_SHARE = 0.15
 _MAX_GOOD = 25
@@ -31,6 +33,13 @@ _NARROWEST_STEP = 0.35
 
 _SAME = 0.8
 """Probability that a kernel gives to its own category."""
+
+_TRUST = 2.0
+_FADING = 10
+"""By how much the logarithm of the density's ratio rises with what a source that is right expects
+to be better by a standard deviation, and after how many trials by half as much."""
+_AGREEMENT, _NUM_BEFORE = 0.8, 4
+"""The correlation of expectations with outcomes, before any trial, and how many it counts for."""
 
 _MAX_LEVELS = 64
 """Of more levels, where they are ordered, the density stands for the probability."""
@@ -52,11 +61,31 @@ class TpeSampler(ModelBasedSampler):
         others_nd = evidence.places_nd[spread(order[num_good:], _MAX_OTHERS)]
         # The better, the heavier; together as heavy as if all were equal.
         weight_n = np.arange(num_good, 0, -1) * 2 / (num_good + 1)
+        trust_s = _trust(evidence)
 
         def scores(candidates_cd: Floats) -> Scores:
-            return _Ratio(evidence.axes, good_nd, weight_n, others_nd, candidates_cd)
+            hint_c = -evidence.expected(candidates_cd) @ trust_s
+            return _Ratio(evidence.axes, good_nd, weight_n, others_nd, candidates_cd, hint_c)
 
         return scores
+
+
+def _trust(evidence: Evidence) -> Floats:
+    """What the expectations of each source count for: less, the more they mislead and the more
+    trials there are, as in Hvarfner et al., πBO: Augmenting Acquisition Functions with User
+    Beliefs (2022).
+    """
+    observed = Observed.of(evidence)
+    num_trials, num_sources = observed.expected_ns.shape
+    off_ns = observed.expected_ns - observed.expected_ns.sum(axis=0) / max(num_trials, 1)
+    product_s = off_ns.T @ observed.target_n  # of which the sum of squares is their number
+    norm_s = np.sqrt((off_ns**2).sum(axis=0) * max(num_trials, 1))
+    correlation_s = product_s / np.where(norm_s > 0, norm_s, 1.0)
+    share = _NUM_BEFORE / (_NUM_BEFORE + num_trials)
+    agreement_s = share * _AGREEMENT + (1 - share) * correlation_s
+    fading = _FADING / (_FADING + len(evidence.places_nd))
+    trust_s: Floats = _TRUST * fading * np.maximum(agreement_s, 0.0) / max(num_sources, 1)
+    return trust_s
 
 
 class _Ratio:
@@ -69,8 +98,9 @@ class _Ratio:
         weight_n: Floats,
         others_nd: Floats,
         candidates_cd: Floats,
+        hint_c: Floats,
     ) -> None:
-        self._axes, self._candidates_cd = axes, candidates_cd
+        self._axes, self._candidates_cd, self._hint_c = axes, candidates_cd, hint_c
         self._levels = [
             axis.levels_of(np.maximum(place_c, 0.0)) if _has_levels(axis) else None
             for axis, place_c in zip(axes.axes, candidates_cd.T, strict=True)
@@ -87,7 +117,7 @@ class _Ratio:
 
     def of_candidates(self) -> Floats:
         others_c: Floats = self._others_c / (self._num_others + 1)
-        return self._log_good_c - np.log(others_c)
+        return self._log_good_c - np.log(others_c) + self._hint_c
 
     def _kernels(self, places_nd: Floats, count: int) -> Floats:
         """Density of the kernel of each trial at each candidate [c, n], as one of `count`.

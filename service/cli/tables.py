@@ -162,6 +162,11 @@ def study_lines(study: Study) -> list[str]:
         f"{num_done(study)} of {num_planned(study)} trials done ({by_state or 'none begun'}), "
         f"{study.device_seconds:.1f} s of device time",
     ]
+    lines += [
+        f"warm start: {source.num_trials} trials of {source.study}, by "
+        + ", ".join(source.parameters)
+        for source in study.sources
+    ]
     if study.projection_error:
         lines.append(f"the copy in Optuna's tables is behind: {study.projection_error}")
     return lines

@@ -157,6 +157,16 @@ class ComparisonRow:
     created_at: float
 
 
+class SourceRow(NamedTuple):
+    """A study of which another one has taken trials over, as it was at `revision`."""
+
+    study: str
+    revision: int
+    parameters: tuple[str, ...]
+    num_trials: int
+    fingerprint: str
+
+
 class ArmStudyRow(NamedTuple):
     """A study of a comparison: the search of an arm, or a winner of it with fresh seeds."""
 

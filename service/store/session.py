@@ -29,6 +29,7 @@ from ridgeline.service.store.histories import Histories
 from ridgeline.service.store.idempotency import IdempotencyKeys
 from ridgeline.service.store.rules import RulesBook
 from ridgeline.service.store.runs import Runs
+from ridgeline.service.store.sources import SourceHistories, Sources
 from ridgeline.service.store.studies import Studies
 from ridgeline.service.store.tokens import Tokens
 from ridgeline.service.store.trials import Trials
@@ -67,6 +68,7 @@ class Transaction:
         self._clock = clock
         self.comparisons = Comparisons(connection)
         self.studies = Studies(connection)
+        self.sources = Sources(connection)
         self.trials = Trials(connection)
         self.runs = Runs(connection)
         self.artifacts = Artifacts(connection)
@@ -118,6 +120,7 @@ class Store:
     def __init__(self, url: str, *, clock: Clock, project: Projector) -> None:
         self.url = make_url(url)
         self.histories = Histories()
+        self.sources = SourceHistories()
         self.rules = RulesBook()
         self._engine = open_engine(self.url)
         is_sqlite = self.url.get_backend_name() == "sqlite"

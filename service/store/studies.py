@@ -43,6 +43,7 @@ from ridgeline.service.store.tables import (
     deleted_studies,
     reports,
     runs,
+    sources,
     studies,
     trials,
 )
@@ -191,6 +192,7 @@ class Studies:
             delete(reports).where(reports.c.study_id == study_id),
             delete(runs).where(of_study),
             delete(trials).where(trials.c.study_id == study_id),
+            delete(sources).where(sources.c.study_id == study_id),
             delete(studies).where(studies.c.id == study_id),
         ):
             self._connection.execute(statement)

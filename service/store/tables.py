@@ -188,6 +188,20 @@ trials = Table(
     Index(None, "study_id", "retry_of", unique=True),
 )
 
+sources = Table(
+    "rl_sources",
+    metadata,
+    Column("study_id", ForeignKey(studies.c.id), primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False, comment="in the spec"),
+    Column("study", String(128), nullable=False, comment="its name at that time"),
+    Column("revision", BigInteger, nullable=False, comment="at which its trials were taken"),
+    Column("parameters", JSON, nullable=False, comment="those in common"),
+    Column("num_trials", Integer, nullable=False),
+    Column("fingerprint", String(64), nullable=False, comment="of what was taken"),
+    Column("trials", JSON, nullable=False),
+)
+"""What studies have taken over of others, which may be gone by now; never changed."""
+
 workers = Table(
     "rl_workers",
     metadata,

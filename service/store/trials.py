@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from ridgeline.service.lifecycle import OPEN_TRIAL, FailReason, TrialState
 from ridgeline.service.store.bulk import OLD, insert_rows, one_of, update_rows
@@ -126,6 +126,28 @@ class Trials:
             .group_by(trials.c.state)
         )
         return {TrialState(row[0]): row[1] for row in self._connection.execute(query)}
+
+    def ended(self, study_id: int) -> list[tuple[int, str, float | None]]:
+        """Number, state and value of each trial that has ended, by number.
+
+        Without those that tell nothing: pruned before they had a value, or cancelled.
+        """
+        query = (
+            select(trials.c.number, trials.c.state, trials.c.value)
+            .where(
+                trials.c.study_id == study_id,
+                trials.c.state.not_in([state.value for state in OPEN_TRIAL]),
+                or_(
+                    trials.c.value.is_not(None),
+                    and_(
+                        trials.c.state == TrialState.FAIL.value,
+                        trials.c.reason != FailReason.CANCELLED.value,
+                    ),
+                ),
+            )
+            .order_by(trials.c.number)
+        )
+        return [(number, state, value) for number, state, value in self._connection.execute(query)]
 
     def lowest_open(self, study_id: int) -> int | None:
         """The smallest number of a trial that has not ended."""

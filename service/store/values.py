@@ -41,7 +41,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.types import TypeEngine
 
 from ridgeline.service.findings import BY_HAND, Check, Finding
-from ridgeline.service.store.tables import metadata, reports, runs, studies, trials
+from ridgeline.service.store.tables import metadata, reports, runs, sources, studies, trials
 
 Shapes = Mapping[Column[Any], TypeAdapter[Any]]
 """What the JSON of a column must be."""
@@ -50,6 +50,7 @@ _MISFITS = Check("values", "{} cannot be read as what belongs there", BY_HAND)
 
 _OF_A_STUDY: Mapping[Table, Column[Any]] = {
     studies: studies.c.id,
+    sources: sources.c.study_id,
     trials: trials.c.study_id,
     runs: runs.c.study_id,
     reports: reports.c.study_id,

@@ -56,6 +56,7 @@ def space(**parameters: Any) -> dict[str, Any]:
         (spec(name=7), "name"),
         (spec(objective={"metric": "f1"}), "objective.metric"),
         (spec(priority=2**40), "priority"),
+        (spec(sampler={"name": "auto"}, warm_start=["nobody"]), "warm_start.0"),
         (spec(extra=1), "extra"),
         ({}, "space"),
         ([SPEC], ""),

@@ -140,6 +140,16 @@ def test_show_tells_why_a_study_waits(ridgeline: Ridgeline, client: Client) -> N
     ]
 
 
+def test_show_tells_what_a_study_has_taken_over(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    train(client, 3)
+    client.create_study({**EXTERNAL, "name": "y", "sampler": {"name": "tpe"}, "warm_start": ["x"]})
+    told = "warm start: 3 trials of x, by depth"
+    assert told in ridgeline("show", "y").stdout.splitlines()
+    ridgeline("clone", "y", "z")
+    assert told in ridgeline("show", "z").stdout.splitlines()
+
+
 def test_show_lists_the_best_trials_and_their_test_metrics(
     ridgeline: Ridgeline, client: Client
 ) -> None:

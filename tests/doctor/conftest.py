@@ -99,6 +99,9 @@ def happen(store: Store, clock: ManualClock) -> None:
     with store.transaction() as tx:
         extending.retry(tx, "retried", RetryRequest(reasons=("diverged",)), max_open=10)
     train(store, worker)
+    budget = {"trials": 2, "epochs": 3}
+    post(store, spec("warm", sampler={"name": "auto"}, budget=budget, warm_start=["done"]))
+    train(store, worker)
     post(store, spec("cancelled", budget={"trials": 20, "epochs": 3}))
     worker.sync()
     tell(store, "cancelled", "cancel")

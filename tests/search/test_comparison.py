@@ -136,6 +136,11 @@ def test_a_name_in_the_base_is_refused_as_nothing_would_have_it(name: Any) -> No
     assert [*found] == ["base.name", "base.budget.trials"]
 
 
+def test_arms_begin_alike() -> None:
+    found = problems_of(comparison(["none", "l2"], sampler={"name": "auto"}, warm_start=["old"]))
+    assert [*found] == ["base.warm_start"]
+
+
 def test_a_problem_of_one_arm_names_it() -> None:
     found = problems_of(comparison(["none", "dropout"], task={"name": "linear", "dataset": "wine"}))
     assert list(found) == ["arms.dropout.space.dropout"]

@@ -236,6 +236,8 @@ def _specs(draw: st.DrawFn) -> dict[str, Any]:
         "seconds": draw(st.none() | st.floats(1e-9, 31_536_000)),
         "max_parallel": draw(st.none() | st.integers(1, 10_000)),
     }
+    if data["sampler"]["name"] == "tpe":
+        data["warm_start"] = draw(st.sampled_from([[], ["b", "a"]]))
     data["priority"] = draw(st.integers(-1_000, 1_000))
     data["reproducible"] = draw(st.booleans())
     return data

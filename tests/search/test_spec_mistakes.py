@@ -47,6 +47,7 @@ WRONG = [
     *_each("name task.dataset objective.metric", "-a", "a\n", "a" * 129),
     *_each("objective.metric", "test_accuracy"),
     *_each("space task sampler objective budget penalty", None, 5, "a", [], [{}], True),
+    *_each("warm_start", None, 5, "a", {}, True, ["a", "b", "c", "d", "e", "f"]),
     *_each("early_stopping pruner", 5, "a", [], True),
     *_each("space.learning_rate", None, 5, "a", [], True),
     *_each("space.batch_size.values", None, 5, "ab", {}, {"a": 1}, []),
@@ -282,3 +283,16 @@ def test_a_range_that_contradicts_itself(parameter: dict[str, Any], reason: str)
     ((field, told),) = problems_of(changed(EXTERNAL, "space.p", parameter))
     assert field == ("space.p.values" if parameter["type"] == "values" else "space.p")
     assert reason in told
+
+
+# Sources
+
+
+def test_the_sources_of_a_warm_start() -> None:
+    warm = changed(changed(BASE, "sampler.name", "auto"), "warm_start", ["a", "b", "a"])
+    assert problems_of(warm) == [("warm_start.2", "a is named twice")]
+    ((field, _),) = problems_of(changed(warm, "warm_start", ["a b"]))
+    assert field == "warm_start.0"
+    ((field, reason),) = problems_of(changed(BASE, "warm_start", ["a"]))
+    assert field == "warm_start"
+    assert reason == "the sampler random learns from no trials; leave it out"

@@ -8,7 +8,7 @@ from scipy.integrate import quad
 
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.samplers.axes import Axes, Floats
-from ridgeline.search.samplers.model_based import Evidence
+from ridgeline.search.samplers.evidence import Evidence
 from ridgeline.search.samplers.outcomes import Outcomes
 from ridgeline.search.samplers.tpe import TpeSampler, _Ratio
 from ridgeline.search.space import Space

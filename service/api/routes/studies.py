@@ -82,7 +82,9 @@ def clone_study(
     """
     changes = body.model_dump(mode="json")
     local = api.local_datasets.look(patience_seconds=PATIENCE_SECONDS)
-    return _create(caller, api, once, lambda tx: studies.changed_spec(tx, study, changes), local)
+    return _create(
+        caller, api, once, lambda tx: studies.changed_spec(tx, study, changes), local, like=study
+    )
 
 
 def _create(
@@ -91,6 +93,8 @@ def _create(
     once: Idempotent,
     spec_of: Callable[[Transaction], StudySpec],
     local: Folders,
+    *,
+    like: str | None = None,
 ) -> Response:
     return once.perform(
         caller,
@@ -101,6 +105,7 @@ def _create(
             local_datasets=local.cards,
             left_out=local.left_out,
             max_open=api.settings.max_open_studies,
+            like=like,
         ),
         status=201,
         check_replay=_check_is_there,
