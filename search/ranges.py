@@ -83,6 +83,19 @@ MAX_STEPS = 10_000_000
 Points = Annotated[Whole, Field(ge=2, le=MAX_POINTS)]
 
 
+class Prior(BaseModel):
+    """A best guess at a good value.
+
+    `weight` says how sure it is: a sampler's first trials are a mixture of a normal distribution
+    around the value, of this weight, and of an even one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    around: Real
+    weight: Annotated[Real, Field(gt=0, le=0.9)] = 0.5
+
+
 class Range(BaseModel, ABC):
     """What all kinds of parameter have in common."""
 
@@ -146,6 +159,7 @@ class FloatParameter(Range):
     points: Points | None = None
     zero: Flag = False
     when: When | None = None
+    prior: Prior | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> FloatParameter:
@@ -164,6 +178,7 @@ class FloatParameter(Range):
                 raise ValueError("low + step has too many digits; round low and step")
         if self.zero and self.low <= 0:
             raise ValueError("zero adds a 0 below the range, so low must be above 0")
+        _check_prior(self, self.prior)
         return self
 
     def scaled(self, value: float) -> float:
@@ -299,6 +314,7 @@ class IntParameter(Range):
     step: Annotated[Whole, Field(ge=1)] | None = None
     points: Points | None = None
     when: When | None = None
+    prior: Prior | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> IntParameter:
@@ -309,6 +325,7 @@ class IntParameter(Range):
                 raise ValueError("step must not be larger than high - low")
         if self.points is not None and self.points > self.high - self.low + 1:
             raise ValueError("points must not exceed the number of integers in the range")
+        _check_prior(self, self.prior)
         return self
 
     @property
@@ -391,6 +408,16 @@ def _check_bounds(low: float, high: float, log: bool) -> None:
         raise ValueError("a log range must start above 0; zero: true adds a 0 to a float range")
     if log and math.log(low) == math.log(high):
         raise ValueError("low and high are too close for a log range")
+
+
+def _check_prior(parameter: Range, prior: Prior | None) -> None:
+    if prior is None:
+        return
+    around = prior.around
+    # A whole number is written as 5.0 here.
+    whole = int(around) if around == int(around) else around
+    if parameter.problem(around) is not None and (reason := parameter.problem(whole)) is not None:
+        raise ValueError(f"prior.around {reason}")
 
 
 def _check_logit(low: float, high: float, log: bool) -> None:

@@ -39,6 +39,8 @@ def _range(parameter: Parameter, quote: Quote) -> str:
         words += f", in steps of {number_text(parameter.step)}"
     if isinstance(parameter, FloatParameter) and parameter.zero:
         words = f"0, or {words}"
+    if parameter.prior is not None:
+        words += f", around {number_text(parameter.prior.around)} by {parameter.prior.weight:g}"
     return words
 
 

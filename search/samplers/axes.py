@@ -10,7 +10,7 @@ parameter that a configuration lacks it is `INACTIVE`, off its axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,10 @@ Cells = npt.NDArray[np.int64]
 
 MAX_NUMBERED = 2**62
 """Of more configurations each has a hash in place of a number."""
+
+_PRIOR_WIDTH = 0.1
+"""Standard deviation of a prior's normal distribution, in units of the axis."""
+_TABLE = 2_048
 
 INACTIVE = -1.0
 """The place of a parameter that a configuration lacks."""
@@ -99,6 +103,33 @@ class Axis:
                 value_n = 1 / (1 + np.exp(-value_n))
         return np.where(place_n < ZERO_SHARE, 0.0, value_n) if _has_zero(parameter) else value_n
 
+    @cached_property
+    def prior_k(self) -> Floats | None:
+        """The prior's density at even distances along the axis, whose mean is 1; None without."""
+        parameter = self.parameter
+        if isinstance(parameter, ValuesParameter) or parameter.prior is None:
+            return None
+        prior = parameter.prior
+        off_k = np.linspace(0.0, 1.0, _TABLE + 1) - parameter.encode(prior.around)
+        normal_k = np.exp(-0.5 * (off_k / _PRIOR_WIDTH) ** 2)
+        normal_k /= (normal_k[1:] + normal_k[:-1]).sum() / 2 / _TABLE
+        return 1 - prior.weight + prior.weight * normal_k
+
+    def leaned(self, unit_n: Floats) -> Floats:
+        """Places that are as dense as the prior, where units are evenly spread."""
+        if self.prior_k is None:
+            return unit_n
+        below_k = np.concatenate([[0.0], np.cumsum((self.prior_k[1:] + self.prior_k[:-1]) / 2)])
+        leaned_n: Floats = np.interp(unit_n, below_k / below_k[-1], np.linspace(0, 1, _TABLE + 1))
+        return np.minimum(leaned_n, 1 - 1e-12)
+
+    def log_prior(self, place_n: Floats) -> Floats:
+        """The logarithm of the prior's density; 0 for a parameter that is lacking."""
+        if self.prior_k is None:
+            return np.zeros(len(place_n))
+        density_n = np.interp(place_n, np.linspace(0, 1, _TABLE + 1), self.prior_k)
+        return np.where(place_n == INACTIVE, 0.0, np.log(density_n))
+
     def snapped(self, unit_n: Floats) -> Floats:
         """The places of the values that `decode` makes of points of [0, 1]."""
         parameter = self.parameter
@@ -166,6 +197,7 @@ class Axes:
         ]
         self.space = space
         self.is_conditional = space.is_conditional
+        self.has_prior = any(axis.prior_k is not None for axis in self.axes)
         self.num_cells: int | None = None
         """How many configurations there are, or more where they are too many to be counted; None
         where they are a continuum."""
@@ -203,6 +235,25 @@ class Axes:
                 if isinstance(self.axes[i].parameter, ValuesParameter):  # which others depend on
                     levels_nd[:, i] = self._levels(snapped_nd, i)
         return snapped_nd
+
+    def leaned(self, units_nd: Floats) -> Floats:
+        """Points of the unit cube that are as dense as the priors, of ones evenly spread."""
+        if not self.has_prior:
+            return units_nd
+        return self._by_axis([a.leaned(units_nd[:, i]) for i, a in enumerate(self.axes)])
+
+    def leaned_units(self, units: Mapping[str, float]) -> Mapping[str, float]:
+        """The same for one point, given by parameter name."""
+        if not self.has_prior:
+            return units
+        (leaned_d,) = self.leaned(np.array([[units[name] for name in self.space.names]])).tolist()
+        return dict(zip(self.space.names, leaned_d, strict=True))
+
+    def log_prior(self, places_nd: Floats) -> Floats:
+        """The logarithm of the priors' density at points [n]."""
+        columns = [a.log_prior(places_nd[:, i]) for i, a in enumerate(self.axes)]
+        total_n: Floats = np.sum(columns, axis=0)
+        return total_n
 
     def fits(self, places_nd: Floats) -> Flags:
         """Whether the configurations at points keep the space's constraints."""
@@ -282,7 +333,7 @@ class Axes:
             sequence.fast_forward(first)
         while True:
             # One at a time is right at any length, of which SciPy would else warn.
-            yield self.snapped(sequence.random(1))[0]
+            yield self.snapped(self.leaned(sequence.random(1)))[0]
 
     def _levels(self, places_nd: Floats, index: int) -> Cells:
         """The level of each point on one axis."""

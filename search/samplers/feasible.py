@@ -22,20 +22,20 @@ _REPAIRS = 400
 
 
 def drawn(axes: Axes, count: int, generator: np.random.Generator) -> Floats:
-    """So many points of configurations [m, d], some maybe alike.
+    """So many points of configurations [m, d], some maybe alike; priors make some places denser.
 
     Raises:
         ValueError: the space has no configuration, or none was found.
     """
     if axes.space.is_plain or not axes.space.constraints:
-        return axes.snapped(generator.random((count, len(axes))))
+        return axes.snapped(axes.leaned(generator.random((count, len(axes)))))
     if axes.are_numbered:
         if not axes.num_cells:
             raise ValueError("no configuration keeps the constraints")
         return axes.points_of(generator.integers(axes.num_cells, size=count))
     found: Floats = np.empty((0, len(axes)))
     for _ in range(_ROUNDS):
-        units = generator.random((max(count, 64), len(axes)))
+        units = axes.leaned(generator.random((max(count, 64), len(axes))))
         found = np.concatenate([found, units[axes.fits(axes.snapped(units))]])
         if len(found) >= count:
             return axes.snapped(found[:count])

@@ -35,6 +35,11 @@ _TURN = 4
 """Sources choose one of so many first trials, and the others are spread: whether a source is right
 is seen by trials both where it expects good ones and elsewhere."""
 
+_PULL = 10.0
+"""By so much over the number of trials that have ended the logarithm of the priors counts: πBO with
+the β of its authors for 100 trials (Hvarfner et al., πBO: Augmenting Acquisition Functions with
+User Beliefs for Bayesian Optimization, 2022)."""
+
 _PERIOD = MANY
 MAX_PENDING = 2 * _PERIOD
 """Trials under way that scores are told of at most, the latest ones."""
@@ -186,7 +191,7 @@ class _Search:
 
     def best(self) -> Floats:
         """The point of the best candidate."""
-        score_c = np.round(self._scores.of_candidates(), _DIGITS)
+        score_c = np.round(self._scores.of_candidates() + self._pull_c, _DIGITS)
         best: Floats = self._candidates.points_cd[
             np.argmax(np.where(self._taken_c, -np.inf, score_c))
         ]
@@ -216,5 +221,9 @@ class _Search:
         self._candidates = candidates(axes, tried, parents_nd, seed)
         self._taken_c = np.zeros(len(self._candidates.points_cd), np.bool_)
         self._scores = self._model(self._candidates.points_cd)
+        self._pull_c: Floats = np.zeros(len(self._taken_c))
+        if axes.has_prior:
+            strength = _PULL / max(self._num_ended, 1)
+            self._pull_c = strength * axes.log_prior(self._candidates.points_cd)
         for place_d in self._pending[-_PERIOD:]:
             self._scores.take_in(place_d)

@@ -1,4 +1,4 @@
-"""Random search: draws that are uniform over the unit cube."""
+"""Random search: draws that are uniform over the unit cube, or denser by its priors."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _draw(axes: Axes, number: int, seed: int, tried: _Tried) -> Config:
     for attempt in range(1 if tried.are_most else _ATTEMPTS):
         last = (attempt,) if attempt else ()
         units = {name: derive(seed, "random", number, name, *last) / 2**53 for name in space.names}
-        config = space.decode(units)
+        config = space.decode(axes.leaned_units(units))
         if not space.broken(config):
             if not tried.has(config):
                 return config
