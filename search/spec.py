@@ -166,6 +166,12 @@ class StudySpec(SpecPart):
         return None if data is None else data.dataset
 
     @property
+    def trains_on_validation(self) -> bool:
+        """Whether the validation rows train too, so that metrics of them flatter."""
+        data = self.definition.data(self.task)
+        return data is not None and data.split.trains_on_validation
+
+    @property
     def max_epochs(self) -> int | None:
         """Epochs that the longest run trains; None where its task decides."""
         domain = (self.definition.parameters or {}).get("epochs")
@@ -298,8 +304,7 @@ def _pruner_problems(spec: StudySpec, pruner: Pruner) -> Iterator[tuple[str, str
 
 def _problems_without_validation(spec: StudySpec) -> Iterator[tuple[str, str]]:
     """What would go by validation rows where these train too."""
-    data = spec.definition.data(spec.task)
-    if data is None or not data.split.trains_on_validation:
+    if not spec.trains_on_validation:
         return
     if spec.space.num_cells != 1:
         reason = "train+validation is for a space of one configuration: the validation rows train, "

@@ -22,11 +22,17 @@ Means = Sequence[tuple[int, float, float, float]]
 """(epoch, mean, lowest, highest) over the runs of a trial."""
 
 
-def metric_groups(metrics: Iterable[str], objective: str) -> list[Sides]:
+def metric_groups(
+    metrics: Iterable[str], objective: str, *, trains_on_validation: bool = False
+) -> list[Sides]:
     """Metrics that are the same on training and on validation data, the objective's first.
 
     A metric that names neither is in a group of its own, as one of validation, and only where it is
     the objective: programs of other people report many.
+
+    Args:
+        trains_on_validation: then no group has a side of validation, whose curve would look like
+            one of rows that were not trained on.
     """
     groups: dict[str, dict[str, str]] = defaultdict(dict)
     for name in sorted(metrics):
@@ -36,7 +42,12 @@ def metric_groups(metrics: Iterable[str], objective: str) -> list[Sides]:
             groups[found[2]].setdefault(side, name)
         elif name == objective:
             groups[name]["validation"] = name
-    return sorted(groups.values(), key=lambda sides: (objective not in sides.values(), -len(sides)))
+    ordered = sorted(
+        groups.values(), key=lambda sides: (objective not in sides.values(), -len(sides))
+    )
+    if trains_on_validation:
+        return [{"train": sides["train"]} for sides in ordered if "train" in sides]
+    return list(ordered)
 
 
 def mean_curve(runs: Sequence[RunCurve], metric: str) -> Means:

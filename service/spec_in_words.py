@@ -63,8 +63,7 @@ def facts(spec: StudySpec) -> dict[str, str]:
         found["constraints"] = ", ".join(spec.constraints)
     if spec.warm_start:
         found["warm start"] = f"from trials of {', '.join(spec.warm_start)}"
-    data = spec.definition.data(spec.task)
-    if data is not None and data.split.trains_on_validation:
+    if spec.trains_on_validation:
         found["trained on"] = (
             "training and validation rows, so metrics of validation are of rows that were trained "
             "on; the test rows alone judge"

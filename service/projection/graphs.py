@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -64,8 +65,10 @@ def learning_curves(
     reported = runs.curves_of(run_ids, most=most)
     curves = {trial.number: [reported[run.id] for run in its_runs[trial.id]] for trial in best}
     names = {name for curve in reported.values() for _, metrics in curve for name in metrics}
-    groups = metric_groups(names, spec.objective.metric)[:_MOST_GRAPHS]
-    drawn = [_graph(sides, curves) for sides in groups]
+    groups = metric_groups(
+        names, spec.objective.metric, trains_on_validation=spec.trains_on_validation
+    )
+    drawn = [_graph(sides, curves) for sides in groups[:_MOST_GRAPHS]]
     return {
         f"learning-curves-{place}": json.dumps(graph, separators=(",", ":"))
         for place, graph in enumerate(drawn, start=1)
@@ -118,9 +121,11 @@ _SYMBOLS = {"validation": "circle", "train": "circle-open"}
 
 def _points(means: Means) -> dict[str, Sequence[float]]:
     """Five digits are more than can be seen, and a third of what numbers have."""
+    rounded = [(epoch, mean, float(f"{mean:.5g}")) for epoch, mean, *_ in means]
     return {
         "x": [epoch for epoch, *_ in means],
-        "y": [float(f"{mean:.5g}") for _, mean, *_ in means],
+        # The largest numbers are rounded to infinity, which JSON has none of.
+        "y": [short if math.isfinite(short) else mean for _, mean, short in rounded],
     }
 
 

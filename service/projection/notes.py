@@ -192,8 +192,10 @@ def _note(
     yield f"* progress: {_progress(study, spec, mark)}"
     if best is not None:
         config = ", ".join(f"{name} {json.dumps(value)}" for name, value in best.config.items())
-        sure = _interval(connection, spec, best)
-        yield f"* best: trial {best.number} with {best.value:.6g}{sure}: {_code(config)}"
+        value = f" with {best.value:.6g}{_interval(connection, spec, best)}"
+        if spec.trains_on_validation:
+            value = ""  # which is of rows that were trained on
+        yield f"* best: trial {best.number}{value}: {_code(config)}"
     yield ""
     if arms is not None:
         yield from _arms(arms)
@@ -257,4 +259,4 @@ def _plain(text: str) -> str:
 
 def _code(text: str) -> str:
     """A text as code in Markdown: no markup, and in a table not the end of the cell."""
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+    return "`" + printable(text).replace("`", "'").replace("|", "\\|") + "`"

@@ -265,11 +265,10 @@ def _curves(found: ComparisonFindings) -> Iterator[Block]:
         name for runs in arms.values() for run in runs for _, metrics in run for name in metrics
     }
     shown = list(arms)[:_MOST_CURVES]
-    is_told = not found.comparison.spec.trains_on_validation
-    if arms and not is_told:
+    on_all = found.comparison.spec.trains_on_validation
+    if arms and on_all:
         yield Text("Winners have trained on the validation rows, so no curve of these is shown.")
-    for both in metric_groups(names, objective)[:_GROUPS]:
-        sides = {side: name for side, name in both.items() if is_told or side == "train"}
+    for sides in metric_groups(names, objective, trains_on_validation=on_all)[:_GROUPS]:
         span = fresh_span(sides, (arms[name] for name in shown))
         if span is None:
             continue

@@ -60,7 +60,7 @@ def curves_figure(
         f"{objective} by epoch",
         picture,
         f"Trial {first}: {told or 'it reported none of this'}.{others_told}",
-        _caption(len(trials[first]) > 1, shown_others > 0, span.num_beyond, kept),
+        _caption(sides, len(trials[first]) > 1, shown_others > 0, span.num_beyond, kept),
         _table(f"{objective} of trial {first} by epoch", sides, its) if its else None,
     )
 
@@ -91,7 +91,7 @@ def fresh_figure(arm: str, sides: Sides, runs: Sequence[RunCurve], span: Span) -
         picture,
         f"{arm}, mean over {count(len(runs), 'run')}: "
         f"{'; '.join(_course(sides[side], means) for side, means in its.items())}.",
-        "Training is dashed, validation is solid; all arms have the same axis of values."
+        f"{_dashes(sides)}; all arms have the same axis of values."
         + (" Points beyond it lie at its edge." if span.num_beyond else ""),
         _table(f"{metric} of {arm} by epoch", sides, its),
     )
@@ -114,10 +114,16 @@ def _course(metric: str, means: Means) -> str:
     return told if first == last else f"{told} and {number(end)} at epoch {last}"
 
 
+def _dashes(sides: Sides) -> str:
+    looks = {"train": "training is dashed", "validation": "validation is solid"}
+    told = ", ".join(words for side, words in looks.items() if side in sides)
+    return told[0].upper() + told[1:]
+
+
 def _caption(
-    is_mean: bool, has_others: bool, num_beyond: int, kept: tuple[int, float] | None
+    sides: Sides, is_mean: bool, has_others: bool, num_beyond: int, kept: tuple[int, float] | None
 ) -> str:
-    parts = ["Training is dashed, validation is solid."]
+    parts = [f"{_dashes(sides)}."]
     if kept is not None:
         parts.append(f"The epoch that counts is {kept[0]}, with {number(kept[1])}.")
     if is_mean:

@@ -32,7 +32,7 @@ from ridgeline.service.reports.wording import (
     user_text,
 )
 from ridgeline.service.spec_in_words import facts, purpose, searched
-from ridgeline.service.store.rows import RunRow
+from ridgeline.service.store.rows import RunRow, TrialRow
 
 _TEST = "test_"
 
@@ -84,6 +84,9 @@ def _result(found: Findings) -> Iterator[Block]:
         return
     runs = found.runs[best.number]
     tests = _test_metrics(runs)
+    if spec.trains_on_validation:
+        yield from _result_on_test(found, best, runs, tests)
+        return
     interval = interval_of(spec, runs)
     sure = (
         f", the mean over {count(spec.replicates, 'seed')} with the {CONFIDENCE:.0%} interval "
@@ -102,20 +105,40 @@ def _result(found: Findings) -> Iterator[Block]:
             f"It was chosen for its {metric}, so this value is better than what to expect of "
             f"{data}." + (" Test data took no part in the choice." if tests else "")
         )
-    yield Table(
-        "The best configuration",
-        ("parameter", "value", "searched"),
-        [
-            (name, value_in(best.config, name), user_text(searched(parameter, str)))
-            for name, parameter in spec.space.items()
-        ],
-        frozenset({1}),
-    )
+    yield _configuration("The best configuration", spec, best)
     if len(runs) > 1:
         yield _runs_table(f"The runs of trial {best.number}", metric, runs)
     yield Facts(_times(found))
     if len(found.ranked) > 1:
         yield _best_table(found)
+
+
+def _result_on_test(
+    found: Findings, trial: TrialRow, runs: Sequence[RunRow], tests: dict[str, float]
+) -> Iterator[Block]:
+    """Of a study whose validation rows have trained too: test rows alone judge it."""
+    over = f", as means over {count(len(runs), 'run')}" if len(runs) > 1 else ""
+    judged = f": {_in_words(tests)}{over}" if tests else ""
+    yield Text(
+        f"Trial {trial.number} is complete{judged}. It has trained on training and validation "
+        "rows, so metrics of validation are left out: they say nothing of other rows."
+    )
+    yield _configuration("Its configuration", found.study.spec, trial)
+    if len(runs) > 1:
+        yield _runs_table(f"The runs of trial {trial.number}", None, runs)
+    yield Facts(_times(found))
+
+
+def _configuration(caption: str, spec: StudySpec, trial: TrialRow) -> Table:
+    return Table(
+        caption,
+        ("parameter", "value", "searched"),
+        [
+            (name, value_in(trial.config, name), user_text(searched(parameter, str)))
+            for name, parameter in spec.space.items()
+        ],
+        frozenset({1}),
+    )
 
 
 def _times(found: Findings) -> list[tuple[str, str]]:
@@ -131,13 +154,14 @@ def _times(found: Findings) -> list[tuple[str, str]]:
     return rows
 
 
-def _runs_table(caption: str, metric: str, runs: Sequence[RunRow]) -> Table:
+def _runs_table(caption: str, metric: str | None, runs: Sequence[RunRow]) -> Table:
+    """The runs of a trial; their values too, by `metric`, unless it is None."""
     names = sorted({name for run in runs for name in run.metrics or {} if name.startswith(_TEST)})
     rows = [
         (
             str(run.seed),
             run.state.lower() if run.reason is None else f"{run.state.lower()}: {run.reason}",
-            "" if run.value is None else number(run.value),
+            *(() if metric is None else ("" if run.value is None else number(run.value),)),
             *(_cell(run, name) for name in names),
             "" if run.kept_epoch is None else str(run.kept_epoch),
             number(run.device_seconds),
@@ -145,7 +169,8 @@ def _runs_table(caption: str, metric: str, runs: Sequence[RunRow]) -> Table:
         for run in runs
     ]
     tests = [user_text(name) for name in names]
-    columns = ("seed", "state", metric, *tests, "kept epoch", "device s")
+    values = () if metric is None else (metric,)
+    columns = ("seed", "state", *values, *tests, "kept epoch", "device s")
     return Table(caption, columns, rows, frozenset({0, *range(2, len(columns))}))
 
 
@@ -181,6 +206,8 @@ def _asked(spec: StudySpec) -> Iterator[Block]:
 
 
 def _history(found: Findings) -> Iterator[Block]:
+    if found.study.spec.trains_on_validation:
+        return  # its values are of rows that were trained on
     figure = history_figure(found)
     if figure is not None:
         yield figure
@@ -189,7 +216,8 @@ def _history(found: Findings) -> Iterator[Block]:
 def _curves(found: Findings) -> Iterator[Block]:
     if not found.curves:
         return
-    objective = found.study.spec.objective.metric
+    spec = found.study.spec
+    objective = spec.objective.metric
     names = {
         name
         for runs in found.curves.values()
@@ -197,7 +225,9 @@ def _curves(found: Findings) -> Iterator[Block]:
         for _, metrics in run
         for name in metrics
     }
-    groups = metric_groups(names, objective)
+    groups = metric_groups(names, objective, trains_on_validation=spec.trains_on_validation)
+    if spec.trains_on_validation:
+        yield Text("The validation rows were trained on, so no curve of these is shown.")
     drawn = (
         curves_figure(sides, found.curves, _kept(found) if objective in sides.values() else None)
         for sides in groups

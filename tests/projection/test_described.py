@@ -179,6 +179,34 @@ def test_no_figure_without_curves_and_names_are_no_markup(
     assert title == '&lt;a href="https://example.org"&gt;loss&lt;/a&gt;'
 
 
+def test_nothing_is_shown_of_validation_rows_that_were_trained_on(
+    engine: Engine, open_reader: OpenReader
+) -> None:
+    task = {"name": "mlp", "dataset": "digits", "split": {"train_on": "train+validation"}}
+    space = {"learning_rate": {"type": "values", "values": [0.01]}}
+    sampler, budget = {"name": "grid"}, {"epochs": 3}
+    study = spec(task=task, space=space, sampler=sampler, budget=budget, objective=LOSSES)
+    book = Book(engine, study)
+    with book.transaction() as page:
+        page.add(0, config={"learning_rate": 0.01})
+        page.start(0)
+        page.report(0, {1: 0.5, 2: 0.25}, metric="validation_loss", train_loss=0.75)
+        page.end(0, value=0.25, kept_epoch=2)
+        page.set_state("COMPLETED")
+    (graph,) = graphs(open_reader()).values()
+    assert list(lines(graph)) == ["trial 0, training"]
+    assert "* best: trial 0: `learning_rate 0.01`" in get_note(open_reader())
+
+
+def test_numbers_of_any_size_are_drawn(losses: Book, open_reader: OpenReader) -> None:
+    largest = 1.7976931348623157e308  # which five digits round to infinity
+    with losses.transaction() as page:
+        learn(page, 0, largest, epochs=1)
+        page.set_state("COMPLETED")
+    assert lines(graphs(open_reader())["learning-curves-1"])["trial 0, validation"][1] == [largest]
+    assert differences(losses) == []
+
+
 def test_the_note_of_a_person_is_never_overwritten(book: Book, open_reader: OpenReader) -> None:
     with book.transaction() as page:
         run_through(page, range(2))
