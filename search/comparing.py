@@ -10,6 +10,7 @@ does to all arms alike falls out of a difference.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -29,6 +30,9 @@ CONFIDENCE = 0.95
 
 MIN_PAIRS = 3
 """Seeds that a verdict needs: two equal differences tell nothing about how others spread."""
+
+_LARGEST_SQUARED = 1e140
+"""From here on, squares of scores and their sums may not be finite."""
 
 Scores = Sequence[float | None]
 """By run; None where it has no score, since it diverged, say."""
@@ -86,11 +90,12 @@ class Difference:
 
 def mean_of(arm: str, scores: Scores) -> Mean:
     """The mean of an arm's scores, and its interval."""
-    there = _there(scores)
+    scale = _scale(scores)
+    there = _there(scores, scale)
     return Mean(
         arm,
-        float(there.mean()) if len(there) else None,
-        _interval(there),
+        _unscaled(float(there.mean()), scale) if len(there) else None,
+        _interval(there, scale),
         len(there),
         len(scores) - len(there),
     )
@@ -161,10 +166,13 @@ def sentence(difference: Difference, metric: str, bounds: Bounds) -> str:
 
 
 def _difference(arm: str, other: str, scores: Mapping[str, Scores]) -> Difference:
+    scale = _scale([*scores[arm], *scores[other]])
     pairs = zip(scores[arm], scores[other], strict=True)
-    gains = _there([None if a is None or b is None else a - b for a, b in pairs])
-    value = float(gains.mean()) if len(gains) else None
-    interval = _interval(gains)
+    gains = _there(
+        [None if a is None or b is None else a / scale - b / scale for a, b in pairs], 1.0
+    )
+    value = _unscaled(float(gains.mean()), scale) if len(gains) else None
+    interval = _interval(gains, scale)
     p_value = None if interval is None else _p_value(gains)
     return Difference(arm, other, value, interval, p_value, len(gains), "open")
 
@@ -178,12 +186,12 @@ def _verdict(difference: Difference, direction: Direction) -> Verdict:
     return "better" if (value > 0) == (direction == "maximize") else "worse"
 
 
-def _interval(scores: npt.NDArray[np.float64]) -> Interval | None:
+def _interval(scores: npt.NDArray[np.float64], scale: float) -> Interval | None:
     if len(scores) < 2:
         return None
     mean = float(scores.mean())
     reach = _error(scores) * float(scipy.special.stdtrit(len(scores) - 1, (1 + CONFIDENCE) / 2))
-    return Interval(mean - reach, mean + reach)
+    return Interval(_unscaled(mean - reach, scale), _unscaled(mean + reach, scale))
 
 
 def _p_value(gains: npt.NDArray[np.float64]) -> float:
@@ -209,8 +217,22 @@ def _holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _there(scores: Scores) -> npt.NDArray[np.float64]:
-    return np.array([score for score in scores if score is not None], dtype=np.float64)
+def _there(scores: Scores, scale: float) -> npt.NDArray[np.float64]:
+    return np.array([score / scale for score in scores if score is not None], dtype=np.float64)
+
+
+def _scale(scores: Scores) -> float:
+    """By which scores are divided: a function may return any, and squares must be finite.
+
+    It is a power of two, so that dividing changes no digit.
+    """
+    largest = max((abs(score) for score in scores if score is not None), default=0.0)
+    return 1.0 if largest < _LARGEST_SQUARED else 2.0**600
+
+
+def _unscaled(value: float, scale: float) -> float:
+    """What is beyond the numbers that there are is told as the greatest one."""
+    return min(max(value * scale, -sys.float_info.max), sys.float_info.max)
 
 
 def _seeds(count: int) -> str:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from ridgeline.search.bounds import Bounds
 from ridgeline.search.fields import SpecPart, Whole
+from ridgeline.search.means import mean
 from ridgeline.search.problems import validation_problems
 from ridgeline.search.seeds import derive
 from ridgeline.search.space import Config, ValuesParameter
@@ -236,7 +237,7 @@ def scores_by_seed(study: StudySpec, scores: Mapping[int, float | None]) -> list
     for first in range(0, study.num_runs, study.num_divisions):
         its = [scores.get(run) for run in range(first, first + study.num_divisions)]
         known = [score for score in its if score is not None]
-        found.append(fmean(known) if len(known) == len(its) else None)
+        found.append(mean(known) if len(known) == len(its) else None)
     return found
 
 

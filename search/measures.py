@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import accumulate
-from statistics import fmean
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from ridgeline.search.fields import MAX_INT, MetricName, Real, SpecPart, Whole
+from ridgeline.search.means import mean
 
 MAX_LAYERS = 256
 
@@ -181,7 +181,7 @@ def means(runs: Iterable[Measures]) -> dict[str, float]:
     summaries = [summary(measures) for measures in runs]
     first = summaries[0] if summaries else {}
     shared = [name for name in first if all(name in one for one in summaries)]
-    return {name: fmean(one[name] for one in summaries) for name in shared}
+    return {name: mean([one[name] for one in summaries]) for name in shared}
 
 
 def pooled(runs: Iterable[Measures]) -> WeightHistogram | None:
@@ -190,8 +190,11 @@ def pooled(runs: Iterable[Measures]) -> WeightHistogram | None:
     known = [one for one in found if one is not None]
     if not known or len(known) < len(found):
         return None
-    counts = (sum(of_bin) for of_bin in zip(*(one.counts for one in known), strict=True))
-    return WeightHistogram(num_zero=sum(one.num_zero for one in known), counts=tuple(counts))
+    num_zero, *counts = (
+        min(sum(of_bin), MAX_INT)
+        for of_bin in zip(*((one.num_zero, *one.counts) for one in known), strict=True)
+    )
+    return WeightHistogram(num_zero=num_zero, counts=tuple(counts))
 
 
 def _mean(weighted: Iterable[tuple[float, int]]) -> float | None:

@@ -6,7 +6,8 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean
+
+from ridgeline.search.means import mean
 
 _SIDE = re.compile(r"^(train|training|val|valid|validation)[_/.:-](.+)$", re.IGNORECASE)
 
@@ -59,12 +60,6 @@ def mean_curve(runs: Sequence[RunCurve], metric: str) -> Means:
             if value is not None and math.isfinite(value):
                 reported[epoch].append(value)
     return [
-        (epoch, _mean(values), min(values), max(values))
+        (epoch, mean(values), min(values), max(values))
         for epoch, values in sorted(reported.items())
     ]
-
-
-def _mean(values: Sequence[float]) -> float:
-    # The mean of finite numbers is finite, their sum need not be; `fmean` raises then.
-    total = sum(values)
-    return total / len(values) if math.isfinite(total) else mean(values)

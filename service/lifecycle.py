@@ -13,12 +13,12 @@ Pure functions; `ridgeline.service.store` performs each transition as one guarde
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+from ridgeline.search.means import mean
 
 
 class StudyState(StrEnum):
@@ -120,16 +120,10 @@ def trial_end(
     if failed:
         return TrialState.FAIL, failed[0].reason, None
     values = [run.value for run in runs if run.value is not None]
-    mean = _mean(values) if len(values) == len(runs) else None
+    value = mean(values) if len(values) == len(runs) else None
     if any(run.state is RunState.PRUNED for run in runs):
-        return TrialState.PRUNED, None, mean
-    return TrialState.COMPLETE, None, mean
-
-
-def _mean(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    # The mean of finite numbers is finite, their sum need not be.
-    return mean if math.isfinite(mean) else statistics.mean(values)
+        return TrialState.PRUNED, None, value
+    return TrialState.COMPLETE, None, value
 
 
 def study_end(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from itertools import islice
-from statistics import fmean
 
 from ridgeline.search.comparing import CONFIDENCE
+from ridgeline.search.means import mean
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.certainty import interval_of
 from ridgeline.service.curves import metric_groups
@@ -310,7 +310,7 @@ def _test_metrics(runs: Sequence[RunRow]) -> dict[str, float]:
     of_runs = [run.metrics or {} for run in runs]
     names = sorted(name for name in of_runs[0] if name.startswith(_TEST)) if of_runs else []
     return {
-        name: fmean(metrics[name] for metrics in of_runs)
+        name: mean([metrics[name] for metrics in of_runs])
         for name in names
         if all(name in metrics for metrics in of_runs)
     }

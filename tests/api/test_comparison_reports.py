@@ -13,6 +13,7 @@ from ridgeline.search.comparison import parse_comparison
 from ridgeline.search.measures import WeightHistogram
 from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.comparisons import advance_all
+from ridgeline.service.noting import bring_up_to_date
 from ridgeline.service.store.session import Store
 from tests.api.calling import ok, problem
 from tests.measures import RELU
@@ -134,6 +135,37 @@ def test_it_says_which_rows_winners_were_trained_on(client: httpx.Client, store:
     assert "history" not in client.get(url, params={"format": "md"}).text.lower()
     told = "metrics of validation are of rows that were trained on"
     assert told in section(study, "asked")
+
+
+def test_scores_of_every_size(client: httpx.Client, store: Store) -> None:
+    scores = (1.7e308, -1.7e308, 5e-324)
+    loss = {"metric": "validation_loss", "direction": "minimize"}
+    post(client, base={**SPEC["base"], "objective": loss})
+    for _ in range(2):
+        worker = FakeWorker(store, num_slots=20)
+        worker.sync()
+        while worker.held:
+            its = [(order, scores[order.replicate]) for order in worker.held.values()]
+            worker.sync(
+                ended=[
+                    ended(
+                        order, value=score, metrics={"validation_loss": score, "test_loss": -score}
+                    )
+                    for order, score in its
+                ]
+            )
+        with store.transaction() as tx:
+            tx.workers.update(worker.id, state="GONE")
+        advance_all(store)
+    found = Comparison.model_validate(ok(client.get(C)))
+    assert found.result is not None
+    assert [arm.interval is not None for arm in found.result.arms] == [True, True]
+    root = check(html_of(client))
+    for picture in root.iter(f"{SVG}svg"):
+        drawn = " ".join(" ".join(element.attrib.values()) for element in picture.iter())
+        assert not {"nan", "inf"} & set(re.findall(r"[a-z]+", drawn))
+    check(client.get("/v1/studies/c-fresh.l2/report").text)
+    bring_up_to_date(store)
 
 
 def test_it_shows_how_large_the_weights_are(client: httpx.Client, store: Store) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -180,3 +182,18 @@ def _simulated(
         ]
         for arm, mean in truth.items()
     }
+
+
+@pytest.mark.parametrize("size", [1e150, 1e200, sys.float_info.max])
+def test_scores_of_any_size(size: float) -> None:
+    scores = {"a": [size, size * 0.75, size * 0.5], "b": [-size, -size * 0.5, -size * 0.75]}
+    told = mean_of("a", scores["a"])
+    assert told.value == pytest.approx(0.75 * size)
+    (difference,) = differences(scores, "maximize")
+    as_small = {arm: [score / size for score in its if score] for arm, its in scores.items()}
+    (small,) = differences(as_small, "maximize")
+    assert difference.p_value == pytest.approx(small.p_value)
+    assert difference.verdict == small.verdict == "better"
+    for interval in (told.interval, difference.interval):
+        assert interval is not None
+        assert -math.inf < interval.low < interval.high < math.inf

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ridgeline.search import measures
 from ridgeline.search.engine import measures as engine_measures
+from ridgeline.search.fields import MAX_INT
 from ridgeline.search.measures import Measures, WeightHistogram, flat, means, pooled, summary
 from tests.measures import RELU, TANH
 
@@ -105,3 +106,15 @@ def test_numbers_that_cannot_be_are_refused(part: str, field: str, value: float)
     next(iter(told[part].values()))[field] = value
     with pytest.raises(ValidationError, match=field):
         Measures.model_validate(told)
+
+
+def test_means_and_sums_of_numbers_of_any_size() -> None:
+    counts = (MAX_INT, *[0] * 25)
+    its = RELU.model_copy(
+        update={
+            "generalisation_gap": {"loss": 1.7e308},
+            "weight_histogram": WeightHistogram(num_zero=MAX_INT, counts=counts),
+        }
+    )
+    assert means([its, its])["loss_gap"] == 1.7e308
+    assert pooled([its, its]) == its.weight_histogram
