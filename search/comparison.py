@@ -171,6 +171,9 @@ def studies_of(spec: ComparisonSpec) -> dict[str, StudySpec]:
         except InvalidSpec as exc:
             problems[arm] += exc.problems
         else:
+            if studies[arm].fresh_seeds is not None:
+                reason = "is what replicates of the comparison says; leave it out"
+                problems[arm].append(("fresh_seeds", reason))
             if studies[arm].external:
                 problems[arm].append(("task.name", "external programs have no seeds to compare by"))
             problems[arm] += _untrainable_again(spec, studies[arm])
@@ -212,6 +215,7 @@ def fresh_study(
     }
     whole.pop("pruner", None)
     whole.pop("constraints", None)  # which the winner keeps
+    whole.pop("racing", None)
     if spec.trains_on_validation:
         whole["task"]["split"] = {**whole["task"].get("split", {}), "train_on": spec.train_on}
         if whole.pop("early_stopping", None) is not None and kept_epochs:
@@ -223,7 +227,9 @@ def fresh_study(
     return parse_spec(whole)
 
 
-def scores_by_seed(study: StudySpec, scores: Mapping[int, float | None]) -> list[float | None]:
+def scores_by_seed(
+    study: StudySpec, scores: Mapping[int, float | None], runs: range | None = None
+) -> list[float | None]:
     """For each replicate the mean score of its runs; None where one of them has none.
 
     Runs of a cross-validation share most of their rows, so they are no independent tries: those of
@@ -232,9 +238,10 @@ def scores_by_seed(study: StudySpec, scores: Mapping[int, float | None]) -> list
     Args:
         study: that has trained a winner.
         scores: by the number of the run.
+        runs: their numbers; left out: those of a trial of the search.
     """
     found: list[float | None] = []
-    for first in range(0, study.num_runs, study.num_divisions):
+    for first in (range(study.num_runs) if runs is None else runs)[:: study.num_divisions]:
         its = [scores.get(run) for run in range(first, first + study.num_divisions)]
         known = [score for score in its if score is not None]
         found.append(mean(known) if len(known) == len(its) else None)

@@ -23,6 +23,7 @@ from ridgeline.search.objective import (
 )
 from ridgeline.search.problems import told, validation_problems
 from ridgeline.search.pruners import CurvePruner, HyperbandPruner, MedianPruner, Pruner
+from ridgeline.search.racing import Racing
 from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
 from ridgeline.search.samplers.feasible import has_any
 from ridgeline.search.space import Config, Space
@@ -95,6 +96,19 @@ class StudySpec(SpecPart):
             description="runs of each trial on each division of the rows, one seed each",
         ),
     ] = 1
+    racing: Racing | None = None
+    fresh_seeds: (
+        Annotated[
+            Whole,
+            Field(
+                ge=2,
+                le=MAX_REPLICATES,
+                description="trained by the winner once the search has ended; no choice is made "
+                "by them",
+            ),
+        ]
+        | None
+    ) = None
     early_stopping: EarlyStopping | None = None
     pruner: Annotated[Pruner, Field(discriminator="name")] | None = None
     penalty: Penalty = Penalty()
@@ -136,6 +150,11 @@ class StudySpec(SpecPart):
     def num_runs(self) -> int:
         """Runs of each trial: of each replicate as many as its rows are divided in ways."""
         return self.replicates * self.num_divisions
+
+    @property
+    def seeds_of_search(self) -> int:
+        """Seeds that a trial may have before the winner is told; fresh ones come after them."""
+        return self.replicates if self.racing is None else self.racing.seeds
 
     @property
     def num_divisions(self) -> int:
@@ -302,6 +321,25 @@ def _pruner_problems(spec: StudySpec, pruner: Pruner) -> Iterator[tuple[str, str
             yield "pruner.brackets", f"{reason} at most"
 
 
+def _repeat_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    """What keeps trials from being trained again with other seeds."""
+    field = "fresh_seeds" if spec.fresh_seeds is not None else "racing"
+    if spec.external and (spec.fresh_seeds is not None or spec.racing is not None):
+        reason = "must be left out of an external study: your program has seeds of its own"
+        yield field, reason
+        return
+    if spec.racing is not None and spec.racing.seeds <= spec.replicates:
+        yield "racing.seeds", f"must be above replicates, the {spec.replicates} that all have"
+    num_seeds = spec.seeds_of_search + (spec.fresh_seeds or 0)
+    if (num_runs := num_seeds * spec.num_divisions) > MAX_REPLICATES:
+        reason = f"{num_seeds} by {spec.num_divisions} divisions of the rows are {num_runs} runs of"
+        where = "fresh_seeds" if spec.fresh_seeds is not None else "racing.seeds"
+        yield (
+            where,
+            f"{reason} the winner, those of the search among them; at most {MAX_REPLICATES}",
+        )
+
+
 def _problems_without_validation(spec: StudySpec) -> Iterator[tuple[str, str]]:
     """What would go by validation rows where these train too."""
     if not spec.trains_on_validation:
@@ -313,6 +351,10 @@ def _problems_without_validation(spec: StudySpec) -> Iterator[tuple[str, str]]:
         if getattr(spec, field) is not None:
             reason = "must be left out where task.split.train_on is train+validation"
             yield field, f"{reason}: the validation rows train, so no run can be stopped by them"
+    for field in ("racing", "fresh_seeds"):
+        if getattr(spec, field) is not None:
+            reason = "must be left out where task.split.train_on is train+validation"
+            yield field, f"{reason}: the validation rows train, so trials are not ranked by them"
 
 
 def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
@@ -344,4 +386,6 @@ def _task_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
     if (num_runs := spec.num_runs) > MAX_REPLICATES:
         reason = f"{spec.replicates} by {spec.num_divisions} divisions of the rows are {num_runs}"
         yield "replicates", f"{reason} runs of each trial; at most {MAX_REPLICATES}"
+    else:
+        yield from _repeat_problems(spec)
     _ = spec.dataset, spec.run_config({})  # which the study needs from now on

@@ -63,6 +63,7 @@ from ridgeline.service.resources import (
     TaskInfo,
     Trial,
     TrialWithHistory,
+    Winner,
     Worker,
 )
 
@@ -201,8 +202,9 @@ class Client:
         answer = self._connection.delete(_study_path(name), idempotency_key=str(uuid.uuid4()))
         return parsed(Study, answer)
 
-    def best(self, name: str) -> Trial:
-        return parsed(Trial, self._connection.get(f"{_study_path(name)}/best"))
+    def best(self, name: str) -> Winner:
+        """The best complete trial, and what all its seeds have come to."""
+        return parsed(Winner, self._connection.get(f"{_study_path(name)}/best"))
 
     def export(self, name: str) -> str:
         """The study's trials as CSV."""

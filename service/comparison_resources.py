@@ -9,7 +9,7 @@ from ridgeline.search.fields import Direction, Verdict
 from ridgeline.search.measures import WeightHistogram
 from ridgeline.search.tasks.settings import TrainOn
 from ridgeline.service.lifecycle import StudyState
-from ridgeline.service.resources import BestTrial, Study, Timestamp
+from ridgeline.service.resources import BestTrial, Interval, Study, Timestamp
 
 
 class _Resource(BaseModel):
@@ -48,13 +48,6 @@ class Arm(_Resource):
         description="one trial, the winner, with a run for each fresh seed; null: there is no "
         "winner yet, or none at all"
     )
-
-
-class Interval(_Resource):
-    """Where a mean lies, with 95 % confidence, by Student's t; within what the metric can be."""
-
-    low: float
-    high: float
 
 
 class ArmResult(_Resource):

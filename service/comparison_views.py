@@ -18,7 +18,7 @@ from ridgeline.service.lifecycle import (
     arm_state,
     comparison_state,
 )
-from ridgeline.service.resources import BestTrial
+from ridgeline.service.resources import BestTrial, Study
 from ridgeline.service.store.rows import ArmStudyRow, ComparisonRow, RunRow, StudyRow, TrialRow
 from ridgeline.service.store.session import Transaction
 
@@ -121,13 +121,14 @@ def comparison(tx: Transaction, found: ComparisonRows) -> resources.Comparison:
         for arm in found.arms
         if arm.winner is not None
     }
+    searches = {arm.name: views.study(tx, arm.search) for arm in found.arms}
     arms = [
         resources.Arm(
             name=arm.name,
             state=told.arm_states[arm.name],
             reason=_reason_of_arm(tx, arm, told.arm_states[arm.name]),
-            search=views.study(tx, arm.search),
-            winner=_best(winners.get(arm.name)),
+            search=searches[arm.name],
+            winner=_best(winners.get(arm.name), searches[arm.name]),
             fresh=None if arm.fresh is None else views.study(tx, arm.fresh),
         )
         for arm in found.arms
@@ -193,10 +194,18 @@ def _reason(
     return first if all(reasons.values()) else None
 
 
-def _best(trial: TrialRow | None) -> BestTrial | None:
+def _best(trial: TrialRow | None, search: Study) -> BestTrial | None:
+    """The winner of an arm; its search may have gone on since, and have a better one."""
     if trial is None or trial.value is None:
         return None
-    return BestTrial(number=trial.number, value=trial.value, config=trial.config)
+    if search.best is not None and search.best.number == trial.number:
+        return search.best
+    return BestTrial(
+        number=trial.number,
+        value=trial.value,
+        num_seeds=search.spec.replicates,
+        config=trial.config,
+    )
 
 
 def _complete_runs(tx: Transaction, study: StudyRow) -> Iterator[RunRow]:
@@ -242,7 +251,7 @@ def _result(
                 arm=one.arm,
                 other=one.other,
                 value=one.value,
-                interval=_interval(comparing.shown(one.interval, bounds.of_differences)),
+                interval=views.interval(comparing.shown(one.interval, bounds.of_differences)),
                 p_value=one.p_value,
                 num_pairs=one.num_pairs,
                 verdict=one.verdict,
@@ -268,12 +277,8 @@ def _arm_result(
         in_search=arm.winner.value,
         again=comparing.mean_of(arm.name, validated).value,
         mean=mean.value,
-        interval=_interval(comparing.shown(mean.interval, bounds)),
+        interval=views.interval(comparing.shown(mean.interval, bounds)),
         scores=tuple(tested),
         measures=measures.means(seen),
         weight_histogram=measures.pooled(seen),
     )
-
-
-def _interval(interval: comparing.Interval | None) -> resources.Interval | None:
-    return None if interval is None else resources.Interval(low=interval.low, high=interval.high)

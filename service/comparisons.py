@@ -34,6 +34,7 @@ from ridgeline.service.lifecycle import (
 from ridgeline.service.resources import ExtendRequest
 from ridgeline.service.store.rows import ArmStudyRow, ComparisonRow, StudyRow
 from ridgeline.service.store.session import Store, Transaction
+from ridgeline.service.winners import winner_of
 
 Verb = Literal["pause", "resume", "cancel"]
 
@@ -224,10 +225,10 @@ def _advance(tx: Transaction, name: str, arm_name: str) -> None:
     tx.comparisons.note_seen(search.id, search.next_number)
     if search.state is not StudyState.COMPLETED:
         return
-    maximize = search.spec.objective.direction == "maximize"
-    best = tx.trials.best(search.id, maximize=maximize)
-    if best is None or (best.number == arm.winner and not arm.is_left_out):
+    winner = winner_of(tx.trials, search.id, search.spec)
+    if winner is None or (winner.trial.number == arm.winner and not arm.is_left_out):
         return
+    best = winner.trial
     if arm.fresh is not None:
         _tell(tx, [tx.studies.lock(arm.fresh.id)], "cancel")
         if best.number == arm.winner:  # the arm has one study for a winner

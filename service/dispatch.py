@@ -220,7 +220,7 @@ def _shares(
     for row in rows.values():
         num_in_flight, num_waiting = load[row.id]
         num_ended = row.next_number * row.spec.num_runs - num_waiting - num_in_flight
-        costs[row.id] = row.device_seconds / num_ended if num_ended else _FIRST_GUESS_SECONDS
+        costs[row.id] = row.device_seconds / num_ended if num_ended > 0 else _FIRST_GUESS_SECONDS
         virtual_seconds = row.virtual_seconds + num_in_flight * costs[row.id]
         claims.append((-row.priority, virtual_seconds, row.id))
     heapify(claims)

@@ -52,7 +52,7 @@ def trial_problems(
     if spec.space.problems(trial.config):
         yield _CONFIGS, str(trial.number)
         return
-    if [run.replicate for run in its_runs] != list(range(spec.num_runs)):
+    if [run.replicate for run in its_runs] != list(_planned(spec, trial, its_runs)):
         yield _NUM_RUNS, str(trial.number)
         return
     end = trial_end([RunEnd(run.state, run.reason, run.value) for run in its_runs])
@@ -64,6 +64,18 @@ def trial_problems(
     for run in its_runs:
         for check in _run_problems(spec, trial, run, kept.get(run.id)):
             yield check, f"{trial.number}/{run.replicate}"
+
+
+def _planned(spec: StudySpec, trial: TrialRow, its_runs: Sequence[RunRow]) -> range:
+    """The numbers of the runs that a trial has by the spec."""
+    first = spec.seeds_of_search * spec.num_divisions
+    if trial.repeats is None:
+        return range(spec.num_runs)
+    if trial.origin == "confirmation":
+        return range(first, first + (spec.fresh_seeds or 0) * spec.num_divisions)
+    # How many seeds it had before, its other trials tell.
+    begin = max(its_runs[0].replicate if its_runs else 0, spec.num_runs)
+    return range(begin, min(begin + max(1, len(its_runs)), first))
 
 
 def _run_problems(

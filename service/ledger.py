@@ -32,6 +32,7 @@ from ridgeline.service.lifecycle import (
 from ridgeline.service.outcomes import CANCELLED, News, by_trial, run_after
 from ridgeline.service.store.rows import CheckpointRow, RunOfTrial, RunRow, StudyRow
 from ridgeline.service.store.session import Transaction
+from ridgeline.service.winners import Repeat, next_repeats
 
 MAX_NEWS = 3_000
 """Runs and epochs of which one transaction takes news: in a large call others write in between."""
@@ -191,30 +192,57 @@ class Ledger:
                     "created_revision": revision,
                 }
             )
-        trial_ids = self._tx.trials.insert(self.study.id, rows)
-        seeds = [run_seed(self.spec, replicate) for replicate in range(self.spec.num_runs)]
-        self._offer(len(trial_ids) * len(seeds))
-        self._tx.runs.insert(
-            [
+        self.study.num_enqueued += sum(not _is_chosen(one, sampler) for one in suggestions)
+        return self._insert(rows, [range(self.spec.num_runs)] * len(rows))
+
+    def _repeat(self, repeats: Sequence[Repeat]) -> None:
+        """Add trials that train others again."""
+        rows = []
+        for number, one in enumerate(repeats, start=self.study.next_number):
+            revision = self._next_revision()
+            rows.append(
                 {
                     "study_id": self.study.id,
-                    "trial_id": trial_id,
-                    "replicate": replicate,
-                    "seed": seed,
-                    "state": RunState.WAITING.value,
-                    "attempt": 0,
-                    "charges": 0,
-                    "device_seconds": 0.0,
-                    "revision": self._next_revision(),
+                    "number": number,
+                    "state": TrialState.WAITING.value,
+                    "config": one.config,
+                    "origin": one.origin,
+                    "repeats": one.number,
                     "created_at": self._tx.now,
+                    "revision": revision,
+                    "created_revision": revision,
                 }
-                for trial_id in trial_ids
-                for replicate, seed in enumerate(seeds)
-            ]
-        )
-        self.study.next_number += len(suggestions)
-        self.study.num_enqueued += sum(not _is_chosen(one, sampler) for one in suggestions)
-        self.study.num_open += len(suggestions)
+            )
+        self.study.num_repeats += len(repeats)
+        self._insert(rows, [one.replicates for one in repeats])
+
+    def _insert(self, rows: Sequence[Mapping[str, Any]], replicates: Sequence[range]) -> list[int]:
+        """Add trials with the runs that each is to have; the ids of the trials."""
+        trial_ids = self._tx.trials.insert(self.study.id, rows)
+        seeds = {
+            replicate: run_seed(self.spec, replicate)
+            for replicate in {number for of_one in replicates for number in of_one}
+        }
+        runs = [
+            {
+                "study_id": self.study.id,
+                "trial_id": trial_id,
+                "replicate": replicate,
+                "seed": seeds[replicate],
+                "state": RunState.WAITING.value,
+                "attempt": 0,
+                "charges": 0,
+                "device_seconds": 0.0,
+                "revision": self._next_revision(),
+                "created_at": self._tx.now,
+            }
+            for trial_id, of_one in zip(trial_ids, replicates, strict=True)
+            for replicate in of_one
+        ]
+        self._offer(len(runs))
+        self._tx.runs.insert(runs)
+        self.study.next_number += len(rows)
+        self.study.num_open += len(rows)
         return trial_ids
 
     # ---- runs
@@ -379,7 +407,7 @@ class Ledger:
     def _runs_of_ending_trials(self, news: Sequence[News]) -> dict[int, dict[int, RunRow]]:
         """The runs, by trial and id, of the trials of which a run ends."""
         ending = [one.run for one in news if one.outcome is not None]
-        if self.spec.num_runs == 1:
+        if self.spec.num_runs == 1 and self.study.num_repeats == 0:
             return {run.trial_id: {run.id: run} for run in ending}
         found = self._tx.runs.of_trials(sorted({run.trial_id for run in ending}))
         return {trial_id: {run.id: run for run in runs} for trial_id, runs in found.items()}
@@ -461,6 +489,11 @@ class Ledger:
             num_failed=num_failed,
             no_more=study.stopping,
         )
+        if state is StudyState.COMPLETED and not study.stopping:
+            repeats = next_repeats(self._tx.trials, study.id, self.spec)
+            if repeats:
+                self._repeat(repeats)
+                return
         if state is not None:
             reason = "every trial failed" if state is StudyState.FAILED else None
             self.set_study_state(state, reason=reason)
@@ -474,10 +507,11 @@ def _is_chosen(suggestion: Suggestion, sampler: str | None) -> bool:
 def num_planned(study: StudyRow, spec: StudySpec) -> int:
     """How many trials the study has in the end, unless it is stopped.
 
-    Enqueued trials count towards the budget, but no cell of a grid gives way to them.
+    Enqueued trials count towards the budget, but no cell of a grid gives way to them.  Those that
+    train others again come on top; how many there will be, only the values tell.
     """
     extra = study.num_enqueued if spec.sampler.name == "grid" else 0
-    return spec.num_trials + extra
+    return spec.num_trials + extra + study.num_repeats
 
 
 def run_seed(spec: StudySpec, replicate: int) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ridgeline.search.predicting import predicted
-from ridgeline.search.pruners import Pruner, bracket_of, is_worse
+from ridgeline.search.pruners import Pruner, Requirements, bracket_of, is_worse
 from ridgeline.service import studies
 from ridgeline.service.protocol import StudyRules
 from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.rules import Rules
 from ridgeline.service.store.session import Store, Transaction
 
 
@@ -21,6 +22,10 @@ def rules_of(store: Store, tx: Transaction, study: StudyRow) -> tuple[StudyRules
     rules = store.rules.at(study, spec, spec.pruner, tx.runs)
     if rules.version == 0:
         return ()
+    if study.num_repeats > 0 and (first := tx.trials.first_open_repeat(study.id)) is not None:
+        # Leaders are to be measured, not compared: one that was pruned would have no value.
+        nothing = tuple(Requirements({}) for _ in rules.brackets)
+        rules = Rules(first.created_revision, nothing)
     return tuple(
         StudyRules(
             study=study.name,

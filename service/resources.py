@@ -50,9 +50,46 @@ class TrialCounts(_Resource):
     fail: int = 0
 
 
-class BestTrial(_Resource):
+class Interval(_Resource):
+    """Where a mean lies, with 95 % confidence, by Student's t; within what the metric can be."""
+
+    low: float
+    high: float
+
+
+class FreshSeeds(_Resource):
+    """The winner trained again with seeds that no choice was made by."""
+
+    trial: int = Field(description="number of the trial that has these runs")
+    state: TrialState
+    value: float | None = Field(description="the mean over the fresh seeds; null until they ended")
+    interval: Interval | None = Field(description="of that mean")
+    selection_effect: float | None = Field(
+        description="by how much the value in the search is better than that mean: what the choice "
+        "among many has added to it, luck aside"
+    )
+
+
+class Standing(_Resource):
+    """What the best trial has come to."""
+
+    value: float = Field(
+        description="the mean over all its seeds in the search, those of racing among them"
+    )
+    num_seeds: int = Field(1, description="that the value is the mean of")
+    interval: Interval | None = Field(
+        None,
+        description="of the value, which the trial was chosen by, so that it is too good; null of "
+        "one seed",
+    )
+    fresh: FreshSeeds | None = Field(
+        None,
+        description="null where the spec asks for no fresh seeds, and until the search has ended",
+    )
+
+
+class BestTrial(Standing):
     number: int
-    value: float
     config: Config
 
 
@@ -75,7 +112,10 @@ class Study(_Resource):
     stopping: bool = Field(description="no new trials; the running ones finish")
     archived: bool = Field(False, description="lists leave it out, unless asked for")
     spec: StudySpec
-    num_trials: int = Field(description="trials it will have in the end")
+    num_trials: int = Field(
+        description="trials it will have in the end; those of racing and fresh seeds are counted "
+        "once they are there"
+    )
     trials: TrialCounts
     sources: tuple[SourceStudy, ...] = Field(
         (), description="what it has taken over of the studies of `warm_start`"
@@ -138,6 +178,10 @@ class Run(_Resource):
     finished_at: Timestamp | None
 
 
+Origin = Literal["sampler", "enqueued", "racing", "confirmation"]
+"""Chosen by the sampler, given by a person; or added to train another trial again."""
+
+
 class Trial(_Resource):
     """One configuration under evaluation."""
 
@@ -147,7 +191,7 @@ class Trial(_Resource):
     reason: FailReason | None
     config: Config
     value: float | None
-    origin: Literal["sampler", "enqueued"]
+    origin: Origin
     given: tuple[str, ...] | None = Field(
         None,
         description="of an enqueued trial: the parameters that were given; the sampler chose the "
@@ -155,6 +199,11 @@ class Trial(_Resource):
     )
     grid_cell: int | None
     retry_of: int | None = Field(description="number of the failed trial that it tries again")
+    repeats: int | None = Field(
+        None,
+        description="number of the trial whose configuration it trains again by other seeds: those "
+        "of racing, or fresh ones to confirm the winner",
+    )
     sampler: str | None
     sampler_seed: int | None
     seen_revision: int | None
@@ -163,6 +212,12 @@ class Trial(_Resource):
     created_at: Timestamp
     started_at: Timestamp | None
     finished_at: Timestamp | None
+
+
+class Winner(Trial):
+    """The best trial, and what all its seeds have come to."""
+
+    standing: Standing
 
 
 class EpochMetrics(_Resource):

@@ -63,6 +63,12 @@ def facts(spec: StudySpec) -> dict[str, str]:
         found["constraints"] = ", ".join(spec.constraints)
     if spec.warm_start:
         found["warm start"] = f"from trials of {', '.join(spec.warm_start)}"
+    if spec.racing is not None:
+        found["racing"] = (
+            f"the {spec.racing.leaders} best have {spec.racing.seeds} seeds in the end"
+        )
+    if spec.fresh_seeds is not None:
+        found["fresh seeds"] = f"{spec.fresh_seeds}, of the winner"
     if spec.trains_on_validation:
         found["trained on"] = (
             "training and validation rows, so metrics of validation are of rows that were trained "

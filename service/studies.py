@@ -18,9 +18,10 @@ from ridgeline.service.downloads import SOURCES
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from ridgeline.service.ledger import Ledger
 from ridgeline.service.lifecycle import OPEN_STUDY, STUDY_VERBS, StudyState, verb_is_done
-from ridgeline.service.resources import Event, Study, Trial
+from ridgeline.service.resources import Event, Study, Winner
 from ridgeline.service.store.rows import StudyRow, TrialRow
 from ridgeline.service.store.session import Store, Transaction
+from ridgeline.service.winners import winner_of
 
 _OF_A_KIND = {("task",), ("pruner",)}
 """Parts of a spec whose fields follow from their name."""
@@ -85,6 +86,7 @@ def queue(
         state_revision=0,
         next_number=0,
         num_enqueued=0,
+        num_repeats=0,
         num_open=0,
         device_seconds=0.0,
         virtual_seconds=virtual_start(tx),
@@ -342,18 +344,18 @@ def delete(tx: Transaction, name: str) -> Study:
     return found
 
 
-def best(tx: Transaction, name: str) -> Trial:
-    """The best complete trial; ties go to the smaller number.
+def best(tx: Transaction, name: str) -> Winner:
+    """The best complete trial by all its seeds; ties go to the smaller number.
 
     Raises:
         NotFound: there is no such study, or none of its trials is complete.
     """
     row = find(tx, name)
-    direction = row.spec.objective.direction
-    trial = tx.trials.best(row.id, maximize=direction == "maximize")
-    if trial is None:
+    winner = winner_of(tx.trials, row.id, row.spec)
+    if winner is None:
         raise NotFound(f"no trial of {name} is complete yet")
-    return views.trials(tx, name, [trial])[0]
+    (trial,) = views.trials(tx, name, [winner.trial])
+    return Winner(**dict(trial), standing=views.standing(tx, row.spec, winner))
 
 
 def export_csv(tx: Transaction, name: str) -> str:

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from ridgeline.search.comparing import Interval
 from ridgeline.search.measures import Measures
+from ridgeline.search.spec import StudySpec
 from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.service import resources
+from ridgeline.service.certainty import selection_effect, sure_of
 from ridgeline.service.errors import InvalidInput, ServiceError
 from ridgeline.service.ledger import num_planned
 from ridgeline.service.lifecycle import OPEN_STUDY, SERVABLE_STUDY, StudyState
@@ -16,6 +19,7 @@ from ridgeline.service.protocol import DatasetInfo, DeviceInfo
 from ridgeline.service.store.rows import RunRow, StudyRow, TrialRow, WorkerRow
 from ridgeline.service.store.session import Transaction
 from ridgeline.service.waiting import Reason, reason_of
+from ridgeline.service.winners import Winner, winner_of
 
 
 def problem(error: ServiceError) -> resources.Problem:
@@ -34,7 +38,7 @@ def problem(error: ServiceError) -> resources.Problem:
 def study(tx: Transaction, row: StudyRow) -> resources.Study:
     """A study with its counts and its best trial."""
     spec = row.spec
-    best = tx.trials.best(row.id, maximize=spec.objective.direction == "maximize")
+    best = winner_of(tx.trials, row.id, spec)
     counts = tx.studies.trial_counts(row)
     return resources.Study(
         name=row.name,
@@ -48,8 +52,12 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
         sources=sources_of(tx, row),
         mean_epoch=tx.runs.mean_epoch(row.id) if row.state in OPEN_STUDY else None,
         best=None
-        if best is None or best.value is None
-        else resources.BestTrial(number=best.number, value=best.value, config=best.config),
+        if best is None
+        else resources.BestTrial(
+            number=best.trial.number,
+            config=best.trial.config,
+            **dict(standing(tx, spec, best)),
+        ),
         device_seconds=row.device_seconds,
         data_fingerprint=row.data_fingerprint,
         owner=row.owner,
@@ -67,6 +75,29 @@ def sources_of(tx: Transaction, row: StudyRow) -> tuple[resources.SourceStudy, .
     """What a study has taken over of others."""
     found = tx.sources.of_study(row.id) if row.spec.warm_start else []
     return tuple(resources.SourceStudy(**source._asdict()) for source in found)
+
+
+def standing(tx: Transaction, spec: StudySpec, winner: Winner) -> resources.Standing:
+    """What a winner has come to."""
+    sure, fresh = sure_of(spec, winner, tx.runs), winner.confirmation
+    return resources.Standing(
+        value=winner.value,
+        num_seeds=winner.num_seeds,
+        interval=interval(sure.interval),
+        fresh=None
+        if fresh is None
+        else resources.FreshSeeds(
+            trial=fresh.number,
+            state=fresh.state,
+            value=fresh.value,
+            interval=interval(sure.fresh_interval),
+            selection_effect=selection_effect(spec, winner),
+        ),
+    )
+
+
+def interval(found: Interval | None) -> resources.Interval | None:
+    return None if found is None else resources.Interval(low=found.low, high=found.high)
 
 
 def waits_for(tx: Transaction, row: StudyRow) -> str | None:
@@ -114,10 +145,11 @@ def trial(study_name: str, row: TrialRow, runs: Sequence[RunRow]) -> resources.T
         reason=row.reason,
         config=row.config,
         value=row.value,
-        origin="enqueued" if row.origin == "enqueued" else "sampler",
+        origin=cast("resources.Origin", row.origin),
         given=None if row.given is None else tuple(row.given),
         grid_cell=row.grid_cell,
         retry_of=row.retry_of,
+        repeats=row.repeats,
         sampler=row.sampler,
         sampler_seed=row.sampler_seed,
         seen_revision=row.seen_revision,

@@ -15,11 +15,10 @@ from ridgeline.service.comparison_resources import (
     Comparison,
     ComparisonResult,
     ComparisonSummary,
-    Interval,
     PairedDifference,
 )
 from ridgeline.service.lifecycle import StudyState
-from ridgeline.service.resources import BestTrial, Study, TrialCounts
+from ridgeline.service.resources import BestTrial, Interval, Study, TrialCounts
 
 _DAY = 1_800_000_000.0
 

@@ -22,7 +22,7 @@ from ridgeline.service.comparison_resources import (
 )
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.measures_in_words import label, value_text
-from ridgeline.service.resources import Study, Trial
+from ridgeline.service.resources import BestTrial, Interval, Study, Trial
 from ridgeline.service.texts import printable
 
 _PACE_WINDOW_SECONDS = 30.0
@@ -167,15 +167,41 @@ def study_lines(study: Study) -> list[str]:
         + ", ".join(source.parameters)
         for source in study.sources
     ]
+    if study.best is not None:
+        lines += _standing(study.best)
     if study.projection_error:
         lines.append(f"the copy in Optuna's tables is behind: {study.projection_error}")
     return lines
 
 
+def _standing(best: BestTrial) -> list[str]:
+    """What several seeds say of the best trial."""
+    lines = []
+    if best.num_seeds > 1:
+        mean = f"trial {best.number} is best with {best.value:.6g}, the mean over {best.num_seeds}"
+        lines.append(f"{mean} seeds{_between(best.interval)}")
+    fresh = best.fresh
+    if fresh is None:
+        return lines
+    if fresh.value is None or fresh.selection_effect is None:
+        return [*lines, f"its fresh seeds are those of trial {fresh.trial}, which is {fresh.state}"]
+    told = f"trial {best.number} with fresh seeds: {fresh.value:.6g}{_between(fresh.interval)}"
+    effect = f"{fresh.selection_effect:.4g}"
+    return [*lines, f"{told}; in the search it is better by {effect}, the selection effect"]
+
+
+def _between(interval: Interval | None) -> str:
+    return "" if interval is None else f" (95 % {interval.low:.6g} to {interval.high:.6g})"
+
+
 def best_trials(study: Study, trials: Iterable[Trial], *, limit: int) -> list[Trial]:
-    """The best complete trials, best first; ties go to the smaller number."""
+    """The best complete trials of the search, best first; ties go to the smaller number."""
     sign = -1 if study.spec.objective.direction == "maximize" else 1
-    valued = [(sign * trial.value, trial) for trial in trials if trial.value is not None]
+    valued = [
+        (sign * trial.value, trial)
+        for trial in trials
+        if trial.value is not None and trial.repeats is None
+    ]
     valued.sort(key=lambda pair: (pair[0], pair[1].number))
     return [trial for _, trial in valued[:limit]]
 

@@ -26,11 +26,15 @@ def origin_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str
         "seen_revision": trial.seen_revision,
         "grid_cell": trial.grid_cell,
         "retry_of": trial.retry_of,
+        "repeats": trial.repeats,
         "seeds": [run.seed for run in its_runs],
     }
 
 
-_ORIGIN = ("origin", "sampler", "sampler_seed", "seen_revision", "grid_cell", "retry_of", "seeds")
+_ORIGIN = (
+    "origin", "sampler", "sampler_seed", "seen_revision", "grid_cell", "retry_of", "repeats",
+    "seeds",
+)  # fmt: skip
 
 
 def result_attributes(trial: Row[Any], its_runs: Sequence[Row[Any]]) -> dict[str, Any]:

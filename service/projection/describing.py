@@ -21,8 +21,8 @@ from ridgeline.service.projection.marks import MARK, Mark, counted, mark_due, ma
 from ridgeline.service.projection.notes import NOTE_VERSION, ArmsTable, chunks
 from ridgeline.service.projection.optuna_tables import STUDY_SYSTEM_ATTRS, attribute_rows
 from ridgeline.service.store.bulk import upsert_rows
-from ridgeline.service.store.rows import TrialRow
 from ridgeline.service.store.trials import Trials
+from ridgeline.service.winners import Winner, winner_of
 
 # Names that optuna 5.0 (study.py) and optuna-dashboard 0.21 (_custom_plot_data.py) read.
 _METRIC_NAMES = "study:metric_names"
@@ -64,7 +64,7 @@ def _write(
     study: Row[Any],
     spec: StudySpec,
     copy_id: int,
-    best: TrialRow | None,
+    best: Winner | None,
     mark: Mark,
 ) -> None:
     old = mark_of(study)
@@ -159,6 +159,6 @@ def _set(connection: Connection, copy_id: int, attributes: Mapping[str, Any]) ->
     upsert_rows(connection, STUDY_SYSTEM_ATTRS, rows, key=("study_id", "key"))
 
 
-def _best_of(connection: Connection, study: Row[Any], spec: StudySpec) -> TrialRow | None:
+def _best_of(connection: Connection, study: Row[Any], spec: StudySpec) -> Winner | None:
     """The best complete trial of a study, which its note names."""
-    return Trials(connection).best(study.id, maximize=spec.objective.direction == "maximize")
+    return winner_of(Trials(connection), study.id, spec)

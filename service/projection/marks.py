@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Row, select
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import OPEN_STUDY, TrialState
 from ridgeline.service.projection.optuna_tables import STUDIES, STUDY_SYSTEM_ATTRS
-from ridgeline.service.store.rows import TrialRow
 from ridgeline.service.store.trials import Trials
+from ridgeline.service.winners import Winner
 
 MARK = "ridgeline:described"
 """The system attribute of a study's copy that holds its mark."""
@@ -67,9 +67,7 @@ def mark_of(study: Row[Any]) -> Mark | None:
     return mark if max(mark.noted_at, mark.drawn_at) <= study.revision else None
 
 
-def mark_due(
-    connection: Connection, study: Row[Any], spec: StudySpec, best: TrialRow | None
-) -> Mark:
+def mark_due(connection: Connection, study: Row[Any], spec: StudySpec, best: Winner | None) -> Mark:
     """The mark of a description that is right now; the old one where that still is.
 
     The note follows the best trial.  Counting and drawing read more, so they wait for a change of
@@ -80,7 +78,7 @@ def mark_due(
     tenths = _tenths_ended(study, spec)
     if old is None or study.state_revision > old.drawn_at or tenths != old.tenths:
         return counted(connection, study, Mark(version, now, now, tenths, 0, 0, 0))
-    if best is not None and (best.finished_revision or 0) > old.noted_at:
+    if best is not None and best.revision > old.noted_at:
         return replace(old, version=version, noted_at=now)
     return old
 

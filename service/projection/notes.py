@@ -15,18 +15,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select
 
-from ridgeline.search.comparing import CONFIDENCE
+from ridgeline.search.comparing import CONFIDENCE, Interval
 from ridgeline.search.spec import StudySpec
-from ridgeline.service.certainty import interval_of
+from ridgeline.service.certainty import Sure, selection_effect, sure_of
 from ridgeline.service.lifecycle import OPEN_STUDY
 from ridgeline.service.projection.marks import Mark, mark_of
 from ridgeline.service.projection.optuna_tables import STUDY_SYSTEM_ATTRS
 from ridgeline.service.spec_in_words import facts, purpose, searched
 from ridgeline.service.store.bulk import insert_rows
-from ridgeline.service.store.rows import TrialRow
 from ridgeline.service.store.runs import Runs
 from ridgeline.service.store.tables import trials
 from ridgeline.service.texts import printable
+from ridgeline.service.winners import Winner
 
 # Names and size that optuna-dashboard 0.21 reads (_note.py).
 NOTE_VERSION = "dashboard:note_ver"
@@ -58,7 +58,7 @@ def note_attributes(
     connection: Connection,
     study: Row[Any],
     spec: StudySpec,
-    best: TrialRow | None,
+    best: Winner | None,
     mark: Mark,
     arms: ArmsTable | None,
 ) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _note(
     connection: Connection,
     study: Row[Any],
     spec: StudySpec,
-    best: TrialRow | None,
+    best: Winner | None,
     mark: Mark,
     arms: ArmsTable | None,
 ) -> Iterator[str]:
@@ -191,11 +191,18 @@ def _note(
     yield f"* state: {study.state}{f': {_code(study.reason)}' if study.reason else ''}"
     yield f"* progress: {_progress(study, spec, mark)}"
     if best is not None:
-        config = ", ".join(f"{name} {json.dumps(value)}" for name, value in best.config.items())
-        value = f" with {best.value:.6g}{_interval(connection, spec, best)}"
-        if spec.trains_on_validation:
-            value = ""  # which is of rows that were trained on
-        yield f"* best: trial {best.number}{value}: {_code(config)}"
+        config = ", ".join(
+            f"{name} {json.dumps(value)}" for name, value in best.trial.config.items()
+        )
+        value, fresh = "", ""  # of rows that were trained on where validation rows train too
+        if not spec.trains_on_validation:
+            sure = sure_of(spec, best, Runs(connection))
+            seeds = f", the mean over {best.num_seeds} seeds" if best.num_seeds > 1 else ""
+            value = f" with {best.value:.6g}{seeds}{_between(sure.interval)}"
+            fresh = _fresh(spec, best, sure)
+        yield f"* best: trial {best.trial.number}{value}: {_code(config)}"
+        if fresh:
+            yield fresh
     yield ""
     if arms is not None:
         yield from _arms(arms)
@@ -222,15 +229,21 @@ def _progress(study: Row[Any], spec: StudySpec, mark: Mark) -> str:
     return f"{known}; counted at each tenth, the attribute `ended_trials` says how many by now"
 
 
-def _interval(connection: Connection, spec: StudySpec, best: TrialRow) -> str:
-    """Where the value of the best trial lies, if it is a mean over several seeds."""
-    if spec.replicates == 1:
+def _fresh(spec: StudySpec, best: Winner, sure: Sure) -> str:
+    """What fresh seeds say of the winner; empty before they do."""
+    effect = selection_effect(spec, best)
+    if effect is None or best.confirmation is None:
         return ""
-    interval = interval_of(spec, Runs(connection).of_trials([best.id])[best.id])
+    return (
+        f"* with {spec.fresh_seeds} fresh seeds: {best.confirmation.value:.6g}"
+        f"{_between(sure.fresh_interval)}; its value in the search is better by {effect:.4g}"
+    )
+
+
+def _between(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    ends = f"{interval.low:.6g} to {interval.high:.6g}"
-    return f", the mean over {spec.replicates} seeds ({CONFIDENCE:.0%} interval {ends})"
+    return f" ({CONFIDENCE:.0%} interval {interval.low:.6g} to {interval.high:.6g})"
 
 
 def _arms(arms: ArmsTable) -> Iterator[str]:

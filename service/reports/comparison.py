@@ -12,7 +12,6 @@ from ridgeline.service.comparison_resources import (
     ArmResult,
     Comparison,
     ComparisonResult,
-    Interval,
     PairedDifference,
 )
 from ridgeline.service.curves import metric_groups
@@ -42,6 +41,7 @@ from ridgeline.service.reports.wording import (
     number,
     user_text,
 )
+from ridgeline.service.resources import Interval
 from ridgeline.service.spec_in_words import facts, purpose, searched
 
 _MOST_PAIRS = 30

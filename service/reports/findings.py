@@ -13,6 +13,7 @@ from ridgeline.service.reports.axes import thinned
 from ridgeline.service.resources import Study
 from ridgeline.service.store.rows import RunRow, TrialRow
 from ridgeline.service.store.session import Transaction
+from ridgeline.service.winners import winner_of
 
 NUM_LISTED = 10
 """Trials in the list of the best ones."""
@@ -37,7 +38,8 @@ class Findings:
     """A study with its trials.
 
     Attributes:
-        ranked: complete trials, best first; of equal ones the smaller number.
+        trials: of the search; what trains a trial again is told of with that one.
+        ranked: complete trials, the winner first, then by value; of equal ones the smaller number.
         runs: by number, of the trials that are listed.
         curves: by number, what each run of some trials has reported; the best one's first, then
             some others', evenly spaced by rank.
@@ -73,13 +75,15 @@ def gather(tx: Transaction, name: str) -> Findings:
         NotFound: there is no such study.
     """
     row = studies.find(tx, name)
-    trials = tx.trials.page(row.id)
+    trials = [trial for trial in tx.trials.page(row.id) if trial.repeats is None]
+    winner = winner_of(tx.trials, row.id, row.spec)
     sign = -1 if row.spec.objective.direction == "maximize" else 1
     complete = [
-        (sign * trial.value, trial.number, trial)
+        (winner is None or trial.number != winner.trial.number, sign * trial.value, trial)
         for trial in trials
         if trial.state is TrialState.COMPLETE and trial.value is not None
     ]
+    # Stable: of equal ones the smaller number stays first.
     ranked = [trial for *_, trial in sorted(complete, key=lambda one: one[:2])]
     begun = (TrialState.PRUNED, TrialState.RUNNING)
     candidates = ranked or [trial for trial in trials if trial.state in begun]

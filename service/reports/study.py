@@ -9,7 +9,6 @@ from itertools import islice
 from ridgeline.search.comparing import CONFIDENCE
 from ridgeline.search.means import mean
 from ridgeline.search.spec import StudySpec
-from ridgeline.service.certainty import interval_of
 from ridgeline.service.curves import metric_groups
 from ridgeline.service.reports.axes import value_in
 from ridgeline.service.reports.document import Block, Code, Facts, Report, Section, Table, Text
@@ -31,6 +30,7 @@ from ridgeline.service.reports.wording import (
     number,
     user_text,
 )
+from ridgeline.service.resources import Interval
 from ridgeline.service.spec_in_words import facts, purpose, searched
 from ridgeline.service.store.rows import RunRow, TrialRow
 
@@ -87,19 +87,22 @@ def _result(found: Findings) -> Iterator[Block]:
     if spec.trains_on_validation:
         yield from _result_on_test(found, best, runs, tests)
         return
-    interval = interval_of(spec, runs)
-    sure = (
-        f", the mean over {count(spec.replicates, 'seed')} with the {CONFIDENCE:.0%} interval "
-        f"{number(interval.low)} to {number(interval.high)}"
-        if interval is not None
-        else ""
-    )
+    standing = study.best
+    assert standing is not None, "there is a complete trial"
+    seeds = f", the mean over {count(standing.num_seeds, 'seed')}" if standing.num_seeds > 1 else ""
     yield Text(
         f"Trial {best.number} is the best of {count(len(found.ranked), 'complete trial')}: its "
-        f"{metric} is {number(best.value)}{sure}."
+        f"{metric} is {number(standing.value)}{seeds}{_interval(standing.interval)}."
         + (f" With the same weights {_in_words(tests)}." if tests else "")
     )
-    if len(found.ranked) > 1:
+    fresh = standing.fresh
+    if fresh is not None and fresh.value is not None and fresh.selection_effect is not None:
+        yield Text(
+            f"Trained again with {spec.fresh_seeds} fresh seeds, which no choice was made by, its "
+            f"{metric} is {number(fresh.value)}{_interval(fresh.interval)}. So its value in the "
+            f"search is better by {number(fresh.selection_effect)}, the selection effect."
+        )
+    elif len(found.ranked) > 1:
         data = "other rows" if tests else "other seeds"
         yield Text(
             f"It was chosen for its {metric}, so this value is better than what to expect of "
@@ -139,6 +142,13 @@ def _configuration(caption: str, spec: StudySpec, trial: TrialRow) -> Table:
         ],
         frozenset({1}),
     )
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    ends = f"{number(interval.low)} to {number(interval.high)}"
+    return f" with the {CONFIDENCE:.0%} interval {ends}"
 
 
 def _times(found: Findings) -> list[tuple[str, str]]:

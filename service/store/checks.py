@@ -158,6 +158,10 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
         _counted(studies.c.num_enqueued, _its_trials, trials.c.origin == "enqueued"),
     ),
     (
+        Check("counters", "it counts wrong what trains others again (counter/found: {})", BY_HAND),
+        _counted(studies.c.num_repeats, _its_trials, trials.c.repeats.is_not(None)),
+    ),
+    (
         Check(
             "device-time",
             "its device seconds are not those of its runs (its own/theirs: {})",
@@ -337,6 +341,19 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
         _RUNS.where(
             runs.c.kept_epoch.is_not(None),
             ~exists().where(_of_run, reports.c.epoch == runs.c.kept_epoch),
+        ),
+    ),
+    (
+        Check("repeats", "trials {} train again what was not complete before them", BY_HAND),
+        _TRIALS.where(
+            trials.c.repeats.is_not(None),
+            ~exists().where(
+                _other.c.study_id == _STUDY,
+                _other.c.number == trials.c.repeats,
+                _other.c.number < trials.c.number,
+                _other.c.repeats.is_(None),
+                _other.c.state == TrialState.COMPLETE.value,
+            ),
         ),
     ),
     (

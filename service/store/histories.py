@@ -54,7 +54,7 @@ def put(history: History, trial: TrialRow) -> None:
     history.put(
         trial.number,
         trial.config,
-        enqueued=trial.origin == "enqueued",
+        enqueued=trial.origin != "sampler",
         state=TrialStatus.RUNNING if is_open else TrialStatus[trial.state.name],
         value=trial.value,
     )

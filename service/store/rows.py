@@ -24,6 +24,7 @@ class TrialRow(NamedTuple):
     given: list[str] | None
     grid_cell: int | None
     retry_of: int | None
+    repeats: int | None
     sampler: str | None
     sampler_seed: int | None
     seen_revision: int | None
@@ -133,6 +134,7 @@ class StudyRow:
     state_revision: int
     next_number: int
     num_enqueued: int
+    num_repeats: int
     num_open: int
     device_seconds: float
     virtual_seconds: float

@@ -47,6 +47,8 @@ def _one_of(column: str, states: type[StudyState | TrialState | RunState | FailR
     return f"{column} IN ({', '.join(repr(state.value) for state in states)})"
 
 
+_CONFIRMS = "origin = 'confirmation' AND (reason IS NULL OR reason <> 'cancelled')"
+
 studies = Table(
     "rl_studies",
     metadata,
@@ -65,6 +67,13 @@ studies = Table(
     Column("state_revision", BigInteger, nullable=False, comment="of the study's own last change"),
     Column("next_number", Integer, nullable=False, comment="number of the next trial"),
     Column("num_enqueued", Integer, nullable=False, comment="trials not chosen by the sampler"),
+    Column(
+        "num_repeats",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="trials that train others again, on top of the budget",
+    ),
     Column("num_open", Integer, nullable=False, comment="trials WAITING or RUNNING"),
     Column("device_seconds", _Time, nullable=False),
     Column("virtual_seconds", _Time, nullable=False, comment="device time, for fair sharing"),
@@ -155,7 +164,9 @@ trials = Table(
     Column("state", String(16), nullable=False),
     Column("reason", String(16)),
     Column("config", JSON, nullable=False),
-    Column("origin", String(16), nullable=False, comment="sampler or enqueued"),
+    Column(
+        "origin", String(16), nullable=False, comment="sampler, enqueued, racing or confirmation"
+    ),
     Column(
         "given",
         JSON(none_as_null=True),
@@ -163,6 +174,7 @@ trials = Table(
     ),
     Column("grid_cell", BigInteger),
     Column("retry_of", Integer, comment="number of the failed trial that it tries again"),
+    Column("repeats", Integer, comment="number of the trial that it trains again by other seeds"),
     Column("sampler", String(32), comment="name and version, to derive the suggestion again"),
     Column("sampler_seed", BigInteger),
     Column("seen_revision", BigInteger, comment="the history the sampler saw"),
@@ -186,6 +198,14 @@ trials = Table(
     Index(None, "study_id", "revision"),
     Index(None, "study_id", "state", "value", "number"),
     Index(None, "study_id", "retry_of", unique=True),
+    Index(
+        None,
+        "study_id",
+        "repeats",
+        unique=True,
+        sqlite_where=text(_CONFIRMS),
+        postgresql_where=text(_CONFIRMS),
+    ),
 )
 
 sources = Table(

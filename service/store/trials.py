@@ -89,18 +89,31 @@ class Trials:
         )
         return [_trial(row) for row in self._connection.execute(query)]
 
-    def best(self, study_id: int, *, maximize: bool) -> TrialRow | None:
-        """The complete trial with the best value; ties go to the smaller number."""
-        complete = (trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE.value)
-        best = func.max(trials.c.value) if maximize else func.min(trials.c.value)
+    def best_of_search(
+        self, study_id: int, *, maximize: bool, limit: int, offset: int = 0
+    ) -> list[TrialRow]:
+        """The best complete trials that repeat no other one; ties by the smaller number."""
         query = (
             select(*_COLUMNS)
-            .where(*complete, trials.c.value == select(best).where(*complete).scalar_subquery())
-            .order_by(trials.c.number)
-            .limit(1)
+            .where(
+                trials.c.study_id == study_id,
+                trials.c.state == TrialState.COMPLETE.value,
+                trials.c.repeats.is_(None),
+            )
+            .order_by(trials.c.value.desc() if maximize else trials.c.value, trials.c.number)
+            .limit(limit)
+            .offset(offset)
         )
-        row = self._connection.execute(query).first()
-        return None if row is None else _trial(row)
+        return [_trial(row) for row in self._connection.execute(query)]
+
+    def repeats(self, study_id: int) -> list[TrialRow]:
+        """The trials that train others again, by number."""
+        query = (
+            select(*_COLUMNS)
+            .where(trials.c.study_id == study_id, trials.c.repeats.is_not(None))
+            .order_by(trials.c.number)
+        )
+        return [_trial(row) for row in self._connection.execute(query)]
 
     def best_until(
         self, study_id: int, *, maximize: bool, until_revision: int, limit: int
@@ -112,6 +125,7 @@ class Trials:
                 trials.c.study_id == study_id,
                 trials.c.state == TrialState.COMPLETE.value,
                 trials.c.finished_revision <= until_revision,
+                trials.c.repeats.is_(None),
             )
             .order_by(trials.c.value.desc() if maximize else trials.c.value, trials.c.number)
             .limit(limit)
@@ -119,10 +133,17 @@ class Trials:
         return [_trial(row) for row in self._connection.execute(query)]
 
     def num_ended(self, study_id: int, *, until_revision: int) -> dict[TrialState, int]:
-        """How many trials had ended by a revision, by state; reads all trials of the study."""
+        """How many trials that repeat no other one had ended by a revision, by state.
+
+        Reads all trials of the study.
+        """
         query = (
             select(trials.c.state, func.count())
-            .where(trials.c.study_id == study_id, trials.c.finished_revision <= until_revision)
+            .where(
+                trials.c.study_id == study_id,
+                trials.c.finished_revision <= until_revision,
+                trials.c.repeats.is_(None),
+            )
             .group_by(trials.c.state)
         )
         return {TrialState(row[0]): row[1] for row in self._connection.execute(query)}
@@ -185,10 +206,15 @@ class Trials:
                 trials.c.state == TrialState.FAIL.value,
                 trials.c.reason.in_([reason.value for reason in reasons]),
                 trials.c.number.not_in(retries),
+                trials.c.repeats.is_(None),
             )
             .order_by(trials.c.number)
         )
         return [_trial(row) for row in self._connection.execute(query)]
+
+    def first_open_repeat(self, study_id: int) -> TrialRow | None:
+        """The first trial under way that trains another one again."""
+        return next((one for one in self.repeats(study_id) if one.state in OPEN_TRIAL), None)
 
     def touch(self, revisions: Mapping[int, int]) -> None:
         """Note, by trial, that its runs or their reports have changed."""

@@ -18,7 +18,8 @@ from ridgeline.service.api import comparison_examples
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.study_file import load_comparison
 from ridgeline.service.client import ApiError, Client
-from ridgeline.service.comparison_resources import ArmResult, Comparison, ComparisonResult, Interval
+from ridgeline.service.comparison_resources import ArmResult, Comparison, ComparisonResult
+from ridgeline.service.resources import Interval
 from tests.cli.conftest import Ridgeline
 
 COMPARISON = """

@@ -34,6 +34,7 @@ from ridgeline.service.protocol import RunEnded, RunOrder, RunReport, SyncReques
 from ridgeline.service.resources import ExtendRequest, RetryRequest
 from ridgeline.service.store.rows import RunRow
 from ridgeline.service.store.session import Store, Transaction
+from ridgeline.service.winners import next_repeats
 from tests.conftest import ManualClock
 from tests.service.factory import SETTINGS, FakeWorker, ended, post, spec, value_of
 
@@ -42,6 +43,7 @@ OUTCOMES = [
     *("diverged", "crashed", "out_of_memory", "timeout", "released"),
 ]
 FINAL = ("complete", "pruned", "diverged")
+AGAIN = [{}, {"racing": {"seeds": 3, "leaders": 2}, "fresh_seeds": 2}]
 PRUNERS = [None, {"name": "median", "startup": 1}, {"name": "halving", "eta": 2}]
 
 
@@ -79,9 +81,15 @@ class Service(RuleBasedStateMachine):
         reproducible=st.booleans(),
         priority=st.integers(0, 1),
         pruner=st.sampled_from(PRUNERS),
+        again=st.sampled_from(AGAIN),
     )
     def submit(
-        self, replicates: int, reproducible: bool, priority: int, pruner: dict[str, Any] | None
+        self,
+        replicates: int,
+        reproducible: bool,
+        priority: int,
+        pruner: dict[str, Any] | None,
+        again: dict[str, Any],
     ) -> None:
         name = f"s{len(self.names)}"
         self.names.append(name)
@@ -93,6 +101,7 @@ class Service(RuleBasedStateMachine):
                 reproducible=reproducible and pruner is None,
                 pruner=pruner,
                 priority=priority,
+                **again,
                 budget={"trials": 4, "max_parallel": 3},
             ),
         )
@@ -321,6 +330,7 @@ class Service(RuleBasedStateMachine):
                 assert study.num_open == 0
                 if study.state is StudyState.COMPLETED and not study.stopping:
                     assert study.next_number == num_planned(study, study.spec)
+                    assert next_repeats(tx.trials, study.id, study.spec) == []
         self.the_books_balance()
         while checkpoints.sweep(self.store, self.artifacts):
             pass

@@ -23,7 +23,13 @@ from ridgeline.service.api.pages import PageSize, StudyCursor, StudyPage, next_p
 from ridgeline.service.api.routes.params import StudyPath
 from ridgeline.service.errors import Conflict
 from ridgeline.service.lifecycle import StudyState
-from ridgeline.service.resources import CloneRequest, ExtendRequest, RetryRequest, Study, Trial
+from ridgeline.service.resources import (
+    CloneRequest,
+    ExtendRequest,
+    RetryRequest,
+    Study,
+    Winner,
+)
 from ridgeline.service.store.session import Transaction
 
 router = APIRouter(prefix="/v1", tags=["studies"])
@@ -247,11 +253,15 @@ def delete_study(
 @router.get(
     "/studies/{study:name}/best",
     summary="Get the best trial",
-    response_model=Trial,
+    response_model=Winner,
     responses=problems(404, 422),
 )
-def get_best_trial(caller: Reader, api: Api, study: StudyPath) -> Trial:
-    """The complete trial with the best value; of equal ones the one with the smaller number."""
+def get_best_trial(caller: Reader, api: Api, study: StudyPath) -> Winner:
+    """The complete trial with the best value; of equal ones the one with the smaller number.
+
+    The value is the mean over all its seeds in the search: `standing` has it, and what fresh seeds
+    have come to.
+    """
     with api.store.reading() as tx:
         return studies.best(tx, study)
 
