@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from ridgeline.service.cli import tables
 from ridgeline.service.lifecycle import TrialState
 from tests.deployment import Deployment
 from tests.e2e.support import check_against_optuna, grid, results, small
@@ -69,3 +70,29 @@ def test_folds_are_runs_of_each_trial(deployment: Deployment) -> None:
         num_rows = [48, 47, 47] * 4
         for value, rows in zip(values, num_rows, strict=True):
             assert value * rows == pytest.approx(round(value * rows), abs=1e-3)
+
+
+def test_a_winner_is_raced_and_confirmed_whatever_the_number_of_workers(
+    deployment: Deployment,
+) -> None:
+    """With a real worker, and with two; what a person is told of it."""
+    client = deployment.client
+    again = {"racing": {"seeds": 3, "leaders": 2}, "fresh_seeds": 2, "reproducible": True}
+    outcomes = []
+    for name in ("one", "two"):
+        deployment.start_worker()
+        client.create_study(small(name, "random", budget={"trials": 6, "epochs": 1}, **again))
+        outcomes.append(results(deployment.outcome(name)))
+    assert outcomes[0] == outcomes[1]
+    best = client.best("one")
+    fresh = best.standing.fresh
+    assert best.standing.num_seeds == 3
+    assert fresh is not None
+    assert fresh.value is not None
+    assert fresh.selection_effect == pytest.approx(best.standing.value - fresh.value)
+    last = client.trial("one", fresh.trial)
+    assert (last.origin, last.repeats) == ("confirmation", best.number)
+    report = client.study_report("one", format="md")
+    assert "Trained again with 2 fresh seeds, which no choice was made by" in report
+    lines = tables.study_lines(client.study("one"))
+    assert any("with fresh seeds" in line and "selection effect" in line for line in lines)
