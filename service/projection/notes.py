@@ -209,10 +209,10 @@ def _note(
     yield "| parameter | searched |"
     yield "| --- | --- |"
     for name, parameter in spec.space.items():
-        yield f"| {name} | {searched(parameter, _code)} |"
+        yield f"| {name} | {searched(parameter, _code_in_table)} |"
     yield ""
     for name, words in facts(spec).items():
-        yield f"* {name}: {words}"
+        yield f"* {name}: {_plain(words)}"
     yield ""
     yield "```json"
     yield json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
@@ -271,5 +271,10 @@ def _plain(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """A text as code in Markdown: no markup, and in a table not the end of the cell."""
-    return "`" + printable(text).replace("`", "'").replace("|", "\\|") + "`"
+    """A text as code in Markdown, which is on one line and has no markup in it."""
+    return "`" + printable(text).replace("`", "'") + "`"
+
+
+def _code_in_table(text: str) -> str:
+    """The same in a cell, which a bar would end; elsewhere the backslash would be seen."""
+    return _code(text).replace("|", r"\|")

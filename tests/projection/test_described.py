@@ -298,6 +298,27 @@ def test_a_mark_that_somebody_has_spoilt(book: Book, open_reader: OpenReader, ma
     assert "3 of 100 trials have ended" in get_note(open_reader())
 
 
+def test_texts_of_people_are_no_markup_in_a_note(engine: Engine, open_reader: OpenReader) -> None:
+    space = {
+        "x": {"type": "float", "low": 0, "high": 1},
+        "y": {"type": "float", "low": 0, "high": 1},
+    }
+    values = {"type": "values", "values": ["a|b `c`", "*d*"]}
+    changes: dict[str, Any] = {
+        "task": {"name": "external"},
+        "space": {**space, "kind": values},
+        "objective": {"metric": "a|b\u202e", "direction": "minimize"},
+        "constraints": ["2 * x + 3 * y <= 4"],
+    }
+    book = Book(engine, spec(**changes))
+    with book.transaction() as page:
+        page.set_state("RUNNING")
+    found = get_note(open_reader())
+    assert found.startswith("Minimize `a|b` of external.\n")
+    assert '| kind | `"a\\|b \'c\'"`, `"*d*"` |\n' in found
+    assert "* constraints: 2 \\* x \\+ 3 \\* y \\<= 4\n" in found
+
+
 def test_configurations_are_code(book: Book, open_reader: OpenReader) -> None:
     with book.transaction() as page:
         run_through(page, range(1))
