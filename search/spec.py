@@ -25,7 +25,6 @@ from ridgeline.search.problems import told, validation_problems
 from ridgeline.search.pruners import CurvePruner, HyperbandPruner, MedianPruner, Pruner
 from ridgeline.search.racing import Racing
 from ridgeline.search.ranges import ZERO_SUFFIX, FloatParameter, IntParameter
-from ridgeline.search.samplers.feasible import has_any
 from ridgeline.search.space import Config, Space
 from ridgeline.search.tasks.any_settings import INSTALLED_ONLY, AnySettings
 from ridgeline.search.tasks.base import Task
@@ -252,6 +251,8 @@ def _constraint_problems(spec: StudySpec) -> Iterator[tuple[str, str]]:
     )
     if not spec.space.constraints:
         return
+    from ridgeline.search.samplers.feasible import has_any  # numpy, which other specs do without
+
     if spec.sampler.name != "grid" or spec.space.num_cells is None:
         if not has_any(spec.space):
             yield "constraints", "no configuration was found that keeps them all"
