@@ -67,7 +67,8 @@ class PostgresServer:
 
     def create(self, template: str = "template1") -> str:
         name = f"test_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Copied file by file, which takes two thirds of the time where nothing waits for a disk.
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return name
 
     def drop(self, name: str) -> None:
