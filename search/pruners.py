@@ -88,7 +88,7 @@ class MedianPruner(SpecPart):
         return self.warmup_epochs + 1
 
     def basis(self, curves: Iterable[Curve]) -> list[Curve]:
-        """The curves without a change of which the thresholds do not change either."""
+        """The curves that the thresholds depend on."""
         return [curve for curve in curves if curve.is_complete]
 
     def thresholds(self, basis: Sequence[Curve], direction: Direction) -> dict[int, float]:
@@ -105,17 +105,14 @@ class MedianPruner(SpecPart):
         }
 
 
-class HalvingPruner(SpecPart):
-    """Asynchronous successive halving: at each rung the best 1/eta of the runs go on.
+class _OnRungs(SpecPart):
+    """A pruner that compares runs at rungs, each `eta` times as many epochs as the one before.
 
-    Li et al., *A System for Massively Parallel Hyperparameter Tuning* (MLSys 2020), in the form
-    that only stops: nothing that was stopped is taken up again.  The rungs are the epochs
-    `min_epochs`·eta^k.  A run meets the others that have reached the rung before it, itself counted
-    in; until eta have, nobody is pruned there.  From then on it decides as Optuna's
-    `SuccessiveHalvingPruner` does.
+    A run counts at each rung it has reached, whatever becomes of it, until it starts again from
+    nothing.
     """
 
-    name: Literal["halving"]
+    name: str
     eta: Annotated[
         Whole, Field(ge=2, le=MAX_ETA, description="one of so many goes on from each rung")
     ] = 3
@@ -127,12 +124,21 @@ class HalvingPruner(SpecPart):
         return self.min_epochs
 
     def basis(self, curves: Iterable[Curve]) -> list[Curve]:
-        """The curves without a change of which the thresholds do not change either.
-
-        All: a run counts at each rung it has reached, whatever becomes of it, until it starts again
-        from nothing.
-        """
+        """The curves that what is required of a run depends on: all."""
         return list(curves)
+
+
+class HalvingPruner(_OnRungs):
+    """Asynchronous successive halving: at each rung the best 1/eta of the runs go on.
+
+    Li et al., *A System for Massively Parallel Hyperparameter Tuning* (MLSys 2020), in the form
+    that only stops: nothing that was stopped is taken up again.  The rungs are the epochs
+    `min_epochs`·eta^k.  A run meets the others that have reached the rung before it, itself counted
+    in; until eta have, nobody is pruned there.  From then on it decides as Optuna's
+    `SuccessiveHalvingPruner` does.
+    """
+
+    name: Literal["halving"]
 
     def thresholds(self, basis: Sequence[Curve], direction: Direction) -> dict[int, float]:
         """By rung, the worst value with which one more run would be among the best 1/eta."""
@@ -145,7 +151,7 @@ class HalvingPruner(SpecPart):
         return found
 
 
-class HyperbandPruner(SpecPart):
+class HyperbandPruner(_OnRungs):
     """Asynchronous Hyperband: halving from several lowest rungs, in case early epochs mislead.
 
     Li et al., *Hyperband* (JMLR 18, 2018), with the halving of `HalvingPruner`.  The trials of a
@@ -155,20 +161,12 @@ class HyperbandPruner(SpecPart):
     """
 
     name: Literal["hyperband"]
-    eta: Annotated[
-        Whole, Field(ge=2, le=MAX_ETA, description="one of so many goes on from each rung")
-    ] = 3
     min_epochs: Annotated[
         Whole, Field(ge=1, le=MAX_EPOCHS, description="the lowest rung of all")
     ] = 1
     brackets: Annotated[
         Whole, Field(ge=1, le=MAX_BRACKETS, description="sets of trials, each with a lowest rung")
     ] = 3
-
-    @property
-    def first_epoch(self) -> int:
-        """The first epoch that may prune."""
-        return self.min_epochs
 
     def bracket_of(self, trial: int) -> int:
         """The bracket of a trial, by its number."""
@@ -180,17 +178,13 @@ class HyperbandPruner(SpecPart):
         lowest = self.min_epochs * self.eta**bracket
         return HalvingPruner.model_construct(name="halving", eta=self.eta, min_epochs=lowest)
 
-    def basis(self, curves: Iterable[Curve]) -> list[Curve]:
-        """The curves without a change of which the thresholds do not change either."""
-        return list(curves)
-
     def _shares(self) -> Iterator[int]:
         """Of how many trials each bracket has: ⌈B/(s+1)·eta^s⌉ with s = B-1-b, B brackets."""
         for s in reversed(range(self.brackets)):
             yield -(-self.brackets * self.eta**s // (s + 1))
 
 
-class CurvePruner(SpecPart):
+class CurvePruner(_OnRungs):
     """Halving by prediction: at each rung the best 1/eta by where their own curves are going.
 
     An early rung favours what learns fast; what learns longer is told by how much it still gains.
@@ -201,19 +195,7 @@ class CurvePruner(SpecPart):
     """
 
     name: Literal["curve"]
-    eta: Annotated[
-        Whole, Field(ge=2, le=MAX_ETA, description="one of so many goes on from each rung")
-    ] = 3
     min_epochs: Annotated[Whole, Field(ge=2, le=MAX_EPOCHS, description="the lowest rung")] = 2
-
-    @property
-    def first_epoch(self) -> int:
-        """The first epoch that may prune."""
-        return self.min_epochs
-
-    def basis(self, curves: Iterable[Curve]) -> list[Curve]:
-        """The curves without a change of which the thresholds do not change either."""
-        return list(curves)
 
     def requirements(
         self, basis: Sequence[Curve], direction: Direction, last_epoch: int
