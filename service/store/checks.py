@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
     Float,
@@ -68,6 +69,19 @@ def _counted(column: Any, *counted: Any) -> Select[Any]:
     """Where a counter of the study differs from what is counted: both."""
     found = select(func.count()).where(*counted).scalar_subquery()
     return select(column, found).where(_this_study, column != found)
+
+
+def _naming_no_earlier(column: Column[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
+    """Trials whose `column` is the number of no earlier trial that meets the conditions."""
+    return _TRIALS.where(
+        column.is_not(None),
+        ~exists().where(
+            _other.c.study_id == _STUDY,
+            _other.c.number == column,
+            _other.c.number < trials.c.number,
+            *conditions,
+        ),
+    )
 
 
 _next_number = select(studies.c.next_number).where(_this_study).scalar_subquery()
@@ -345,28 +359,15 @@ _CHECKS: tuple[tuple[Check, Select[Any]], ...] = (
     ),
     (
         Check("repeats", "trials {} train again what was not complete before them", BY_HAND),
-        _TRIALS.where(
-            trials.c.repeats.is_not(None),
-            ~exists().where(
-                _other.c.study_id == _STUDY,
-                _other.c.number == trials.c.repeats,
-                _other.c.number < trials.c.number,
-                _other.c.repeats.is_(None),
-                _other.c.state == TrialState.COMPLETE.value,
-            ),
+        _naming_no_earlier(
+            trials.c.repeats,
+            _other.c.repeats.is_(None),
+            _other.c.state == TrialState.COMPLETE.value,
         ),
     ),
     (
         Check("retries", "trials {} try again what did not fail before them", BY_HAND),
-        _TRIALS.where(
-            trials.c.retry_of.is_not(None),
-            ~exists().where(
-                _other.c.study_id == _STUDY,
-                _other.c.number == trials.c.retry_of,
-                _other.c.number < trials.c.number,
-                _other.c.state == TrialState.FAIL.value,
-            ),
-        ),
+        _naming_no_earlier(trials.c.retry_of, _other.c.state == TrialState.FAIL.value),
     ),
 )
 
