@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import OPEN_TRIAL
+from ridgeline.service.store.recent import Recent
 
 if TYPE_CHECKING:
     from ridgeline.service.store.rows import StudyRow, TrialRow
     from ridgeline.service.store.trials import Trials
-
-_MAX_STUDIES = 64
 
 
 class Histories:
@@ -22,7 +20,7 @@ class Histories:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, tuple[int, History]] = OrderedDict()
+        self._known: Recent[tuple[int, History]] = Recent()
 
     def at(self, study: StudyRow, spec: StudySpec, trials: Trials) -> History:
         """The history of `study` at the revision it shows, as a copy of the caller's own.
@@ -30,17 +28,14 @@ class Histories:
         `trials` must see the same snapshot that `study` was read from.
         """
         with self._lock:
-            revision, history = self._known.get(study.id, (-1, None))
+            revision, history = self._known.get(study.id) or (-1, None)
             if history is None or revision > study.revision:
                 revision, history = -1, History(spec.space)
             if revision < study.revision:
                 changed = trials.changed_since(study.id, revision, limit=None)
                 for trial in sorted(changed, key=lambda trial: trial.number):
                     put(history, trial)
-            self._known[study.id] = study.revision, history
-            self._known.move_to_end(study.id)
-            while len(self._known) > _MAX_STUDIES:
-                self._known.popitem(last=False)
+            self._known.put(study.id, (study.revision, history))
             return history.copy()
 
 

@@ -8,19 +8,17 @@ restart, and the history at that revision gives the same rules again.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ridgeline.search.pruners import Curve, Pruner, Requirements, requirements_of, standings
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import RunState
+from ridgeline.service.store.recent import Recent
 
 if TYPE_CHECKING:
     from ridgeline.service.store.rows import RunRow, StudyRow
     from ridgeline.service.store.runs import Runs
-
-_MAX_STUDIES = 64
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class RulesBook:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._known: Recent[_Known] = Recent()
 
     def at(self, study: StudyRow, spec: StudySpec, pruner: Pruner, runs: Runs) -> Rules:
         """The rules of `study` at the revision it shows.
@@ -57,10 +55,7 @@ class RulesBook:
                         pruner, basis, spec.objective.direction, spec.max_epochs
                     )
                     known.rules = Rules(version, found)
-            self._known[study.id] = known
-            self._known.move_to_end(study.id)
-            while len(self._known) > _MAX_STUDIES:
-                self._known.popitem(last=False)
+            self._known.put(study.id, known)
             return known.rules
 
 

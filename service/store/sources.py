@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Select, insert, select
 
 from ridgeline.search.history import History
 from ridgeline.search.space import Space
 from ridgeline.search.spec import StudySpec
 from ridgeline.search.warm_start import TRIALS, SourceTrial, history_of
+from ridgeline.service.store.recent import Recent
 from ridgeline.service.store.rows import SourceRow
 from ridgeline.service.store.tables import sources
 
 _COLUMNS = [sources.c[name] for name in SourceRow._fields]
-_MAX_STUDIES = 64
 
 
 class Sources:
@@ -42,16 +41,11 @@ class Sources:
 
     def of_study(self, study_id: int) -> list[SourceRow]:
         """The sources of a study, without their trials."""
-        query = select(*_COLUMNS).where(sources.c.study_id == study_id).order_by(sources.c.position)
-        return [_source(row) for row in self._connection.execute(query)]
+        return [_source(row) for row in self._connection.execute(_of_study(study_id))]
 
     def trials_of(self, study_id: int) -> list[tuple[SourceRow, tuple[SourceTrial, ...]]]:
         """The sources of a study, with the trials that it took over."""
-        query = (
-            select(*_COLUMNS, sources.c.trials)
-            .where(sources.c.study_id == study_id)
-            .order_by(sources.c.position)
-        )
+        query = _of_study(study_id).add_columns(sources.c.trials)
         return [
             (_source(row[:-1]), TRIALS.validate_python(tuple(row[-1])))
             for row in self._connection.execute(query)
@@ -69,7 +63,7 @@ class SourceHistories:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, tuple[History, ...]] = OrderedDict()
+        self._known: Recent[tuple[History, ...]] = Recent()
 
     def of(self, study_id: int, spec: StudySpec, found: Sources) -> tuple[History, ...]:
         """The sources of a study; nobody may change them."""
@@ -78,11 +72,14 @@ class SourceHistories:
         with self._lock:
             known = self._known.get(study_id)
             if known is None:
-                known = self._known[study_id] = found.histories(study_id, spec.space)
-            self._known.move_to_end(study_id)
-            while len(self._known) > _MAX_STUDIES:
-                self._known.popitem(last=False)
+                known = found.histories(study_id, spec.space)
+            self._known.put(study_id, known)
             return known
+
+
+def _of_study(study_id: int) -> Select[Any]:
+    where = sources.c.study_id == study_id
+    return select(*_COLUMNS).where(where).order_by(sources.c.position)
 
 
 def _source(row: Sequence[Any]) -> SourceRow:
