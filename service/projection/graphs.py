@@ -50,7 +50,7 @@ def learning_curves(
     What such a trial and its runs have reported does not change any more, so the figures of a
     revision are the same whenever they are drawn.
     """
-    best = Trials(connection).best_until(
+    best = Trials(connection).best_of_search(
         study_id,
         maximize=spec.objective.direction == "maximize",
         until_revision=until_revision,

@@ -90,9 +90,19 @@ class Trials:
         return [_trial(row) for row in self._connection.execute(query)]
 
     def best_of_search(
-        self, study_id: int, *, maximize: bool, limit: int, offset: int = 0
+        self,
+        study_id: int,
+        *,
+        maximize: bool,
+        limit: int,
+        offset: int = 0,
+        until_revision: int | None = None,
     ) -> list[TrialRow]:
-        """The best complete trials that repeat no other one; ties by the smaller number."""
+        """The best complete trials that repeat no other one; ties by the smaller number.
+
+        Args:
+            until_revision: of those alone that were complete by then.
+        """
         query = (
             select(*_COLUMNS)
             .where(
@@ -104,6 +114,8 @@ class Trials:
             .limit(limit)
             .offset(offset)
         )
+        if until_revision is not None:
+            query = query.where(trials.c.finished_revision <= until_revision)
         return [_trial(row) for row in self._connection.execute(query)]
 
     def repeats(self, study_id: int) -> list[TrialRow]:
@@ -112,23 +124,6 @@ class Trials:
             select(*_COLUMNS)
             .where(trials.c.study_id == study_id, trials.c.repeats.is_not(None))
             .order_by(trials.c.number)
-        )
-        return [_trial(row) for row in self._connection.execute(query)]
-
-    def best_until(
-        self, study_id: int, *, maximize: bool, until_revision: int, limit: int
-    ) -> list[TrialRow]:
-        """The best trials of those that were complete at a revision; ties by the smaller number."""
-        query = (
-            select(*_COLUMNS)
-            .where(
-                trials.c.study_id == study_id,
-                trials.c.state == TrialState.COMPLETE.value,
-                trials.c.finished_revision <= until_revision,
-                trials.c.repeats.is_(None),
-            )
-            .order_by(trials.c.value.desc() if maximize else trials.c.value, trials.c.number)
-            .limit(limit)
         )
         return [_trial(row) for row in self._connection.execute(query)]
 
@@ -214,7 +209,18 @@ class Trials:
 
     def first_open_repeat(self, study_id: int) -> TrialRow | None:
         """The first trial under way that trains another one again."""
-        return next((one for one in self.repeats(study_id) if one.state in OPEN_TRIAL), None)
+        query = (
+            select(*_COLUMNS)
+            .where(
+                trials.c.study_id == study_id,
+                trials.c.repeats.is_not(None),
+                trials.c.state.in_([state.value for state in OPEN_TRIAL]),
+            )
+            .order_by(trials.c.number)
+            .limit(1)
+        )
+        row = self._connection.execute(query).first()
+        return None if row is None else _trial(row)
 
     def touch(self, revisions: Mapping[int, int]) -> None:
         """Note, by trial, that its runs or their reports have changed."""
