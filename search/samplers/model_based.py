@@ -1,9 +1,9 @@
 """Search by a model of what has been seen: the best candidate, one trial after the other.
 
 The first trials are spread evenly; of a study that has sources, these choose some of them.  From
-then on a model is fitted to the trials that have ended,
-once for all trials that are asked for together; it scores the candidates, the best one is chosen,
-and the model is told that this trial is under way before the next one is chosen.
+then on a model is fitted to the trials that have ended, once for all trials that are asked for
+together; it scores the candidates, the best one is chosen, and the model is told that this trial is
+under way before the next one is chosen.
 
 # n trials, c candidates, d axes
 """
@@ -87,7 +87,7 @@ class ModelBasedSampler(Sampler):
     ) -> Iterator[Suggestion]:
         axes, outcomes = Axes(space), Outcomes.of(history, first, direction)
         columns_nd = history.columns[:first]
-        others = Sources(space, sources, direction)
+        others = Sources(axes, sources, direction)
         is_start = outcomes.num_values < _NUM_START
         search: _Spread | _Search | _Start
         if is_start and not others:

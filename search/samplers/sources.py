@@ -19,7 +19,6 @@ from ridgeline.search.samplers.evidence import Evidence
 from ridgeline.search.samplers.gaussian_process import Regression
 from ridgeline.search.samplers.outcomes import Outcomes
 from ridgeline.search.samplers.surrogate import Observed, features, kernel_of
-from ridgeline.search.space import Space
 
 _MAX_POINTS = 128
 """Trials of a source that its process is of; what it costs to ask it grows with them."""
@@ -28,11 +27,11 @@ _MAX_POINTS = 128
 class Sources:
     """The sources of a study, each with a Gaussian process of its own trials."""
 
-    def __init__(self, space: Space, histories: Sequence[History], direction: Direction) -> None:
-        self._axes = Axes(space)
+    def __init__(self, axes: Axes, histories: Sequence[History], direction: Direction) -> None:
+        self._axes = axes
         self._models = [_fitted(_Trials(history, direction)) for history in histories]
         names = [history.space.names for history in histories]
-        self._shared = [[space.names.index(name) for name in shared] for shared in names]
+        self._shared = [[axes.space.names.index(name) for name in shared] for shared in names]
 
     def __len__(self) -> int:
         return len(self._models)
