@@ -8,15 +8,13 @@ trains them again into `benchmarks/pruning/curves/`.  FOLDER is that of `benchma
 from __future__ import annotations
 
 import argparse
-import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.search.data import load
-from benchmarks.search.tables import train
-from ridgeline.search.space import Config, Space
+from benchmarks.search.tables import grid_of, train
 
 FOLDER = Path(__file__).parent / "curves"
 
@@ -34,14 +32,7 @@ NUM_SEEDS = 2
 NUM_EPOCHS = 27
 _NUM_ROWS = 2_000
 
-SPACE = Space.model_validate(
-    {name: {"type": "values", "values": values} for name, values in AXES.items()}
-)
-CELLS: list[Config] = [
-    dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())
-]
-"""In the order of the rows of a table: the last axis changes fastest."""
-NUMBER_OF = {tuple(cell.values()): number for number, cell in enumerate(CELLS)}
+SPACE, CELLS, NUMBER_OF = grid_of(AXES)
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ import torch
 
 from benchmarks.rows import Row, count, header, tell, write
 from benchmarks.search.data import READERS
+from benchmarks.search.resampling import interval_of
 from benchmarks.search.studies import METRICS, SAMPLERS, Study, Values, regrets
 
 _NUM_RESAMPLED = 2_000
@@ -84,7 +85,7 @@ def _figures(rows: Rows) -> Row:
     return {
         "studies": sum(len(values) for values in rows.values()),
         "regret": round(_mean(rows), 4),
-        "regret_interval": _interval(_resampled(rows)),
+        "regret_interval": interval_of(_resampled(rows)),
         "by_table": {name: round(float(np.mean(values)), 4) for name, values in rows.items()},
     }
 
@@ -92,7 +93,7 @@ def _figures(rows: Rows) -> Row:
 def _compared(rows: Rows, reference: Rows) -> Row:
     return {
         "of_optuna": round(_mean(rows) / _mean(reference), 3),
-        "of_optuna_interval": _interval(_resampled(rows) / _resampled(reference)),
+        "of_optuna_interval": interval_of(_resampled(rows) / _resampled(reference)),
     }
 
 
@@ -108,12 +109,6 @@ def _resampled(rows: Rows) -> Values:
         picks = generator.integers(0, len(values), (_NUM_RESAMPLED, len(values)))
         resampled += np.array(values)[picks].mean(axis=1) / len(rows)
     return resampled
-
-
-def _interval(resampled: Values) -> list[float]:
-    """That of 90 %."""
-    low, high = np.quantile(resampled, [0.05, 0.95])
-    return [round(float(low), 4), round(float(high), 4)]
 
 
 def _arguments() -> argparse.Namespace:

@@ -36,11 +36,12 @@ import torch
 
 from benchmarks.rows import Row, count, header, tell, write
 from benchmarks.search.data import READERS
-from benchmarks.search.studies import METRICS, Values, values_of
+from benchmarks.search.resampling import interval_of
+from benchmarks.search.studies import METRICS, Values, put_end, values_of
 from benchmarks.search.tables import AXES, CELLS, NUMBER_OF, SPACE
 from ridgeline.search.comparing import mean_of
 from ridgeline.search.fields import SamplerName
-from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.history import History
 from ridgeline.search.racing import Contender, Racing, next_round, pooled, ranked
 from ridgeline.search.samplers import sampler_for
 
@@ -167,8 +168,7 @@ def figures(outcomes: dict[str, list[Outcome]]) -> Row:
     row |= {name: round(float(mean), 4) for name, mean in zip(names, means, strict=True)}
     row["ratio"] = round(row["regret"] / row["regret_one_seed"], 4)
     for name in ("ratio", "coverage", "regret", "regret_one_seed"):
-        low, high = np.quantile(drawn[name], [0.05, 0.95])
-        row[f"{name}_interval"] = [round(float(low), 4), round(float(high), 4)]
+        row[f"{name}_interval"] = interval_of(drawn[name])
     row["ratio_by_table"] = {
         name: round(float(values[:, 0].mean() / values[:, 1].mean()), 2)
         for name, values in zip(outcomes, by_objective, strict=True)
@@ -189,14 +189,7 @@ def _search(race: Race, noisy: Noisy) -> Iterator[tuple[int, float]]:
         for new in sampler.suggest(SPACE, history, numbers, race.seed, "minimize"):
             cell = NUMBER_OF[tuple(new.config[name] for name in AXES)]
             value = noisy.value(cell, 0)
-            failed = bool(np.isnan(value))
-            history.put(
-                new.number,
-                new.config,
-                enqueued=False,
-                state=TrialStatus.FAIL if failed else TrialStatus.COMPLETE,
-                value=None if failed else value,
-            )
+            put_end(history, new.number, new.config, value)
             yield cell, value
 
 

@@ -143,26 +143,28 @@ def _ours(name: SamplerName, seen: Objective, study: Study) -> Iterator[Config]:
         room = min(study.batch - len(training), study.num_trials - len(history))
         numbers = range(len(history), len(history) + room)
         for new in sampler.suggest(study.space, history, numbers, study.seed, "minimize"):
-            _put(history, new.number, new.config, TrialStatus.RUNNING)
+            state = TrialStatus.RUNNING
+            history.put(new.number, new.config, enqueued=False, state=state, value=None)
             seconds = _seconds(new.config) if study.in_flight else 1.0
             heapq.heappush(training, (now + seconds, new.number))
         now, _ = training[0]
         while training and training[0][0] <= now:
             _, number = heapq.heappop(training)
             config = history.config(number)
-            value = seen(config)
-            if math.isnan(value):
-                _put(history, number, config, TrialStatus.FAIL)
-            else:
-                _put(history, number, config, TrialStatus.COMPLETE, value)
+            put_end(history, number, config, seen(config))
             yield config
 
 
-def _put(
-    history: History, number: int, config: Config, state: TrialStatus, value: float | None = None
-) -> None:
-    """Write a trial of which a sampler chose the configuration."""
-    history.put(number, config, enqueued=False, state=state, value=value)
+def put_end(history: History, number: int, config: Config, value: float) -> None:
+    """Write what came of a trial that a sampler chose: NaN where training diverged."""
+    failed = math.isnan(value)
+    history.put(
+        number,
+        config,
+        enqueued=False,
+        state=TrialStatus.FAIL if failed else TrialStatus.COMPLETE,
+        value=None if failed else value,
+    )
 
 
 def _seconds(config: Config) -> float:

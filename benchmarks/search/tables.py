@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,14 +46,32 @@ _CELLS_AT_ONCE = 512
 Counts = npt.NDArray[np.uint16]
 Losses = npt.NDArray[np.float32]
 
-SPACE = Space.model_validate(
-    {name: {"type": "values", "values": values} for name, values in AXES.items()}
-)
-CELLS: list[Config] = [
-    dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())
-]
-"""In the order of the rows of a table: the last axis changes fastest."""
-NUMBER_OF = {tuple(cell.values()): number for number, cell in enumerate(CELLS)}
+
+class Grid(NamedTuple):
+    """The space of some axes, and all its cells.
+
+    Attributes:
+        cells: in the order of the rows of a table: the last axis changes fastest.
+        number_of: the row of the cell with these values.
+    """
+
+    space: Space
+    cells: list[Config]
+    number_of: dict[tuple[Any, ...], int]
+
+
+def grid_of(axes: Mapping[str, list[Any]]) -> Grid:
+    """The grid of lists of values."""
+    parameters = {name: {"type": "values", "values": values} for name, values in axes.items()}
+    rows = [*itertools.product(*axes.values())]
+    return Grid(
+        Space.model_validate(parameters),
+        [dict(zip(axes, values, strict=True)) for values in rows],
+        {values: number for number, values in enumerate(rows)},
+    )
+
+
+SPACE, CELLS, NUMBER_OF = grid_of(AXES)
 
 
 @dataclass(frozen=True)

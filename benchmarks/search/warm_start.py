@@ -39,10 +39,11 @@ import torch
 
 from benchmarks.rows import Row, count, header, tell, write
 from benchmarks.search.data import READERS
-from benchmarks.search.studies import METRICS, Values, values_of
+from benchmarks.search.resampling import interval_of
+from benchmarks.search.studies import METRICS, Values, put_end, values_of
 from benchmarks.search.tables import AXES, CELLS, NUMBER_OF
 from ridgeline.search.fields import SamplerName
-from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.history import History
 from ridgeline.search.samplers import sampler_for
 from ridgeline.search.space import Config, Space
 
@@ -143,15 +144,7 @@ def _searched(
         (new,) = sampler_for(sampler).suggest(
             history.space, history, [number], seed, "minimize", sources=sources
         )
-        value = problem.value(new.config)
-        failed = math.isnan(value)
-        history.put(
-            number,
-            new.config,
-            enqueued=False,
-            state=TrialStatus.FAIL if failed else TrialStatus.COMPLETE,
-            value=None if failed else value,
-        )
+        put_end(history, number, new.config, problem.value(new.config))
     return history
 
 
@@ -208,9 +201,8 @@ def _figures(curves: npt.NDArray[np.float64], trials: int) -> Row:
         means.append(_measured(drawn.mean(axis=(0, 1)), trials))
     row: Row = {}
     for name in means[0]:
-        low, high = np.nanquantile([one[name] for one in means[1:]], [0.05, 0.95])
         row[name] = round(means[0][name], 4)
-        row[f"{name}_interval"] = [round(float(low), 4), round(float(high), 4)]
+        row[f"{name}_interval"] = interval_of([one[name] for one in means[1:]])
     return row
 
 
