@@ -23,7 +23,7 @@ help: ## list the targets
 demo: $(INSTALLED) ## search the handwritten digits by grid, random and TPE; in less than half a minute
 	@$(BIN)/python examples/demo.py
 
-# Python 3.12 and later count lines at no cost; in 3.11 that makes the suite 1.4 times as long.
+# Python 3.12 and later count lines at no cost; in 3.11 it makes tests of the service 1.4 times as long.
 test: lint ## everything: lint and the whole suite, on SQLite and PostgreSQL; from Python 3.12 on its coverage too
 	@if $(BIN)/python -c "import sys; sys.exit(sys.version_info < (3, 12))"; \
 	  then COVERAGE_CORE=sysmon $(PYTEST) $(COVERAGE); else $(PYTEST); fi
