@@ -34,7 +34,7 @@ def test_packs_are_as_wide_as_the_runs_fill_more_than_half_of(
     )
     wanted = []
     for key in range(40 * threads):
-        lane.add(Waiting(key, run, group=None, keep_weights=False))
+        lane.add(Waiting(key, run, group=None, bracket=0, keep_weights=False))
         sizes = lane.job.sizes
         assert sizes is not None
         wanted.append(sizes.width)
