@@ -87,9 +87,9 @@ class OpenPack:
         pack, events = self.pack, list[Event]()
         freed: list[int] = []
         start = now = time.perf_counter()
-        num_ticks = 0
+        num_ticks, seconds_per_tick = 0, self.seconds_per_tick
         while not freed and (now - start < TURN_SECONDS or num_ticks == 0):
-            count = self._ticks_until(start + ADVANCE_SECONDS - now)
+            count = self._ticks_within(start + ADVANCE_SECONDS - now, seconds_per_tick)
             pack.tick(count)
             num_ticks += count
             ended = [slot for slot in self.runs if pack.at_epoch_end(slot)]
@@ -112,6 +112,8 @@ class OpenPack:
             found = outcomes(pack, over)
             events += [Over(run.key, its) for (run, _), its in zip(ends, found, strict=True)]
             now = time.perf_counter()
+            if ended or pack.device.type == "cpu":  # else the device may still be at them
+                seconds_per_tick = (now - start) / num_ticks
         return Turn(events, freed, now - start, num_ticks)
 
     def land(self, turn: Turn) -> list[Event]:
@@ -144,9 +146,9 @@ class OpenPack:
         self.saving.saved(key, before, self.seconds + time.perf_counter() - start)
         return saved
 
-    def _ticks_until(self, seconds: float) -> int:
+    def _ticks_within(self, seconds: float, seconds_per_tick: float | None) -> int:
         """How many ticks to take at once."""
         ticks = self.pack.ticks_to_epoch_end
-        if self.seconds_per_tick is None:
+        if seconds_per_tick is None:
             return min(ticks, 4)
-        return min(ticks, max(1, int(seconds / self.seconds_per_tick)))
+        return min(ticks, max(1, int(seconds / seconds_per_tick)))

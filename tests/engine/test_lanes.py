@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -24,6 +27,8 @@ from ridgeline.search.engine import (
     Reported,
     RunConfig,
     Saved,
+    open_pack,
+    slots,
 )
 from ridgeline.search.engine.compiled import Job
 from ridgeline.search.engine.config import OptimizerName
@@ -390,3 +395,36 @@ def test_weights_are_copied_only_for_those_who_keep_them(
     assert len(copied) == 1
     assert {n for n, outcome in ended.items() if outcome.weights} == {1}
     assert all("test_accuracy" in outcome.metrics for outcome in ended.values())
+
+
+def test_tables_made_ahead_are_those_of_each_epoch(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the run ends before they are used up, or its epochs are no multiple of theirs."""
+    shape = shape_for(data, hidden=(8,))
+    runs = [config(seed=seed, epochs=epochs, dropout=0.3) for seed, epochs in ((1, 11), (2, 3))]
+    ahead = [alone(run, shape, data) for run in runs]
+    monkeypatch.setattr(slots, "_EPOCHS_AHEAD", 1)
+    for run, outcome in zip(runs, ahead, strict=True):
+        assert_same(outcome, alone(run, shape, data))
+
+
+def test_a_new_pack_trains_to_the_end_of_an_epoch_once_its_speed_is_known(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(perf_counter=count(step=0.001).__next__)  # turns last many calls
+    monkeypatch.setattr(open_pack, "time", clock)
+    ticks: list[int] = []
+    tick = Pack.tick
+
+    def counted(pack: Pack, number: int) -> None:
+        ticks.append(number)
+        tick(pack, number)
+
+    monkeypatch.setattr(Pack, "tick", counted)
+    run = config(batch_size=4, epochs=2)
+    lanes = Lanes(data.device, LaneOptions(compile=False, width=1))
+    lanes.add("run", run, shape_for(data, hidden=(8,)), data)
+    drain(lanes)
+    num_steps = math.ceil(data.train.num_samples / 4)
+    assert ticks == [4, num_steps - 4, num_steps]
