@@ -40,7 +40,7 @@ def alone() -> Iterator[None]:
             process.  `KeyboardInterrupt` passes.
     """
     with _ALONE, ExitStack() as stack:
-        # The last to be set back are those that decide how the others are read.
+        # The last to be set back are those that the others go by.
         for keep in (_kept_warnings, _kept_python, _kept_settings, _kept_modes, _kept_inference):
             stack.enter_context(keep())
         try:
@@ -150,7 +150,6 @@ _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     _pair("torch_function_state"),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_num_threads, torch.set_num_threads),
-    # Read by a product of numbers of the default type.
     (is_flushing, torch.set_flush_denormal),
     (torch.is_grad_enabled, torch._C._set_grad_enabled),
     (torch._C._is_fwd_grad_enabled, torch._C._set_fwd_grad_enabled),
