@@ -57,6 +57,7 @@ from ridgeline.service.resources import (
     Dataset,
     EnqueueRequest,
     Event,
+    Explanation,
     ExtendRequest,
     RetryRequest,
     Study,
@@ -306,6 +307,11 @@ class Client:
 
     def trial(self, study: str, number: int) -> TrialWithHistory:
         return parsed(TrialWithHistory, self._connection.get(_trial_path(study, number)))
+
+    def explain(self, study: str, number: int) -> Explanation:
+        """Why a trial has its configuration."""
+        path = f"{_trial_path(study, number)}/explanation"
+        return parsed(Explanation, self._connection.get(path))
 
     def enqueue(self, study: str, configs: Iterable[Config]) -> list[Trial]:
         """Trials to try next, before the sampler is asked for whole ones.

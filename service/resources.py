@@ -234,6 +234,47 @@ class TrialWithHistory(Trial):
     epochs: tuple[EpochMetrics, ...]
 
 
+class KnownTrial(_Resource):
+    """A trial whose value a sampler knew."""
+
+    number: int
+    distance: float = Field(
+        description="from the trial explained: each range as long as it is searched counts 1, "
+        "another category too"
+    )
+    value: float
+    config: Config
+
+
+class Explanation(_Resource):
+    """Why a trial has its configuration."""
+
+    study: str
+    number: int
+    sampler: str | None
+    config: Config
+    chosen_by: Literal["person", "sampler", "model"] = Field(
+        description="by the sampler without a model: drawn, spread evenly, or a cell of a grid"
+    )
+    given: tuple[str, ...] | None = Field(None, description="the parameters that a person gave")
+    is_derived_again: bool | None = Field(
+        None,
+        description="whether the sampler, asked again, chooses the same",
+    )
+    num_ended: int | None = Field(None, description="trials that had ended as it was chosen")
+    num_in_flight: int | None = Field(None, description="trials that waited or ran")
+    num_candidates: int | None = Field(None, description="configurations of which it was the best")
+    expected_value: float | None = Field(None, description="what a Gaussian process expected")
+    expected_low: float | None = Field(
+        None, description="lower end of the interval in which it saw the value with 95 %"
+    )
+    expected_high: float | None = Field(None, description="its upper end")
+    density_ratio: float | None = Field(
+        None, description="by TPE: how much denser good trials were there than others"
+    )
+    nearest: tuple[KnownTrial, ...] = Field((), description="nearest trials with a value")
+
+
 WorkerState = Literal["LIVE", "LOST", "GONE"]
 """Connected; silent for longer than its lease; shut down in good order."""
 

@@ -47,6 +47,13 @@ class Outlook:
     given: Given = field(default_factory=dict)
     sources: Sequence[History] = ()
 
+    @property
+    def known(self) -> History:
+        """The trials that the next one follows from, as its sampler sees them."""
+        if self.given or not self.spec.reproducible:
+            return self.history
+        return _reproducibly_known(self.spec, self.history, len(self.history))
+
     def propose(self) -> Proposal:
         """Suggestions for the next trials; needs no transaction.
 
@@ -155,6 +162,15 @@ def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
     Raises:
         NotFound: there is no such trial, or no sampler was asked about it.
     """
+    return seen(tx, study_id, number).propose().suggestions[0]
+
+
+def seen(tx: Transaction, study_id: int, number: int) -> Outlook:
+    """What the suggestion for a trial followed from.
+
+    Raises:
+        NotFound: there is no such trial, or no sampler was asked about it.
+    """
     study, trial = tx.studies.get(study_id), tx.trials.find(study_id, number)
     if study is None or trial is None or trial.seen_revision is None:
         raise NotFound(f"no trial {number} of the study was chosen by a sampler")
@@ -169,7 +185,7 @@ def rederive(tx: Transaction, study_id: int, number: int) -> Suggestion:
     if trial.given is not None:
         given = {number: {name: trial.config[name] for name in trial.given}}
     sources = tx.sources.histories(study.id, spec.space)
-    return _derive(spec, history, trial.seen_revision, 1, given, sources).suggestions[0]
+    return Outlook(spec, history, trial.seen_revision, 1, given, sources)
 
 
 def _derive(
@@ -195,10 +211,10 @@ def _derive(
     # Each trial sees a history of its own, see docs/decisions/0001.
     suggestions = []
     for number in range(first, first + count):
-        seen = history.copy()
-        for recent in range(max(0, number - spec.max_parallel + 1), number):
-            _mark_running(seen, recent)
-        suggestions += sampler.suggest(spec.space, seen, [number], seed, direction, sources=sources)
+        known = _reproducibly_known(spec, history, number)
+        suggestions += sampler.suggest(
+            spec.space, known, [number], seed, direction, sources=sources
+        )
         history.put(
             number,
             suggestions[-1].config,
@@ -209,6 +225,14 @@ def _derive(
         if is_enough():
             break
     return Proposal(suggestions, sampler.identity, revision, len(suggestions) == count)
+
+
+def _reproducibly_known(spec: StudySpec, history: History, number: int) -> History:
+    """What a trial of a reproducible study may follow from."""
+    known = history.copy()
+    for recent in range(max(0, number - spec.max_parallel + 1), number):
+        _mark_running(known, recent)
+    return known
 
 
 def _mark_running(history: History, number: int) -> None:

@@ -65,7 +65,7 @@ def get(tx: Transaction, study: str, number: int) -> TrialWithHistory:
     Raises:
         NotFound: there is no such study or trial.
     """
-    row, trial = _find(tx, study, number)
+    row, trial = find(tx, study, number)
     reports = tx.runs.reports_of(row.id, trial_id=trial.id)
     epochs = sorted(
         (
@@ -210,7 +210,12 @@ def _suggest(
             return response
 
 
-def _find(tx: Transaction, study: str, number: int) -> tuple[StudyRow, TrialRow]:
+def find(tx: Transaction, study: str, number: int) -> tuple[StudyRow, TrialRow]:
+    """A trial and its study.
+
+    Raises:
+        NotFound: there is no such study or trial.
+    """
     row = studies.find(tx, study)
     trial = tx.trials.find(row.id, number)
     if trial is None:

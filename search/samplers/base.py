@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from ridgeline.search.fields import Direction
 from ridgeline.search.history import History
@@ -34,6 +34,33 @@ class Suggestion:
     seed: int
     grid_cell: int | None = None
     given: tuple[str, ...] | None = None
+
+
+class Expectation(NamedTuple):
+    """A value that a model expected of a configuration, the mean over its seeds.
+
+    `low` and `high` are the ends of the interval in which the model saw it with 95 %.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What a model thought of the configuration that it chose.
+
+    Attributes:
+        num_candidates: of so many it was the best.
+        expected: None of a model that expects no values.
+        density_ratio: how much denser good trials were there than others; None of a model that
+            has no densities.
+    """
+
+    num_candidates: int
+    expected: Expectation | None = None
+    density_ratio: float | None = None
 
 
 class Sampler(ABC):
@@ -81,6 +108,18 @@ class Sampler(ABC):
             if is_enough():
                 break
         return chosen
+
+    def belief(
+        self,
+        space: Space,
+        history: History,
+        number: int,
+        seed: int,
+        direction: Direction,
+        sources: Sequence[History] = (),
+    ) -> Belief | None:
+        """What it thinks of its suggestion for one trial; None where no model has chosen it."""
+        return None
 
     @abstractmethod
     def _suggestions(

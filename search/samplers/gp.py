@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ridgeline.search.samplers.axes import Floats
+from ridgeline.search.samplers.base import Belief, Expectation
 from ridgeline.search.samplers.evidence import Evidence
 from ridgeline.search.samplers.gaussian_process import (
     Kernel,
@@ -20,8 +23,11 @@ from ridgeline.search.samplers.model_based import (
     ModelBasedSampler,
     Scores,
 )
-from ridgeline.search.samplers.surrogate import Observed, features, kernel_of
+from ridgeline.search.samplers.surrogate import Observed, features, kernel_of, values_at
 from ridgeline.search.samplers.trend import Trend
+
+_Z_95 = 1.959963984540054
+"""Standard deviations to each side within which 95 % of a normal distribution lie."""
 
 
 class GpSampler(ModelBasedSampler):
@@ -55,7 +61,8 @@ class _Improvements:
         trend: Trend,
         candidates_cd: Floats,
     ) -> None:
-        self._evidence, self._trend, self._candidates_cd = evidence, trend, candidates_cd
+        self._evidence, self._observed = evidence, observed
+        self._trend, self._candidates_cd = trend, candidates_cd
         # The process is of what the trend leaves; the one mean and the other add up.
         self._trend_c = trend.mean(evidence.expected(candidates_cd))
         trend_n = trend.mean(observed.expected_ns)
@@ -84,3 +91,10 @@ class _Improvements:
         return log_expected_improvement(
             self._posterior.mean_m + self._trend_c, self._posterior.variance_m, self._best
         )
+
+    def belief(self, candidate: int) -> Belief:
+        mean = float(self._posterior.mean_m[candidate] + self._trend_c[candidate])
+        deviation = math.sqrt(max(float(self._posterior.variance_m[candidate]), 0.0))
+        targets = mean, mean - _Z_95 * deviation, mean + _Z_95 * deviation
+        values = values_at(self._evidence, self._observed, targets)
+        return Belief(len(self._candidates_cd), Expectation(*values))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import ClassVar, Protocol
 
@@ -20,7 +21,14 @@ import numpy as np
 from ridgeline.search.fields import Direction
 from ridgeline.search.history import History
 from ridgeline.search.samplers.axes import Axes, Cells, Floats
-from ridgeline.search.samplers.base import Given, Sampler, Suggestion, completed
+from ridgeline.search.samplers.base import (
+    Belief,
+    Expectation,
+    Given,
+    Sampler,
+    Suggestion,
+    completed,
+)
 from ridgeline.search.samplers.candidates import MANY, NUM_PARENTS, SAME, candidates, untried
 from ridgeline.search.samplers.evidence import Evidence
 from ridgeline.search.samplers.feasible import drawn
@@ -58,6 +66,9 @@ class Scores(Protocol):
     def of_candidates(self) -> Floats:
         """How promising each candidate is [c]; more is better."""
 
+    def belief(self, candidate: int) -> Belief:
+        """What is thought of one of them; smaller values are better."""
+
 
 Model = Callable[[Floats], Scores]
 """From candidates [c, d] to what it thinks of them."""
@@ -85,33 +96,59 @@ class ModelBasedSampler(Sampler):
         given: Given,
         sources: Sequence[History],
     ) -> Iterator[Suggestion]:
-        axes, outcomes = Axes(space), Outcomes.of(history, first, direction)
-        columns_nd = history.columns[:first]
-        others = Sources(axes, sources, direction)
-        is_start = outcomes.num_values < _NUM_START
-        search: _Spread | _Search | _Start
-        if is_start and not others:
-            search = _Spread(axes, axes.places(columns_nd), seed)
-        else:
-            tried = None
-            if axes.num_cells is not None:
-                tried = np.unique(
-                    axes.cells(axes.places(np.delete(columns_nd, outcomes.pending, 0)))
-                )
-            places_nd = axes.places(columns_nd[outcomes.numbers_n])
-            evidence = Evidence(axes, places_nd, outcomes, others.expected)
-            pending = list(axes.places(columns_nd[outcomes.pending]))
-            model = self.fitted(evidence)
-            num_ended = first - len(pending)
-            seed_here = derive(seed, self.name)
-            search = _Search(model, evidence, others, tried, pending, num_ended, seed_here)
-            if is_start:
-                search = _Start(_Spread(axes, axes.places(columns_nd), seed), search, first)
+        axes = Axes(space)
+        search = self._search(axes, history, first, seed, direction, sources)
         for number in count(first):
             config = axes.config(search.best())
             suggestion = completed(space, config, number, derive(seed, self.name, number), given)
             yield suggestion
             search.add(axes.places(np.array([space.to_columns(suggestion.config)]))[0])
+
+    def belief(
+        self,
+        space: Space,
+        history: History,
+        number: int,
+        seed: int,
+        direction: Direction,
+        sources: Sequence[History] = (),
+    ) -> Belief | None:
+        search = self._search(Axes(space), history, number, seed, direction, sources)
+        belief = search.belief()
+        if belief is None or direction == "minimize" or belief.expected is None:
+            return belief
+        value, low, high = belief.expected
+        return replace(belief, expected=Expectation(-value, -high, -low))
+
+    def _search(
+        self,
+        axes: Axes,
+        history: History,
+        first: int,
+        seed: int,
+        direction: Direction,
+        sources: Sequence[History],
+    ) -> _Spread | _Search | _Start:
+        """What chooses the trials from `first` on."""
+        outcomes = Outcomes.of(history, first, direction)
+        columns_nd = history.columns[:first]
+        others = Sources(axes, sources, direction)
+        is_start = outcomes.num_values < _NUM_START
+        if is_start and not others:
+            return _Spread(axes, axes.places(columns_nd), seed)
+        tried = None
+        if axes.num_cells is not None:
+            tried = np.unique(axes.cells(axes.places(np.delete(columns_nd, outcomes.pending, 0))))
+        places_nd = axes.places(columns_nd[outcomes.numbers_n])
+        evidence = Evidence(axes, places_nd, outcomes, others.expected)
+        pending = list(axes.places(columns_nd[outcomes.pending]))
+        model = self.fitted(evidence)
+        num_ended = first - len(pending)
+        seed_here = derive(seed, self.name)
+        search = _Search(model, evidence, others, tried, pending, num_ended, seed_here)
+        if is_start:
+            return _Start(_Spread(axes, axes.places(columns_nd), seed), search, first)
+        return search
 
 
 class _Spread:
@@ -122,6 +159,9 @@ class _Spread:
         self._points = axes.spread(len(places_nd), seed)
         self._next_d = next(self._points)
         self._tried = None if axes.num_cells is None else set(axes.cells(places_nd).tolist())
+
+    def belief(self) -> None:
+        """Nothing: it chooses without a model."""
 
     def best(self) -> Floats:
         """The next point; another one where that is none or, in a finite space, has been tried."""
@@ -152,10 +192,17 @@ class _Start:
     def __init__(self, spread: _Spread, search: _Search, number: int) -> None:
         self._spread, self._search, self._number = spread, search, number
 
+    @property
+    def _its_turn(self) -> _Search | _Spread:
+        return self._search if self._number % _TURN == 0 else self._spread
+
     def best(self) -> Floats:
         """The point for the next number."""
-        is_theirs = self._number % _TURN == 0
-        return self._search.best() if is_theirs else self._spread.best()
+        return self._its_turn.best()
+
+    def belief(self) -> Belief | None:
+        """What is thought of it."""
+        return self._its_turn.belief()
 
     def add(self, place_d: Floats) -> None:
         """Know of a trial under way."""
@@ -191,11 +238,16 @@ class _Search:
 
     def best(self) -> Floats:
         """The point of the best candidate."""
-        score_c = np.round(self._scores.of_candidates() + self._pull_c, _DIGITS)
-        best: Floats = self._candidates.points_cd[
-            np.argmax(np.where(self._taken_c, -np.inf, score_c))
-        ]
+        best: Floats = self._candidates.points_cd[self._best()]
         return best
+
+    def belief(self) -> Belief:
+        """What is thought of it; smaller values are better."""
+        return self._scores.belief(self._best())
+
+    def _best(self) -> int:
+        score_c = np.round(self._scores.of_candidates() + self._pull_c, _DIGITS)
+        return int(np.argmax(np.where(self._taken_c, -np.inf, score_c)))
 
     def add(self, place_d: Floats) -> None:
         """Know of a trial under way."""

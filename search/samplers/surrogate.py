@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -85,6 +86,28 @@ def features(axes: Axes, places_nd: Floats) -> Floats:
         for axis, place_n in zip(axes.axes, places_nd.T, strict=True)
     ]
     return np.stack(columns, axis=1)
+
+
+def values_at(evidence: Evidence, observed: Observed, targets: Sequence[float]) -> list[float]:
+    """The values that targets stand for, smaller ones better; `observed` is of all the evidence.
+
+    Between targets of trials their values are joined by lines; beyond the best one the line goes on
+    as the better half of the values does, whose distances the warping keeps.
+    """
+    value_n = evidence.outcomes.value_n[informative(evidence.outcomes.rank_n, _MAX_POINTS)]
+    complete = ~np.isnan(value_n)
+    order = np.argsort(observed.target_n[complete], kind="stable")
+    target_n, value_n = observed.target_n[complete][order], value_n[complete][order]
+    if not len(target_n):
+        return [math.nan] * len(targets)
+    middle = len(target_n) // 2
+    rise = target_n[middle] - target_n[0]
+    slope = (value_n[middle] - value_n[0]) / rise if rise > 0 else 0.0
+    found: list[float] = np.interp(targets, target_n, value_n).tolist()
+    return [
+        float(value_n[0] - slope * (target_n[0] - target)) if target < target_n[0] else value
+        for target, value in zip(targets, found, strict=True)
+    ]
 
 
 def kernel_of(evidence: Evidence) -> Kernel:

@@ -16,6 +16,7 @@ import numpy as np
 import scipy
 
 from ridgeline.search.samplers.axes import INACTIVE, Axes, Axis, Cells, Floats
+from ridgeline.search.samplers.base import Belief
 from ridgeline.search.samplers.evidence import Evidence
 from ridgeline.search.samplers.model_based import Model, ModelBasedSampler, Scores
 from ridgeline.search.samplers.outcomes import spread
@@ -108,7 +109,7 @@ class _Ratio:
         """Of each candidate [c], for each axis."""
         # Each density has one more kernel, which is 1 everywhere.
         self._log_good_c = np.log(1 + self._kernels(good_nd, len(good_nd)) @ weight_n)
-        self._num_others = len(others_nd)
+        self._num_good, self._num_others = len(good_nd), len(others_nd)
         self._others_c = 1 + self._kernels(others_nd, self._num_others).sum(axis=1)
 
     def take_in(self, place_d: Floats) -> None:
@@ -147,6 +148,11 @@ class _Ratio:
             log_cn += np.where(lacking_cn, 0.0, axis_cn) if lacking_cn.any() else axis_cn
         kernels_cn: Floats = np.exp(log_cn)
         return kernels_cn
+
+    def belief(self, candidate: int) -> Belief:
+        good = math.exp(float(self._log_good_c[candidate])) / (self._num_good + 1)
+        others = float(self._others_c[candidate]) / (self._num_others + 1)
+        return Belief(len(self._candidates_cd), density_ratio=good / others)
 
 
 def _has_levels(axis: Axis) -> bool:

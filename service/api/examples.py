@@ -338,6 +338,24 @@ ridgeline_studies{state="RUNNING"} 2.0
 
 _REPORT = '<!doctype html>\n<html lang="en">…</html>\n'
 
+_EXPLANATION = {
+    "study": "digits-tpe",
+    "number": 17,
+    "sampler": "auto/1",
+    "config": _CONFIG,
+    "chosen_by": "model",
+    "given": None,
+    "is_derived_again": True,
+    "num_ended": 12,
+    "num_in_flight": 5,
+    "num_candidates": 1_024,
+    "expected_value": 0.9741,
+    "expected_low": 0.9633,
+    "expected_high": 0.9849,
+    "density_ratio": None,
+    "nearest": [{"number": 9, "distance": 0.11, "value": 0.9721, "config": _CONFIG}],
+}
+
 ANSWERS: dict[str, Any] = {
     "create_study": _STUDY,
     "delete_study": {**_STUDY, "state": "CANCELLED", "finished_at": _DAY + 60},
@@ -360,6 +378,7 @@ ANSWERS: dict[str, Any] = {
     **comparison_examples.ANSWERS,
     "list_trials": {"trials": [_TRIAL], "next_page_token": None},
     "get_trial": _TRIAL_WITH_HISTORY,
+    "explain_trial": _EXPLANATION,
     "enqueue_trials": {"trials": [_TRIAL], "next_page_token": None},
     "suggest_trials": external_examples.SUGGESTED,
     "report_trials": external_examples.OUTCOMES,

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from ridgeline.search.spec import StudyName
 from ridgeline.service.cli import tables
 from ridgeline.service.cli.environment import open_client
+from ridgeline.service.cli.explaining import explained
 from ridgeline.service.cli.follow import follow as follow_studies
 from ridgeline.service.cli.output import ReportFileOption, report_format, write
 from ridgeline.service.cli.problems import Problem, refused_options
@@ -152,6 +153,19 @@ def retry(
     """Try a study's failed trials again, as new trials with the same configurations."""
     with open_client() as client:
         _follow_or_tell(client, client.retry(name, reasons=reason or None), follow)
+
+
+def explain(
+    name: StudyArgument,
+    number: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")],
+) -> None:
+    """Say why a trial has its configuration, and what its sampler expected of it."""
+    with open_client() as client:
+        explanation, trial = client.explain(name, number), client.trial(name, number)
+    for line in explained(explanation, trial):
+        typer.echo(printable(line))
+    if explanation.nearest:
+        tables.console_of_stdout().print(tables.known_trials_table(explanation))
 
 
 def enqueue(

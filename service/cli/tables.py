@@ -22,7 +22,7 @@ from ridgeline.service.comparison_resources import (
 )
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.measures_in_words import label, value_text
-from ridgeline.service.resources import BestTrial, Interval, Study, Trial
+from ridgeline.service.resources import BestTrial, Explanation, Interval, Study, Trial
 from ridgeline.service.texts import printable
 
 _PACE_WINDOW_SECONDS = 30.0
@@ -222,6 +222,19 @@ def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
             "" if trial.value is None else f"{trial.value:.6g}",
             *(f"{found[name]:.6g}" if name in found else "" for name in tests),
         )
+    return table
+
+
+def known_trials_table(explanation: Explanation) -> Table:
+    """The trials nearest to the one explained, among those whose values its sampler knew."""
+    names = list(explanation.config)
+    table = _table("nearest trial", "distance", *names, "value")
+    for known in explanation.nearest:
+        values = (
+            printable(show_value(known.config[name])) if name in known.config else ""
+            for name in names
+        )
+        table.add_row(str(known.number), f"{known.distance:.3f}", *values, f"{known.value:.6g}")
     return table
 
 

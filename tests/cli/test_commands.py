@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
@@ -411,6 +412,30 @@ def test_an_ended_study_is_archived(ridgeline: Ridgeline, client: Client) -> Non
     assert "x is CANCELLED, archived" in ridgeline("show", "x").stdout
     assert ridgeline("unarchive", "x").stdout == "x is archived no more.\n"
     assert "CANCELLED" in ridgeline("studies").stdout
+
+
+def test_a_trial_is_explained(ridgeline: Ridgeline, client: Client) -> None:
+    spec = {**EXTERNAL, "sampler": {"name": "auto", "seed": 3}}
+    client.create_study({**spec, "budget": {"trials": 20, "max_parallel": 1}})
+    client.enqueue("x", [{"depth": 2}])
+    for _ in range(11):
+        (trial,) = client.suggest("x").trials
+        depth = trial.config["depth"]
+        assert isinstance(depth, int)
+        client.complete("x", trial.number, attempt=trial.attempt, value=(depth - 3.0) ** 2)
+    given = ridgeline("explain", "x", "0").stdout
+    assert given == "trial 0 of x: depth=2\nA person gave the whole configuration.\n"
+    spread = ridgeline("explain", "x", "1").stdout.splitlines()
+    assert spread[1:3] == [
+        "The sampler auto/1 chose it. Trials that had ended: 1; in flight: 0.",
+        "No model was asked: it was drawn, spread evenly, or a cell of a grid.",
+    ]
+    chosen = ridgeline("explain", "x", "10").stdout
+    assert "candidates it was the most promising." in chosen
+    assert re.search(r"expected \S+, between \S+ and \S+ with 95 %\.\nThe trial came to", chosen)
+    assert "nearest trial" in chosen
+    missing = ridgeline("explain", "x", "40")
+    assert missing.stderr == "ridgeline: x has no trial 40 (HTTP 404)\n"
 
 
 def test_what_an_enqueued_trial_leaves_out_is_told(ridgeline: Ridgeline, client: Client) -> None:

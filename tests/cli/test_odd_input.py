@@ -83,6 +83,7 @@ GIVEN: dict[str, list[str]] = {
     "unarchive": ["x"],
     "extend": ["x"],
     "retry": ["x"],
+    "explain": ["x", "0"],
     "enqueue": ["x"],
     "delete": ["x"],
     "export": ["x"],

@@ -45,6 +45,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "external": {"study": "x"},
     "trials": {"study": "x"},
     "trial": {"study": "x", "number": 0},
+    "explain": {"study": "x", "number": 0},
     "enqueue": {"study": "x", "configs": [{"depth": 1}]},
     "suggest": {"study": "x"},
     "report_trials": {"study": "x", "reports": []},

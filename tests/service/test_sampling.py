@@ -11,6 +11,7 @@ import pytest
 from ridgeline.search.space import Config
 from ridgeline.service import enqueueing, projection, sampling, studies, trials
 from ridgeline.service.errors import InvalidInput, NotFound
+from ridgeline.service.explaining import explain
 from ridgeline.service.external_protocol import SuggestRequest
 from ridgeline.service.resources import Trial
 from ridgeline.service.sampling import Outlook, Proposal
@@ -25,6 +26,8 @@ SPACE = {
     "l2": {"type": "float", "low": 1e-6, "high": 1e-2, "log": True, "zero": True, "points": 3},
     "batch_size": {"type": "values", "values": [16, 32, 64]},
 }
+
+METRICS = {"minimize": "validation_loss", "maximize": "validation_accuracy"}
 
 
 @pytest.mark.parametrize("reproducible", [False, True])
@@ -66,6 +69,60 @@ def test_suggestions_are_derived_again(store: Store, sampler: str, reproducible:
             )
         with pytest.raises(NotFound, match="chosen by a sampler"):
             sampling.rederive(tx, study_id, 0)
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "gp", "auto"])
+@pytest.mark.parametrize("direction", METRICS)
+def test_a_trial_is_explained_by_what_its_sampler_knew(
+    store: Store, direction: str, sampler: str, reproducible: bool
+) -> None:
+    post(
+        store,
+        spec(
+            space=SPACE,
+            sampler={"name": sampler, "seed": 11},
+            budget={"trials": 20, "max_parallel": 4},
+            objective={"metric": METRICS[direction], "direction": direction},
+            reproducible=reproducible,
+        ),
+    )
+    with store.transaction() as tx:
+        trials.enqueue(tx, "s", [{"learning_rate": 0.01, "l2": 0.0, "batch_size": 32}])
+    worker = FakeWorker(store, num_slots=4)
+    worker.sync()
+    while worker.held:
+        orders = list(worker.held.values())[-2:]
+        worker.sync(
+            ended=[
+                ended(order, value=value, metrics={METRICS[direction]: value})
+                for order in orders
+                for value in [1 - float(order.config["batch_size"]) / 128]
+            ]
+        )
+    assert explain(store, "s", 0).chosen_by == "person"
+    for trial in all_trials(store)[1:]:
+        found = explain(store, "s", trial.number)
+        assert found.is_derived_again
+        assert found.num_ended is not None
+        assert found.num_in_flight is not None
+        assert found.num_ended + found.num_in_flight == trial.number
+        assert found.num_in_flight <= 4
+        is_model = found.chosen_by == "model"
+        assert is_model == (sampler not in ("grid", "random") and found.num_ended >= 8)
+        assert (found.num_candidates is not None) == is_model
+        assert (found.expected_value is not None) == (is_model and sampler != "tpe")
+        assert (found.density_ratio is not None) == (is_model and sampler == "tpe")
+        assert len(found.nearest) == (min(5, found.num_ended) if is_model else 0)
+        distances = [known.distance for known in found.nearest]
+        assert distances == sorted(distances)
+        assert all(known.number < trial.number for known in found.nearest)
+        if found.expected_value is not None:
+            assert found.expected_low is not None
+            assert found.expected_high is not None
+            assert found.expected_low <= found.expected_value <= found.expected_high
+    with pytest.raises(NotFound, match="s has no trial 99"):
+        explain(store, "s", 99)
 
 
 @pytest.mark.parametrize("reproducible", [False, True])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ridgeline.service import enqueueing, pruning, reporting, trials
+from ridgeline.service import enqueueing, explaining, pruning, reporting, trials
 from ridgeline.service.api import examples, external_examples
 from ridgeline.service.api.auth import Reader, Writer
 from ridgeline.service.api.bodies import Bulk, body_of
@@ -27,7 +27,7 @@ from ridgeline.service.external_protocol import (
     TrialReports,
 )
 from ridgeline.service.lifecycle import OPEN_STUDY, TrialState
-from ridgeline.service.resources import EnqueueRequest, Trial, TrialWithHistory
+from ridgeline.service.resources import EnqueueRequest, Explanation, Trial, TrialWithHistory
 
 router = APIRouter(prefix="/v1/studies/{study:name}", tags=["trials"])
 
@@ -62,6 +62,21 @@ def get_trial(caller: Reader, api: Api, study: StudyPath, number: TrialPath) -> 
     """One trial with its runs and the metrics of all their epochs."""
     with api.store.reading() as tx:
         return trials.get(tx, study, number)
+
+
+@router.get(
+    "/trials/{number:name}/explanation",
+    summary="Explain a trial",
+    response_model=Explanation,
+    responses=problems(404, 422),
+)
+def explain_trial(caller: Reader, api: Api, study: StudyPath, number: TrialPath) -> Explanation:
+    """Why a trial has its configuration: derived again from the trials that its sampler saw.
+
+    `expected_value` and its interval are what a Gaussian process made of those trials before this
+    one ran, so its value can be held against them.
+    """
+    return explaining.explain(api.store, study, number)
 
 
 @router.post(
