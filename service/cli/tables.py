@@ -109,14 +109,14 @@ def progress_table(rows: Iterable[tuple[Study, Pace]]) -> Table:
         table.add_column(no_wrap=index != 3)  # the counts take a second line where it is narrow
     for study, pace in rows:
         style = _STATE_STYLES[study.state]
-        done = num_done(study)
+        done, best = num_done(study), _best(study)
         rate, left = pace.trials_per_minute, pace.seconds_left(study.num_trials - done)
         table.add_row(
             study.name,
             Text(study.state, style),
             ProgressBar(study.num_trials, done, 12, complete_style=style, finished_style=style),
             f"{done}/{study.num_trials}{_without_value(study)}",
-            waits_for(study) or ("" if study.best is None else f"best {study.best.value:.6g}"),
+            waits_for(study) or ("" if best is None else f"best {best.value:.6g}"),
             "" if rate is None or not left else f"{rate:.3g}/min",
             "" if not left else f"{_duration(left)} left",
         )
@@ -126,11 +126,12 @@ def progress_table(rows: Iterable[tuple[Study, Pace]]) -> Table:
 def studies_table(studies: Iterable[Study]) -> Table:
     table = _table("study", "state", "trials", "best", "sampler", "task")
     for study in studies:
+        best = _best(study)
         table.add_row(
             study.name,
             Text(study.state + _archived(study), _STATE_STYLES[study.state]),
             f"{num_done(study)}/{num_planned(study)}",
-            "" if study.best is None else f"{study.best.value:.6g}",
+            "" if best is None else f"{best.value:.6g}",
             study.spec.sampler.name,
             _task(study),
         )
@@ -167,11 +168,21 @@ def study_lines(study: Study) -> list[str]:
         + ", ".join(source.parameters)
         for source in study.sources
     ]
-    if study.best is not None:
-        lines += _standing(study.best)
+    if (best := _best(study)) is not None:
+        lines += _standing(best)
+    elif study.best is not None:
+        lines.append(
+            "trained on training and validation rows, so metrics of validation are left out: they "
+            "say nothing of other rows"
+        )
     if study.projection_error:
         lines.append(f"the copy in Optuna's tables is behind: {study.projection_error}")
     return lines
+
+
+def _best(study: Study) -> BestTrial | None:
+    """The best trial whose value tells something: not one of rows that were trained on."""
+    return None if study.spec.trains_on_validation else study.best
 
 
 def _standing(best: BestTrial) -> list[str]:
@@ -207,10 +218,15 @@ def best_trials(study: Study, trials: Iterable[Trial], *, limit: int) -> list[Tr
 
 
 def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
-    """Trials with their configuration, their value, and what their kept weights reach on test."""
+    """Trials with their configuration, their value, and what their kept weights reach on test.
+
+    The value is left out where it is of rows that were trained on.
+    """
     names = study.spec.space.names
     tests = sorted({name for trial in trials for name in test_metrics(trial)})
-    table = _table("trial", *names, study.spec.objective.metric, *tests)
+    is_told = not study.spec.trains_on_validation
+    values = [study.spec.objective.metric] if is_told else []
+    table = _table("trial", *names, *values, *tests)
     for trial in trials:
         found = test_metrics(trial)
         table.add_row(
@@ -219,7 +235,7 @@ def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
                 printable(show_value(trial.config[name])) if name in trial.config else ""
                 for name in names
             ),
-            "" if trial.value is None else f"{trial.value:.6g}",
+            *(["" if trial.value is None else f"{trial.value:.6g}"] if is_told else []),
             *(f"{found[name]:.6g}" if name in found else "" for name in tests),
         )
     return table
@@ -335,9 +351,8 @@ def _without_value(study: Study) -> str:
 
 
 def _best_so_far(study: Study) -> list[str]:
-    if study.best is None:
-        return []
-    return [f"best {study.best.value:.6g} (trial {study.best.number})"]
+    best = _best(study)
+    return [] if best is None else [f"best {best.value:.6g} (trial {best.number})"]
 
 
 def _pace(study: Study, pace: Pace) -> list[str]:

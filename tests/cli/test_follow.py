@@ -9,19 +9,19 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from ridgeline.search.spec import StudySpec
-from ridgeline.service.api.comparison_examples import ANSWERS
+from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.service.api.examples import ANSWERS
 from ridgeline.service.cli.follow import (
     PATIENCE_SECONDS,
     POLL_SECONDS,
     follow,
     follow_comparison,
 )
-from ridgeline.service.cli.tables import Pace
+from ridgeline.service.cli.tables import Pace, studies_table, study_lines, trials_table
 from ridgeline.service.client import ApiError, Client, Unreachable
 from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.lifecycle import StudyState
-from ridgeline.service.resources import BestTrial, Study, TrialCounts
+from ridgeline.service.resources import BestTrial, Study, Trial, TrialCounts
 
 SPEC = StudySpec.model_validate(
     {
@@ -105,6 +105,39 @@ def test_what_was_pruned_or_failed_is_counted() -> None:
     assert out.startswith("s: RUNNING, 26/40 trials (5 pruned, 1 failed), best 0.875 (trial 3)")
     _, out = Service(running, study("COMPLETED", 40)).follow("s", terminal=True)
     assert "26/40 (5 pruned, 1 failed)" in out
+
+
+def test_values_of_rows_that_were_trained_on_are_no_best_ones() -> None:
+    spec = parse_spec(
+        {
+            "name": "s",
+            "task": {"name": "mlp", "dataset": "digits", "split": {"train_on": "train+validation"}},
+            "space": {"learning_rate": {"type": "values", "values": [0.01]}},
+            "sampler": {"name": "grid"},
+            "budget": {"trials": 1},
+            "objective": {"metric": "validation_accuracy", "direction": "maximize"},
+        }
+    )
+    done = study("COMPLETED", 1).model_copy(update={"spec": spec})
+    for terminal in (False, True):
+        _, out = Service(done).follow("s", terminal=terminal)
+        assert "COMPLETED" in out
+        assert "0.875" not in out
+    trial = Trial.model_validate(ANSWERS["list_trials"]["trials"][0])
+    metrics = {"validation_accuracy": 0.875, "test_accuracy": 0.75}
+    trial = trial.model_copy(
+        update={
+            "value": 0.875,
+            "config": {"learning_rate": 0.01},
+            "runs": [run.model_copy(update={"metrics": metrics}) for run in trial.runs],
+        }
+    )
+    shown = io.StringIO()
+    console = Console(file=shown, width=120)
+    console.print(studies_table([done]), trials_table(done, [trial]), *study_lines(done))
+    assert "0.75" in shown.getvalue()
+    assert "metrics of validation are left out" in shown.getvalue()
+    assert "0.875" not in shown.getvalue()
 
 
 def test_on_a_terminal_there_is_a_table() -> None:
