@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # which needs pydantic; nothing here does
 CONFIDENCE = 0.95
 """Of every interval; a verdict is wrong in at most 5 % of all comparisons of equal arms."""
 
+INTERVAL = f"{100 * CONFIDENCE:g} % interval"
+"""What one is called wherever people read of it."""
+
 MIN_PAIRS = 3
 """Seeds that a verdict needs: two equal differences tell nothing about how others spread."""
 
@@ -151,7 +154,7 @@ def sentence(difference: Difference, metric: str, bounds: Bounds) -> str:
         )
     low, high = interval.low, interval.high
     by = (
-        f"{metric} differs by {difference.value:+.4g}, {CONFIDENCE:.0%} interval {low:+.4g} to "
+        f"{metric} differs by {difference.value:+.4g}, {INTERVAL} {low:+.4g} to "
         f"{high:+.4g}, {_seeds(difference.num_pairs)}"
     )
     if difference.verdict != "open":

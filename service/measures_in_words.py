@@ -24,4 +24,9 @@ def value_text(measure: str, value: float | None) -> str:
     """Shares in percent, others as they are; nothing where there is none."""
     if value is None:
         return ""
-    return f"{value:.1%}" if measure.endswith("_share") else f"{value:.4g}"
+    return percent(value, 1) if measure.endswith("_share") else f"{value:.4g}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share of a whole: 0.125 with one digit is `12.5 %`."""
+    return f"{100 * share:.{digits}f} %"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ridgeline.search.comparing import CONFIDENCE
+from ridgeline.search.comparing import INTERVAL
 from ridgeline.search.comparison import metric_on_test
 from ridgeline.service import comparison_views, projection
 from ridgeline.service.comparison_resources import Arm, ArmResult, Comparison
@@ -89,7 +89,7 @@ def arms_table(its: Comparison) -> ArmsTable:
             "winner",
             f"{metric}, best of the search",
             f"{test_metric}, fresh seeds",
-            f"{CONFIDENCE:.0%} interval",
+            INTERVAL,
         ),
         rows=[_row(arm, results.get(arm.name)) for arm in its.arms[:_MOST_ARMS]],
         findings=findings[:_MOST_FINDINGS],

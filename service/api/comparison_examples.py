@@ -128,7 +128,7 @@ _COMPARISON = Comparison(
                 p_value=0.62,
                 num_pairs=5,
                 verdict="open",
-                sentence="none and l2 cannot be told apart: test_accuracy differs by -0.0012, 95% "
+                sentence="none and l2 cannot be told apart: test_accuracy differs by -0.0012, 95 % "
                 "interval -0.004 to +0.0016, 5 seeds; the interval holds 0.",
             ),
         ),

@@ -27,6 +27,9 @@ from ridgeline.service.texts import printable
 
 _PACE_WINDOW_SECONDS = 30.0
 
+_INTERVAL = "95 % interval"
+"""`comparing.INTERVAL`, whose module would load numpy and scipy at each start of the command."""
+
 _STATE_STYLES = {
     StudyState.QUEUED: "yellow",
     StudyState.RUNNING: "cyan",
@@ -202,7 +205,7 @@ def _standing(best: BestTrial) -> list[str]:
 
 
 def _between(interval: Interval | None) -> str:
-    return "" if interval is None else f" (95 % {interval.low:.6g} to {interval.high:.6g})"
+    return "" if interval is None else f" ({_INTERVAL} {interval.low:.6g} to {interval.high:.6g})"
 
 
 def best_trials(study: Study, trials: Iterable[Trial], *, limit: int) -> list[Trial]:
@@ -282,7 +285,7 @@ def arms_table(result: ComparisonResult) -> Table:
     validated = [f"{metric}, fresh seeds"] if is_told else []
     tested = f"{test_metric}, fresh seeds"
     best = f"{metric}, best of the search"
-    table = _table("arm", best, *validated, tested, "95 % interval", "runs")
+    table = _table("arm", best, *validated, tested, _INTERVAL, "runs")
     for one in result.arms:
         interval = one.interval
         num_failed = one.scores.count(None)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select
 
-from ridgeline.search.comparing import CONFIDENCE, Interval
+from ridgeline.search.comparing import INTERVAL, Interval
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.certainty import Sure, selection_effect, sure_of
 from ridgeline.service.lifecycle import OPEN_STUDY
@@ -243,7 +243,7 @@ def _fresh(spec: StudySpec, best: Winner, sure: Sure) -> str:
 def _between(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    return f" ({CONFIDENCE:.0%} interval {interval.low:.6g} to {interval.high:.6g})"
+    return f" ({INTERVAL} {interval.low:.6g} to {interval.high:.6g})"
 
 
 def _arms(arms: ArmsTable) -> Iterator[str]:

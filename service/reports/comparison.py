@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
-from ridgeline.search.comparing import CONFIDENCE
+from ridgeline.search.comparing import INTERVAL
 from ridgeline.service import measures_in_words
 from ridgeline.service.comparison_resources import (
     Arm,
@@ -132,7 +132,7 @@ def _means_table(result: ComparisonResult) -> Table:
         f"{metric}, best of the search",
         *again,
         f"{test_metric}, fresh seeds",
-        f"{CONFIDENCE:.0%} interval",
+        INTERVAL,
         "seeds",
     )
     rows_too = "" if result.train_on == "train" else ", on training and validation rows"
@@ -190,7 +190,7 @@ def _forest_figure(result: ComparisonResult) -> Figure | None:
         f"first. An interval that holds 0 leaves it open.{note}",
         Table(
             f"Differences of {metric}",
-            ("pair", "difference", f"{CONFIDENCE:.0%} interval", "adjusted p", "seeds", "verdict"),
+            ("pair", "difference", INTERVAL, "adjusted p", "seeds", "verdict"),
             [
                 (
                     _pair(one),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from ridgeline.search.comparing import INTERVAL
 from ridgeline.search.ranges import Value
 from ridgeline.service.reports.axes import Axis
 from ridgeline.service.reports.drawing import (
@@ -194,7 +195,7 @@ def intervals(
         marks: what else is shown in each row, by its meaning.
         zero: whether a line marks 0.
     """
-    legend: list[tuple[str, Mark]] = [("mean, 95 % interval", _an_interval)]
+    legend: list[tuple[str, Mark]] = [(f"mean, {INTERVAL}", _an_interval)]
     crossed = [(name, a_cross("pruned")) for name in marks]
     svg = picture(
         draw_legend(Element("svg"), [*legend, *crossed], 4) + 56 + _INTERVAL_ROW * len(rows)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from itertools import islice
 
-from ridgeline.search.comparing import CONFIDENCE
+from ridgeline.search.comparing import INTERVAL
 from ridgeline.search.means import mean
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.curves import metric_groups
@@ -148,7 +148,7 @@ def _interval(interval: Interval | None) -> str:
     if interval is None:
         return ""
     ends = f"{number(interval.low)} to {number(interval.high)}"
-    return f" with the {CONFIDENCE:.0%} interval {ends}"
+    return f" with the {INTERVAL} {ends}"
 
 
 def _times(found: Findings) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from ridgeline.search.importance import importances
 from ridgeline.search.ranges import Value
 from ridgeline.search.space import ValuesParameter
 from ridgeline.search.spec import StudySpec
+from ridgeline.service.measures_in_words import percent
 from ridgeline.service.reports import figures
 from ridgeline.service.reports.axes import (
     T,
@@ -93,7 +94,7 @@ def importance_figure(shares: Shares | None) -> Figure | None:
     """None where there is nothing to compare."""
     if shares is None or len(shares) < 2:
         return None
-    rows = [(name, share, f"{share:.0%}") for name, share in list(shares.items())[:MOST_AXES]]
+    rows = [(name, share, percent(share)) for name, share in list(shares.items())[:MOST_AXES]]
     (first, _, most), (second, _, next_) = rows[:2]
     return Figure(
         "Importance of the parameters",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ridgeline.search.measures import GREATEST_EXPONENT, LEAST_EXPONENT, WeightHistogram
 from ridgeline.search.ranges import Value
 from ridgeline.service.comparison_resources import ComparisonResult
+from ridgeline.service.measures_in_words import percent
 from ridgeline.service.reports import figures
 from ridgeline.service.reports.axes import Axis
 from ridgeline.service.reports.document import Figure, Table
@@ -30,11 +31,11 @@ def weights_figure(result: ComparisonResult) -> Figure | None:
     shown = dict(list(known.items())[:_MOST_ARMS])
     axis = _axis(shown)
     rows = [
-        Histogram(name, f"{_zeros(its):.1%} are 0", _zeros(its), _bars(its))
+        Histogram(name, f"{percent(_zeros(its), 1)} are 0", _zeros(its), _bars(its))
         for name, its in shown.items()
     ]
     told = "; ".join(
-        f"{name}: {_zeros(its):.1%} are 0, half of all are at or below {_number(its, 0.5)}"
+        f"{name}: {percent(_zeros(its), 1)} are 0, half of all are at or below {_number(its, 0.5)}"
         for name, its in shown.items()
     )
     left_out = len(known) - len(shown)
@@ -47,9 +48,9 @@ def weights_figure(result: ComparisonResult) -> Figure | None:
         + (f" Of {len(known)} arms the first {len(shown)} are shown." if left_out else ""),
         Table(
             "Magnitudes that a share of the weights is at or below, to less than a factor of 2",
-            ("arm", "0", *(f"{share:.0%}" for share in _QUANTILES)),
+            ("arm", "0", *(percent(share) for share in _QUANTILES)),
             [
-                (name, f"{_zeros(its):.1%}", *(_number(its, share) for share in _QUANTILES))
+                (name, percent(_zeros(its), 1), *(_number(its, share) for share in _QUANTILES))
                 for name, its in known.items()
             ],
             frozenset(range(1, 2 + len(_QUANTILES))),

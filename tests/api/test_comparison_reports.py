@@ -191,16 +191,16 @@ def test_it_shows_how_large_the_weights_are(client: httpx.Client, store: Store) 
     (picture,) = (
         one for one in root.iter(f"{SVG}svg") if "How large the weights are" in words(one)
     )
-    told = "none: 0.0% are 0, half of all are at or below 0.088"
+    told = "none: 0.0 % are 0, half of all are at or below 0.088"
     assert told in words(picture)
-    assert "l2: 12.5% are 0, half of all are at or below 0.16" in words(picture)
+    assert "l2: 12.5 % are 0, half of all are at or below 0.16" in words(picture)
     bars = [one for one in picture.iter(f"{SVG}rect") if one.get("class") == "bar"]
     assert len(bars) == 6, "a bin of the one; four, and what is 0, of the other"
     assert max(float(one.attrib["height"]) for one in bars) == 52
     assert all(float(one.attrib["x"]) + float(one.attrib["width"]) <= 460 for one in bars)
     markdown = client.get(f"{C}/report", params={"format": "md"}).text
-    assert "| arm | 0 | 10% | 25% | 50% | 75% | 90% |" in markdown
-    assert r"| l2 | 12.5% | 0 | 2.4e-06 | 0.16 | 0.29 | 0.4 |" in markdown
+    assert "| arm | 0 | 10 % | 25 % | 50 % | 75 % | 90 % |" in markdown
+    assert r"| l2 | 12.5 % | 0 | 2.4e-06 | 0.16 | 0.29 | 0.4 |" in markdown
 
 
 @pytest.mark.parametrize("num_arms", [32])

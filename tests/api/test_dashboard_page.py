@@ -107,7 +107,7 @@ def test_the_note_of_a_comparisons_study_has_a_table_of_its_arms(
             WebDriverWait(browser, PATIENCE_SECONDS).until(has_arms)  # by the api's maintenance
             tables = browser.find_elements(By.TAG_NAME, "table")
             (arms,) = (one.text for one in tables if one.text.startswith("arm "))
-            assert arms.splitlines()[0].endswith("test_accuracy, fresh seeds 95% interval")
+            assert arms.splitlines()[0].endswith("test_accuracy, fresh seeds 95 % interval")
             assert arms.splitlines()[1:] == ["none QUEUED", "l2 QUEUED"]
             assert errors(browser) == []
 

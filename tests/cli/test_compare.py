@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from ridgeline.search.bounds import Bounds
+from ridgeline.search.comparing import INTERVAL
 from ridgeline.search.comparison import ComparisonSpec, bounds_of, metric_on_test
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.domain import Domain
@@ -221,6 +222,7 @@ def test_values_of_rows_that_were_trained_on_are_not_shown(
     )
     monkeypatch.setattr(Client, "comparison", lambda client, name: there)
     said = ridgeline("comparison", "show", "small").stdout
+    assert f"test_accuracy, fresh seeds   {INTERVAL}" in said
     assert "Winners were trained again on training and validation rows." in said
     assert "test_accuracy, fresh seeds" in said
     assert "validation_accuracy, fresh seeds" not in said

@@ -72,9 +72,9 @@ def test_the_table_of_one_that_is_done(ridgeline: Ridgeline, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("measures", "shown"),
     [
-        (RELU, {"accuracy gap": "0.25", "weights near 0": "37.5%", "inputs kept": "3",
-                "dead units": "25.0%"}),
-        (TANH, {"in the linear zone": "31.2%"}),
+        (RELU, {"accuracy gap": "0.25", "weights near 0": "37.5 %", "inputs kept": "3",
+                "dead units": "25.0 %"}),
+        (TANH, {"in the linear zone": "31.2 %"}),
     ],
 )  # fmt: skip
 def test_the_table_and_the_report_call_measures_alike(
@@ -99,7 +99,7 @@ def test_the_table_and_the_report_call_measures_alike(
         assert label in table
         assert value in table
         assert f"| {label} | {value} | {value} |" in report
-    assert "| weights at 0 | 12.5% | 12.5% |" in report
+    assert "| weights at 0 | 12.5 % | 12.5 % |" in report
     assert "_share" not in table + report
 
 

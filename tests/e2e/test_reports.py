@@ -42,7 +42,7 @@ def test_a_study_of_the_digits(deployment: Deployment, tmp_path: Path) -> None:
     root = check(file.read_text(encoding="utf-8"))
     result = section(root, "result")
     assert f"Trial {best.number} is the best of 22 complete trials" in result
-    assert "the mean over 2 seeds with the 95% interval" in result
+    assert "the mean over 2 seeds with the 95 % interval" in result
     assert all(str(run.seed) in result for run in best.runs)
     curves = section(root, "curves")
     assert f"Trial {best.number}: train_accuracy is" in curves

@@ -132,7 +132,7 @@ def test_curves_are_means_over_the_runs_of_a_trial(engine: Engine, open_reader: 
     assert lines(graph) == {"trial 0, validation": ([1, 2], [0.3125, 0.625])}
     assert graph["layout"]["title"]["text"].endswith("the best trial, means over 3 runs")
     told = (
-        "* best: trial 0 with 0.625, the mean over 3 seeds (95% interval 0.314483 to 0.935517): `"
+        "* best: trial 0 with 0.625, the mean over 3 seeds (95 % interval 0.314483 to 0.935517): `"
     )
     assert told in get_note(open_reader())
     assert differences(book) == []
@@ -149,7 +149,7 @@ def test_the_interval_of_the_best_trial_ends_where_the_metric_does(
             page.end(0, replicate, value=value)
         page.set_state("COMPLETED")
     note = get_note(open_reader())
-    assert "(95% interval 0.779056 to 1)" in note, "no accuracy is above 1"
+    assert "(95 % interval 0.779056 to 1)" in note, "no accuracy is above 1"
 
 
 def test_no_figure_without_curves_and_names_are_no_markup(

@@ -116,17 +116,17 @@ def test_arms_need_the_same_seeds() -> None:
     [
         (
             {"value": 0.012, "interval": Interval(0.004, 0.02), "verdict": "better"},
-            "l1 is better than l2: accuracy differs by +0.012, 95% interval +0.004 to +0.02, "
+            "l1 is better than l2: accuracy differs by +0.012, 95 % interval +0.004 to +0.02, "
             "5 seeds.",
         ),
         (
             {"value": 0.012, "interval": Interval(-0.004, 0.028), "verdict": "open"},
-            "l1 and l2 cannot be told apart: accuracy differs by +0.012, 95% interval -0.004 to "
+            "l1 and l2 cannot be told apart: accuracy differs by +0.012, 95 % interval -0.004 to "
             "+0.028, 5 seeds; the interval holds 0.",
         ),
         (
             {"value": 0.9, "interval": Interval(-0.3, 2.1), "verdict": "open"},
-            "l1 and l2 cannot be told apart: accuracy differs by +0.9, 95% interval -0.3 to +1, "
+            "l1 and l2 cannot be told apart: accuracy differs by +0.9, 95 % interval -0.3 to +1, "
             "5 seeds; the interval holds 0.",
         ),
         (

@@ -18,7 +18,7 @@ from tests.service.test_comparisons import add_arms, advance, create, tell, trai
 
 HEAD = (
     "| arm | state | winner | validation\\_accuracy, best of the search "
-    "| test\\_accuracy, fresh seeds | 95% interval |\n| --- | --- | --- | --- | --- | --- |\n"
+    "| test\\_accuracy, fresh seeds | 95 % interval |\n| --- | --- | --- | --- | --- | --- |\n"
 )
 
 
