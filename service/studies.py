@@ -335,9 +335,10 @@ def delete(tx: Transaction, name: str) -> Study:
         Conflict: it has not ended, or is a part of a comparison.
     """
     row = tx.studies.lock(find(tx, name).id)
+    # First: who cancels it to delete it would have the arm left out for good, and still be refused.
+    check_stands_alone(tx, row, "; delete that as a whole")
     if row.state in OPEN_STUDY:
         raise Conflict(f"{name} is {row.state}; cancel it before deleting it")
-    check_stands_alone(tx, row, "; delete that as a whole")
     found = views.study(tx, row)
     tx.artifacts.doom_of_study(row.id)
     tx.studies.delete(row.id, now=tx.now)

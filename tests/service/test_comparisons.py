@@ -615,6 +615,12 @@ def test_an_added_arm_trains_on_the_data_of_the_others(store: Store) -> None:
     assert found.arms[2].search.data_fingerprint == found.arms[0].search.data_fingerprint
 
 
+def test_an_arm_is_not_to_be_cancelled_for_a_deletion_that_is_refused(store: Store) -> None:
+    create(store)
+    with pytest.raises(Conflict, match="delete that as a whole"), store.transaction() as tx:
+        studies.delete(tx, "c-search.none")
+
+
 def test_what_is_deleted_is_gone_with_its_studies(store: Store) -> None:
     create(store)
     with pytest.raises(Conflict, match="c is QUEUED; cancel it before"), store.transaction() as tx:
