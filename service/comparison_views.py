@@ -208,10 +208,23 @@ def _best(trial: TrialRow | None, search: Study) -> BestTrial | None:
     )
 
 
-def _complete_runs(tx: Transaction, study: StudyRow) -> Iterator[RunRow]:
+def runs_by_seed(tx: Transaction, study: StudyRow) -> list[RunRow]:
+    """Of each fresh seed one run: the newest that is complete, else the newest.
+
+    A failed run fails its trial, and who retries that trains all its seeds again.
+    """
+    found: dict[int, RunRow] = {}
     trials = tx.trials.page(study.id)
     for runs in tx.runs.of_trials([trial.id for trial in trials]).values():
-        yield from (run for run in runs if run.state is RunState.COMPLETE)
+        for run in runs:
+            before = found.get(run.replicate, run)
+            if run.state is RunState.COMPLETE or before.state is not RunState.COMPLETE:
+                found[run.replicate] = run
+    return [found[replicate] for replicate in sorted(found)]
+
+
+def _complete_runs(tx: Transaction, study: StudyRow) -> Iterator[RunRow]:
+    return (run for run in runs_by_seed(tx, study) if run.state is RunState.COMPLETE)
 
 
 def _result(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ridgeline.service import comparisons
+from ridgeline.service import comparison_views, comparisons
 from ridgeline.service.comparison_resources import Arm, Comparison
 from ridgeline.service.curves import RunCurve
 from ridgeline.service.reports.findings import MOST_EPOCHS
@@ -41,6 +41,5 @@ def _fresh_curves(tx: Transaction, arm: Arm) -> list[RunCurve]:
     row = None if arm.fresh is None else tx.studies.find(arm.fresh.name)
     if row is None:
         return []
-    trials = tx.trials.page(row.id)
-    runs = [run.id for its in tx.runs.of_trials([t.id for t in trials]).values() for run in its]
+    runs = [run.id for run in comparison_views.runs_by_seed(tx, row)]
     return [curve for curve in tx.runs.curves_of(runs, most=MOST_EPOCHS).values() if curve]

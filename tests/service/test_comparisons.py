@@ -11,13 +11,14 @@ import pytest
 from ridgeline.search.comparison import fresh_study, parse_comparison, studies_of
 from ridgeline.search.spec import InvalidSpec
 from ridgeline.search.tasks.data_root import Folders
-from ridgeline.service import comparisons, extending, projection, studies
+from ridgeline.service import comparison_views, comparisons, extending, projection, studies
 from ridgeline.service.comparison_resources import Comparison
 from ridgeline.service.comparisons import Terms
 from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotFound, Unavailable
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.protocol import RunOrder
-from ridgeline.service.resources import ExtendRequest, Study
+from ridgeline.service.reports.comparison_findings import gather_comparison
+from ridgeline.service.resources import ExtendRequest, RetryRequest, Study
 from ridgeline.service.store.session import DatabaseClock, Store
 from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, cut_off_after, ended, post, spec, study_of, value_of
@@ -298,6 +299,31 @@ def test_a_failed_run_leaves_the_others_to_compare(store: Store) -> None:
     assert found.result is not None
     assert found.result.arms[0].scores[1] is None
     assert found.result.differences[0].num_pairs == 2
+
+
+def test_of_a_winner_that_is_retried_each_seed_counts_once(store: Store) -> None:
+    create(store)
+    train(store)
+    advance(store)
+    train(store, lambda order: "failed" if order.replicate == 1 else "complete")
+    result = get(store).result
+    assert result is not None
+    assert result.arms[0].scores[1] is None
+    with store.transaction() as tx:
+        extending.retry(tx, "c-fresh.none", RetryRequest(), max_open=100)
+    train(store)
+    result = get(store).result
+    assert result is not None
+    assert result.arms[0].scores[1] is not None
+    with store.reading() as tx:
+        row = tx.studies.find("c-fresh.none")
+        assert row is not None
+        runs = comparison_views.runs_by_seed(tx, row)
+        found = gather_comparison(tx, "c")
+    assert [(run.replicate, run.state) for run in runs] == [
+        (replicate, "COMPLETE") for replicate in range(len(result.arms[0].scores))
+    ]
+    assert len(found.curves["none"]) <= len(runs)
 
 
 def test_winners_may_fail_with_fresh_seeds(store: Store) -> None:
