@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 from ridgeline.search.comparison import (
     ComparisonSpec,
@@ -119,7 +119,7 @@ def extend(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int)
     if not searches:
         raise Conflict(f"every arm of {name} was cancelled for good; add other arms")
     _extend_all(tx, found, request, max_open)
-    budget = searches[0].spec.budget.model_dump(mode="json", exclude_defaults=True)
+    budget = _budget_without_retries(tx, searches[0])
     spec = found.row.spec.model_dump(mode="json")
     tx.comparisons.update(found.row.id, spec={**spec, "base": {**spec["base"], "budget": budget}})
     _begin(tx, found, searches)
@@ -315,6 +315,14 @@ def _search(tx: Transaction, spec: StudySpec, owner: str | None, terms: Terms) -
             f"delete that study with `ridgeline delete {spec.name}`"
         )
     return tx.studies.lock(studies.find(tx, spec.name).id)
+
+
+def _budget_without_retries(tx: Transaction, search: StudyRow) -> dict[str, Any]:
+    """What arms share: a retried failure adds to the budget of its own arm alone."""
+    budget = search.spec.budget.model_dump(mode="json", exclude_defaults=True)
+    if search.spec.sampler.name != "grid":  # whose budget is of cells, with retries beside it
+        budget["trials"] = search.spec.num_trials - tx.trials.num_retries(search.id)
+    return budget
 
 
 def _extend_all(

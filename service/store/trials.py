@@ -207,6 +207,13 @@ class Trials:
         )
         return [_trial(row) for row in self._connection.execute(query)]
 
+    def num_retries(self, study_id: int) -> int:
+        """Trials that try another one again."""
+        query = select(func.count()).where(
+            trials.c.study_id == study_id, trials.c.retry_of.is_not(None)
+        )
+        return int(self._connection.execute(query).scalar_one())
+
     def first_open_repeat(self, study_id: int) -> TrialRow | None:
         """The first trial under way that trains another one again."""
         query = (

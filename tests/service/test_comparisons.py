@@ -519,6 +519,20 @@ def test_no_arm_has_another_budget_than_the_others(store: Store) -> None:
         extending.extend_alone(tx, "c-search.none", ExtendRequest(trials=1), max_open=100)
 
 
+def test_what_one_arm_retries_is_no_budget_of_others(store: Store) -> None:
+    created = create(store)
+    planned = created.arms[0].search.num_trials
+    train(store, lambda order: "failed" if ".none" in order.study else "complete")
+    with store.transaction() as tx:
+        extending.retry(tx, "c-search.none", RetryRequest(), max_open=100)
+    train(store)
+    advance(store)
+    extended = extend(store, 1)
+    assert extended.spec.base["budget"]["trials"] == planned + 1
+    added = add_arms(store, {"l1": {}})
+    assert [arm.search.num_trials for arm in added.arms[1:]] == [planned + 1] * 2
+
+
 @pytest.mark.parametrize("verb", ["stop", "cancel"])
 def test_a_study_that_was_cut_short_is_not_taken_in(store: Store, verb: studies.Verb) -> None:
     post(store, studies_of(parse_comparison(SPEC))["none"])
