@@ -41,6 +41,9 @@ from ridgeline.service.reports.drawing import (
 FIFTHS = ("best fifth", "second", "third", "fourth", "last fifth")
 _ROW = 58
 _INTERVAL_ROW = 40
+_NAME_LINE, _MOST_OF_NAMES = 15, 52
+"""The height of a line of a row's name, and how many letters of a usual width it has room for."""
+
 _SIDE = 12
 _HISTOGRAM_ROW, _BARS_HEIGHT = 84, 52
 _BAR = 6
@@ -197,20 +200,22 @@ def intervals(
     """
     legend: list[tuple[str, Mark]] = [(f"mean, {INTERVAL}", _an_interval)]
     crossed = [(name, a_cross("pruned")) for name in marks]
-    svg = picture(
-        draw_legend(Element("svg"), [*legend, *crossed], 4) + 56 + _INTERVAL_ROW * len(rows)
-    )
+    names = [_name_lines(name) for name, _, _ in rows]
+    above = _NAME_LINE * (max(map(len, names), default=1) - 1)
+    height = _INTERVAL_ROW + above
+    svg = picture(draw_legend(Element("svg"), [*legend, *crossed], 4) + 56 + height * len(rows))
     top = draw_legend(svg, [*legend, *crossed], 4) + 12
 
     def at(value: float) -> float:
         return _SIDE + axis.place(value) * (WIDTH - 2 * _SIDE)
 
-    bottom = top + _INTERVAL_ROW * len(rows)
+    bottom = top + height * len(rows)
     if zero:
         line(svg, [(at(0.0), top), (at(0.0), bottom)], "zero")
-    for index, (name, mean, interval) in enumerate(rows):
-        level = top + index * _INTERVAL_ROW + 28
-        text(svg, _SIDE, level - 13, name, "tick halo")
+    for index, (_, mean, interval) in enumerate(rows):
+        level = top + (index + 1) * height - 12
+        for number, words in enumerate(reversed(names[index])):
+            text(svg, _SIDE, level - 13 - number * _NAME_LINE, words, "tick halo")
         if interval is not None:
             line(svg, [(at(end), level) for end in interval], "interval")
         dots(svg, [(at(mean), level)], "mean")
@@ -219,6 +224,12 @@ def intervals(
     draw_ticks(svg, axis, _SIDE, WIDTH - _SIDE, bottom)
     text(svg, WIDTH - _SIDE, bottom + 37, axis.title, "name end")
     return svg
+
+
+def _name_lines(name: str) -> list[str]:
+    """A row's name; that of a pair that is too long for a line has two of them."""
+    first, minus, second = name.partition(" − ")
+    return [f"{first} −", second] if minus and len(name) > _MOST_OF_NAMES else [name]
 
 
 def _an_interval(svg: Element, x: float, y: float) -> None:
