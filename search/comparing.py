@@ -21,15 +21,10 @@ import numpy.typing as npt
 import scipy
 
 from ridgeline.search.bounds import Bounds
+from ridgeline.search.means import CONFIDENCE, INTERVAL
 
 if TYPE_CHECKING:  # which needs pydantic; nothing here does
     from ridgeline.search.fields import Direction, Verdict
-
-CONFIDENCE = 0.95
-"""Of every interval; a verdict is wrong in at most 5 % of all comparisons of equal arms."""
-
-INTERVAL = f"{100 * CONFIDENCE:g} % interval"
-"""What one is called wherever people read of it."""
 
 MIN_PAIRS = 3
 """Seeds that a verdict needs: two equal differences tell nothing about how others spread."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from ridgeline.search.comparing import INTERVAL
 from ridgeline.search.comparison import metric_on_test
+from ridgeline.search.means import INTERVAL
 from ridgeline.service import comparison_views, projection
 from ridgeline.service.comparison_resources import Arm, ArmResult, Comparison
 from ridgeline.service.errors import NotFound

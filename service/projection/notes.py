@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select
 
-from ridgeline.search.comparing import INTERVAL, Interval
+from ridgeline.search.comparing import Interval
+from ridgeline.search.means import INTERVAL
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.certainty import Sure, selection_effect, sure_of
 from ridgeline.service.lifecycle import OPEN_STUDY

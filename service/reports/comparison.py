@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
-from ridgeline.search.comparing import INTERVAL
+from ridgeline.search.means import INTERVAL
 from ridgeline.service import measures_in_words
 from ridgeline.service.comparison_resources import (
     Arm,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from ridgeline.search.comparing import INTERVAL
+from ridgeline.search.means import INTERVAL
 from ridgeline.search.ranges import Value
 from ridgeline.service.reports.axes import Axis
 from ridgeline.service.reports.drawing import (

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from itertools import islice
 
-from ridgeline.search.comparing import INTERVAL
-from ridgeline.search.means import mean
+from ridgeline.search.means import INTERVAL, mean
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.curves import metric_groups
 from ridgeline.service.reports.axes import value_in

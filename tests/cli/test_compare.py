@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from ridgeline.search.bounds import Bounds
-from ridgeline.search.comparing import INTERVAL
 from ridgeline.search.comparison import ComparisonSpec, bounds_of, metric_on_test
+from ridgeline.search.means import INTERVAL
 from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.search.tasks.domain import Domain
 from ridgeline.search.tasks.function import FunctionTask
