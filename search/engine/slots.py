@@ -136,21 +136,13 @@ class SlotWriter:
         if not runs:
             return
         memory, num_steps, device = self._memory, self._spec.num_steps, self._device
-        num_ahead = 1
-        if device.type == "cpu":
-            num_ahead = min(_EPOCHS_AHEAD, max(1, _SAMPLES_AHEAD // self._spec.num_samples))
         epochs = [
-            (run, epoch)
+            (run, run.epochs_done + further)
             for run in runs
-            for epoch in range(
-                run.epochs_done,
-                max(run.epochs_done + 1, min(run.epochs_done + num_ahead, run.config.epochs)),
-            )
+            for further in range(self._num_at_once(run))
         ]
-        configs, first_steps = (
-            [run.config for run, _ in epochs],
-            [epoch * num_steps for _, epoch in epochs],
-        )
+        configs = [run.config for run, _ in epochs]
+        first_steps = [epoch * num_steps for _, epoch in epochs]
         orders_EN = rng.permutations(
             [(run.config.seed, epoch) for run, epoch in epochs], self._counters_N
         )
@@ -162,6 +154,13 @@ class SlotWriter:
         rates_ESC = rates.to(device, memory.rates_KSC.dtype)
         for (run, epoch), *tables in zip(epochs, samples_ESB, keys_ES, rates_ESC, strict=True):
             run.ahead[epoch] = EpochTables(*tables)
+
+    def _num_at_once(self, run: Occupant) -> int:
+        """For how many of a run's next epochs tables are made at once; at least one."""
+        if self._device.type != "cpu":
+            return 1
+        num_left = run.config.epochs - run.epochs_done
+        return max(1, min(_EPOCHS_AHEAD, _SAMPLES_AHEAD // self._spec.num_samples, num_left))
 
     def clear_gradients(self, slots: list[int]) -> None:
         """No step writes the gaps between parameters, and a run may have left NaN in them."""

@@ -33,9 +33,9 @@ from ridgeline.service.settings import MAX_PACK_WIDTH, Settings
 _GRACEFUL_SHUTDOWN_SECONDS = 5
 
 _LINEAR_ALGEBRA = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""How many threads the libraries of numpy and scipy have.  The matrices of a sampler are so small
-that a second thread mostly spins: a suggestion took twice as long, and four times the processor
-time, which devices beside the api lacked."""
+"""Variables that tell the libraries of numpy and scipy how many threads to have: one.  The matrices
+of a sampler are so small that a second thread mostly spins: a suggestion took twice as long, and
+four times the processor time, which devices beside the api lacked."""
 
 _LABEL = TypeAdapter[str](Label)
 
@@ -55,8 +55,8 @@ def serve(
     if die_with_parent:
         processes.watch_parent()
     settings = load_settings(host=host, port=port)
-    for library in _LINEAR_ALGEBRA:  # which read it as they are loaded
-        os.environ.setdefault(library, "1")
+    for variable in _LINEAR_ALGEBRA:  # read as the libraries are loaded
+        os.environ.setdefault(variable, "1")
     import uvicorn
 
     from ridgeline.service.api.app import create_app

@@ -40,7 +40,7 @@ def alone() -> Iterator[None]:
             process.  `KeyboardInterrupt` passes.
     """
     with _ALONE, ExitStack() as stack:
-        # The last to be set back are those that the others go by.
+        # The last to be set back are those that decide how the others are read.
         for keep in (_kept_warnings, _kept_python, _kept_settings, _kept_modes, _kept_inference):
             stack.enter_context(keep())
         try:
