@@ -7,6 +7,8 @@ import numpy as np
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.samplers import sampler_for
 from ridgeline.search.samplers.axes import Axes
+from ridgeline.search.samplers.base import Belief
+from ridgeline.search.samplers.surrogate import features
 from ridgeline.service import sampling, trials
 from ridgeline.service.resources import Explanation, KnownTrial
 from ridgeline.service.store.session import Store
@@ -22,35 +24,41 @@ def explain(store: Store, study: str, number: int) -> Explanation:
     """
     with store.reading() as tx:
         row, trial = trials.find(tx, study, number)
-        common = {"study": study, "number": number, "sampler": trial.sampler}
+        common = {
+            "study": study,
+            "number": number,
+            "sampler": trial.sampler,
+            "config": trial.config,
+            "value": trial.value,
+        }
         if trial.seen_revision is None:
-            return Explanation(**common, config=trial.config, chosen_by="person")
+            return Explanation(**common, chosen_by="person")
         outlook = sampling.seen(tx, row.id, number)
-    spec, history = outlook.spec, outlook.known
-    suggestion = outlook.propose().suggestions[0]
-    sampler = sampler_for(spec.sampler.name)
-    belief = None
+    spec, history = outlook.spec, outlook.history
+    belief: Belief | None = None
+    nearest: tuple[KnownTrial, ...] = ()
     if trial.given is None:
-        seed, direction = spec.sampler.seed, spec.objective.direction
-        belief = sampler.belief(spec.space, history, number, seed, direction, outlook.sources)
+        belief = sampler_for(spec.sampler.name).belief(
+            *(spec.space, history, number, spec.sampler.seed, spec.objective.direction),
+            outlook.sources,
+        )
+    if belief is not None:
+        nearest = _nearest(history, number, spec.space.to_columns(trial.config))
     expected = belief and belief.expected
-    states = history.states[:number]
+    is_open = history.states[:number] == TrialStatus.RUNNING
     return Explanation(
         **common,
-        config=trial.config,
         chosen_by="sampler" if belief is None else "model",
         given=trial.given,
-        is_derived_again=suggestion.config == trial.config,
-        num_in_flight=int(np.count_nonzero(states == TrialStatus.RUNNING)),
-        num_ended=int(np.count_nonzero(states != TrialStatus.RUNNING)),
+        is_derived_again=outlook.propose().suggestions[0].config == trial.config,
+        num_ended=int(np.count_nonzero(~is_open)),
+        num_in_flight=int(np.count_nonzero(is_open)),
         num_candidates=belief and belief.num_candidates,
         expected_value=expected and expected.value,
         expected_low=expected and expected.low,
         expected_high=expected and expected.high,
         density_ratio=belief and belief.density_ratio,
-        nearest=_nearest(history, number, spec.space.to_columns(trial.config))
-        if belief is not None
-        else (),
+        nearest=nearest,
     )
 
 
@@ -58,13 +66,12 @@ def _nearest(history: History, number: int, columns: list[float]) -> tuple[Known
     """The trials with a value that are nearest to a configuration, among those below a number."""
     axes = Axes(history.space)
     known = np.flatnonzero(~np.isnan(history.values[:number]))
-    places_nd = axes.places(history.columns[known])
-    off_nd = places_nd - axes.places(np.array([columns]))
-    # A category is as far from each other one as the two ends of a range.
-    for column, axis in enumerate(axes.axes):
-        if not axis.ordered:
-            off_nd[:, column] = off_nd[:, column] != 0
-    distance_n = np.sqrt((off_nd**2).sum(axis=1))
+    columns_nd = np.vstack([history.columns[known], columns])
+    features_nf = features(axes, axes.places(columns_nd))
+    off_nf = features_nf[:-1] - features_nf[-1]
+    is_category_f = [not axis.ordered for axis in axes.axes]
+    off_nf[:, is_category_f] = off_nf[:, is_category_f] != 0
+    distance_n = np.sqrt((off_nf**2).sum(axis=1))
     nearest = np.argsort(distance_n, kind="stable")[:_NUM_NEAREST]
     return tuple(
         KnownTrial(

@@ -253,13 +253,13 @@ class Explanation(_Resource):
     number: int
     sampler: str | None
     config: Config
+    value: float | None = Field(description="what the trial has come to")
     chosen_by: Literal["person", "sampler", "model"] = Field(
         description="by the sampler without a model: drawn, spread evenly, or a cell of a grid"
     )
     given: tuple[str, ...] | None = Field(None, description="the parameters that a person gave")
     is_derived_again: bool | None = Field(
-        None,
-        description="whether the sampler, asked again, chooses the same",
+        None, description="whether the sampler, asked again, chooses the same"
     )
     num_ended: int | None = Field(None, description="trials that had ended as it was chosen")
     num_in_flight: int | None = Field(None, description="trials that waited or ran")

@@ -47,13 +47,6 @@ class Outlook:
     given: Given = field(default_factory=dict)
     sources: Sequence[History] = ()
 
-    @property
-    def known(self) -> History:
-        """The trials that the next one follows from, as its sampler sees them."""
-        if self.given or not self.spec.reproducible:
-            return self.history
-        return _reproducibly_known(self.spec, self.history, len(self.history))
-
     def propose(self) -> Proposal:
         """Suggestions for the next trials; needs no transaction.
 
@@ -184,6 +177,8 @@ def seen(tx: Transaction, study_id: int, number: int) -> Outlook:
     given: Given = {}
     if trial.given is not None:
         given = {number: {name: trial.config[name] for name in trial.given}}
+    elif spec.reproducible:
+        history = _reproducibly_known(spec, history, number)
     sources = tx.sources.histories(study.id, spec.space)
     return Outlook(spec, history, trial.seen_revision, 1, given, sources)
 

@@ -343,6 +343,7 @@ _EXPLANATION = {
     "number": 17,
     "sampler": "auto/1",
     "config": _CONFIG,
+    "value": 0.975,
     "chosen_by": "model",
     "given": None,
     "is_derived_again": True,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ridgeline.service.cli.tables import config_text
-from ridgeline.service.resources import Explanation, Trial
+from ridgeline.service.resources import Explanation
 
 
-def explained(explanation: Explanation, trial: Trial) -> Iterator[str]:
+def explained(explanation: Explanation) -> Iterator[str]:
     """The lines that say why a trial has its configuration."""
-    yield f"trial {trial.number} of {trial.study}: {config_text(trial)}"
+    yield f"trial {explanation.number} of {explanation.study}: {config_text(explanation)}"
     if explanation.chosen_by == "person":
         yield "A person gave the whole configuration."
         return
@@ -29,7 +29,7 @@ def explained(explanation: Explanation, trial: Trial) -> Iterator[str]:
         )
     if explanation.density_ratio is not None:
         yield f"Good trials were {explanation.density_ratio:.3g} times as dense there as others."
-    if trial.value is not None:
-        yield f"The trial came to {trial.value:.4g}."
+    if explanation.value is not None:
+        yield f"The trial came to {explanation.value:.4g}."
     if not explanation.is_derived_again:
         yield "Asked again it would choose otherwise: the sampler has changed since."

@@ -161,8 +161,8 @@ def explain(
 ) -> None:
     """Say why a trial has its configuration, and what its sampler expected of it."""
     with open_client() as client:
-        explanation, trial = client.explain(name, number), client.trial(name, number)
-    for line in explained(explanation, trial):
+        explanation = client.explain(name, number)
+    for line in explained(explanation):
         typer.echo(printable(line))
     if explanation.nearest:
         tables.console_of_stdout().print(tables.known_trials_table(explanation))

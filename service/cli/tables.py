@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -14,7 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ridgeline.search.means import INTERVAL
 from ridgeline.search.ranges import Value
+from ridgeline.search.space import Config
 from ridgeline.service.comparison_resources import (
     Comparison,
     ComparisonResult,
@@ -26,9 +28,6 @@ from ridgeline.service.resources import BestTrial, Explanation, Interval, Study,
 from ridgeline.service.texts import printable
 
 _PACE_WINDOW_SECONDS = 30.0
-
-_INTERVAL = "95 % interval"
-"""`comparing.INTERVAL`, whose module would load numpy and scipy at each start of the command."""
 
 _STATE_STYLES = {
     StudyState.QUEUED: "yellow",
@@ -205,7 +204,7 @@ def _standing(best: BestTrial) -> list[str]:
 
 
 def _between(interval: Interval | None) -> str:
-    return "" if interval is None else f" ({_INTERVAL} {interval.low:.6g} to {interval.high:.6g})"
+    return "" if interval is None else f" ({INTERVAL} {interval.low:.6g} to {interval.high:.6g})"
 
 
 def best_trials(study: Study, trials: Iterable[Trial], *, limit: int) -> list[Trial]:
@@ -234,10 +233,7 @@ def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
         found = test_metrics(trial)
         table.add_row(
             str(trial.number),
-            *(
-                printable(show_value(trial.config[name])) if name in trial.config else ""
-                for name in names
-            ),
+            *_config_cells(trial.config, names),
             *(["" if trial.value is None else f"{trial.value:.6g}"] if is_told else []),
             *(f"{found[name]:.6g}" if name in found else "" for name in tests),
         )
@@ -249,12 +245,18 @@ def known_trials_table(explanation: Explanation) -> Table:
     names = list(explanation.config)
     table = _table("nearest trial", "distance", *names, "value")
     for known in explanation.nearest:
-        values = (
-            printable(show_value(known.config[name])) if name in known.config else ""
-            for name in names
+        table.add_row(
+            str(known.number),
+            f"{known.distance:.3f}",
+            *_config_cells(known.config, names),
+            f"{known.value:.6g}",
         )
-        table.add_row(str(known.number), f"{known.distance:.3f}", *values, f"{known.value:.6g}")
     return table
+
+
+def _config_cells(config: Config, names: Iterable[str]) -> Iterator[str]:
+    """The values of these parameters; nothing where the configuration lacks one."""
+    return (printable(show_value(config[name])) if name in config else "" for name in names)
 
 
 def test_metrics(trial: Trial) -> dict[str, float]:
@@ -266,7 +268,7 @@ def test_metrics(trial: Trial) -> dict[str, float]:
     }
 
 
-def config_text(trial: Trial) -> str:
+def config_text(trial: Trial | Explanation) -> str:
     """A trial's configuration on one line; of an enqueued one, what the sampler has chosen."""
     text = ", ".join(f"{name}={show_value(value)}" for name, value in trial.config.items())
     given = trial.config if trial.given is None else trial.given
@@ -285,7 +287,7 @@ def arms_table(result: ComparisonResult) -> Table:
     validated = [f"{metric}, fresh seeds"] if is_told else []
     tested = f"{test_metric}, fresh seeds"
     best = f"{metric}, best of the search"
-    table = _table("arm", best, *validated, tested, _INTERVAL, "runs")
+    table = _table("arm", best, *validated, tested, INTERVAL, "runs")
     for one in result.arms:
         interval = one.interval
         num_failed = one.scores.count(None)

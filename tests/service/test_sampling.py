@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle
+from typing import Any
 
 import pytest
 
@@ -30,22 +31,26 @@ SPACE = {
 METRICS = {"minimize": "validation_loss", "maximize": "validation_accuracy"}
 
 
-@pytest.mark.parametrize("reproducible", [False, True])
-@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "auto"])
-def test_suggestions_are_derived_again(store: Store, sampler: str, reproducible: bool) -> None:
-    post(
-        store,
-        spec(
-            space=SPACE,
-            sampler={"name": sampler, "seed": 11},
-            budget={"trials": 20, "max_parallel": 4},
-            reproducible=reproducible,
-        ),
+def begun(store: Store, sampler: str, **changes: Any) -> FakeWorker:
+    """A worker at the first trials of a study, of which a person gave number 0."""
+    searched = spec(
+        space=SPACE,
+        sampler={"name": sampler, "seed": 11},
+        budget={"trials": 20, "max_parallel": 4},
+        **changes,
     )
+    post(store, searched)
     with store.transaction() as tx:
         trials.enqueue(tx, "s", [{"learning_rate": 0.01, "l2": 0.0, "batch_size": 32}])
     worker = FakeWorker(store, num_slots=4)
     worker.sync()
+    return worker
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "auto"])
+def test_suggestions_are_derived_again(store: Store, sampler: str, reproducible: bool) -> None:
+    worker = begun(store, sampler, reproducible=reproducible)
     while worker.held:
         orders = list(worker.held.values())
         # End the newest first, so that what was seen is not simply "all trials before".
@@ -77,20 +82,8 @@ def test_suggestions_are_derived_again(store: Store, sampler: str, reproducible:
 def test_a_trial_is_explained_by_what_its_sampler_knew(
     store: Store, direction: str, sampler: str, reproducible: bool
 ) -> None:
-    post(
-        store,
-        spec(
-            space=SPACE,
-            sampler={"name": sampler, "seed": 11},
-            budget={"trials": 20, "max_parallel": 4},
-            objective={"metric": METRICS[direction], "direction": direction},
-            reproducible=reproducible,
-        ),
-    )
-    with store.transaction() as tx:
-        trials.enqueue(tx, "s", [{"learning_rate": 0.01, "l2": 0.0, "batch_size": 32}])
-    worker = FakeWorker(store, num_slots=4)
-    worker.sync()
+    objective = {"metric": METRICS[direction], "direction": direction}
+    worker = begun(store, sampler, reproducible=reproducible, objective=objective)
     while worker.held:
         orders = list(worker.held.values())[-2:]
         worker.sync(
