@@ -357,10 +357,15 @@ def _is_cut_short(study: StudyRow) -> bool:
     return has_ended and not is_timed and study.next_number < study.spec.num_trials
 
 
+def _missing(tx: Transaction, name: str) -> NotFound:
+    hint = "; a study has that name" if tx.studies.find(name) else ""
+    return NotFound(f"there is no comparison named {name}{hint}")
+
+
 def _find(tx: Transaction, name: str) -> ComparisonRow:
     row = tx.comparisons.find(name)
     if row is None:
-        raise NotFound(f"there is no comparison named {name}")
+        raise _missing(tx, name)
     return row
 
 
@@ -373,7 +378,7 @@ def _locked(tx: Transaction, name: str) -> ComparisonRows:
     """A comparison and all its studies, locked until the transaction ends."""
     row = tx.comparisons.lock(name)
     if row is None:
-        raise NotFound(f"there is no comparison named {name}")
+        raise _missing(tx, name)
     of_it = tx.comparisons.studies_of([row.id])[row.id]
     for study_id in sorted(one.study_id for one in of_it):
         tx.studies.lock(study_id)

@@ -319,7 +319,8 @@ def _differences(tx: Transaction, study_id: int) -> list[str]:
 
 def _end_findings(tx: Transaction, study: StudyRow, say: Say) -> Iterator[Finding]:
     wrong: dict[Check, list[str]] = defaultdict(list)
-    for check, thing in study_problems(study, num_failed=tx.trials.num_failed(study.id)):
+    num_failed = sum(tx.trials.num_failed(study.id).values())
+    for check, thing in study_problems(study, num_failed=num_failed):
         wrong[check].append(thing)
     number = -1
     while trials := tx.trials.page(study.id, limit=_CHUNK, above_number=number):

@@ -486,7 +486,7 @@ class Ledger:
             num_trials_planned=num_planned(study, self.spec),
             num_created=study.next_number,
             num_open=study.num_open,
-            num_failed=num_failed,
+            num_failed=sum(num_failed.values()),
             no_more=study.stopping,
         )
         if state is StudyState.COMPLETED and not study.stopping:
@@ -495,7 +495,10 @@ class Ledger:
                 self._repeat(repeats)
                 return
         if state is not None:
-            reason = "every trial failed" if state is StudyState.FAILED else None
+            reason = None
+            if state is StudyState.FAILED:
+                reasons = [f"{n} {its.replace('_', ' ')}" for its, n in num_failed.items()]
+                reason = f"every trial failed; {', '.join(reasons)}"
             self.set_study_state(state, reason=reason)
 
 

@@ -193,7 +193,8 @@ def find(tx: Transaction, name: str) -> StudyRow:
     """
     row = tx.studies.find(name)
     if row is None:
-        raise NotFound(f"there is no study named {name}")
+        hint = "; a comparison has that name" if tx.comparisons.find(name) else ""
+        raise NotFound(f"there is no study named {name}{hint}")
     return row
 
 

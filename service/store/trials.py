@@ -180,14 +180,19 @@ class Trials:
         )
         return int(self._connection.execute(query).scalar_one())
 
-    def num_failed(self, study_id: int) -> int:
-        """How many trials failed of themselves: cancelling is nobody's failure."""
-        query = select(func.count()).where(
-            trials.c.study_id == study_id,
-            trials.c.state == TrialState.FAIL.value,
-            trials.c.reason != FailReason.CANCELLED.value,
+    def num_failed(self, study_id: int) -> dict[FailReason, int]:
+        """How many trials failed of themselves, by reason: cancelling is nobody's failure."""
+        query = (
+            select(trials.c.reason, func.count().label("num"))
+            .where(
+                trials.c.study_id == study_id,
+                trials.c.state == TrialState.FAIL.value,
+                trials.c.reason != FailReason.CANCELLED.value,
+            )
+            .group_by(trials.c.reason)
         )
-        return int(self._connection.execute(query).scalar_one())
+        counts = {row.reason: row.num for row in self._connection.execute(query)}
+        return {reason: counts[reason] for reason in FailReason if reason in counts}
 
     def failures(self, study_id: int, reasons: Iterable[FailReason]) -> list[TrialRow]:
         """Trials that failed for one of some reasons and were not tried again, by number."""

@@ -141,7 +141,7 @@ def test_studies_with_nothing_to_show(client: httpx.Client) -> None:
     for number in range(2):
         end(client, number, state="FAIL", reason="diverged")
     root = check(html_of(client))
-    assert "The study is FAILED (every trial failed)" in words(root)
+    assert "The study is FAILED (every trial failed; 2 diverged)" in words(root)
     assert "diverged 2 0" in section(root, "failures")
     assert markdown_of(client).startswith("# x\n\nReport of a study. The study is FAILED")
 

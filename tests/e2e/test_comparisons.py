@@ -189,7 +189,7 @@ def test_an_arm_that_only_diverges_leaves_the_others_to_compare(
     file.write_text(DIVERGING)
     done = compare(deployment, file)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "\nhuge has no winner: every trial failed.\n" in done.stdout
+    assert "\nhuge has no winner: every trial failed; 2 diverged.\n" in done.stdout
     assert re.search(r"^(none|l2) .*(none|l2).*: test_rmse .*3 seeds", done.stdout, re.MULTILINE)
     assert not re.search(r"huge .*(none|l2)", done.stdout[done.stdout.index(" arm ") :])
 
@@ -198,7 +198,8 @@ def test_an_arm_that_only_diverges_leaves_the_others_to_compare(
     refused = compare(deployment, file)
     assert refused.returncode == 1
     assert refused.stderr == (
-        "ridgeline: all-diverging: no trial of any arm came to its end: every trial failed\n"
+        "ridgeline: all-diverging: no trial of any arm came to its end: "
+        "every trial failed; 2 diverged\n"
     )
 
 

@@ -270,7 +270,10 @@ def test_an_arm_whose_trials_all_fail_has_no_winner(store: Store) -> None:
     found = get(store)
     assert found.state is COMPLETED
     assert found.arm_states == {"none": COMPLETED, "l2": COMPLETED, "l1": FAILED}
-    assert (found.arms[2].reason, found.arms[2].fresh) == ("every trial failed", None)
+    assert (found.arms[2].reason, found.arms[2].fresh) == (
+        "every trial failed; 2 diverged",
+        None,
+    )
     assert found.result is not None
     assert len(found.result.differences) == 1
 
@@ -280,7 +283,7 @@ def test_without_a_winner_a_comparison_has_failed(store: Store) -> None:
     train(store, lambda order: "diverged")
     found = advance(store)
     assert (found.state, found.result) == (FAILED, None)
-    assert found.reason == "no trial of any arm came to its end: every trial failed"
+    assert found.reason == "no trial of any arm came to its end: every trial failed; 2 diverged"
     extend(store)
     assert get(store).state is QUEUED
     train(store)
@@ -754,3 +757,15 @@ def test_lists_show_the_newest_first(store: Store) -> None:
     assert [one.name for one in (*first, *last)] == ["c", "b", "a"]
     assert end is None
     assert first[0].arm_states == {"none": QUEUED, "l2": QUEUED}
+
+
+def test_a_name_of_the_other_kind_is_told(store: Store) -> None:
+    create(store)
+    with store.reading() as tx:
+        with pytest.raises(NotFound, match="no study named c; a comparison has that name"):
+            studies.get(tx, "c")
+        name = get(store).arms[0].search.name
+        with pytest.raises(NotFound, match=f"no comparison named {name}; a study has that name"):
+            comparisons.get(tx, name)
+        with pytest.raises(NotFound, match=r"no comparison named d$"):
+            comparisons.get(tx, "d")

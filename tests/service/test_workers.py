@@ -203,7 +203,7 @@ def test_a_failure_is_charged_until_the_run_is_given_up(store: Store, reason: st
     assert (run.charges, run.error, run.log_tail) == (3, "boom", "last words")
     study = study_of(store)
     assert study.state is StudyState.FAILED
-    assert study.reason == "every trial failed"
+    assert study.reason == f"every trial failed; 1 {reason.replace('_', ' ')}"
 
 
 def test_divergence_is_final(store: Store) -> None:
