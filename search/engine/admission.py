@@ -58,8 +58,9 @@ _CACHE_BYTES = 32 * 2**20
 _MEMORY_SHARE = 0.5
 """Of the memory that is free, what packs may take; the rest is for data sets and neighbours."""
 
-_ROUND_SECONDS, _NUM_ROUNDS = 0.005, 5
-"""How long a width is measured, in ticks that it takes alone; short, since a run waits for it."""
+_ROUND_SECONDS, _NUM_ROUNDS = 0.005, 12
+"""How long a width is measured, in ticks that it takes alone: longer than another process is in the
+way, and short, since a run waits for it."""
 
 
 def is_out_of_memory(error: Exception) -> bool:

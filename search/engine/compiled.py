@@ -31,6 +31,7 @@ from torch.export import Dim
 
 from ridgeline.search.engine import processor
 from ridgeline.search.engine.alignment import round_up
+from ridgeline.search.engine.batch import Batch, blank_batch
 from ridgeline.search.engine.config import Augmentation, Regulariser
 from ridgeline.search.engine.data import DeviceData, Split
 from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation, slots_at_once
@@ -40,7 +41,7 @@ from ridgeline.search.engine.memory import PackMemory
 from ridgeline.search.engine.models.base import Model
 from ridgeline.search.engine.models.registry import model_from_dict
 from ridgeline.search.engine.native import MAX_INPUTS, BoundUpdate, CompiledModel, Kernels
-from ridgeline.search.engine.native_steps import NativeStep
+from ridgeline.search.engine.native_steps import NativeStep, batch_arguments
 from ridgeline.search.engine.sources import reachable
 from ridgeline.search.engine.spec import Family, StepSpec
 from ridgeline.search.engine.step import Terms, TracedStep, stretches
@@ -51,16 +52,14 @@ _SLOTS, _ROWS = 8, 64
 """Of the example that a program is compiled from; the compiler takes sizes near them as likely."""
 
 _STEP_SIZES = {
-    "x": "N",
-    "y": "N",
-    "samples": "KSB",
+    "batch.x_KB": "KB",
+    "batch.y_KB": "KB",
+    "batch.invalid_KB": "KB",
     "rates": "KSc",
     "constants": "Kc",
     "dropout_keys": "KS",
     "dropout_thresholds": "Kc",
     "dropout_counters": "uB",
-    "invalid": "SB",
-    "num_valid": "S",
     "augmentation.keys": "KS",
     "augmentation.strengths": "Kc",
     "augmentation.tables": "Kct",
@@ -87,9 +86,6 @@ _CALLS_PYTHON = b"aoti_torch_proxy_executor_call_function("
 _FIXED_EVALUATION_ROWS = 256
 """About how many at most a program of fixed sizes evaluates at once: their activations then stay
 within the cache."""
-
-_BEYOND_CACHE = 2**23
-"""Numbers of a data set that come from memory, not from a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +131,17 @@ class CompiledProgram:
                 between them must hold zeros.
         """
         update: BoundUpdate | None = None
+        outputs: list[int] = []
+        inputs, layout = memory.inputs(), memory.layout
         if gradients is not None:
             regions = stretches(memory, gradients)
-            update = NativeStep(self._kernels, spec, memory.inputs(), regions).bound_update
-        tensors = [*step_inputs(memory, gradients).values()]
-        run = CompiledModel(self._kernels, self._folder / f"{_STEP}.so", tensors, update).run
+            update = NativeStep(self._kernels, spec, inputs, regions).bound_update
+            outputs = [update.gradients[layout.penalised.index(name)] for name in layout.filling]
+        batch = blank_batch(inputs)
+        fetching = batch_arguments(inputs, batch)
+        tensors = [*step_inputs(memory, batch, gradients).values()]
+        library = self._folder / f"{_STEP}.so"
+        run = CompiledModel(self._kernels, library, tensors, fetching, update, outputs).run
         return lambda terms, count: run(count)
 
     def bind_evaluation(self, inputs: Sequence[Mapping[str, Tensor]]) -> Callable[[int], None]:
@@ -159,7 +161,6 @@ class Job:
     """A program to compile: the training step of a model, and the evaluation that goes with it.
 
     Attributes:
-        is_beyond_cache: whether the data set lies in memory rather than in a CPU's cache.
         threads: of the CPU.
         sizes: None where one program is for all.
     """
@@ -170,7 +171,6 @@ class Job:
     drops: bool
     clips: bool
     dtype: str
-    is_beyond_cache: bool
     threads: int
     augments: tuple[Augmentation, ...] = ()
     regularises: tuple[Regulariser, ...] = ()
@@ -195,7 +195,6 @@ class Job:
             spec.drops,
             spec.clips,
             spec.dtype,
-            _is_beyond_cache(data),
             threads,
             spec.augments,
             spec.regularises,
@@ -247,7 +246,7 @@ class Job:
         memory, gradients = PackMemory(spec, sizes.width, data), None
         if not self.updates:
             gradients = Stacks(memory.layout, sizes.width, device=data.device, dtype=data.dtype)
-        inputs = step_inputs(memory, gradients)
+        inputs = step_inputs(memory, blank_batch(memory.inputs()), gradients)
         (evaluation_inputs,) = EvaluationMemory(
             self.model,
             data.validation,
@@ -255,7 +254,7 @@ class Job:
             data.dtype,
             sizes.evaluation_rows,
         ).inputs()
-        step = TracedStep(spec, is_beyond_cache=self.is_beyond_cache)
+        step = TracedStep(spec, updates=self.updates)
         evaluation = TracedEvaluation(self.model, loss)
         if self.sizes is not None:
             # Traced for the first time here, graphs of the model are at hand where `torch.export`
@@ -311,30 +310,30 @@ class Job:
         return Split(x, y)
 
 
-def step_inputs(memory: PackMemory, gradients: Stacks | None) -> dict[str, Tensor]:
+def step_inputs(memory: PackMemory, batch: Batch, gradients: Stacks | None) -> dict[str, Tensor]:
     """What a program's step reads and writes.
 
     Args:
+        batch: in place of the tables that it comes from.
         gradients: for a step that ends with them, and has nothing of the update; None otherwise.
+            Those that fill their stretch it gives, and does not write.
     """
     inputs = memory.inputs()
+    for name in ("x", "y", "samples", "invalid", "num_valid"):
+        del inputs[name]
+    inputs |= {f"batch.{name}": its for name, its in batch._asdict().items()}
     if gradients is None:
         return inputs
     of_update = ("rates", *(f"{moment}." for moment in memory.moments))
     needed = {name: its for name, its in inputs.items() if not name.startswith(of_update)}
-    return needed | {f"gradients.{name}": view for name, view in gradients.views().items()}
+    given, views = memory.layout.filling, gradients.views()
+    return needed | {f"gradients.{name}": v for name, v in views.items() if name not in given}
 
 
 def _fixed_rows(num_samples: int) -> int:
     """Of chunks as equal as can be, so that few rows only pad the last one."""
     num_chunks = -(-num_samples // _FIXED_EVALUATION_ROWS)
     return round_up(-(-num_samples // num_chunks))
-
-
-def _is_beyond_cache(data: DeviceData) -> bool:
-    """Whether rows of numbers come from memory; rows of ids are few bytes."""
-    x = data.train.x
-    return not data.are_ids and x.numel() >= _BEYOND_CACHE
 
 
 def _example(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

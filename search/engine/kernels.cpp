@@ -314,15 +314,54 @@ T sum(const T* __restrict values, int64_t size) {
   return total;
 }
 
+// Copies the rows of a table that are named.
+inline void fetch_rows(char* rows, const char* table, const int32_t* named, int64_t num_rows,
+                       int64_t num_bytes) {
+  for (int64_t row = 0; row < num_rows; ++row) {
+    if (row + 4 < num_rows) __builtin_prefetch(table + named[row + 4] * num_bytes);
+    std::memcpy(rows + row * num_bytes, table + named[row] * num_bytes, num_bytes);
+  }
+}
+
 template <typename T>
-void fetch_rows(const Mlp<T>& m, int64_t slot) {
+void fetch_samples(const Mlp<T>& m, int64_t slot) {
   const int64_t num_in = m.layers[0].num_in;
   const int64_t step = m.update->step[slot];
   const int32_t* samples = m.samples + (slot * m.update->num_steps + step) * m.num_rows;
   T* batch = m.batch + slot * m.num_rows * num_in;
-  for (int64_t row = 0; row < m.num_rows; ++row) {
-    if (row + 4 < m.num_rows) __builtin_prefetch(m.x + int64_t(samples[row + 4]) * num_in);
-    std::memcpy(batch + row * num_in, m.x + int64_t(samples[row]) * num_in, num_in * sizeof(T));
+  fetch_rows(reinterpret_cast<char*>(batch), reinterpret_cast<const char*>(m.x), samples,
+             m.num_rows, num_in * sizeof(T));
+}
+
+// What the batch of a step is fetched from, and where to; numbers of any type.
+struct Batch {
+  int64_t num_slots;
+  int64_t num_steps;
+  int64_t num_rows;
+  int64_t x_bytes;           // of a sample, and of its target
+  int64_t y_bytes;
+  int64_t number_bytes;      // of a number of rows
+  const int64_t* step;       // [K]
+  const int32_t* samples;    // [K, S, B]
+  const char* x;             // [N, …]
+  const char* y;             // [N, …]
+  const bool* invalid;       // [S, B]
+  const char* num_valid;     // [S]
+  char* its_x;               // [K, B, …], and so on
+  char* its_y;
+  bool* its_invalid;
+  char* its_num_valid;
+};
+
+void fetch(const Batch& b) {
+  for (int64_t slot = 0; slot < b.num_slots; ++slot) {
+    const int64_t step = b.step[slot], first = slot * b.num_rows;
+    const int32_t* samples = b.samples + (slot * b.num_steps + step) * b.num_rows;
+    fetch_rows(b.its_x + first * b.x_bytes, b.x, samples, b.num_rows, b.x_bytes);
+    fetch_rows(b.its_y + first * b.y_bytes, b.y, samples, b.num_rows, b.y_bytes);
+    std::memcpy(b.its_invalid + first, b.invalid + step * b.num_rows, b.num_rows);
+    std::memcpy(b.its_num_valid + slot * b.number_bytes, b.num_valid + step * b.number_bytes,
+                b.number_bytes);
   }
 }
 
@@ -460,7 +499,7 @@ int32_t train(const Mlp<T>& m, bool is_adam, int64_t count) {
   for (int64_t call = 0; call < count; ++call) {
     for (int64_t slot = 0; slot < u.num_slots; ++slot) {
       if (!u.occupied[slot]) continue;
-      fetch_rows(m, slot);
+      fetch_samples(m, slot);
       if (m.input_keys != nullptr) drop_inputs(m, slot);
     }
     if (m.dropout != nullptr) dropout(*m.dropout);
@@ -614,10 +653,29 @@ int32_t evaluate(const Evaluation<T>& e) {
   return 0;
 }
 
-// Of torch's C interface: `aoti_torch_new_tensor_handle`, `AOTInductorModelContainerRunSingleThreaded`.
-using NewHandle = int32_t (*)(void* tensor, void** copy);
+// Of torch's C interface: `AOTInductorModelContainerRunSingleThreaded`, and of a tensor's handle
+// `aoti_torch_new_tensor_handle`, `aoti_torch_get_data_ptr` and `aoti_torch_delete_tensor_object`.
 using RunModel = int32_t (*)(void* container, void** inputs, size_t num_inputs, void** outputs,
                              size_t num_outputs, void* stream, void* proxy_executor);
+using NewHandle = int32_t (*)(void* tensor, void** copy);
+using GetData = int32_t (*)(void* tensor, void** data);
+using DeleteHandle = int32_t (*)(void* tensor);
+
+// A compiled program and what it is called on.
+struct Program {
+  RunModel run;
+  NewHandle new_handle;
+  GetData get_data;
+  DeleteHandle delete_handle;
+  void* container;
+  void* const* inputs;
+  int64_t num_inputs;
+  void** const* outputs;  // where to leave the address of each output's numbers for the update
+  int64_t num_outputs;
+  const Batch* batch;            // fetched before each call; null without
+  void (*update)(const void*);   // called after each call; null without
+  const void* update_arguments;
+};
 
 constexpr int64_t kMaxInputs = 1024;
 
@@ -625,18 +683,21 @@ constexpr int64_t kMaxInputs = 1024;
 
 extern "C" {
 
-// Runs a model on the same tensors again and again, and an update after each call unless it is null;
-// 0, or the status of the call that failed.
-int32_t run_model(RunModel run, void* container, NewHandle new_handle, void* const* tensors,
-                  int64_t num_tensors, int64_t count, void (*update)(const void*),
-                  const void* arguments) {
-  void* inputs[kMaxInputs];  // a call uses its handles up
+// Calls a program again and again; 0, or the status of the call that failed.
+int32_t run_program(const Program* p, int64_t count) {
+  void *inputs[kMaxInputs], *outputs[kMaxInputs];  // a call uses the handles of its inputs up
   for (int64_t call = 0; call < count; ++call) {
-    for (int64_t i = 0; i < num_tensors; ++i)
-      if (int32_t status = new_handle(tensors[i], &inputs[i])) return status;
-    if (int32_t status = run(container, inputs, num_tensors, nullptr, 0, nullptr, nullptr))
+    if (p->batch != nullptr) fetch(*p->batch);
+    for (int64_t i = 0; i < p->num_inputs; ++i)
+      if (int32_t status = p->new_handle(p->inputs[i], &inputs[i])) return status;
+    if (int32_t status = p->run(p->container, inputs, p->num_inputs, outputs, p->num_outputs,
+                                nullptr, nullptr))
       return status;
-    if (update != nullptr) update(arguments);
+    for (int64_t i = 0; i < p->num_outputs; ++i)
+      if (int32_t status = p->get_data(outputs[i], p->outputs[i])) return status;
+    if (p->update != nullptr) p->update(p->update_arguments);
+    for (int64_t i = 0; i < p->num_outputs; ++i)
+      if (int32_t status = p->delete_handle(outputs[i])) return status;
   }
   return 0;
 }

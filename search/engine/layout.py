@@ -81,6 +81,7 @@ class ParameterLayout(Layout):
     Attributes:
         penalised: the names of the first.
         num_penalised: the numbers in them.
+        filling: those of them that have no gap behind them: they fill their stretch.
         input_dimensions: as of `Parameter`, of those of them that have one.
         units: of each of them, how many `Parameter.num_units`, and the incoming weights of one.
     """
@@ -90,13 +91,15 @@ class ParameterLayout(Layout):
         ordered = sorted(parameters, key=lambda name: not parameters[name].is_penalised)
         self.penalised = [name for name in ordered if parameters[name].is_penalised]
         super().__init__({name: parameters[name].shape for name in ordered}, alone=self.penalised)
+        sizes = {name: math.prod(parameters[name].shape) for name in self.penalised}
+        self.filling = [name for name, size in sizes.items() if size == round_up(size)]
         self.units = [
             (parameters[name].num_units, math.prod(parameters[name].shape[1:]))
             for name in self.penalised
         ]
         dimensions = {name: parameters[name].input_dimension for name in self.penalised}
         self.input_dimensions = {name: d for name, d in dimensions.items() if d is not None}
-        self.num_penalised = sum(math.prod(parameters[name].shape) for name in self.penalised)
+        self.num_penalised = sum(sizes.values())
 
     def initial_rows(
         self, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
@@ -151,16 +154,13 @@ def _own_rows(
     layout: Layout, model: Model, seeds: Sequence[int], device: torch.device, dtype: torch.dtype
 ) -> Tensor | None:
     """Rows of what the model itself begins with; None where it leaves that to its layout."""
-    if layout.row_size == 0:
+    by_run = model.initial(seeds) if layout.row_size > 0 else None
+    if by_run is None:
         return None
     rows_KP = torch.zeros(len(seeds), layout.row_size, dtype=dtype)
     views = layout.views(rows_KP)
-    for i, seed in enumerate(seeds):
-        tensors = model.initial(seed)
-        if tensors is None:
-            return None
-        for name, view in views.items():
-            view[i] = tensors[name]
+    for name, view in views.items():
+        view.copy_(torch.stack([tensors[name] for tensors in by_run]))
     return rows_KP.to(device)
 
 

@@ -64,16 +64,32 @@ class Kernels:
         }
         for name, function in self.by_name.items():
             function.restype = c_int32 if name.startswith(("train", "evaluate")) else None
-        self.run_model = loaded.run_model
-        self.run_model.argtypes = (*[c_void_p] * 4, c_int64, c_int64, *[c_void_p] * 2)
+        self.run_program = loaded.run_program
+        self.run_program.argtypes = (c_void_p, c_int64)
 
 
 @dataclass(frozen=True)
 class BoundUpdate:
-    """A kernel of an update and what it takes, which must stay where it is."""
+    """A kernel of an update and what it takes, which must stay where it is.
+
+    Attributes:
+        gradients: where in the arguments the addresses of gradients stand, by stretch.
+    """
 
     function: Callable[..., None]
     arguments: Structure
+    gradients: Sequence[int]
+
+
+class _Program(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("run", "new_handle", "get_data", "delete_handle")),
+        *((name, c_void_p) for name in ("container", "inputs")),
+        ("num_inputs", c_int64),
+        ("outputs", c_void_p),
+        ("num_outputs", c_int64),
+        *((name, c_void_p) for name in ("batch", "update", "update_arguments")),
+    )
 
 
 class CompiledModel:
@@ -85,7 +101,9 @@ class CompiledModel:
     Args:
         library: of the model.
         inputs: in the order of the model's; their places and sizes must not change.
+        batch: what the kernel takes that fetches a batch before each call of the model.
         update: is called after each call of the model.
+        outputs: of each of the model's, where to leave the address of its numbers for the update.
 
     Raises:
         OSError, AttributeError: the file is no such library.
@@ -97,10 +115,12 @@ class CompiledModel:
         kernels: Kernels,
         library: Path,
         inputs: Sequence[Tensor],
+        batch: Structure | None = None,
         update: BoundUpdate | None = None,
+        outputs: Sequence[int] = (),
     ) -> None:
-        assert len(inputs) <= MAX_INPUTS
-        self._run = kernels.run_model
+        assert max(len(inputs), len(outputs)) <= MAX_INPUTS
+        self._run = kernels.run_program
         self._library = ctypes.CDLL(str(library))
         self._container = c_void_p()
         if self._library.AOTInductorModelContainerCreateWithDevice(
@@ -108,15 +128,23 @@ class CompiledModel:
         ):
             raise RuntimeError(f"{library} holds no model")
         self._inputs = handles_of(inputs)
-        self._model = ctypes.cast(
-            self._library.AOTInductorModelContainerRunSingleThreaded, c_void_p
+        self._outputs = (c_void_p * len(outputs))(*outputs)
+        self._batch, self._update = batch, update
+        torchs = torch_library()
+        self._program = _Program(
+            _address(self._library.AOTInductorModelContainerRunSingleThreaded),
+            _address(torchs.aoti_torch_new_tensor_handle),
+            _address(torchs.aoti_torch_get_data_ptr),
+            _address(torchs.aoti_torch_delete_tensor_object),
+            self._container,
+            ctypes.addressof(self._inputs),
+            len(inputs),
+            ctypes.addressof(self._outputs),
+            len(outputs),
+            None if batch is None else ctypes.addressof(batch),
+            None if update is None else _address(update.function),
+            None if update is None else ctypes.addressof(update.arguments),
         )
-        self._new_handle = ctypes.cast(torch_library().aoti_torch_new_tensor_handle, c_void_p)
-        self._update = update
-        self._update_pointers: tuple[Any, Any] = None, None
-        if update is not None:
-            function = ctypes.cast(update.function, c_void_p)  # type: ignore[arg-type]
-            self._update_pointers = function, ctypes.addressof(update.arguments)
         weakref.finalize(self, _delete, self._library, self._container, self._inputs)
 
     def run(self, count: int) -> None:
@@ -125,16 +153,12 @@ class CompiledModel:
         Raises:
             MemoryError: a call failed: nothing else can run out once its inputs are bound.
         """
-        if self._run(
-            self._model,
-            self._container,
-            self._new_handle,
-            self._inputs,
-            len(self._inputs),
-            count,
-            *self._update_pointers,
-        ):
+        if self._run(byref(self._program), count):
             raise MemoryError("a compiled program could not allocate its tensors; see the log")
+
+
+def _address(function: Any) -> c_void_p:
+    return ctypes.cast(function, c_void_p)
 
 
 @cache

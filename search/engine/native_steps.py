@@ -1,4 +1,4 @@
-"""The native part of a pack's steps on a CPU, whatever the model: the update and dropout.
+"""The native part of a pack's steps on a CPU, whatever the model: batch, update and dropout.
 
 The update has noise and bounds on norms in it for the slots that use them.
 
@@ -9,12 +9,14 @@ The structs are those of `kernels.cpp`.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_int64, c_void_p
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ridgeline.search.engine.batch import Batch
 from ridgeline.search.engine.native import BoundUpdate, Kernels
 from ridgeline.search.engine.spec import StepSpec
 
@@ -70,6 +72,39 @@ class DropoutArguments(Structure):
         ("constants", c_void_p),
         ("step", c_void_p),
         ("factors", c_void_p),
+    )
+
+
+class BatchArguments(Structure):
+    """What the kernel that fetches a batch takes."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("num_slots", "num_steps", "num_rows")),
+        *((name, c_int64) for name in ("x_bytes", "y_bytes", "number_bytes")),
+        *((name, c_void_p) for name in ("step", "samples")),
+        *((name, c_void_p) for name in ("x", "y", "invalid", "num_valid")),
+        *((name, c_void_p) for name in ("its_x", "its_y", "its_invalid", "its_num_valid")),
+    )
+
+
+def batch_arguments(inputs: Mapping[str, Tensor], batch: Batch) -> BatchArguments:
+    """Fetch the batch of every slot's next step into `batch`.
+
+    Args:
+        inputs: of `PackMemory.inputs`; their addresses must not change, like those of the batch.
+    """
+    assert batch.invalid_KB is not None
+    tables = [inputs[name] for name in ("x", "y", "invalid", "num_valid")]
+    fetched = [batch.x_KB, batch.y_KB, batch.invalid_KB, batch.num_valid_K]
+    assert all(tensor.is_contiguous() for tensor in (*tables, *fetched, inputs["samples"]))
+    return BatchArguments(
+        *inputs["samples"].shape,
+        batch.x_KB[0, 0].nbytes,
+        batch.y_KB[0, 0].nbytes,
+        batch.num_valid_K.itemsize,
+        inputs["step"].data_ptr(),
+        inputs["samples"].data_ptr(),
+        *(tensor.data_ptr() for tensor in (*tables, *fetched)),
     )
 
 
@@ -137,7 +172,10 @@ class NativeStep:
     @property
     def bound_update(self) -> BoundUpdate:
         """The update, for native code to call."""
-        return BoundUpdate(self._update, self._update_arguments)
+        regions = self._regions
+        first, size = ctypes.addressof(regions), ctypes.sizeof(_Region)
+        fields = [first + i * size + _Region.gradients.offset for i in range(len(regions))]
+        return BoundUpdate(self._update, self._update_arguments, fields)
 
     @property
     def dropout_factors_address(self) -> int:

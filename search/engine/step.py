@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ridgeline.search.engine import rng
 from ridgeline.search.engine.augment import Augmenting, MixedLoss
+from ridgeline.search.engine.batch import Batch
 from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.layout import Stacks
 from ridgeline.search.engine.losses import (
@@ -101,7 +101,7 @@ class Step:
         inputs: of `PackMemory.inputs`.
         gradients: by the names of the parameters; filled in each step.
         regions: all parameters, their gradients and moments, in stretches.
-        rows_of: gives the rows of `x` [N, …] that `samples_KB` names, [K, B, …].
+        batch_of: gives the batch of every slot's next step; told whether rows may only pad it.
         dropout_factors: gives what to multiply each unit with, [K, U, B]; None has torch do so.
         update: penalties, clipping, noise, the optimizer's update and bounds on norms, of the
             occupied slots alone; counts the step.  None has torch do so.
@@ -113,14 +113,14 @@ class Step:
         inputs: Mapping[str, Tensor],
         gradients: Mapping[str, Tensor],
         regions: Sequence[Region],
-        rows_of: Callable[[Tensor, Tensor], Tensor],
+        batch_of: Callable[[bool], Batch],
         dropout_factors: Callable[[], Tensor] | None = None,
         update: Callable[[], None] | None = None,
     ) -> None:
         self._spec = spec
         self._inputs = inputs
         self._regions = regions
-        self._rows_of = rows_of
+        self._batch_of = batch_of
         self._dropout_factors, self._update = dropout_factors, update
         parameters, statistics = under(inputs, "parameters."), under(inputs, "statistics.")
         self._statistics = list(statistics.values())
@@ -145,11 +145,9 @@ class Step:
         """Change the state of every occupied slot."""
         inputs, step_K = self._inputs, self._inputs["step"]
         at = (self._slots_K, step_K)
-        samples_KB = inputs["samples"][at]
-        x_KB = self._rows_of(inputs["x"], samples_KB)
-        targets_KB = targets_of(inputs["y"][samples_KB])
-        invalid_KB = inputs["invalid"][step_K] if terms.padding else None
-        rows = Rows(invalid_KB, inputs["num_valid"][step_K].view(-1, 1, 1))
+        x_KB, y_KB, invalid_KB, num_valid_K = self._batch_of(terms.padding)
+        targets_KB = targets_of(y_KB)
+        rows = Rows(invalid_KB, num_valid_K.view(-1, 1, 1))
         regularising, kinds = self._regularising, self._regularisers(terms)
         loss: Loss = self._loss
         if regularising is not None and "label_smoothing" in kinds:
@@ -157,7 +155,7 @@ class Step:
         if self._augmenting is not None:
             x_KB, mixture = self._augmenting(at, x_KB, rows)
             if mixture is not None:
-                others_KB = inputs["y"][samples_KB.gather(1, mixture.partners_KB)]
+                others_KB = y_KB[self._slots_K[:, None], mixture.partners_KB]
                 loss = MixedLoss(loss, targets_of(others_KB), mixture.shares_KB)
         if regularising is not None and "input_dropout" in kinds:
             x_KB = regularising.drop_inputs(at, x_KB)
@@ -283,30 +281,40 @@ class Step:
 class TracedStep(torch.nn.Module):
     """The step as a function of its inputs alone, as a compiler takes it.
 
-    Where gradients are among the inputs it ends with them: the update is somebody else's.  Where it
-    is this one's, every parameter is a stretch of its own: its gradient is then used up where it is
-    made.
+    The batch is among the inputs, in place of the tables that tell of it.
+    Where it updates, every parameter is a stretch of its own: its gradient is then used up where it
+    is made.
 
     Args:
-        is_beyond_cache: whether rows of numbers come from memory, not from a CPU's cache.
+        updates: whether it does; otherwise it ends with the gradients.  It writes those that are
+            among its inputs, and gives the others, so that they need not be copied.
     """
 
-    def __init__(self, spec: StepSpec, *, is_beyond_cache: bool) -> None:
+    def __init__(self, spec: StepSpec, *, updates: bool) -> None:
         super().__init__()
-        self._spec = spec
-        self._rows_of = _rows_ahead if is_beyond_cache else _rows
+        self._spec, self._updates = spec, updates
 
-    def forward(self, inputs: dict[str, Tensor]) -> tuple[()]:
-        """One step; changes the inputs in place."""
-        spec = self._spec
-        if gradients := under(inputs, "gradients."):
-            Step(spec, inputs, gradients, (), self._rows_of, update=lambda: None)(ALL_TERMS)
-            return ()
-        parameters = under(inputs, "parameters.")
-        gradients = {
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """One step; changes the inputs in place.
+
+        Returns:
+            gradients that it was not given, in the order of the parameters.
+        """
+        spec, batch = self._spec, Batch(**under(inputs, "batch."))
+
+        def batch_of(padding: bool) -> Batch:
+            return batch
+
+        parameters, gradients = under(inputs, "parameters."), under(inputs, "gradients.")
+        made = {
             name: torch.empty(t.shape, dtype=t.dtype, device=t.device)
             for name, t in parameters.items()
+            if name not in gradients
         }
+        gradients |= made
+        if not self._updates:
+            Step(spec, inputs, gradients, (), batch_of, update=lambda: None)(ALL_TERMS)
+            return (*made.values(),)
         described = spec.model.parameters()
         regions = [
             Region(
@@ -318,20 +326,8 @@ class TracedStep(torch.nn.Module):
             )
             for name, parameter in parameters.items()
         ]
-        Step(spec, inputs, gradients, regions, self._rows_of)(ALL_TERMS)
+        Step(spec, inputs, gradients, regions, batch_of)(ALL_TERMS)
         return ()
-
-
-def _rows(x: Tensor, samples_KB: Tensor) -> Tensor:
-    # Indexed by slot and row: an index_select over both is compiled to a division a number.
-    return x[samples_KB]
-
-
-def _rows_ahead(x: Tensor, samples_KB: Tensor) -> Tensor:
-    # As bags of one row: that kernel is called as it is, and fetches ahead.  An index is compiled
-    # to a loop that takes twice as long for rows of MNIST, though less in the cache.
-    rows = functional.embedding_bag(samples_KB.view(-1, 1), x.flatten(1), mode="sum")
-    return rows.view(*samples_KB.shape, *x.shape[1:])
 
 
 def _per_slot(values_K: Tensor, like: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def _findings(task: EngineTask[Any], run: PreparedRun) -> Iterator[str]:
     with _its_problems(name):
         dtype = str(data.dtype).removeprefix("torch.")
         spec = StepSpec.of(config, model, data.train.num_samples, dtype)
-        model.initial(config.seed + 1)  # which may show that it is another model for each seed
+        model.initial([config.seed + 1])  # which may show that it is another model for each seed
         if not _is_finite(run, spec):
             raise Problem(
                 f"the task {name} diverges within {STEPS} steps with its defaults: its weights "

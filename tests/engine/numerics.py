@@ -39,6 +39,7 @@ from ridgeline.search.engine import (
     native_steps,
     processor,
 )
+from ridgeline.search.engine.batch import Batches
 from ridgeline.search.engine.compiled import step_inputs
 from ridgeline.search.engine.evaluation import EvaluationMemory, TracedEvaluation, rows_at_once
 from ridgeline.search.engine.layout import Stacks, layouts
@@ -181,10 +182,10 @@ def _step_as_traced(model: Model, run: RunConfig) -> list[Tensor]:
     spec = step_spec(run, model, data).regularising(run.regularisers)
     memory = PackMemory(spec, _WIDTH, data)
     gradients = Stacks(memory.layout, _WIDTH, device=data.device, dtype=data.dtype)
+    batches = Batches(memory.inputs())
     for its in (None, gradients):
-        inputs = step_inputs(memory, its)
-        for is_beyond_cache in (False, True):
-            TracedStep(spec, is_beyond_cache=is_beyond_cache)(inputs)
+        inputs = step_inputs(memory, batches(padding=True), its)
+        TracedStep(spec, updates=its is None)(inputs)
     num_rows = rows_at_once(data.validation.num_samples)
     (chunk,) = EvaluationMemory(model, data.validation, _WIDTH, data.dtype, num_rows).inputs()
     TracedEvaluation(model, LOSSES[spec.loss])(chunk)

@@ -19,7 +19,8 @@ from torch.testing import assert_close
 from ridgeline.search.engine import Mlp, RunConfig, TrainingRun
 from ridgeline.search.engine.augment import Augmenting, MixedLoss
 from ridgeline.search.engine.augment_memory import AugmentationMemory, mixup_shares
-from ridgeline.search.engine.compiled import CompiledProgram, Job
+from ridgeline.search.engine.batch import Batches
+from ridgeline.search.engine.compiled import CompiledProgram, Job, step_inputs
 from ridgeline.search.engine.config import Augmentation
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import PackMemory, bytes_per_slot
@@ -124,12 +125,12 @@ def test_the_compiled_form_computes_the_same_step(name: str) -> None:
     traced = PackMemory(case.spec, 4, case.data)
     for slot, run_config in enumerate(case.configs):
         eager.load(slot, run_config)
-    step = TracedStep(case.spec, is_beyond_cache=False)
     eager.tick(1)
     for mine, its in zip(traced._by_slot(), eager._memory._by_slot(), strict=True):
         mine.copy_(its)
     eager.tick(1)
-    step(traced.inputs())
+    batch = Batches(traced.inputs())(padding=True)
+    TracedStep(case.spec, updates=True)(step_inputs(traced, batch, None))
     for key, tensor in traced.inputs().items():
         assert_close(tensor, eager._memory.inputs()[key], rtol=1e-4, atol=1e-5)
 

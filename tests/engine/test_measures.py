@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -26,11 +25,9 @@ from ridgeline.search.engine.measures import (
 )
 from ridgeline.search.engine.models import module_hidden
 from ridgeline.search.engine.models.bags import bag_of_tokens
-from ridgeline.search.engine.models.base import LINEAR_ZONE, HiddenUnits, Model
+from ridgeline.search.engine.models.base import LINEAR_ZONE, Model
 from ridgeline.search.engine.models.convolutional import lenet, resnet
 from ridgeline.search.engine.models.module import ModuleModel
-from ridgeline.search.engine.models.module_alone import _ALONE
-from ridgeline.search.engine.models.module_hidden import _Watch
 from ridgeline.search.engine.pack import Pack
 from tests.engine.lane_runs import drain, outcomes
 from tests.engine.models import nets
@@ -356,7 +353,7 @@ class Calls(nn.Module):
 def units_of(model: ModuleModel, x: Tensor) -> dict[str, UnitMeasures]:
     row = torch.zeros(1, layouts(model)[0].row_size, dtype=x.dtype)
     for name, view in layouts(model)[0].views(row).items():
-        view[0] = model.initial(3)[name]
+        view[0] = model.initial([3])[0][name]
     return looked_at(model, row[0], torch.zeros(0, dtype=x.dtype), x)[2]
 
 
@@ -368,7 +365,7 @@ def test_activations_are_seen_wherever_they_are_called() -> None:
     assert [*units] == ["relu", "relu:2", "sigmoid", "tanh", "tanh:2"]
     assert {one.num_units for one in units.values()} == {4}
     module = Calls().eval()
-    module.load_state_dict({**model.initial(3)})
+    module.load_state_dict({**model.initial([3])[0]})
     with torch.no_grad():
         first = functional.relu(module.first(x))
         second = torch.sigmoid(module.deeper(first + 1))
@@ -457,24 +454,24 @@ def test_only_complete_runs_are_looked_at() -> None:
     assert (stopped.state, stopped.measures) == ("stopped", None)
 
 
-def test_what_is_seen_of_a_pass_is_taken_before_another_may_begin(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The copy that is watched is shared by all threads, and keeps nothing of a pass."""
+def test_a_pass_is_traced_once_and_keeps_nothing_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = UNITS["convolutional"]
     x = samples(model, num_train=4, dtype=torch.float64).validation.x
-    seen: list[_Watch] = []
-    hidden = _Watch.hidden
+    num_traced = 0
+    trace = module_hidden.traced
 
-    def watched(watch: _Watch, outputs: Tensor) -> Mapping[str, HiddenUnits]:
-        assert _ALONE._is_owned(), "another thread may begin a pass of its own"
-        seen.append(watch)
-        return hidden(watch, outputs)
+    def counting(*args: Any) -> Any:
+        nonlocal num_traced
+        num_traced += 1
+        return trace(*args)
 
-    monkeypatch.setattr(_Watch, "hidden", watched)
-    parameters = {name: its.double() for name, its in model.initial(0).items()}
-    assert model.hidden_of_one(parameters, {}, x)
-    assert model.hidden_of_one(parameters, {}, x)
-    assert seen[0] is seen[1]
-    assert seen[0]._last is None
-    assert not seen[0]._found
+    monkeypatch.setattr(module_hidden, "traced", counting)
+    module_hidden._watched.cache_clear()
+    starts = model.initial([0, 1])
+    runs = [{name: its.double() for name, its in start.items()} for start in starts]
+    one, other, again = (model.hidden_of_one(runs[i], {}, x) for i in (0, 1, 0))
+    assert num_traced == 1
+    assert one
+    for name, units in one.items():
+        assert torch.equal(units.seen_H, again[name].seen_H)
+        assert not torch.equal(units.seen_H, other[name].seen_H)

@@ -29,8 +29,9 @@ from ridgeline.search.engine import (
     TrainingRun,
     rng,
 )
+from ridgeline.search.engine.batch import Batches
 from ridgeline.search.engine.checkpoint import load_checkpoint, save_checkpoint
-from ridgeline.search.engine.compiled import CompiledProgram, Job
+from ridgeline.search.engine.compiled import CompiledProgram, Job, step_inputs
 from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.layout import layouts
 from ridgeline.search.engine.losses import LOSSES
@@ -310,12 +311,12 @@ def test_the_compiled_form_computes_the_same_step(name: str) -> None:
     traced = PackMemory(spec, 4, case.data)
     for slot, run_config in enumerate(case.configs):
         eager.load(slot, run_config)
-    step = TracedStep(spec, is_beyond_cache=False)
     eager.tick(1)
     for mine, its in zip(traced._by_slot(), eager._memory._by_slot(), strict=True):
         mine.copy_(its)
     eager.tick(1)
-    step(traced.inputs())
+    batch = Batches(traced.inputs())(padding=True)
+    TracedStep(spec, updates=True)(step_inputs(traced, batch, None))
     for key, tensor in traced.inputs().items():
         assert_close(tensor, eager._memory.inputs()[key], rtol=1e-4, atol=1e-5)
 

@@ -252,8 +252,8 @@ class Model(ABC):
     def statistics(self) -> dict[str, Statistic]:
         """By name; apart from those of the parameters."""
 
-    def initial(self, seed: int) -> Mapping[str, Tensor] | None:
-        """Parameters and statistics of a run by name, on the CPU, from its seed alone.
+    def initial(self, seeds: Sequence[int]) -> Sequence[Mapping[str, Tensor]] | None:
+        """Parameters and statistics of runs by name, on the CPU, each from its seed alone.
 
         None where `parameters` and `statistics` say how they begin.
         """

@@ -7,7 +7,7 @@ What the function builds needs to know nothing of packs: see `module_tracing` fo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -176,8 +176,8 @@ class ModuleModel(Model):
         real = {name: Statistic(template.shapes[name]) for name in template.parts.statistics}
         return real | {name: Statistic((n.nbytes,)) for name, n in self._whole_numbers().items()}
 
-    def initial(self, seed: int) -> Mapping[str, Tensor]:
-        """What the function gives when torch's, Python's and numpy's generators begin at the seed.
+    def initial(self, seeds: Sequence[int]) -> list[Mapping[str, Tensor]]:
+        """What the function gives when torch's, Python's and numpy's generators begin at a seed.
 
         On the CPU and in float32, so the numbers are the same on every device.
         """
@@ -185,7 +185,7 @@ class ModuleModel(Model):
         from ridgeline.search.engine.models.module_whole import as_bytes
 
         whole = {name: as_bytes(numbers) for name, numbers in self._whole_numbers().items()}
-        return {**initial(self, seed), **whole}
+        return [{**own, **whole} for own in initial(self, tuple(seeds))]
 
     def native(self, loss: str) -> NativeProgram | None:
         if loss != "cross_entropy":

@@ -1,4 +1,4 @@
-"""What the hidden units of a person's module give, seen while it runs once in evaluation mode.
+"""What the hidden units of a person's module give, seen while it is traced in evaluation mode.
 
 Seen are calls of relu, tanh and sigmoid, by a layer of torch or by a function.  Which dimension of
 what they give counts units is known of rows of numbers, and of what has the shape that a
@@ -14,19 +14,20 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ridgeline.search.engine.models.base import HiddenActivation, HiddenUnits
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.models.module_alone import alone
+from ridgeline.search.engine.models.module_stack import Like, constants_of
 from ridgeline.search.engine.models.module_substitutes import Substitutes
 from ridgeline.search.engine.models.module_template import template_of
-from ridgeline.search.engine.models.module_tracing import WithBuffers, call
+from ridgeline.search.engine.models.module_tracing import WithBuffers, call, traced
 
 _log = logging.getLogger(__name__)
 
@@ -84,49 +85,66 @@ def hidden_of_one(
     template = template_of(model)
     if template.survey.obstacle is not None:
         return {}
-    first = next(iter(parameters.values()))
-    with alone():
-        watch = _watch(model, first.device, first.dtype)
-        watch.begin(len(x_B))
-        named = {name: tensor.clone() for name, tensor in {**parameters, **statistics}.items()}
-        num_rows = first.new_full((), len(x_B))
-        try:
-            with torch.no_grad(), watch:
-                y, _ = call(
-                    WithBuffers(watch.module),
-                    named,
-                    x_B.clone(),
-                    Substitutes(num_rows, None, None),
-                )
-            return watch.hidden(y)  # before the next one may begin, which could be another thread's
-        except Exception as exc:  # nothing is lost but what would have been seen
-            _log.warning("the units of %s are not told: %s", template.name, exc)
-            return {}
-        finally:
-            watch.begin(0)  # or it would hold what the last activation gave
+    parts = template.parts
+    tensors = [parameters[name] for name in parts.parameters]
+    tensors += [statistics[name] for name in parts.statistics]
+    tensors += constants_of(model, x_B.device)
+    watched = _watched(model, tuple(Like.of(tensor) for tensor in tensors), Like.of(x_B))
+    if watched.graph is None:
+        return {}
+    seen = watched.graph.forward(*tensors, x_B)
+    return {
+        name: HiddenUnits(activation, seen_H, num_values)
+        for (name, activation, num_values), seen_H in zip(watched.layers, seen, strict=True)
+    }
 
 
-@lru_cache(maxsize=16)
-def _watch(model: ModuleModel, device: torch.device, dtype: torch.dtype) -> _Watch:
-    """A copy of the module that is watched, kept: to make one takes as long as its pass."""
-    return _Watch(deepcopy(template_of(model).module).to(device, dtype).eval())
+class _Watched(NamedTuple):
+    """What a pass gives of hidden units, as a graph.
+
+    Attributes:
+        layers: the name, activation and number of values of each; its units are what `graph` gives
+            from parameters, statistics, constants and x; None where nothing can be seen.
+    """
+
+    graph: fx.GraphModule | None
+    layers: list[tuple[str, HiddenActivation, int]]
+
+
+@lru_cache(maxsize=128)
+def _watched(model: ModuleModel, tensors: tuple[Like, ...], rows_B: Like) -> _Watched:
+    """Trace a pass over tensors like these."""
+    template = template_of(model)
+    parts = template.parts
+    names = (*parts.parameters, *parts.statistics, *parts.constants)
+    layers: list[tuple[str, HiddenActivation, int]] = []
+
+    def seen(*given: Tensor) -> tuple[Tensor, ...]:
+        *own, x_B = (tensor.clone() for tensor in given)  # which the module may write to
+        named = dict(zip(names, own, strict=True))
+        substitutes = Substitutes(own[0].new_full((), len(x_B)), None, None)
+        with watch:
+            y, _ = call(WithBuffers(watch.module), named, x_B, substitutes)
+        hidden = watch.hidden(y)
+        layers[:] = [(name, its.activation, its.num_values) for name, its in hidden.items()]
+        return tuple(its.seen_H for its in hidden.values())
+
+    try:
+        with alone():
+            watch = _Watch(deepcopy(template.module).eval(), rows_B.shape[0])
+        graph = traced(seen, [like.empty() for like in (*tensors, rows_B)])
+    except Exception as exc:  # nothing is lost but what would have been seen
+        _log.warning("the units of %s are not told: %s", template.name, exc)
+        return _Watched(None, [])
+    return _Watched(graph, layers)
 
 
 class _Watch(TorchFunctionMode):
     """Notes what activations of a module give."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, num_rows: int) -> None:
         super().__init__()
         self.module = module
-        self.begin(0)
-        for name, layer in module.named_modules():
-            layer.register_forward_pre_hook(
-                lambda layer, _, name=name: self._path.append((name, layer))
-            )
-            layer.register_forward_hook(lambda *_: self._leave())
-
-    def begin(self, num_rows: int) -> None:
-        """Forget what was seen, for a pass over so many rows."""
         self._num_rows = num_rows
         self._found: dict[str, list[HiddenUnits | None]] = defaultdict(list)
         """By the name of a place, what each of its calls gave; None where that is not known."""
@@ -134,6 +152,11 @@ class _Watch(TorchFunctionMode):
         self._dimensions: dict[tuple[int, ...], int] = {}
         """By the shape of what layers gave, which dimension counts their units."""
         self._path: list[tuple[str, nn.Module]] = []
+        for name, layer in module.named_modules():
+            layer.register_forward_pre_hook(
+                lambda layer, _, name=name: self._path.append((name, layer))
+            )
+            layer.register_forward_hook(lambda *_: self._leave())
 
     def __torch_function__(
         self,

@@ -112,7 +112,7 @@ class StackedModule(BoundModel):
         own = [parameters[name] for name in parts.parameters]
         self._gradients = [gradients[name] for name in parts.parameters]
         self._statistics = [statistics[name] for name in parts.statistics]
-        self._tensors = [*own, *self._statistics, *_constants(model, own[0].device)]
+        self._tensors = [*own, *self._statistics, *constants_of(model, own[0].device)]
 
     def loss_gradients(
         self, x_KB: Tensor, targets_KB: Tensor, rows: Rows, dropout_KUB: Tensor | None, loss: Loss
@@ -127,8 +127,8 @@ class StackedModule(BoundModel):
         given = [x_KB, rows.num_valid_K11.view(-1), *optional]
         graphs = _gradients(
             self._model,
-            tuple(_Like.of(tensor) for tensor in self._tensors),
-            tuple(_Like.of(tensor) for tensor in given),
+            tuple(Like.of(tensor) for tensor in self._tensors),
+            tuple(Like.of(tensor) for tensor in given),
             invalid_KB is not None,
             dropout_KUB is not None,
         )
@@ -211,8 +211,8 @@ def outputs(model: ModuleModel, parameters: Tensors, statistics: Tensors, x_B: T
         kept += [statistics[name] for name in whole_numbers(template)]
         each = zip(*own, strict=True) if not kept else zip(*own, *kept, strict=True)
         return torch.stack([_outputs_of_one(template, tensors, x_B).t() for tensors in each])
-    tensors = [*own, *kept, *_constants(model, x_B.device)]
-    graph = _outputs(model, tuple(_Like.of(tensor) for tensor in tensors), _Like.of(x_B))
+    tensors = [*own, *kept, *constants_of(model, x_B.device)]
+    graph = _outputs(model, tuple(Like.of(tensor) for tensor in tensors), Like.of(x_B))
     (y_EBC,) = graph.forward(*tensors, x_B)
     y_ECB: Tensor = y_EBC.transpose(1, 2)
     return y_ECB
@@ -232,7 +232,7 @@ def _outputs_of_one(template: Template, tensors: Sequence[Tensor], x_B: Tensor) 
 
 
 @dataclass(frozen=True)
-class _Like:
+class Like:
     """All of a tensor but its numbers."""
 
     shape: tuple[int, ...]
@@ -241,7 +241,7 @@ class _Like:
     device: torch.device
 
     @classmethod
-    def of(cls, tensor: Tensor) -> _Like:
+    def of(cls, tensor: Tensor) -> Like:
         return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
 
     def empty(self) -> Tensor:
@@ -250,7 +250,7 @@ class _Like:
 
 
 @lru_cache(maxsize=128)
-def _constants(model: ModuleModel, device: torch.device) -> list[Tensor]:
+def constants_of(model: ModuleModel, device: torch.device) -> list[Tensor]:
     """Those of the module, on the device: what copies from the host cannot be recorded there."""
     return [constant.to(device) for constant in template_of(model).constants]
 
@@ -258,8 +258,8 @@ def _constants(model: ModuleModel, device: torch.device) -> list[Tensor]:
 @lru_cache(maxsize=128)
 def _gradients(
     model: ModuleModel,
-    tensors: tuple[_Like, ...],
-    given: tuple[_Like, ...],
+    tensors: tuple[Like, ...],
+    given: tuple[Like, ...],
     has_padding: bool,
     drops: bool,
 ) -> Gradients:
@@ -286,7 +286,7 @@ def _gradients(
 
 
 @lru_cache(maxsize=128)
-def _outputs(model: ModuleModel, tensors: tuple[_Like, ...], x_B: _Like) -> fx.GraphModule:
+def _outputs(model: ModuleModel, tensors: tuple[Like, ...], x_B: Like) -> fx.GraphModule:
     template = template_of(model)
     divided = _divided(template, [like.empty() for like in tensors])
     return _batched(

@@ -180,15 +180,33 @@ def seeded(seed: int) -> Iterator[None]:
     Raises:
         RuntimeError: see `alone`.
     """
+    with kept_generators():
+        begin_at(seed)
+        yield
+
+
+def begin_at(seed: int) -> None:
+    """Have the three generators begin at a seed, within `kept_generators`."""
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Alone, and those generators are afterwards as they were.
+
+    To copy the state of numpy's takes as long as to build a layer.
+
+    Raises:
+        RuntimeError: see `alone`.
+    """
     with alone():
         state, python_state, numpy_state = (
             torch.get_rng_state(),
             random.getstate(),
             np.random.get_state(),
         )
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
         try:
             yield
         finally:

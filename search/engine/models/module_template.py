@@ -14,10 +14,11 @@ from ridgeline.search.engine.models.module_alone import alone
 from ridgeline.search.engine.models.module_survey import (
     Samples,
     Survey,
+    begin_at,
     embedding_of,
+    kept_generators,
     parts_of,
     penalised_of,
-    seeded,
     survey,
     transposed_of,
 )
@@ -64,7 +65,8 @@ def template_of(model: ModuleModel) -> Template:
         ValueError: the function cannot be imported or gives no module; the module has nothing to
             train, or does not take the samples.
     """
-    module = _build(model, 0)
+    with kept_generators():
+        module = _build(model, 0)
     tensors = _tensors(module)
     parts = parts_of(module)
     return Template(
@@ -79,14 +81,20 @@ def template_of(model: ModuleModel) -> Template:
     )
 
 
-@lru_cache(maxsize=8)
-def initial(model: ModuleModel, seed: int) -> Mapping[str, Tensor]:
+@lru_cache(maxsize=2)
+def initial(model: ModuleModel, seeds: tuple[int, ...]) -> list[Mapping[str, Tensor]]:
     """See `ModuleModel.initial`; asked for twice in a row, for parameters and for statistics.
 
     Raises:
-        ValueError: the function gives another module for this seed.
+        ValueError: the function gives another module for one of the seeds.
     """
-    template, tensors = template_of(model), _tensors(_build(model, seed))
+    template = template_of(model)
+    with kept_generators():
+        return [_initial(model, template, seed) for seed in seeds]
+
+
+def _initial(model: ModuleModel, template: Template, seed: int) -> Mapping[str, Tensor]:
+    tensors = _tensors(_build(model, seed))
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != template.shapes:
         raise ValueError(f"{model.factory} must give the same shapes for every seed")
     for name, constant in zip(template.parts.constants, template.constants, strict=True):
@@ -100,8 +108,10 @@ def initial(model: ModuleModel, seed: int) -> Mapping[str, Tensor]:
 
 
 def _build(model: ModuleModel, seed: int) -> nn.Module:
+    """Within `kept_generators`; alone once more, since it may leave settings to the next one."""
     function = _function(model)
-    with seeded(seed):
+    with alone():
+        begin_at(seed)
         module = function(**json.loads(model.settings))
     if not isinstance(module, nn.Module):
         raise ValueError(f"{model.factory} must give an nn.Module, not {module!r}")

@@ -129,7 +129,7 @@ def trace_gradients(
 
     by_slot = [*parameters, *statistics, *constants, x_KB, num_valid_K, *optional, gradient_KBC]
     dims = tuple(None if p + s <= i < p + s + c else 0 for i in range(len(by_slot)))
-    graph = _traced(_over_slots(slot, dims, num_slots), by_slot)
+    graph = traced(_over_slots(slot, dims, num_slots), by_slot)
     return _cut(graph, num_forward=1 + s)
 
 
@@ -175,7 +175,7 @@ def trace_outputs(
         result: tuple[Tensor] = over_slots(*stacked, x_B.expand(num_slots, *x_B.shape))
         return result
 
-    graph = _traced(outputs_of_all, given)
+    graph = traced(outputs_of_all, given)
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
         if node.args[0].op == "placeholder":
             graph.graph.erase_node(node)
@@ -211,7 +211,7 @@ def _laid_out(tensor: Tensor) -> Tensor:
     return laid_out.as_strided(tensor.shape, (height * width, 1, width, 1))
 
 
-def _traced(function: Function, tensors: Sequence[Tensor]) -> fx.GraphModule:
+def traced(function: Function, tensors: Sequence[Tensor]) -> fx.GraphModule:
     """The function as a graph without side effects."""
     with alone(), torch.no_grad():
         graph = make_fx(function, tracing_mode="fake")(*tensors)

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from ridgeline.search.engine import DeviceData, Mlp, Pack, TrainingRun
+from ridgeline.search.engine.batch import Batches
+from ridgeline.search.engine.compiled import step_inputs
 from ridgeline.search.engine.layout import ParameterLayout, StatisticsLayout, layouts
 from ridgeline.search.engine.losses import LOSSES
 from ridgeline.search.engine.memory import bytes_per_slot
@@ -286,7 +288,8 @@ def test_the_compiled_form_computes_the_same_step(model: Model) -> None:
         pack.tick()
     eager, traced = packs
     eager.tick()
-    TracedStep(spec, is_beyond_cache=False)(traced._memory.inputs())
+    batch = Batches(traced._memory.inputs())(padding=True)
+    TracedStep(spec, updates=True)(step_inputs(traced._memory, batch, None))
     for name, stacks in eager._memory.state.items():
         for slot in range(2):
             assert_close(traced._memory.state[name].row(slot), stacks.row(slot), **EXACT)

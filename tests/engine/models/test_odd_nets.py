@@ -24,7 +24,7 @@ def assert_trains(model: ModuleModel) -> None:
         lanes.add(seed, config(seed=seed, epochs=2, batch_size=16), model, data, keep_weights=True)
     for seed, outcome in outcomes(drain(lanes)).items():
         assert outcome.state == "complete"
-        start = model.initial(seed)
+        start = model.initial([seed])[0]
         assert any(not outcome.weights[name].equal(start[name]) for name in model.parameters())
 
 
@@ -221,7 +221,7 @@ def test_what_cannot_be_learned_or_kept_is_refused(model: ModuleModel, said: str
 @pytest.mark.parametrize("branches", [False, True])
 def test_an_evaluation_in_parts_is_of_the_same_weights(branches: bool, num_slots: int) -> None:
     model = ModuleModel.of(odd_nets.WritesToAParameter, (5,), 3, branches=branches)
-    start = model.initial(0)
+    start = model.initial([0])[0]
     weights = {name: torch.stack([start[name]] * num_slots) for name in model.parameters()}
     x = torch.randn(4, 5)
     first, second = (model.outputs(weights, {}, x) for _ in range(2))
