@@ -8,6 +8,7 @@ threads.  A device process trains modules of many studies, so all of that is set
 from __future__ import annotations
 
 import os
+import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -49,6 +50,50 @@ def alone() -> Iterator[None]:
             raise
         except BaseException as exc:
             raise RuntimeError(f"{type(exc).__name__}: {exc}") from exc
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Alone, and torch's generator of the CPU, Python's and numpy's begin at a seed.
+
+    Afterwards they are as they were.
+
+    Raises:
+        RuntimeError: see `alone`.
+    """
+    with kept_generators():
+        begin_at(seed)
+        yield
+
+
+def begin_at(seed: int) -> None:
+    """Have the three generators begin at a seed, within `kept_generators`."""
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Alone, and those generators are afterwards as they were.
+
+    To copy the state of numpy's takes as long as to build a layer.
+
+    Raises:
+        RuntimeError: see `alone`.
+    """
+    with alone():
+        state, python_state, numpy_state = (
+            torch.get_rng_state(),
+            random.getstate(),
+            np.random.get_state(),
+        )
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 @contextmanager

@@ -21,9 +21,8 @@ from torch import Tensor, fx
 from ridgeline.search.engine.losses import Judged, Loss
 from ridgeline.search.engine.models.base import BoundModel, Rows
 from ridgeline.search.engine.models.module import ModuleModel
-from ridgeline.search.engine.models.module_alone import alone
+from ridgeline.search.engine.models.module_alone import alone, seeded
 from ridgeline.search.engine.models.module_substitutes import Substitutes, Unbatchable
-from ridgeline.search.engine.models.module_survey import seeded
 from ridgeline.search.engine.models.module_template import Template, template_of
 from ridgeline.search.engine.models.module_tracing import (
     Gradients,

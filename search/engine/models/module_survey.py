@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -169,50 +169,6 @@ def embedding_of(module: nn.Module) -> str | None:
         return None
     weights = id(layers[0].weight)
     return next((name for name, p in module.named_parameters() if id(p) == weights), None)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Alone, and torch's generator of the CPU, Python's and numpy's begin at a seed.
-
-    Afterwards they are as they were.
-
-    Raises:
-        RuntimeError: see `alone`.
-    """
-    with kept_generators():
-        begin_at(seed)
-        yield
-
-
-def begin_at(seed: int) -> None:
-    """Have the three generators begin at a seed, within `kept_generators`."""
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-
-
-@contextmanager
-def kept_generators() -> Iterator[None]:
-    """Alone, and those generators are afterwards as they were.
-
-    To copy the state of numpy's takes as long as to build a layer.
-
-    Raises:
-        RuntimeError: see `alone`.
-    """
-    with alone():
-        state, python_state, numpy_state = (
-            torch.get_rng_state(),
-            random.getstate(),
-            np.random.get_state(),
-        )
-        try:
-            yield
-        finally:
-            torch.set_rng_state(state)
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
 
 
 def survey(module: nn.Module, samples: Samples, num_outputs: int) -> Survey:

@@ -10,13 +10,11 @@ from functools import lru_cache
 from torch import Tensor, nn
 
 from ridgeline.search.engine.models.module import ModuleModel
-from ridgeline.search.engine.models.module_alone import alone
+from ridgeline.search.engine.models.module_alone import alone, begin_at, kept_generators
 from ridgeline.search.engine.models.module_survey import (
     Samples,
     Survey,
-    begin_at,
     embedding_of,
-    kept_generators,
     parts_of,
     penalised_of,
     survey,
