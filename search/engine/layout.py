@@ -62,6 +62,11 @@ class Layout:
         """Every tensor as a view [K, *shape] of the rows."""
         return self.views_within(slice(0, self.row_size), rows_KP)
 
+    def view(self, name: str, rows_KP: Tensor) -> Tensor:
+        """One tensor as a view [K, *shape] of the rows."""
+        segment = self._segments[name]
+        return rows_KP[:, segment.span()].view(-1, *segment.shape)
+
     def views_of_one(self, row_P: Tensor) -> dict[str, Tensor]:
         """Every tensor as a view of one row, [*shape]."""
         return {name: row_P[s.span()].view(s.shape) for name, s in self._segments.items()}
@@ -80,7 +85,8 @@ class ParameterLayout(Layout):
 
     Attributes:
         penalised: the names of the first.
-        num_penalised: the numbers in them.
+        sizes: of each of them, how many numbers it has.
+        num_penalised: the numbers in all of them.
         filling: those of them that have no gap behind them: they fill their stretch.
         input_dimensions: as of `Parameter`, of those of them that have one.
         units: of each of them, how many `Parameter.num_units`, and the incoming weights of one.
@@ -91,15 +97,15 @@ class ParameterLayout(Layout):
         ordered = sorted(parameters, key=lambda name: not parameters[name].is_penalised)
         self.penalised = [name for name in ordered if parameters[name].is_penalised]
         super().__init__({name: parameters[name].shape for name in ordered}, alone=self.penalised)
-        sizes = {name: math.prod(parameters[name].shape) for name in self.penalised}
-        self.filling = [name for name, size in sizes.items() if size == round_up(size)]
+        self.sizes = {name: math.prod(parameters[name].shape) for name in self.penalised}
+        self.filling = [name for name, size in self.sizes.items() if size == round_up(size)]
         self.units = [
             (parameters[name].num_units, math.prod(parameters[name].shape[1:]))
             for name in self.penalised
         ]
         dimensions = {name: parameters[name].input_dimension for name in self.penalised}
         self.input_dimensions = {name: d for name, d in dimensions.items() if d is not None}
-        self.num_penalised = sum(sizes.values())
+        self.num_penalised = sum(self.sizes.values())
 
     def initial_rows(
         self, seeds: Sequence[int], device: torch.device, dtype: torch.dtype

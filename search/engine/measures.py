@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ridgeline.search.engine.config import Direction
 from ridgeline.search.engine.evaluation import EVALUATION_ROWS, NEAR_ZERO
-from ridgeline.search.engine.layout import layouts
-from ridgeline.search.engine.models.base import HiddenActivation, Model
+from ridgeline.search.engine.layout import ParameterLayout, layouts
+from ridgeline.search.engine.models.base import HiddenUnits, Model
 
 _Array = npt.NDArray[Any]
 
@@ -129,85 +129,120 @@ def gaps(
     return {name: gap for name, gap in found.items() if math.isfinite(gap)}
 
 
-def looked_at(
-    model: Model, parameters_P: Tensor, statistics_Q: Tensor, x: Tensor
-) -> tuple[
-    InputMeasures | None, dict[str, LayerMeasures], dict[str, UnitMeasures], WeightHistogram
-]:
-    """The inputs, layers, hidden units and weights of one slot; the host waits for the device.
+class Seen(NamedTuple):
+    """What `Measures` has of the weights alone."""
 
-    The caller chooses the library that multiplies, see `products`.
+    inputs: InputMeasures | None
+    layers: dict[str, LayerMeasures]
+    units: dict[str, UnitMeasures]
+    weight_histogram: WeightHistogram
+
+
+def looked_at(model: Model, parameters_GP: Tensor, statistics_GQ: Tensor, x: Tensor) -> list[Seen]:
+    """What is seen of the weights of each of G slots; the host waits for the device.
+
+    Of all slots in one go: a call of numpy takes longer than what it does for one small layer, and
+    a GPU is waited for once.  The caller chooses the library that multiplies, see `products`.
 
     Args:
         x: the validation rows.
     """
-    layout, statistics_layout = layouts(model)
-    parameters = layout.views_of_one(parameters_P)
-    statistics = statistics_layout.views_of_one(statistics_Q)
-    units = _units(model, parameters, statistics, x)
+    layout, _ = layouts(model)
+    units = _units(model, parameters_GP, statistics_GQ, x)
     # On the host: numpy's calls take a third of the time of torch's, and most layers are small.
-    weights = {name: parameters[name].cpu().numpy() for name in layout.penalised}
-    magnitudes = {name: np.abs(its) for name, its in weights.items()}
-    layers = {name: _layer(its, magnitudes[name]) for name, its in weights.items()}
-    inputs = _inputs(layout.input_dimensions, magnitudes)
-    return inputs, layers, units, _histogram(magnitudes.values())
+    magnitudes_GP = np.abs(parameters_GP.cpu().numpy())
+    layers, histograms = _weights(layout, magnitudes_GP)
+    inputs = _inputs(layout, magnitudes_GP)
+    return [Seen(*its) for its in zip(inputs, layers, units, histograms, strict=True)]
 
 
-def _inputs(
-    dimensions: Mapping[str, int], magnitudes: Mapping[str, _Array]
-) -> InputMeasures | None:
-    for name, dimension in dimensions.items():
-        others = tuple(i for i in range(magnitudes[name].ndim) if i != dimension)
-        largest = magnitudes[name].max(axis=others)
-        return InputMeasures(len(largest), int(np.count_nonzero(largest >= NEAR_ZERO)))
-    return None
+def _inputs(layout: ParameterLayout, magnitudes_GP: _Array) -> Sequence[InputMeasures | None]:
+    for name, dimension in layout.input_dimensions.items():
+        its = layout.view(name, torch.from_numpy(magnitudes_GP)).numpy()
+        others = tuple(i for i in range(1, its.ndim) if i != dimension + 1)
+        largest_GD = its.max(axis=others)
+        kept_G = (largest_GD >= NEAR_ZERO).sum(axis=1).tolist()
+        return [InputMeasures(largest_GD.shape[1], kept) for kept in kept_G]
+    return [None] * len(magnitudes_GP)
 
 
-def _layer(weights: _Array, magnitudes: _Array) -> LayerMeasures:
-    size = weights.size
-    return LayerMeasures(
-        num_weights=size,
-        # In float64: squares of float32 overflow long before the weights do.
-        weight_norm=math.sqrt(np.square(weights, dtype=np.float64).sum()),
-        zero_share=(size - int(np.count_nonzero(weights))) / size,
-        near_zero_share=int(np.count_nonzero(magnitudes < NEAR_ZERO)) / size,
-    )
+def _weights(
+    layout: ParameterLayout, magnitudes_GP: _Array
+) -> tuple[list[dict[str, LayerMeasures]], list[WeightHistogram]]:
+    """Of all layers at once, which are the first stretches of a row: L of them, R numbers."""
+    if not layout.penalised:
+        histogram = WeightHistogram(0, (0,) * NUM_BINS)
+        return [{} for _ in magnitudes_GP], [histogram for _ in magnitudes_GP]
+    parts = layout.stretches[: len(layout.penalised)]
+    its_GR = magnitudes_GP[:, : parts[-1].stop]
+    starts, sizes = [part.start for part in parts], [*layout.sizes.values()]
+    gaps_L = [part.stop - part.start - size for part, size in zip(parts, sizes, strict=True)]
+    # In float64: squares of float32 overflow long before the weights do.
+    squares_GL = np.add.reduceat(np.square(its_GR, dtype=np.float64), starts, axis=1)
+    zero_GL = np.add.reduceat(its_GR == 0, starts, axis=1, dtype=np.int64) - gaps_L
+    near_GL = np.add.reduceat(its_GR < NEAR_ZERO, starts, axis=1, dtype=np.int64) - gaps_L
+    layers = [
+        {
+            name: LayerMeasures(size, math.sqrt(squares), zero / size, near / size)
+            for (name, size), squares, zero, near in zip(layout.sizes.items(), *of_one, strict=True)
+        }
+        for of_one in zip(squares_GL.tolist(), zero_GL.tolist(), near_GL.tolist(), strict=True)
+    ]
+    return layers, _histograms(its_GR, zero_GL.sum(axis=1).tolist(), sum(gaps_L))
 
 
-def _histogram(magnitudes: Iterable[_Array]) -> WeightHistogram:
-    counts, num_zero = np.zeros(NUM_BINS, np.int64), 0
-    for its in magnitudes:
-        num_zero += its.size - int(np.count_nonzero(its))
-        # A number is m·2^e, with m from 1/2 to below 1; 0 has the exponent 0.
-        exponents = np.frexp(its)[1].reshape(-1) - LEAST_EXPONENT
-        counts += np.bincount(exponents.clip(0, NUM_BINS - 1), minlength=NUM_BINS)
-    counts[-LEAST_EXPONENT] -= num_zero
-    return WeightHistogram(num_zero, tuple(counts.tolist()))
+def _histograms(its_GR: _Array, num_zero: Sequence[int], num_gaps: int) -> list[WeightHistogram]:
+    num_slots = len(its_GR)
+    # A number is m·2^e, with m from 1/2 to below 1; 0 has the exponent 0.
+    bins_GR = np.frexp(its_GR)[1]
+    bins_GR -= LEAST_EXPONENT
+    np.clip(bins_GR, 0, NUM_BINS - 1, out=bins_GR)
+    bins_GR += np.arange(0, num_slots * NUM_BINS, NUM_BINS, dtype=bins_GR.dtype)[:, None]
+    counts_GB = np.bincount(bins_GR.reshape(-1), minlength=num_slots * NUM_BINS)
+    counts_GB = counts_GB.reshape(num_slots, NUM_BINS)
+    counts_GB[:, -LEAST_EXPONENT] -= np.add(num_zero, num_gaps)
+    return [
+        WeightHistogram(zero, tuple(counts))
+        for zero, counts in zip(num_zero, counts_GB.tolist(), strict=True)
+    ]
 
 
 def _units(
-    model: Model, parameters: Mapping[str, Tensor], statistics: Mapping[str, Tensor], x: Tensor
-) -> dict[str, UnitMeasures]:
-    activations: dict[str, HiddenActivation] = {}
-    num_values: dict[str, int] = defaultdict(int)
-    of_chunks: dict[str, list[_Array]] = defaultdict(list)
+    model: Model, parameters_GP: Tensor, statistics_GQ: Tensor, x: Tensor
+) -> list[dict[str, UnitMeasures]]:
+    """Of each slot by its rows alone, so that it cannot depend on the others."""
+    layout, statistics_layout = layouts(model)
     chunks = torch.split(x, EVALUATION_ROWS)
-    for x_B in chunks:
-        for name, units in model.hidden_of_one(parameters, statistics, x_B).items():
-            activations[name] = units.activation
-            num_values[name] += units.num_values
-            of_chunks[name].append(units.seen_H.cpu().numpy())
-    return {
-        name: _of_layer(activations[name], np.stack(seen_H), num_values[name])
-        for name, seen_H in of_chunks.items()
-        if len(seen_H) == len(chunks)
-    }
+    seen: list[dict[str, list[HiddenUnits]]] = []
+    for rows in zip(parameters_GP, statistics_GQ, strict=True):
+        parameters = layout.views_of_one(rows[0])
+        statistics = statistics_layout.views_of_one(rows[1])
+        of_chunks = defaultdict(list)
+        for x_B in chunks:
+            for name, units in model.hidden_of_one(parameters, statistics, x_B).items():
+                of_chunks[name].append(units)
+        seen.append({name: its for name, its in of_chunks.items() if len(its) == len(chunks)})
+    arrays = _on_host([one.seen_H for slot in seen for its in slot.values() for one in its])
+    return [
+        {name: _of_layer(its, [next(arrays) for _ in its]) for name, its in slot.items()}
+        for slot in seen
+    ]
 
 
-def _of_layer(activation: HiddenActivation, seen_NH: _Array, num_values: int) -> UnitMeasures:
-    """From what was seen of N chunks, with so many values of each unit."""
-    num_units = seen_NH.shape[1]
-    if activation == "relu":
-        num_alive = int(np.count_nonzero(seen_NH.max(axis=0) > 0))
+def _on_host(tensors: Sequence[Tensor]) -> Iterator[_Array]:
+    """Vectors as arrays, for which the host waits once."""
+    if not tensors or tensors[0].device.type == "cpu":
+        return (one.numpy() for one in tensors)
+    numbers = torch.cat([one.double() for one in tensors]).cpu()
+    return (one.numpy() for one in torch.split(numbers, [len(one) for one in tensors]))
+
+
+def _of_layer(of_chunks: Sequence[HiddenUnits], seen_H: Sequence[_Array]) -> UnitMeasures:
+    """From what was seen of each chunk."""
+    num_units = len(seen_H[0])
+    if of_chunks[0].activation == "relu":
+        num_alive = int(np.count_nonzero(np.maximum.reduce(seen_H) > 0))
         return UnitMeasures(num_units, num_units - num_alive, None)
-    return UnitMeasures(num_units, None, int(seen_NH.sum()) / (num_units * num_values))
+    num_values = sum(one.num_values for one in of_chunks)
+    num_linear = sum(int(one.sum()) for one in seen_H)
+    return UnitMeasures(num_units, None, num_linear / (num_units * num_values))

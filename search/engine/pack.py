@@ -361,32 +361,34 @@ class Pack:
         """
         if not weights:
             return []
+        rows = _stacked(weights)
         with self._computing():
-            means_G = self._evaluation.train(*_stacked(weights)).tolist()
-        its = zip(means_G, weights, configs, metrics, strict=True)
-        return [self._looked_at(*one) for one in its]
+            means_G = self._evaluation.train(*rows).tolist()
+            seen = looked_at(self.spec.model, *rows, self.data.validation.x)
+        gaps_of = map(self._gaps, means_G, weights, configs, metrics)
+        return [Measures(gaps, *its) for gaps, its in zip(gaps_of, seen, strict=True)]
 
-    def _looked_at(
+    def _gaps(
         self,
         means: Sequence[float],
         weights: Weights,
         config: RunConfig,
         metrics: Mapping[str, float],
-    ) -> Measures:
-        """What can be seen of weights, some of it from their means on the training rows."""
+    ) -> dict[str, float]:
+        """Those of weights, from their means on the training rows."""
         data, asked = self.data, self._asked(config)
-        rows = weights.parameters_P, weights.statistics_Q
-        with self._computing():
-            seen = looked_at(self.spec.model, *rows, data.validation.x)
-            if data.trains_on_validation:
-                return Measures({}, *seen)  # no row is left to see a gap by
-            value = None if asked is None else self._evaluation.judge_on_train(*rows, asked)
+        if data.trains_on_validation:
+            return {}  # no row is left to see a gap by
         train = self._told(means, data.train_sample)
         directions = dict(self._loss.metrics)
-        if asked is not None and value is not None:
+        if asked is not None:
+            with self._computing():
+                value = self._evaluation.judge_on_train(
+                    weights.parameters_P, weights.statistics_Q, asked
+                )
             train[asked.name] = value.item()
             directions[asked.name] = asked.direction
-        return Measures(gaps(directions, train, metrics), *seen)
+        return gaps(directions, train, metrics)
 
     def weights(self, slot: int) -> Weights:
         """The slot's weights as they are now."""

@@ -129,7 +129,7 @@ def test_weights_that_are_zero_and_units_that_are_dead_are_counted() -> None:
     x = torch.zeros(EVALUATION_ROWS + 3, 4)
     x[:, 0] = 0.125
     x[-1, 0] = -2.0
-    inputs, layers, units, histogram = looked_at(model, row[0], torch.zeros(0), x)
+    ((inputs, layers, units, histogram),) = looked_at(model, row, torch.zeros(1, 0), x)
     assert inputs is not None
     assert asdict(inputs) == {"num_inputs": 4, "num_kept": 2}
     first = layers["layers.0.weight"]
@@ -140,7 +140,7 @@ def test_weights_that_are_zero_and_units_that_are_dead_are_counted() -> None:
     # 5e-4 and 9e-4 are in the bin that ends at 2^-10, 2e-3 in the next but one.
     assert bins_of(histogram) == {-11: 2, -9: 1, 0: 8, 1: 1}
     # z is 3/8, -9/8 and -19.75, but for the last row: -7/4, 1 and -24.
-    _, _, units, _ = looked_at(tanh, row[0], torch.zeros(0), x)
+    ((_, _, units, _),) = looked_at(tanh, row, torch.zeros(1, 0), x)
     assert units["layers.0"].linear_share == (len(x) - 1) / (3 * len(x))
     assert pytest.approx(0.46211715726) == LINEAR_ZONE
 
@@ -159,7 +159,7 @@ def test_every_weight_is_in_one_bin_whatever_its_size(dtype: torch.dtype) -> Non
     weights = torch.tensor(magnitudes, dtype=dtype)
     layouts(model)[0].views(row)["layers.0.weight"][0] = torch.stack([weights, -weights])
     x = torch.zeros(3, len(magnitudes), dtype=dtype)
-    histogram = looked_at(model, row[0], torch.zeros(0, dtype=dtype), x)[3]
+    histogram = looked_at(model, row, torch.zeros(1, 0, dtype=dtype), x)[0].weight_histogram
     assert histogram.num_zero == 2
     assert bins_of(histogram) == {-21: 4, -20: 4, -1: 4, 3: 4, 4: 4}
     assert len(histogram.counts) == NUM_BINS == 26
@@ -354,7 +354,7 @@ def units_of(model: ModuleModel, x: Tensor) -> dict[str, UnitMeasures]:
     row = torch.zeros(1, layouts(model)[0].row_size, dtype=x.dtype)
     for name, view in layouts(model)[0].views(row).items():
         view[0] = model.initial([3])[0][name]
-    return looked_at(model, row[0], torch.zeros(0, dtype=x.dtype), x)[2]
+    return looked_at(model, row, torch.zeros(1, 0, dtype=x.dtype), x)[0].units
 
 
 def test_activations_are_seen_wherever_they_are_called() -> None:
@@ -404,7 +404,7 @@ def test_the_inputs_of_an_embedding_are_its_ids() -> None:
     assert {*dimensions.values()} == {0, None}
     row = torch.zeros(1, layouts(model)[0].row_size)
     layouts(model)[0].views(row)["0.weight"][0, 3:5] = 0.5
-    inputs, *_ = looked_at(model, row[0], torch.zeros(0), torch.zeros(2, 5, dtype=torch.int64))
+    ((inputs, *_),) = looked_at(model, row, torch.zeros(1, 0), torch.zeros(2, 5, dtype=torch.int64))
     assert inputs is not None
     assert asdict(inputs) == {"num_inputs": 11, "num_kept": 2}
 
@@ -415,23 +415,26 @@ def test_looking_changes_no_bit_and_neighbours_change_nothing_of_what_is_seen(
 ) -> None:
     case, width = CASES[name], 4
 
-    def trained(order: list[int], looked: bool) -> tuple[dict[int, Measures], dict[int, Any]]:
+    def trained(order: list[int], at_once: int) -> tuple[dict[int, Measures], dict[int, Any]]:
         pack = Pack(case.spec, case.data, width=width, **program)
         for slot, run in enumerate(order):
             pack.load(slot, case.configs[run])
         seen = {}
         for _ in range(2):
             pack.tick(pack.ticks_to_epoch_end)
-            for slot, metrics in enumerate(pack.epoch_metrics(range(width))):
-                told = dict(zip(pack.metrics, metrics, strict=True))
-                if looked:
-                    run = order[slot]
-                    (seen[run],) = pack.measured([pack.weights(slot)], [case.configs[run]], [told])
+            metrics = pack.epoch_metrics(range(width))
+            told = [dict(zip(pack.metrics, its, strict=True)) for its in metrics]
+            configs = [case.configs[run] for run in order]
+            for start in range(0, width, at_once) if at_once else ():
+                slots = slice(start, start + at_once)
+                weights = [pack.weights(slot) for slot in range(width)[slots]]
+                measured = pack.measured(weights, configs[slots], told[slots])
+                seen |= dict(zip(order[slots], measured, strict=True))
         return seen, {run: pack.state(slot).tensors for slot, run in enumerate(order)}
 
-    seen, states = trained([0, 1, 2, 3], True)
-    others, others_states = trained([3, 0, 2, 1], True)
-    _, unseen_states = trained([0, 1, 2, 3], False)
+    seen, states = trained([0, 1, 2, 3], at_once=1)
+    others, others_states = trained([3, 0, 2, 1], at_once=3)
+    _, unseen_states = trained([0, 1, 2, 3], at_once=0)
     assert seen == others
     for run, state in states.items():
         for key, tensor in state.items():
