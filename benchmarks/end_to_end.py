@@ -9,12 +9,13 @@ Nothing else may run on the machine: a script's threads wait for one another at 
 it suffers from company most, and the ratios come out too high (`load_average` in the first row).
 
 Studies: digits 64-64-10, 100 trials of 20 epochs; MNIST 784-128-10, 20 trials of 5 epochs
-(`benchmarks.studies`).  `cold`: the service is up and its worker registered, with an empty folder
-of compiled programs.  `warm`: the same service, after such a study has ended and nothing is being
-compiled any more.  The contenders take turns: in each round, with a seed of its own, both states,
-then the script, then the engine.  With random search all train the same configurations; with the
-others the service has its own sampler and the scripts Optuna's TPE, and the engine trains the
-configurations of the service.  `benchmarks.end_to_end_scripts` says what a script is.
+(`benchmarks.studies`).  They train on the machine's first GPU, or else on its CPU.  `cold`: the
+service is up and its worker registered, with an empty folder of compiled programs.  `warm`: the
+same service, after such a study has ended and nothing is being compiled any more.  The contenders
+take turns: in each round, with a seed of its own, both states, then the script, then the engine.
+With random search all train the same configurations; with the others the service has its own
+sampler and the scripts Optuna's TPE, and the engine trains the configurations of the service.
+`benchmarks.end_to_end_scripts` says what a script is.
 
 * `seconds`: from the POST until the study has ended; a script's from its imports to its end;
 * `ratio_to_resident`: the seconds of the script with its data in memory and `Adam(fused=True)` over
@@ -38,6 +39,7 @@ import argparse
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -47,6 +49,7 @@ from benchmarks.end_to_end_data import make_mnist
 from benchmarks.end_to_end_rows import slow_row, study_rows
 from benchmarks.rows import count, header, write
 from benchmarks.studies import MNIST, SAMPLERS, WORKS, quick
+from ridgeline.search.tasks.training import device_names
 
 SLOW = "slow"
 _NUM_SLOW_CONFIGS = 40
@@ -56,8 +59,10 @@ def main() -> None:
     arguments = _arguments()
     # As Ctrl-C does: whatever was started is ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    write(header("end_to_end", torch.device("cpu")), arguments.out)
+    write(header("end_to_end", torch.device(device_names()[0])), arguments.out)
     works = {name: quick(work) if arguments.quick else work for name, work in WORKS.items()}
+    if arguments.trials is not None:
+        works = {name: replace(work, trials=arguments.trials) for name, work in works.items()}
     with tempfile.TemporaryDirectory(prefix="ridgeline-benchmark-") as scratch:
         data_root = arguments.data_root
         if data_root is None:
@@ -99,6 +104,7 @@ def _arguments() -> argparse.Namespace:
     add("--state", nargs="+", choices=STATES, default=[*STATES])
     add("--rounds", type=count, help="default 3")
     add("--loader", action=argparse.BooleanOptionalAction, default=True, help="in round one")
+    add("--trials", type=count, help="of each study; default as above")
     add("--quick", action="store_true", help="little of everything, to see that it works")
     add(
         "--data-root",

@@ -11,6 +11,8 @@ imports and has the loading of the data in it.
 
 The engine alone trains the same configurations, all given at once, by the program cache of the
 service and as many threads as its worker has.  Its time starts when the data are on the device.
+
+All train on the machine's first GPU, or else on its CPU, as the service's worker does.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from ridgeline.search.tasks.datasets import load
 from ridgeline.search.tasks.mlp import MlpDefaults, MlpSettings
 from ridgeline.search.tasks.settings import Split
 from ridgeline.search.tasks.splits import prepare
-from ridgeline.search.tasks.training import PreparedRun, Preparer, open_device
+from ridgeline.search.tasks.training import PreparedRun, Preparer, device_names, open_device
 from ridgeline.service import processes
 from ridgeline.service.worker.agent import device_specs
 
@@ -134,7 +136,8 @@ class _Given(optuna.samplers.RandomSampler):
 
 def _script_loop(job: Job) -> Callable[[RunConfig], float]:
     """The loop of the contender: trains a run, and gives the accuracy that it ends with."""
-    device = torch.device("cpu")
+    name = device_names()[0]
+    device = torch.device("cpu" if name == "cpu:0" else name)
     parts = prepare(load(job.work.name, Path(job.data_root)), Split())
     train, validation = Part(*parts.train), Part(*parts.validation)
     shape = Mlp(train.x_ND.shape[1], (job.work.hidden,), NUM_CLASSES)
@@ -142,8 +145,8 @@ def _script_loop(job: Job) -> Callable[[RunConfig], float]:
         arrays = (parts.train, parts.validation, parts.test)
         data = DeviceData.from_arrays(*arrays, num_classes=NUM_CLASSES, device=device)
         return lambda config: train_resident(data, shape, [config]).accuracies[0]
-    name, epochs = job.work.name, job.work.epochs
-    work = Work(name, shape, job.work.batch_sizes, 0, epochs, name, train, validation)
+    data_name, epochs = job.work.name, job.work.epochs
+    work = Work(data_name, shape, job.work.batch_sizes, 0, epochs, data_name, train, validation)
     return lambda config: train_with_loader(work, device, [config]).accuracies[0]
 
 
@@ -180,7 +183,7 @@ def _engine(job: Job) -> tuple[Lanes, list[PreparedRun]]:
     """Lanes like the worker's by default, and the runs for them, their data on the device."""
     threads = device_specs(None, None, None)[0].threads
     options = LaneOptions(cache=Path(job.cache), threads=threads)
-    device = open_device("cpu:0")
+    device = open_device(device_names()[0])
     preparer = Preparer(Path(job.data_root), device)
     task = MlpSettings.model_validate(job.work.task)
     defaults = {**MlpDefaults().model_dump(), "epochs": job.work.epochs}
