@@ -219,7 +219,7 @@ class SyncRequest(_Message):
         dict[DeviceName, Annotated[Whole, Field(ge=0, le=MAX_INT)]],
         Field(
             max_length=64,
-            description="by device: slots of packs in training that no run is in",
+            description="by device: slots that packs in training compute without a run",
         ),
     ] = {}
     restarts: Annotated[

@@ -291,7 +291,7 @@ class Worker(_Resource):
         description="the same by device; those past the device's `num_slots` wait there"
     )
     idle_slots: dict[str, int] = Field(
-        description="by device: slots of packs in training that no run is in"
+        description="by device: slots that packs in training compute without a run"
     )
     restarts: dict[str, int] = Field(
         description="by device: how often its process was started anew"

@@ -42,6 +42,11 @@ WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MAX_WIDTH = {"cpu": 32, "cuda": 256}
 """By kind of device; on a CPU more slots gain 3 % at most, by 64-64-10 with batches of 16."""
 
+ROOM = {"cpu": 8, "cuda": 16}
+"""By kind of device, the slots that a pack has at least whose free slots cost little: those of
+native packs are not computed, and a GPU takes no longer for 16 small ones than for one.  Runs come
+one by one where a study waits for what came of others, and join a pack that has room."""
+
 FIXED_WIDTHS = (1, 4, 16, 32, 64)
 """The widths of packs whose program, or traced graph, is for one width: making one takes time."""
 
@@ -240,7 +245,7 @@ def best_width(measured: list[Measurement], form: Form) -> int:
 
 
 class Widths:
-    """How wide packs of each step pay on a device, measured once.
+    """How wide packs of each step pay on a device, measured once; and which have free slots free.
 
     Args:
         folder: keeps what was measured for later processes; None keeps it in this one.
@@ -249,6 +254,7 @@ class Widths:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._best: dict[tuple[StepSpec, Form], int] = {}
+        self._narrows: dict[StepSpec, bool] = {}
         self._measured: dict[tuple[StepSpec, Form, tuple[int, ...]], list[Measurement]] = {}
 
     def best(
@@ -274,6 +280,14 @@ class Widths:
             measured = self._measure(spec, data, config, widths, threads, form)
             self._best[spec, form] = best_width(measured, form)
         return min(limit, self._best[spec, form])
+
+    def narrows(self, spec: StepSpec) -> bool | None:
+        """Whether native packs of the step compute no free slots; None before `try_narrowing`."""
+        return self._narrows.get(spec)
+
+    def try_narrowing(self, spec: StepSpec, data: DeviceData, kernels: native.Kernels) -> None:
+        """Find that out."""
+        self._narrows[spec] = Pack(spec, data, width=ROOM["cpu"], kernels=kernels).narrows()
 
     def pays(
         self,

@@ -8,7 +8,13 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ridgeline.search.engine.admission import FIXED_WIDTHS, Widths, compiled_width, prior_width
+from ridgeline.search.engine.admission import (
+    FIXED_WIDTHS,
+    ROOM,
+    Widths,
+    compiled_width,
+    prior_width,
+)
 from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.config import Regulariser
 from ridgeline.search.engine.data import DeviceData
@@ -30,6 +36,9 @@ _ROOM_TO_GO_ON = 2
 """How many slots packs may have, as a multiple of what they have otherwise, while runs go on in the
 programs of their checkpoints, which may be of several widths; or while runs wait whose regularisers
 a compiled pack lacks."""
+
+_WIDE = 8
+"""Runs of a pack, past which another thread gains more than a wider pack."""
 
 _ALL_WIDTHS = 0
 """In the place of a width, where one program is for all."""
@@ -109,6 +118,7 @@ class Lane:
         flops = spec.model.step_flops(spec.batch_size)
         self._threads = threads_for_step(flops, data.device, options.threads)
         self._side_by_side = options.threads if self._threads == 1 else 1
+        self._num_lanes = 1
         self._measured_width: int | None = None
         """Of packs that call torch operation by operation; None until it is known."""
         self._pays: dict[Job, bool] = {}
@@ -143,8 +153,8 @@ class Lane:
 
     @property
     def num_idle(self) -> int:
-        """Slots of packs in training that no run is in, and none is about to take."""
-        free = sum(p.num_free for p in self.packs if p.runs)
+        """Slots that packs compute without a run, and that none is about to take."""
+        free = sum(p.pack.num_computed - len(p.runs) for p in self.packs if p.runs)
         return max(0, free - len(self.waiting))
 
     def narrow(self, width: int) -> None:
@@ -154,19 +164,32 @@ class Lane:
     @property
     def needs_measuring(self) -> bool:
         """Whether `add` measures how wide its packs are to be."""
-        is_fixed = self._pinned or self._options.width is not None
-        is_ruled = self._has_native_form and self._takes_all_sizes
-        return self.has_work and not is_fixed and not is_ruled and self._measured_width is None
+        if self._has_fixed_width:
+            return False
+        if self._is_native_at_any_width:
+            return self._widths.narrows(self.spec) is None
+        return self.has_work and self._measured_width is None
 
     def add(self, run: Waiting) -> None:
         """Have a run wait for a slot."""
-        if self.needs_measuring:
-            # Here, where a run is being added: what goes wrong is known to be about its step.
+        # Measured here, where a run is being added: what goes wrong is known to be about its step.
+        if self.needs_measuring and self._is_native_at_any_width:
+            assert self._kernels is not None
+            self._widths.try_narrowing(self.spec, self.data, self._kernels)
+        elif self.needs_measuring:
             self._measured_width = self._widths.best(
                 *(self.spec, self.data, run.config, self.full_width, self._threads),
                 form=self._uncompiled_form,
             )
         self.waiting.append(run)
+
+    @property
+    def _has_fixed_width(self) -> bool:
+        return self._pinned or self._options.width is not None
+
+    @property
+    def _is_native_at_any_width(self) -> bool:
+        return self._has_native_form and self._takes_all_sizes
 
     def remove(self, key: Hashable) -> bool:
         """Take a run out at once; False where there is none of that key."""
@@ -184,13 +207,14 @@ class Lane:
                     return True
         return False
 
-    def refill(self, seconds: float) -> Iterator[Event]:
+    def refill(self, seconds: float, num_lanes: int) -> Iterator[Event]:
         """Put waiting runs into free slots, opening a pack where there is none.
 
         Args:
             seconds: of device time that a new pack is taken to have had.
+            num_lanes: that have work, this one included, among which the threads are shared.
         """
-        self.filling = None
+        self.filling, self._num_lanes = None, num_lanes
         if self.waiting:
             yield from self._refill(seconds)
         for open_pack in self.packs:
@@ -297,11 +321,13 @@ class Lane:
     def plan(self) -> Plan | None:
         """The next pack to open; None where there is no room for one, or no run waits for it."""
         # Those whose turn it is take more runs after it; no other has room.
-        num_free = {p: p.num_free for p in self.packs if p.has_turn}
+        share = self._share
+        num_free = {p: min(p.num_free, share - len(p.runs)) for p in self.packs if p.has_turn}
         num_slots = sum(p.pack.width for p in self.packs if p.runs)
         room, forms = self._usual_width * self._side_by_side, self._forms()
         for run in sorted(self.waiting, key=lambda run: run.saved is None):
-            place = next((p for p, n in num_free.items() if n and self._fits(run, p, forms)), None)
+            fitting = (p for p, n in num_free.items() if n > 0 and self._fits(run, p, forms))
+            place = next(fitting, None)
             is_apart = run.saved is not None or not all(
                 p.pack.takes(run.config) for p in self.packs
             )
@@ -337,11 +363,30 @@ class Lane:
             full = min(full, compiled_width(self.spec, self.data.device))
         elif kernels is None or not self._takes_all_sizes:
             full = min(full, self._measured_width or 1)
-        # The runs are shared out among packs that train side by side.
-        num_packs = sum(bool(p.runs) for p in self.packs)
-        num_fresh = sum(one.saved is None for one in self.waiting)
-        share = -(-num_fresh // max(1, self._side_by_side - num_packs))
-        return Plan(run, program, kernels, max(1, min(share, full)), kinds)
+        width = min(sum(one.saved is None for one in self.waiting), self._share)
+        if program is None and self._has_room:
+            width = max(width, ROOM[self.data.device.type])
+        return Plan(run, program, kernels, min(width, full), kinds)
+
+    @property
+    def _share(self) -> int:
+        """How many runs a pack takes at most, so that no thread is idle for want of a pack.
+
+        Each lane has its share of the threads, a pack for each; more where they are wide all the
+        same, since lanes do not end together.
+        """
+        if self._has_fixed_width:
+            return self.full_width
+        least = max(1, self._side_by_side // self._num_lanes)
+        num_packs = max(least, min(self._side_by_side, self.num_open // _WIDE))
+        return max(1, -(-self.num_open // num_packs))
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether free slots of its packs cost little."""
+        if self.data.device.type == "cpu":
+            return self._is_native_at_any_width and self._widths.narrows(self.spec) is True
+        return self._takes_all_sizes
 
     @property
     def _uncompiled_form(self) -> Form:
@@ -458,10 +503,12 @@ class Lane:
     def _fill(self, open_pack: OpenPack) -> Iterator[Event]:
         self.filling, pack, forms = open_pack, open_pack.pack, self._forms()
         # Those that begin would else keep packs going for ever that have to make room.
-        are_held = self._is_one_without_pack()
+        are_held, share = self._is_one_without_pack(), self._share
         for slot in range(pack.width):
             if slot in open_pack.runs:
                 continue
+            if len(open_pack.runs) >= share:
+                return
             fitting = (run for run in self.waiting if self._fits(run, open_pack, forms))
             run = next((run for run in fitting if run.saved is not None or not are_held), None)
             if run is None:

@@ -128,11 +128,11 @@ class Pack:
             multiplies_with_onednn(flops, device, dtype) if has_choice(device, dtype) else None
         )
         self._occupants: list[Occupant | None] = [None] * width
-        self._num_computed = width
         self._can_narrow: bool | None = None
         """None until the first tick tries it."""
         self._kernels = kernels
         self._native = None if kernels is None else spec.native()
+        self._num_computed = width if self._native is None else 0
         self._steps: Callable[[Terms, int], None]
         evaluation: BindEvaluation | None = None
         fixed: tuple[int, int] | None = None
@@ -173,6 +173,11 @@ class Pack:
     def device(self) -> torch.device:
         """Where it trains."""
         return self.data.device
+
+    @property
+    def num_computed(self) -> int:
+        """Of its first slots, with and without runs, how many each tick computes."""
+        return self._num_computed
 
     @property
     def steps_per_epoch(self) -> int:
@@ -220,6 +225,11 @@ class Pack:
         self._memory.occupied_K[slot] = False
         self._memory.step_K[slot] = 0
 
+    def narrows(self) -> bool:
+        """Whether `narrow` can do something; tried, so that nothing else may compute meanwhile."""
+        with self._computing():
+            return self._native is not None and not self._counts_show()
+
     def narrow(self) -> dict[int, int]:
         """Compute no free slots until the next `load`, where that shows in no bit of a run.
 
@@ -235,9 +245,7 @@ class Pack:
         moved = dict(zip(taken[len(taken) - len(gaps) :], gaps, strict=True))
         for source, target in moved.items():
             self._take_over(target, self, source)
-        # oneDNN compiles a kernel for each number of slots, in half a millisecond.
-        num_computed = 2 ** (len(taken) - 1).bit_length() if self.with_onednn else len(taken)
-        self._num_computed = min(num_computed, self.width)
+        self._num_computed = self._rounded(len(taken))
         return moved
 
     def tick(self, count: int = 1) -> None:
@@ -256,6 +264,8 @@ class Pack:
             if self._can_narrow is None:
                 self._can_narrow = self._native is not None and not self._counts_show()
                 self._evaluation.is_exact = self._can_narrow
+                loaded = self._rounded(self._num_computed)
+                self._num_computed = loaded if self._can_narrow else self.width
             self._writer.prepare_epochs(
                 {slot: run for slot, run in self._taken().items() if run.step is None}
             )
@@ -463,6 +473,12 @@ class Pack:
             slots_at_once(spec.model, num_samples, width, self.device),
             with_onednn=self.with_onednn,
         )
+
+    def _rounded(self, num_slots: int) -> int:
+        """How many slots to compute for so many."""
+        if self.with_onednn:  # it compiles a kernel for each number, in half a millisecond
+            num_slots = 2 ** (num_slots - 1).bit_length()
+        return min(num_slots, self.width)
 
     def _asked(self, config: RunConfig) -> OutputMetric | None:
         """What is worked out for a run besides, since it is judged by it."""

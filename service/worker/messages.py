@@ -96,7 +96,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Idle:
-    """How many slots of packs in training no run is in from now on."""
+    """How many slots packs in training compute without a run from now on."""
 
     num_slots: int
 

@@ -74,19 +74,20 @@ def test_the_number_of_slots_that_are_computed_changes_no_bit(case: Case, kernel
     expected: dict[int, Result] = {}
     for run in range(WIDTH):
         pack = pack_of(case, kernels)
+        pack._can_narrow, pack._num_computed = False, WIDTH
         pack.load(run, case.configs[run])
         expected |= results(pack, {run: run})
-        assert pack._num_computed == WIDTH, "the whole pack, as nobody narrowed it"
+        assert pack.num_computed == WIDTH, "the whole pack"
     for num_runs in range(1, WIDTH + 1):
         pack = pack_of(case, kernels)
         for slot in range(num_runs):
             pack.load(slot, case.configs[slot])
-        pack.tick(1)
+        pack.tick(1)  # the free slots past the runs are not computed from the first tick on
+        can_narrow = pack.narrows()
+        num_computed = min(WIDTH, rounded(num_runs, pack.with_onednn)) if can_narrow else WIDTH
+        assert pack.num_computed == num_computed
         assert pack.narrow() == {}
-        if pack._can_narrow:
-            assert pack._num_computed == min(WIDTH, rounded(num_runs, pack.with_onednn))
-        else:
-            assert pack._num_computed == WIDTH
+        assert pack.num_computed == num_computed
         for run, result in results(pack, {slot: slot for slot in range(num_runs)}).items():
             assert_same_bits(result, expected[run])
 
@@ -110,11 +111,11 @@ def test_runs_move_in_the_middle_of_an_epoch_and_nothing_shows(
         pytest.skip("this library's products depend on how many there are")
     assert moved == {4: 0, 5: 2}
     at = {0: 4, 1: 1, 2: 5}
-    assert pack._num_computed == rounded(3, pack.with_onednn)
+    assert pack.num_computed == rounded(3, pack.with_onednn)
     pack.tick(1)
     # A run that comes later has a slot again, and the last to move is the newcomer.
     pack.load(3, replace(case.configs[3], seed=99))
-    assert pack._num_computed == 4
+    assert pack.num_computed == 4
     pack.tick(1)
     pack.free(1)
     assert pack.narrow() == {3: 1}
