@@ -289,6 +289,10 @@ class Widths:
         """Find that out."""
         self._narrows[spec] = Pack(spec, data, width=ROOM["cpu"], kernels=kernels).narrows()
 
+    def known(self, spec: StepSpec, form: Form) -> int | None:
+        """What `best` has found, without a limit."""
+        return self._best.get((spec, form))
+
     def pays(
         self,
         spec: StepSpec,

@@ -6,8 +6,10 @@ them.  A replayed call changes the same memory in the same way, so no bit of a r
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,7 +63,10 @@ class Recorded:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may use the GPU meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with (
+                _no_garbage_collected(),
+                torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+            ):
                 self._call()
         except RuntimeError as exc:  # out of memory, too
             self._is_recordable = False
@@ -69,6 +74,18 @@ class Recorded:
             _log.warning("a step is called operation by operation, not recorded: %s", reason)
             return None
         return graph
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """Packs that have ended are garbage with their graphs; destroying one ends a recording."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class RecordedSteps:

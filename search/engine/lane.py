@@ -226,7 +226,8 @@ class Lane:
 
     def _refill(self, seconds: float) -> Iterator[Event]:
         self._begin_anew_what_cannot_go_on()
-        for open_pack in self.packs:
+        # Narrow ones, from before a width was known, are to end.
+        for open_pack in sorted(self.packs, key=lambda its: its.pack.width, reverse=True):
             if not open_pack.has_turn:
                 yield from self._fill(open_pack)
         self.filling = None
@@ -362,7 +363,8 @@ class Lane:
         if program is not None:
             full = min(full, compiled_width(self.spec, self.data.device))
         elif kernels is None or not self._takes_all_sizes:
-            full = min(full, self._measured_width or 1)
+            known = self._widths.known(self.spec, self._uncompiled_form)
+            full = min(full, self._measured_width or known or 1)
         width = min(sum(one.saved is None for one in self.waiting), self._share)
         if program is None and self._has_room:
             width = max(width, ROOM[self.data.device.type])

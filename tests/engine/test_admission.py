@@ -19,12 +19,14 @@ from ridgeline.search.engine import (
     admission,
 )
 from ridgeline.search.engine.admission import (
+    ROOM,
     Measurement,
     Widths,
     best_width,
     compiled_width,
     prior_width,
 )
+from ridgeline.search.engine.lane import Lane
 from ridgeline.search.engine.program import ProgramIdentity
 from ridgeline.search.engine.spec import StepSpec
 from tests.engine.sets import CPU, blobs, config, shape_for
@@ -125,6 +127,24 @@ def test_eager_packs_have_the_measured_width(
         programs += [e.program for e in lanes.advance() if isinstance(e, Began)]
     assert len(programs) == num_runs
     assert ProgramIdentity.parse(programs[0]).width == expected
+
+
+def test_a_lane_that_comes_again_has_room_at_once(
+    data: DeviceData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where free slots of eager packs cost little."""
+    monkeypatch.setattr(admission, "measure", Speeds(w16=5.0).measure)
+    monkeypatch.setattr(Lane, "_has_room", True)
+    lanes = Lanes(CPU, LaneOptions())
+    widths = []
+    for num_runs in (2, 1):  # the second of two has the width measured
+        for number in range(num_runs):
+            lanes.add(number, config(seed=number, epochs=1), shape_for(data), data)
+        while not lanes.is_idle:
+            began = [e.program for e in lanes.advance() if isinstance(e, Began)]
+            widths += [ProgramIdentity.parse(program).width for program in began]
+        lanes.advance()  # lets go of the lane
+    assert widths == [ROOM["cpu"]] * 3
 
 
 def test_a_pinned_run_does_not_ask_the_clock(
