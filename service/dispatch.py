@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from typing import Any
 
@@ -57,10 +59,15 @@ def fill(
         slots += [device] * num_at_once
         queues += [device] * (num_free - num_at_once)
     handed: list[RunOfTrial] = []
-    for places, ahead in ((slots, False), (queues, True)):
-        for in_processes in (False, True):
-            such = [d for d in places if runs_have_processes(devices[d]) == in_processes]
-            handed += _fill_places(store, worker, such, ahead=ahead, in_processes=in_processes)
+    for in_processes in (False, True):
+        places, ahead = (
+            [device for device in some if runs_have_processes(devices[device]) == in_processes]
+            for some in (slots, queues)
+        )
+        if places or ahead:
+            claims, num_others = _claims(store, worker, in_processes=in_processes)
+            handed += _fill_places(store, worker, claims, places, reserve=0)
+            handed += _fill_places(store, worker, claims, ahead, reserve=num_others)
     return handed
 
 
@@ -162,52 +169,27 @@ def startable(tx: Transaction, study: StudyRow, *, limit: int, reserve: int) -> 
     return found
 
 
-def _fill_places(
-    store: Store, worker: WorkerRow, devices: list[str], *, ahead: bool, in_processes: bool
-) -> list[RunOfTrial]:
-    """Hand a run to each of `devices`, which are of one sort, as far as there are any.
+@dataclass
+class _Claim:
+    """What a study may claim of the places, beside others.
 
-    The places are shared out among the studies beforehand, so that each study's are handed out in
-    one transaction; what a study cannot use is shared out again among the others.
+    Attributes:
+        seconds: its `virtual_seconds` and what its runs in flight will probably cost.
+        cost: what one run will probably cost, in seconds.
     """
-    handed: list[RunOfTrial] = []
-    exhausted: set[int] = set()
-    while devices:
-        shares, num_others = _shares(
-            store, worker, len(devices), exhausted, in_processes=in_processes
-        )
-        if not shares:
-            break
-        for study, num_places in shares:
-            places, devices = devices[:num_places], devices[num_places:]
-            with store.turn(study.name):
-                runs = _hand_out(store, worker, study, places, num_others if ahead else 0)
-            handed += runs
-            if len(runs) < num_places:
-                exhausted.add(study.id)
-                devices = places[len(runs) :] + devices
-    return handed
+
+    study: StudyRow
+    seconds: float
+    cost: float
 
 
-def _shares(
-    store: Store,
-    worker: WorkerRow,
-    num_places: int,
-    exhausted: Container[int],
-    *,
-    in_processes: bool,
-) -> tuple[list[tuple[StudyRow, int]], int]:
-    """How many places go to each study that this worker can train, and how many other devices wait.
-
-    One after the other, the places go to the study of the highest priority that has had the least
-    device time: its `virtual_seconds` plus what its runs in flight will probably cost, those just
-    given a place among them, so that a burst does not all go to one study.
-    """
+def _claims(store: Store, worker: WorkerRow, *, in_processes: bool) -> tuple[list[_Claim], int]:
+    """Those of each study that this worker can train, and how many other devices wait."""
     with store.reading() as tx:
         rows = {
             row.id: row
             for row in tx.studies.servable()
-            if row.id not in exhausted and can_train(worker, row, in_processes=in_processes)
+            if can_train(worker, row, in_processes=in_processes)
         }
         load = tx.studies.load(list(rows))
         num_devices = sum(
@@ -215,21 +197,56 @@ def _shares(
             for live in tx.workers.all(live_only=True)
             for device in live.devices
         )
-    costs = {}
     claims = []
     for row in rows.values():
         num_in_flight, num_waiting = load[row.id]
         num_ended = row.next_number * row.spec.num_runs - num_waiting - num_in_flight
-        costs[row.id] = row.device_seconds / num_ended if num_ended > 0 else _FIRST_GUESS_SECONDS
-        virtual_seconds = row.virtual_seconds + num_in_flight * costs[row.id]
-        claims.append((-row.priority, virtual_seconds, row.id))
-    heapify(claims)
-    shares: dict[int, int] = {}
-    for _ in range(num_places if claims else 0):
-        rank, seconds, study_id = claims[0]
-        shares[study_id] = shares.get(study_id, 0) + 1
-        heapreplace(claims, (rank, seconds + costs[study_id], study_id))
-    return [(rows[study_id], num) for study_id, num in shares.items()], max(0, num_devices - 1)
+        cost = row.device_seconds / num_ended if num_ended > 0 else _FIRST_GUESS_SECONDS
+        claims.append(_Claim(row, row.virtual_seconds + num_in_flight * cost, cost))
+    return claims, max(0, num_devices - 1)
+
+
+def _fill_places(
+    store: Store, worker: WorkerRow, claims: list[_Claim], devices: list[str], *, reserve: int
+) -> list[RunOfTrial]:
+    """Hand a run to each of `devices`, which are of one sort, as far as there are any.
+
+    The places are shared out among the studies beforehand, so that each study's are handed out in
+    one transaction; what a study cannot use is shared out again among the others.
+
+    Args:
+        claims: those of studies that have no more runs to start are taken out.
+        reserve: places of `max_parallel` that are left free.
+    """
+    handed: list[RunOfTrial] = []
+    while devices and claims:
+        for claim, num_places in _shares(claims, len(devices)):
+            places, devices = devices[:num_places], devices[num_places:]
+            with store.turn(claim.study.name):
+                runs = _hand_out(store, worker, claim.study, places, reserve)
+            handed += runs
+            claim.seconds += len(runs) * claim.cost
+            if len(runs) < num_places:
+                claims.remove(claim)
+                devices = places[len(runs) :] + devices
+    return handed
+
+
+def _shares(claims: Sequence[_Claim], num_places: int) -> list[tuple[_Claim, int]]:
+    """How many places go to each claim.
+
+    One after the other, they go to the study of the highest priority that has had the least device
+    time, those just given a place among it, so that a burst does not all go to one study.
+    """
+    heap = [(-claim.study.priority, claim.seconds, claim.study.id) for claim in claims]
+    heapify(heap)
+    by_study = {claim.study.id: claim for claim in claims}
+    shares: Counter[int] = Counter()
+    for _ in range(num_places):
+        rank, seconds, study_id = heap[0]
+        shares[study_id] += 1
+        heapreplace(heap, (rank, seconds + by_study[study_id].cost, study_id))
+    return [(by_study[study_id], num) for study_id, num in shares.items()]
 
 
 def _hand_out(
@@ -253,7 +270,8 @@ def _hand_out(
             if ledger.study.data_fingerprint not in (None, fingerprint):
                 break
             ledger.study.data_fingerprint = fingerprint
-            handed += start(
+            is_current = proposal is None or sampling.is_next(ledger, proposal)
+            runs = start(
                 tx,
                 ledger,
                 proposal,
@@ -262,7 +280,10 @@ def _hand_out(
                 worker_id=worker.id,
                 data_fingerprint=fingerprint,
             )
-        # Where a person has changed the study meanwhile and there were fewer, look again.
+        handed += runs
+        is_whole = proposal is None or proposal.is_whole
+        if len(runs) < len(places) and is_current and is_whole:
+            break  # all that was to be seen has been handed out
     return handed
 
 
@@ -272,10 +293,12 @@ def _outlook(
     """Whether a study has runs that may start, and the trials it lacks to fill all the places."""
     with store.reading() as tx:
         runs = startable(tx, study, limit=num_places, reserve=reserve)
-    if len(runs) == num_places:
-        return True, None
-    num_trials = _num_trials(num_places - len(runs), study.spec)
-    return bool(runs), sampling.propose(store, study.id, num_trials, reserve=reserve)
+        row = None if len(runs) == num_places else tx.studies.get(study.id)
+        if row is None:
+            return bool(runs), None
+        num_trials = _num_trials(num_places - len(runs), row.spec)
+        outlook = sampling.look(store, tx, row, num_trials, reserve=reserve)
+    return bool(runs), None if outlook is None else outlook.propose()
 
 
 def _num_trials(num_runs: int, spec: StudySpec) -> int:

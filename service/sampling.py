@@ -101,18 +101,6 @@ def look_for_enqueued(
     return Outlook(spec, history, revision, len(given), given, sources)
 
 
-def propose(store: Store, study_id: int, count: int, *, reserve: int = 0) -> Proposal | None:
-    """Suggestions for the next `count` trials at most.
-
-    None where the study must wait, is full or has been deleted.  Opens a read-only transaction of
-    its own and computes after it has ended; see `look`.
-    """
-    with store.reading() as tx:
-        study = tx.studies.get(study_id)
-        outlook = None if study is None else look(store, tx, study, count, reserve=reserve)
-    return None if outlook is None else outlook.propose()
-
-
 def accept(ledger: Ledger, proposal: Proposal) -> bool:
     """Add the proposed trials; False where their numbers were taken meanwhile, or are too many.
 

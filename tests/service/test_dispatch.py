@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ridgeline.service import reporting, trials
 from ridgeline.service.external_protocol import CompleteRequest, SuggestRequest
 from ridgeline.service.protocol import FUNCTIONS
-from ridgeline.service.store.session import Store
+from ridgeline.service.store.session import Store, Transaction
 from tests.conftest import ManualClock
 from tests.parallel import in_parallel
 from tests.service.factory import Counted, FakeWorker, ended, external, post, spec, study_of
@@ -33,6 +34,25 @@ def test_a_pack_is_filled_in_a_handful_of_transactions(
     assert names(worker) == {"a": 32, "b": 32}
     assert counted.number <= 6
     assert {order.reproducible for order in worker.held.values()} == {False}
+
+
+def test_nothing_is_asked_again_once_a_study_has_given_what_it_may(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(store, spec(budget={"trials": 100, "max_parallel": 3}))
+    worker = FakeWorker(store, num_slots=8, queue=8)
+    counted, num_read, read = Counted(store, monkeypatch), 0, store.reading
+
+    def reading() -> AbstractContextManager[Transaction]:
+        nonlocal num_read
+        num_read += 1
+        return read()
+
+    monkeypatch.setattr(store, "reading", reading)
+    worker.sync()
+    assert names(worker) == {"s": 3}
+    assert counted.number == 2, "what the worker says, and its runs"
+    assert num_read == 3, "which studies there are, what one may give, and the orders"
 
 
 def test_an_answer_has_a_limited_number_of_runs(
