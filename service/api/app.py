@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio.to_thread
 from fastapi import FastAPI
 
+from ridgeline.search import samplers
 from ridgeline.search.tasks.data_root import DataRoot
 from ridgeline.search.tasks.registry import log_left_out
 from ridgeline.service import checkpoints, comparisons, noting, wiring, workers
@@ -74,8 +75,9 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
             target=sweep, args=(store, context.artifacts, stopping), name="sweeping", daemon=True
         )
         sweeping.start()
-        # Read ahead, so that the first request for a data set need not wait.
+        # Ahead, so that the first request for a data set, and the first study, need not wait.
         threading.Thread(target=context.local_datasets.look, daemon=True).start()
+        threading.Thread(target=samplers.prepare, daemon=True).start()
         async with dashboard.running():
             yield
         stopping.set()

@@ -263,3 +263,27 @@ def _empty(space: Space, num_trials: int) -> History:
     for number in range(num_trials):
         history.put(number, config, enqueued=False, state=TrialStatus.FAIL, value=None)
     return history
+
+
+def test_after_preparing_a_suggestion_imports_no_more_of_scipy() -> None:
+    code = """
+import sys
+from ridgeline.search import samplers
+from ridgeline.search.history import History, TrialStatus
+from ridgeline.search.space import Space
+
+space = Space.model_validate({"x": {"type": "float", "low": 0, "high": 1}})
+is_lazy = "scipy.stats" not in sys.modules
+samplers.prepare()
+before = {*sys.modules}
+history = History(space)
+for number in range(12):
+    (one,) = samplers.sampler_for("auto").suggest(space, history, [number], 1, "minimize")
+    told = {"enqueued": False, "state": TrialStatus.COMPLETE, "value": one.config["x"]}
+    history.put(number, one.config, **told)
+print(is_lazy, [name for name in {*sys.modules} - before if name.startswith("scipy")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "True []\n"
