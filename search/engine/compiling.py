@@ -18,7 +18,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-NICENESS = 10
+_LOWEST = 19
+"""Of a process's niceness."""
 
 
 def _end_with_parent(scratch: str) -> None:
@@ -27,13 +28,20 @@ def _end_with_parent(scratch: str) -> None:
     os.killpg(0, signal.SIGKILL)  # the compiler's own processes too
 
 
+def _compute_on_idle_cores() -> None:
+    if not hasattr(os, "SCHED_IDLE"):  # on macOS
+        os.nice(_LOWEST)
+        return
+    with suppress(OSError):  # not allowed in some containers
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def main(job: str, folder: str, scratch: str, hurry: str = "") -> int:
     """Compile the job into its folder; 0 when that went well."""
-    if hurry or not hasattr(os, "SCHED_IDLE"):  # the latter not on macOS
-        os.nice(NICENESS)  # the runs that train meanwhile go first
-    else:
-        with suppress(OSError):  # not allowed in some containers
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    # In a hurry it has the priority of the runs that train: at a lower one a program of half a
+    # minute took more than three, beside two threads on two cores.
+    if not hurry:
+        _compute_on_idle_cores()
     threading.Thread(target=_end_with_parent, args=[scratch], daemon=True).start()
     from ridgeline.search.engine.compiled import Job
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import ClassVar
 import pytest
 from torch.testing import assert_close
 
-from ridgeline.search.engine import native
+from ridgeline.search.engine import compiling, native
 from ridgeline.search.engine.compilation import INDUCTOR_CACHE, Compilation
 from ridgeline.search.engine.compiled import CompiledProgram, Job
 from ridgeline.search.engine.native import SCRATCH_PREFIX
@@ -239,3 +240,20 @@ def test_the_compiler_ends_with_whoever_started_it(tmp_path: Path) -> None:
     stdin.close()
     assert compilation._process.wait(timeout=60) != 0
     assert {path.name for path in tmp_path.iterdir()} <= {INDUCTOR_CACHE}
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+def test_in_a_hurry_a_compiler_has_the_priority_of_the_runs(
+    monkeypatch: pytest.MonkeyPatch, hurry: bool
+) -> None:
+    asked: list[str] = []
+
+    def refuse(_: str) -> Job:
+        raise ValueError("no job")
+
+    monkeypatch.setattr(Job, "from_json", refuse)
+    monkeypatch.setattr(compiling, "_end_with_parent", lambda _: None)
+    for name in ("nice", "sched_setscheduler"):
+        monkeypatch.setattr(os, name, lambda *_, name=name: asked.append(name))
+    assert compiling.main("job", "folder", "scratch", *["--hurry"] * hurry) == 1
+    assert asked == ([] if hurry else ["sched_setscheduler"])
