@@ -285,9 +285,11 @@ class Widths:
         """Whether native packs of the step compute no free slots; None before `try_narrowing`."""
         return self._narrows.get(spec)
 
-    def try_narrowing(self, spec: StepSpec, data: DeviceData, kernels: native.Kernels) -> None:
-        """Find that out."""
-        self._narrows[spec] = Pack(spec, data, width=ROOM["cpu"], kernels=kernels).narrows()
+    def try_narrowing(
+        self, spec: StepSpec, data: DeviceData, width: int, kernels: native.Kernels
+    ) -> None:
+        """Find that out, with a pack of so many slots."""
+        self._narrows[spec] = Pack(spec, data, width=width, kernels=kernels).narrows()
 
     def known(self, spec: StepSpec, form: Form) -> int | None:
         """What `best` has found, without a limit."""

@@ -167,7 +167,7 @@ class Lane:
         if self._has_fixed_width:
             return False
         if self._is_native_at_any_width:
-            return self._widths.narrows(self.spec) is None
+            return self.full_width > 1 and self._widths.narrows(self.spec) is None
         return self.has_work and self._measured_width is None
 
     def add(self, run: Waiting) -> None:
@@ -175,7 +175,8 @@ class Lane:
         # Measured here, where a run is being added: what goes wrong is known to be about its step.
         if self.needs_measuring and self._is_native_at_any_width:
             assert self._kernels is not None
-            self._widths.try_narrowing(self.spec, self.data, self._kernels)
+            width = min(self.full_width, ROOM["cpu"])
+            self._widths.try_narrowing(self.spec, self.data, width, self._kernels)
         elif self.needs_measuring:
             self._measured_width = self._widths.best(
                 *(self.spec, self.data, run.config, self.full_width, self._threads),

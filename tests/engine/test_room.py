@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ridgeline.search.engine import Began, DeviceData, LaneOptions, Lanes, Over
-from ridgeline.search.engine.admission import ROOM
+from ridgeline.search.engine import Began, DeviceData, LaneOptions, Lanes, Over, admission
+from ridgeline.search.engine.admission import ROOM, Widths
 from ridgeline.search.engine.models import mlp_native
 from ridgeline.search.engine.native import Kernels
 from tests.engine.lane_runs import alone, assert_same, drain, outcomes
@@ -85,3 +85,15 @@ def test_packs_that_compute_free_slots_are_as_wide_as_their_runs(
     lanes.advance()
     assert [its.pack.width for its in lanes._packs()] == [4 // threads] * threads
     drain(lanes)
+
+
+def test_a_model_too_large_for_packs_is_not_tried_in_one(
+    data: DeviceData, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight slots of it might take more memory than there is."""
+    monkeypatch.setattr(admission, "_CACHE_BYTES", 1)
+    monkeypatch.setattr(Widths, "try_narrowing", None)
+    lanes = Lanes(CPU, LaneOptions(cache=kernels_folder))
+    begin(lanes, data, [(seed, 16) for seed in range(3)])
+    assert [its.pack.width for its in lanes._packs()] == [1]
+    assert len(outcomes(drain(lanes))) == 3
