@@ -40,6 +40,9 @@ a compiled pack lacks."""
 _WIDE = 8
 """Runs of a pack, past which another thread gains more than a wider pack."""
 
+_LEAST_SECONDS = 0.25
+"""That a pack has left at least where some of its runs move to a new one, in some milliseconds."""
+
 _ALL_WIDTHS = 0
 """In the place of a width, where one program is for all."""
 
@@ -218,6 +221,8 @@ class Lane:
         self.filling, self._num_lanes = None, num_lanes
         if self.waiting:
             yield from self._refill(seconds)
+        else:
+            self._share_out()
         for open_pack in self.packs:
             if not self.waiting and open_pack.num_free and not open_pack.has_turn:
                 self.filling = open_pack
@@ -243,6 +248,29 @@ class Lane:
             )
             self.packs.append(OpenPack(pack, {}, seconds, Saving(self._options.save_seconds)))
             yield from self._fill(self.packs[-1])
+
+    def _share_out(self) -> None:
+        """Have more packs go on with runs of one that has more than its share.
+
+        As when other lanes have ended, whose threads would be idle.  Only where free slots cost
+        nothing: the runs go on in packs as wide as theirs, since they keep their program.
+        """
+        share = self._share
+        for full in [p for p in self.packs if len(p.runs) > share and not p.has_turn]:
+            self.filling = full
+            if not full.pack.can_narrow or full.seconds_left < _LEAST_SECONDS:
+                continue
+            while (excess := len(full.runs) - share) > 0:
+                pack = Pack(
+                    full.pack.spec,
+                    self.data,
+                    width=full.pack.width,
+                    threads=self._threads,
+                    kernels=self._kernels_here,
+                )
+                other = OpenPack(pack, {}, full.seconds, Saving(self._options.save_seconds))
+                self.packs.append(other)
+                full.move(min(excess, share), other)
 
     @property
     def has_untried_program(self) -> bool:
@@ -380,7 +408,9 @@ class Lane:
         """
         if self._has_fixed_width:
             return self.full_width
-        least = max(1, self._side_by_side // self._num_lanes)
+        # Others cannot be shared out later, see `_share_out`.
+        num_lanes = self._num_lanes if self._has_room else 1
+        least = max(1, self._side_by_side // num_lanes)
         num_packs = max(least, min(self._side_by_side, self.num_open // _WIDE))
         return max(1, -(-self.num_open // num_packs))
 

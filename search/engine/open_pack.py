@@ -132,6 +132,22 @@ class OpenPack:
             self.runs[new] = self.runs.pop(old)
             self.runs[new][1].slot = new
 
+    @property
+    def seconds_left(self) -> float:
+        """How long it will probably train; 0 where its speed is not known."""
+        epochs = (run.config.epochs - its.epochs_trained for run, its in self.runs.values())
+        ticks = self.pack.steps_per_epoch * max(epochs, default=0)
+        return ticks * (self.seconds_per_tick or 0.0)
+
+    def move(self, count: int, other: OpenPack) -> None:
+        """Have another pack of the same program, which is empty, go on with some of the runs."""
+        for slot, old in enumerate([*self.runs][-count:]):
+            run, progress = self.runs.pop(old)
+            progress.move(other.pack, slot)
+            other.runs[slot] = run, progress
+            self.saving.end(run.key)
+            other.saving.begin(run.key, other.seconds)
+
     def free(self, slot: int) -> None:
         """Take the run out of a slot."""
         self.pack.free(slot)

@@ -175,6 +175,11 @@ class Pack:
         return self.data.device
 
     @property
+    def can_narrow(self) -> bool:
+        """Whether it computes no free slots; False before the first tick."""
+        return self._can_narrow is True
+
+    @property
     def num_computed(self) -> int:
         """Of its first slots, with and without runs, how many each tick computes."""
         return self._num_computed
@@ -244,7 +249,7 @@ class Pack:
         gaps = [slot for slot in range(len(taken)) if self._occupants[slot] is None]
         moved = dict(zip(taken[len(taken) - len(gaps) :], gaps, strict=True))
         for source, target in moved.items():
-            self._take_over(target, self, source)
+            self.take_over(target, self, source)
         self._num_computed = self._rounded(len(taken))
         return moved
 
@@ -455,8 +460,12 @@ class Pack:
         self._memory.add_regularisers(kinds)
         self._steps = eager_steps(spec, self._memory, self._gradients, self._kernels)
 
-    def _take_over(self, slot: int, source: Pack, its_slot: int) -> None:
-        """Move a run here from a slot of this or another pack of the same step, at any tick."""
+    def take_over(self, slot: int, source: Pack, its_slot: int) -> None:
+        """Move a run here from a slot of this pack, or another one of the same program and step.
+
+        At any tick.
+        """
+        self._num_computed = max(self._num_computed, slot + 1)
         self._occupants[slot] = source._run(its_slot)
         self._memory.copy_slot(slot, source._memory, its_slot)
         self._writer.clear_gradients([slot])

@@ -89,6 +89,11 @@ class Progress:
         self._standings: dict[int, float] = {}
         self.is_over = False
 
+    def move(self, pack: Pack, slot: int) -> None:
+        """Go on in a slot of this pack, which has taken the run over."""
+        pack.take_over(slot, self._pack, self.slot)
+        self._pack, self.slot = pack, slot
+
     @property
     def epochs_trained(self) -> int:
         """Epochs finished, a diverged one not."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ridgeline.search.engine import Began, DeviceData, LaneOptions, Lanes, Over, admission
+from ridgeline.search.engine import Began, DeviceData, Event, LaneOptions, Lanes, Over, admission
 from ridgeline.search.engine.admission import ROOM, Widths
 from ridgeline.search.engine.models import mlp_native
 from ridgeline.search.engine.native import Kernels
@@ -97,3 +97,26 @@ def test_a_model_too_large_for_packs_is_not_tried_in_one(
     begin(lanes, data, [(seed, 16) for seed in range(3)])
     assert [its.pack.width for its in lanes._packs()] == [1]
     assert len(outcomes(drain(lanes))) == 3
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_runs_are_shared_out_among_threads_that_others_have_left(
+    data: DeviceData, kernels_folder: Path, kernels: Kernels, threads: int
+) -> None:
+    lanes = Lanes(CPU, LaneOptions(cache=kernels_folder, threads=threads))
+    configs = {seed: config(seed=seed, batch_size=16, epochs=5 + seed % 3) for seed in range(7)}
+    for other in range(threads - 1):
+        short = config(seed=other, batch_size=20 + other, epochs=1)
+        lanes.add(("short", other), short, shape_for(data), data)
+    for seed, run in configs.items():
+        lanes.add(seed, run, shape_for(data), data, keep_weights=True)
+    lanes.advance()
+    assert packs_of(lanes)[16] == [7]
+    widest, events = list[int](), list[Event]()
+    while not lanes.is_idle:
+        events += lanes.advance()
+        widest.append(max(packs_of(lanes).get(16, [0])))
+    assert -(-7 // threads) in widest
+    ended = outcomes(events)
+    for seed, run in configs.items():
+        assert_same(ended[seed], alone(run, shape_for(data), data, ROOM["cpu"], kernels))
