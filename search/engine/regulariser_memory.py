@@ -83,8 +83,11 @@ class RegulariserMemory:
             self._kinds.add(kind)
 
     def by_slot(self) -> list[Tensor]:
-        """All tensors whose first dimension is the slots."""
-        return [*self._by_slot.values()]
+        """All tensors whose first dimension is the slots, in an order that tells nothing of when.
+
+        Packs of one step may have been told of its kinds in different orders.
+        """
+        return [self._by_slot[name] for name in sorted(self._by_slot)]
 
     def inputs(self) -> dict[str, Tensor]:
         """All that a step reads."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,15 @@ from tests.engine.lane_runs import alone, assert_same, drain, outcomes
 from tests.engine.sets import CPU, blobs, config, shape_for
 
 pytestmark = pytest.mark.usefixtures("no_clock")
+
+
+SOME: list[dict[str, Any]] = [
+    {"gradient_noise": 0.01},
+    {"input_dropout": 0.25},
+    {"max_norm": 0.5, "patience": 2},
+    {"label_smoothing": 0.1, "l2": 0.01},
+]
+"""What runs of one pack may have, the kinds of regularisers not in the engine's order."""
 
 
 @pytest.fixture
@@ -104,7 +114,10 @@ def test_runs_are_shared_out_among_threads_that_others_have_left(
     data: DeviceData, kernels_folder: Path, kernels: Kernels, threads: int
 ) -> None:
     lanes = Lanes(CPU, LaneOptions(cache=kernels_folder, threads=threads))
-    configs = {seed: config(seed=seed, batch_size=16, epochs=5 + seed % 3) for seed in range(7)}
+    configs = {
+        seed: config(seed=seed, batch_size=16, epochs=5 + seed % 3, **SOME[seed % len(SOME)])
+        for seed in range(7)
+    }
     for other in range(threads - 1):
         short = config(seed=other, batch_size=20 + other, epochs=1)
         lanes.add(("short", other), short, shape_for(data), data)
