@@ -253,7 +253,7 @@ def test_the_program_of_a_checkpoint_comes_before_that_of_a_run_that_begins(
     whole = train(options, configs, shape, data, pinned=pinned)
     eager = train(replace(options, compile=False), configs, shape, data, pinned=pinned)
     if not pinned:
-        assert all(program.startswith("native/width=5/") for program in whole.programs.values())
+        assert all(program.startswith("native/width=8/") for program in whole.programs.values())
     checkpoints = {3: whole.saved[3][2], "eager": eager.saved[3][1]}
     others = {f"other {n}": config(seed=70 + n, epochs=1 + n % 3) for n in range(9)}
     rest = train(
@@ -280,7 +280,7 @@ def test_runs_of_many_programs_go_on_though_others_keep_coming(
     saved: dict[Any, tuple[RunConfig, Told, int]] = {}
     for num_runs in (1, 2, 3, 4):
         configs = {(num_runs, n): config(seed=n, epochs=5) for n in range(num_runs)}
-        told = train(options, configs, shape, data)
+        told = train(replace(options, width=num_runs), configs, shape, data)
         saved |= {key: (run, told, 1 + key[1]) for key, run in configs.items()}
     programs = {told.programs[key] for key, (_, told, _) in saved.items()}
     assert len(programs) == 4

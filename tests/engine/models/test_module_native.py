@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from ridgeline.search.engine import Began, LaneOptions, Lanes, Pack
+from ridgeline.search.engine.admission import ROOM
 from ridgeline.search.engine.models.mlp import Mlp
 from ridgeline.search.engine.models.module import ModuleModel
 from ridgeline.search.engine.models.module_native import native_of
@@ -288,4 +289,5 @@ def test_lanes_train_them_so_at_once(
     events = drain(lanes)
     assert {outcome.state for outcome in outcomes(events).values()} == {"complete"}
     programs = [ProgramIdentity.parse(e.program) for e in events if isinstance(e, Began)]
-    assert {(p.form, p.width, p.source) for p in programs} == {("native", 4, model.source)}
+    expected = {("native", ROOM["cpu"], model.source)}
+    assert {(p.form, p.width, p.source) for p in programs} == expected
