@@ -136,8 +136,7 @@ class _Given(optuna.samplers.RandomSampler):
 
 def _script_loop(job: Job) -> Callable[[RunConfig], float]:
     """The loop of the contender: trains a run, and gives the accuracy that it ends with."""
-    name = device_names()[0]
-    device = torch.device("cpu" if name == "cpu:0" else name)
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     parts = prepare(load(job.work.name, Path(job.data_root)), Split())
     train, validation = Part(*parts.train), Part(*parts.validation)
     shape = Mlp(train.x_ND.shape[1], (job.work.hidden,), NUM_CLASSES)
@@ -145,8 +144,8 @@ def _script_loop(job: Job) -> Callable[[RunConfig], float]:
         arrays = (parts.train, parts.validation, parts.test)
         data = DeviceData.from_arrays(*arrays, num_classes=NUM_CLASSES, device=device)
         return lambda config: train_resident(data, shape, [config]).accuracies[0]
-    data_name, epochs = job.work.name, job.work.epochs
-    work = Work(data_name, shape, job.work.batch_sizes, 0, epochs, data_name, train, validation)
+    name, epochs = job.work.name, job.work.epochs
+    work = Work(name, shape, job.work.batch_sizes, 0, epochs, name, train, validation)
     return lambda config: train_with_loader(work, device, [config]).accuracies[0]
 
 

@@ -238,16 +238,29 @@ class Lane:
                 yield from self._fill(open_pack)
         self.filling = None
         if (plan := self.plan()) is not None:
-            pack = Pack(
-                self.spec.regularising(plan.regularises),
-                self.data,
-                width=plan.width,
-                threads=self._threads,
-                compiled=plan.program,
-                kernels=plan.kernels,
-            )
-            self.packs.append(OpenPack(pack, {}, seconds, Saving(self._options.save_seconds)))
-            yield from self._fill(self.packs[-1])
+            spec = self.spec.regularising(plan.regularises)
+            pack = self._open(spec, plan.width, plan.program, plan.kernels, seconds)
+            yield from self._fill(pack)
+
+    def _open(
+        self,
+        spec: StepSpec,
+        width: int,
+        program: CompiledProgram | None,
+        kernels: Kernels | None,
+        seconds: float,
+    ) -> OpenPack:
+        """Open a pack without runs, which is taken to have had so much device time."""
+        pack = Pack(
+            spec,
+            self.data,
+            width=width,
+            threads=self._threads,
+            compiled=program,
+            kernels=kernels,
+        )
+        self.packs.append(OpenPack(pack, {}, seconds, Saving(self._options.save_seconds)))
+        return self.packs[-1]
 
     def _share_out(self) -> None:
         """Have more packs go on with runs of one that has more than its share.
@@ -261,15 +274,8 @@ class Lane:
             if not full.pack.can_narrow or full.seconds_left < _LEAST_SECONDS:
                 continue
             while (excess := len(full.runs) - share) > 0:
-                pack = Pack(
-                    full.pack.spec,
-                    self.data,
-                    width=full.pack.width,
-                    threads=self._threads,
-                    kernels=self._kernels_here,
-                )
-                other = OpenPack(pack, {}, full.seconds, Saving(self._options.save_seconds))
-                self.packs.append(other)
+                pack, kernels = full.pack, self._kernels_here
+                other = self._open(pack.spec, pack.width, None, kernels, full.seconds)
                 full.move(min(excess, share), other)
 
     @property

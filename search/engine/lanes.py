@@ -192,10 +192,9 @@ class Lanes:
         opening: Exception | None = None
         # A new pack starts level with the others: device time is shared from now on.
         seconds = min((p.seconds for p in self._packs() if p.runs), default=0.0)
-        num_lanes = sum(other.has_work for other in self._lanes.values())
         try:
             self._check_memory(lane)
-            for event in lane.refill(seconds, num_lanes):
+            for event in lane.refill(seconds, len(self._lanes)):  # those without work are gone
                 events.append(event)
         except Exception as exc:
             opening = exc

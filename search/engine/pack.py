@@ -265,12 +265,11 @@ class Pack:
         if not runs:
             return
         self._write_starts()
+        if self._can_narrow is None:
+            self._can_narrow = self._evaluation.is_exact = self.narrows()
+            loaded = self._rounded(self._num_computed)
+            self._num_computed = loaded if self._can_narrow else self.width
         with self._computing():
-            if self._can_narrow is None:
-                self._can_narrow = self._native is not None and not self._counts_show()
-                self._evaluation.is_exact = self._can_narrow
-                loaded = self._rounded(self._num_computed)
-                self._num_computed = loaded if self._can_narrow else self.width
             self._writer.prepare_epochs(
                 {slot: run for slot, run in self._taken().items() if run.step is None}
             )

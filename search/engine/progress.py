@@ -90,7 +90,7 @@ class Progress:
         self.is_over = False
 
     def move(self, pack: Pack, slot: int) -> None:
-        """Go on in a slot of this pack, which has taken the run over."""
+        """Go on in a free slot of this pack, which takes the run over."""
         pack.take_over(slot, self._pack, self.slot)
         self._pack, self.slot = pack, slot
 
