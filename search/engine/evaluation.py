@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ridgeline.search.engine.alignment import round_up
 from ridgeline.search.engine.data import Split
-from ridgeline.search.engine.layout import Stacks, layouts
+from ridgeline.search.engine.layout import ParameterLayout, Stacks, layouts
 from ridgeline.search.engine.losses import LOSSES, Loss, targets_of
 from ridgeline.search.engine.memory import PackMemory, under
 from ridgeline.search.engine.metrics import OutputMetric
@@ -75,13 +75,21 @@ def rows_at_once(num_samples: int) -> int:
     return min(EVALUATION_ROWS, round_up(num_samples))
 
 
-def weight_totals(penalised_E: Iterable[Tensor]) -> Tensor:
+def weight_totals(parameters: Mapping[str, Tensor], layout: ParameterLayout) -> Tensor:
     """Σw², in float64, and the number of weights below NEAR_ZERO: float64 [E, 2].
 
-    In float64: squares of float32 overflow long before the weights do.
+    Of what is penalised; zeros where nothing is.  In float64: squares of float32 overflow long
+    before the weights do.
+
+    Args:
+        parameters: of E slots, by name.
     """
+    if not layout.penalised:
+        its_E = next(iter(parameters.values()))
+        return its_E.new_zeros((len(its_E), 2), dtype=torch.float64)
     totals = []
-    for weights_E in penalised_E:
+    for name in layout.penalised:
+        weights_E = parameters[name]
         squares_E = weights_E.double().square().flatten(1).sum(dim=1)
         near_E = (weights_E.abs() < NEAR_ZERO).flatten(1).sum(dim=1)
         totals.append(torch.stack([squares_E, near_E.double()], dim=1))
@@ -112,7 +120,7 @@ class TracedEvaluation(torch.nn.Module):
         score_sums_E = scores_EB.sum(1, dtype=self._loss.score_dtype)
         sums = [losses_EB.sum(1, dtype=torch.float64), score_sums_E.double()]
         inputs["totals"].add_(torch.stack(sums, dim=1))
-        inputs["weights"].copy_(weight_totals(parameters[name] for name in layout.penalised))
+        inputs["weights"].copy_(weight_totals(parameters, layout))
         return ()
 
 
@@ -201,11 +209,11 @@ class PackEvaluation:
         if self._validation is None:
             # Slot by slot: how a sum over several rows is split depends on how many they are.
             views = source.parameters.views()
-            penalised = [views[name] for name in source.layout.penalised]
             for slot in slots:
                 row, statistics = source.parameters.row(slot), source.statistics.row(slot)
                 totals.append(loss_and_score(self._model, self._loss, row, statistics, split))
-                weights.append(weight_totals(tensor[slot : slot + 1] for tensor in penalised))
+                its = {name: tensor[slot : slot + 1] for name, tensor in views.items()}
+                weights.append(weight_totals(its, source.layout))
             return torch.stack(totals), torch.cat(weights)
         memory, run = self._validation
         for chosen in torch.split(group_G, self._num_slots):

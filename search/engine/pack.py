@@ -316,7 +316,7 @@ class Pack:
                 if metric is not None
             }
         squares_G, near_zero_G = weights_G2.unbind(dim=1)
-        shares_G = near_zero_G / memory.layout.num_penalised
+        shares_G = near_zero_G / max(memory.layout.num_penalised, 1)
         weights_G2 = torch.stack([squares_G.sqrt(), shares_G], dim=1)
         means: list[list[float]] = torch.cat([train_G2, validation_G2, weights_G2], 1).tolist()
         return [

@@ -224,7 +224,7 @@ def _lambda_scale(config: RunConfig, num_samples: int) -> float:
 
 def _penalty(config: RunConfig, selected: list[nn.Parameter], num_samples: int) -> Tensor:
     scale = _lambda_scale(config, num_samples)
-    total = torch.zeros((), dtype=selected[0].dtype)
+    total = torch.zeros(())  # of the wider dtype once something is added
     for parameter in selected:
         total = total + config.l2 * scale * (parameter**2).sum()
         if config.l1_update == "subgradient":

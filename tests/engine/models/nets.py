@@ -69,6 +69,11 @@ def layer_norm_of_images() -> nn.Module:
     return nn.Sequential(nn.LayerNorm([2, 6, 6]), nn.Conv2d(2, 3, 6), nn.Flatten())
 
 
+def norms_alone() -> nn.Module:
+    """Nothing in it is penalised."""
+    return nn.Sequential(nn.BatchNorm1d(3), nn.Tanh(), nn.LayerNorm(3))
+
+
 def group_norm() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(2, 6, 3), nn.GroupNorm(2, 6), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),

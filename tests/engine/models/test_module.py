@@ -59,6 +59,7 @@ MODELS = {
     "layer norm": model(nets.layer_norm, VECTOR),
     "layer norm of images": model(nets.layer_norm_of_images, IMAGE),
     "group norm": model(nets.group_norm, IMAGE),
+    "batch norm and layer norm alone": model(nets.norms_alone, (3,)),
     "bag of means": model(nets.embedding_bag, TOKENS),
     "bag of means, no padding": model(nets.embedding_bag, TOKENS, padding_idx=None),
     "bag of sums": model(nets.embedding_bag, TOKENS, mode="sum", padding_idx=-1),

@@ -76,6 +76,7 @@ CASES = {
     "spatial dropout": Case(
         ModuleModel.of(nets.SpatialDrops, (2, 6, 6), 3), torch.float32, 1, DROPPING
     ),
+    "norms alone": Case(ModuleModel.of(nets.norms_alone, (3,), 3), torch.float64, 4, PENALISED),
     "a pack": Case(ModuleModel.of(nets.Drops, (5,), 3), torch.float64, 4, DROPPING),
 }
 
