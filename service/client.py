@@ -59,6 +59,7 @@ from ridgeline.service.resources import (
     Event,
     Explanation,
     ExtendRequest,
+    ExtendStudyRequest,
     RetryRequest,
     Study,
     TaskInfo,
@@ -176,10 +177,19 @@ class Client:
         return self._verb(name, "unarchive")
 
     def extend(
-        self, name: str, *, trials: int | None = None, seconds: float | None = None
+        self,
+        name: str,
+        *,
+        trials: int | None = None,
+        seconds: float | None = None,
+        space: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Study:
-        """Add to a study's budget; one that has ended is queued again."""
-        body = message(ExtendRequest, trials=trials, seconds=seconds)
+        """Add to a study's budget; one that has ended is queued again.
+
+        Args:
+            space: parameters whose ranges or lists of values grow, of each the fields that change.
+        """
+        body = message(ExtendStudyRequest, trials=trials, seconds=seconds, space=space)
         return parsed(Study, self._post(f"{_study_path(name)}:extend", body))
 
     def retry(self, name: str, *, reasons: Iterable[FailReason] | None = None) -> Study:

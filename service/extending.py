@@ -1,4 +1,4 @@
-"""More trials for a study that exists: a larger budget, or its failures once more.
+"""More trials for a study that exists: a larger budget or space, or its failures once more.
 
 Neither opens a trial that has ended: a failure is tried again as a trial with a number of its own.
 So what samplers saw of the history stays as it was, and so does what readers of Optuna's tables,
@@ -7,21 +7,26 @@ who never look at a finished trial again, have seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ridgeline.search.objective import MAX_SECONDS, MAX_TRIALS
 from ridgeline.search.samplers.base import Suggestion
+from ridgeline.search.space import Space
 from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
+from ridgeline.search.widening import shrinkings
 from ridgeline.service import studies, views
 from ridgeline.service.errors import Conflict, InvalidInput
 from ridgeline.service.ledger import Ledger, num_planned
 from ridgeline.service.lifecycle import OPEN_STUDY, StudyState
-from ridgeline.service.resources import ExtendRequest, RetryRequest, Study
-from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.resources import ExtendRequest, ExtendStudyRequest, RetryRequest, Study
+from ridgeline.service.store.rows import PastSpace, StudyRow
 from ridgeline.service.store.session import Transaction
 
 
-def extend_alone(tx: Transaction, name: str, request: ExtendRequest, *, max_open: int) -> Study:
+def extend_alone(
+    tx: Transaction, name: str, request: ExtendStudyRequest, *, max_open: int
+) -> Study:
     """The same for a study that no comparison compares with others.
 
     Raises:
@@ -30,7 +35,7 @@ def extend_alone(tx: Transaction, name: str, request: ExtendRequest, *, max_open
     """
     way_on = ", whose arms have the same budget; extend that as a whole"
     studies.check_stands_alone(tx, studies.find(tx, name), way_on)
-    return extend(tx, name, request, max_open=max_open)
+    return extend(tx, name, request, space=request.space, max_open=max_open)
 
 
 def extend(
@@ -38,23 +43,27 @@ def extend(
     name: str,
     request: ExtendRequest,
     *,
+    space: Mapping[str, Mapping[str, Any]] | None = None,
     max_open: int,
     way_on: str = "clone the study",
 ) -> Study:
     """Add to a study's budget; one that has ended is queued again, one that stops goes on.
 
     Args:
+        space: parameters whose ranges or lists of values grow, of each the fields that change.
         way_on: by which a person gets what no larger budget of this study can give.
 
     Raises:
         NotFound: there is no study of that name.
-        Conflict: the study was cancelled.
-        InvalidInput: the budget cannot grow so, or the study would have nothing to do.
+        Conflict: the study was cancelled; or its space is to grow while it is reproducible and has
+            not ended.
+        InvalidInput: the budget or the space cannot grow so, or the study would have nothing to do.
         LimitExceeded: the study has ended, and its owner has `max_open` unfinished ones.
     """
     check_asks_for_more(request)
     ledger = _ledger(tx, name)
     study, spec = ledger.study, ledger.spec
+    grown = _grown(study, space or {})
     budget: dict[str, Any] = {}
     if request.trials is not None:
         budget["trials"] = _num_kept(study) + request.trials
@@ -64,7 +73,8 @@ def extend(
         budget["seconds"] = spec.budget.seconds + request.seconds
     _check_sums(study, budget, way_on)
     seconds_left = _seconds_left(tx, study) + (request.seconds or 0.0)
-    study.spec = _with_budget(spec, budget)
+    study.spec = _changed(spec, budget=budget, space=grown)
+    _check_grown(spec.space, study.spec.space)
     if study.next_number >= num_planned(study, study.spec):
         raise InvalidInput([("trials", "is missing: every trial of the budget has been created")])
     if spec.budget.seconds is not None and seconds_left <= 0:
@@ -75,13 +85,17 @@ def extend(
         elif request.seconds is not None:
             ledger.extend_deadline(request.seconds)
     _go_on(tx, ledger, max_open=max_open)
+    if study.spec.space != spec.space:
+        past = PastSpace(study.state_revision, spec.space)
+        study.past_spaces = (*study.past_spaces, past)
     return views.study(tx, study)
 
 
 def check_asks_for_more(request: ExtendRequest) -> None:
-    """Raises InvalidInput where a request names no budget."""
-    if request.trials is None and request.seconds is None:
-        raise InvalidInput([("trials", "is missing; give trials, seconds or both")])
+    """Raises InvalidInput where a request asks for nothing."""
+    if not request.model_dump(exclude_none=True):
+        *others, last = type(request).model_fields
+        raise InvalidInput([("trials", f"is missing; give {', '.join(others)} or {last}")])
 
 
 def retry(tx: Transaction, name: str, request: RetryRequest, *, max_open: int) -> Study:
@@ -106,7 +120,7 @@ def retry(tx: Transaction, name: str, request: RetryRequest, *, max_open: int) -
         raise Conflict(f"{name} would have more than {MAX_TRIALS} trials; clone it")
     is_grid = spec.sampler.name == "grid"  # what a person enqueues comes on top of its cells
     kept = _num_kept(study)
-    study.spec = _with_budget(spec, {"trials": kept if is_grid else kept + len(failures)})
+    study.spec = _changed(spec, budget={"trials": kept if is_grid else kept + len(failures)})
     if study.state not in OPEN_STUDY:
         # All its trials are there, and they need not hurry.
         study.deadline_at = study.ungranted_seconds = None
@@ -162,13 +176,39 @@ def _seconds_left(tx: Transaction, study: StudyRow) -> float:
     return max(0.0, study.deadline_at - (study.finished_at or tx.now))
 
 
-def _with_budget(spec: StudySpec, budget: dict[str, Any]) -> StudySpec:
-    """The spec with another budget, of which the request's fields have the names."""
+def _grown(study: StudyRow, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Definitions of the parameters that change, as a spec has them."""
+    if changes and study.spec.sampler.name == "grid":
+        reason = "cannot grow: it would number the cells of the grid anew; clone the study"
+        raise InvalidInput([("space", reason)])
+    if changes and study.spec.reproducible and study.state in OPEN_STUDY:
+        raise Conflict(f"{study.name} is reproducible: its space can grow once it has ended")
+    unknown = [name for name in changes if name not in study.spec.space]
+    if unknown:
+        reason = "is not a parameter of this study's space; clone the study to search it too"
+        raise InvalidInput([(f"space.{name}", reason) for name in unknown])
+    old = study.spec.space.model_dump(mode="json")
+    return {name: {**old[name], **fields} for name, fields in changes.items()}
+
+
+def _check_grown(old: Space, new: Space) -> None:
+    """Raises InvalidInput where a space is not another one that has grown."""
+    studies.check_num_listed(new)
+    problems = list(shrinkings(old, new))
+    if problems:
+        raise InvalidInput([(f"space.{path}", reason) for path, reason in problems])
+
+
+def _changed(
+    spec: StudySpec, *, budget: Mapping[str, Any], space: Mapping[str, Any] | None = None
+) -> StudySpec:
+    """The spec with another budget and space, of which the request's fields have the names."""
     if spec.reproducible:
         # It decides what each trial has seen, and would follow from the number of trials.
         budget = {"max_parallel": spec.max_parallel, **budget}
     data = spec.model_dump(mode="json")
     data["budget"] |= budget
+    data["space"] |= space or {}
     try:
         return parse_spec(data)
     except InvalidSpec as exc:

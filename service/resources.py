@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
-from ridgeline.search.fields import Real, Whole
+from ridgeline.search.fields import ParameterName, Real, Whole
 from ridgeline.search.measures import Measures
 from ridgeline.search.objective import MAX_SECONDS, MAX_TRIALS
-from ridgeline.search.space import Config
+from ridgeline.search.space import MAX_PARAMETERS, Config
 from ridgeline.search.spec import StudyName, StudySpec
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
 from ridgeline.service.protocol import DatasetInfo, DeviceInfo, Label, Note
@@ -358,17 +359,18 @@ class EnqueueRequest(_Resource):
     ]
 
 
+def _given(name: str, json_type: str) -> JsonDict:
+    """A JSON schema of objects that have the field."""
+    return {"required": [name], "properties": {name: {"type": json_type}}}
+
+
+_MORE_BUDGET = [_given("trials", "integer"), _given("seconds", "number")]
+
+
 class ExtendRequest(_Resource):
     """More budget: further trials, further seconds, or both."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [
-                {"required": ["trials"], "properties": {"trials": {"type": "integer"}}},
-                {"required": ["seconds"], "properties": {"seconds": {"type": "number"}}},
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"anyOf": [*_MORE_BUDGET]})
 
     trials: Annotated[
         Whole | None,
@@ -382,6 +384,24 @@ class ExtendRequest(_Resource):
     seconds: Annotated[
         Real | None,
         Field(gt=0, le=MAX_SECONDS, description="on top of what is left of a budget of time"),
+    ] = None
+
+
+class ExtendStudyRequest(ExtendRequest):
+    """More budget, a larger space, or both."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [*_MORE_BUDGET, _given("space", "object")]}
+    )
+
+    space: Annotated[
+        dict[ParameterName, dict[str, Any]] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_PARAMETERS,
+            description="parameters of the space, of each the fields that change: a lower `low`, a "
+            "higher `high`, further `values`",
+        ),
     ] = None
 
 

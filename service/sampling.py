@@ -9,7 +9,7 @@ from time import monotonic
 from ridgeline.search.history import History, TrialStatus
 from ridgeline.search.samplers import sampler_for
 from ridgeline.search.samplers.base import Given, Suggestion
-from ridgeline.search.space import Config
+from ridgeline.search.space import Config, Space
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.errors import NotFound
 from ridgeline.service.ledger import Ledger, num_planned
@@ -23,9 +23,10 @@ PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Proposal:
-    """Suggestions, and the history they were derived from."""
+    """Suggestions, and what they were derived from."""
 
     suggestions: list[Suggestion]
+    space: Space
     sampler: str
     seen_revision: int
     is_whole: bool = True
@@ -102,9 +103,9 @@ def look_for_enqueued(
 
 
 def accept(ledger: Ledger, proposal: Proposal) -> bool:
-    """Add the proposed trials; False where their numbers were taken meanwhile, or are too many.
+    """Add the proposed trials; False where something has changed meanwhile, or they are too many.
 
-    In a `Store.turn` no other proposal takes them; failures that a person retries do.
+    In a `Store.turn` no other proposal takes their numbers; failures that a person retries do.
     """
     if not ledger.may_create or not is_next(ledger, proposal):
         return False
@@ -115,8 +116,9 @@ def accept(ledger: Ledger, proposal: Proposal) -> bool:
 
 
 def is_next(ledger: Ledger, proposal: Proposal) -> bool:
-    """Whether the numbers of the proposed trials are still the next ones."""
-    return ledger.study.next_number == proposal.suggestions[0].number
+    """Whether the numbers of the proposed trials are still the next ones, and the space is."""
+    is_number_free = ledger.study.next_number == proposal.suggestions[0].number
+    return is_number_free and ledger.spec.space == proposal.space
 
 
 def num_allowed(tx: Transaction, study: StudyRow, spec: StudySpec, reserve: int) -> int:
@@ -155,7 +157,7 @@ def seen(tx: Transaction, study_id: int, number: int) -> Outlook:
     study, trial = tx.studies.get(study_id), tx.trials.find(study_id, number)
     if study is None or trial is None or trial.seen_revision is None:
         raise NotFound(f"no trial {number} of the study was chosen by a sampler")
-    spec = study.spec
+    spec = study.spec_at(trial.created_revision)
     history = History(spec.space)
     for earlier in tx.trials.page(study_id, limit=number):
         put(history, earlier)
@@ -190,7 +192,7 @@ def _derive(
             spec.space, history, numbers, seed, direction, given, sources, is_enough=is_enough
         )
         is_whole = len(suggestions) == count
-        return Proposal(suggestions, sampler.identity, revision, is_whole)
+        return Proposal(suggestions, spec.space, sampler.identity, revision, is_whole)
     # Each trial sees a history of its own, see docs/decisions/0001.
     suggestions = []
     for number in range(first, first + count):
@@ -207,7 +209,8 @@ def _derive(
         )
         if is_enough():
             break
-    return Proposal(suggestions, sampler.identity, revision, len(suggestions) == count)
+    is_whole = len(suggestions) == count
+    return Proposal(suggestions, spec.space, sampler.identity, revision, is_whole)
 
 
 def _reproducibly_known(spec: StudySpec, history: History, number: int) -> History:

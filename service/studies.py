@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ridgeline.search.measures import Measures, flat
-from ridgeline.search.space import MAX_VALUES_OF_ALL
+from ridgeline.search.space import MAX_VALUES_OF_ALL, Space
 from ridgeline.search.spec import InvalidSpec, StudySpec, parse_spec
 from ridgeline.search.tasks.built_in import BUILT_IN
 from ridgeline.search.tasks.data import DatasetCard
@@ -55,9 +55,7 @@ def create(
         raise Conflict(
             f"there is a study named {spec.name} already; choose another name, or delete that one"
         )
-    if (num_listed := spec.space.num_listed) > MAX_VALUES_OF_ALL:
-        reason = f"lists {num_listed} values, and may list {MAX_VALUES_OF_ALL} in all"
-        raise InvalidInput([("space", f"{reason}; a range has any number without a list")])
+    check_num_listed(spec.space)
     check_limit(tx, owner, max_open)
     _refuse_unfit(tx, spec, local_datasets)
     fingerprint = _fingerprint(tx, spec, local_datasets, left_out)
@@ -133,6 +131,13 @@ def _merged(old: Any, new: Any, problems: list[tuple[str, str]], path: tuple[str
         key: _merged(old.get(key), value, problems, (*path, key)) for key, value in new.items()
     }
     return {key: value for key, value in {**old, **merged}.items() if new.get(key, 0) is not None}
+
+
+def check_num_listed(space: Space) -> None:
+    """Raises InvalidInput where a space lists too many values, which earlier versions took."""
+    if (num_listed := space.num_listed) > MAX_VALUES_OF_ALL:
+        reason = f"lists {num_listed} values, and may list {MAX_VALUES_OF_ALL} in all"
+        raise InvalidInput([("space", f"{reason}; a range has any number without a list")])
 
 
 def check_limit(tx: Transaction, owner: str | None, max_open: int) -> None:

@@ -190,6 +190,7 @@ _TRIAL_WITH_HISTORY = {
 
 ENQUEUE = EnqueueRequest(configs=(_CONFIG,)).model_dump(mode="json")
 EXTEND = ExtendRequest(trials=10).model_dump(mode="json", exclude_none=True)
+EXTEND_SPACE = {"trials": 10, "space": {"batch_size": {"values": [16, 32, 64, 128, 256]}}}
 EXTEND_TIME = ExtendRequest(seconds=600).model_dump(mode="json", exclude_none=True)
 RETRY = RetryRequest(reasons=(FailReason.CRASHED,)).model_dump(mode="json")
 CLONE = {"name": "digits-tpe-2", "budget": {"trials": 100}, "sampler": {"seed": 2}}

@@ -90,13 +90,16 @@ def file_problems(doing: str, *, exit_code: int = 1) -> Iterator[None]:
 
 @contextmanager
 def refused_options() -> Iterator[None]:
-    """Tell each field that the service refuses as the option of that name, on a line of its own."""
+    """Tell each field that the service refuses as the option it is from, on a line of its own."""
     try:
         yield
     except ApiError as exc:
         if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY or not exc.problems:
             raise
-        lines = [f"--{field}: {reason}" for field, reason in exc.problems]
+        lines = [
+            f"--{'set ' * field.startswith('space')}{field}: {reason}"
+            for field, reason in exc.problems
+        ]
         raise Problem(*lines, exit_code=2) from exc
 
 

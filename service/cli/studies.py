@@ -130,12 +130,25 @@ def extend(
     seconds: Annotated[
         float | None, typer.Option(help="How many seconds more.", show_default=False, min=0)
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="How the space grows, such as space.learning_rate.high=0.3; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     follow: FollowOption = False,
 ) -> None:
-    """Add trials or time to a study's budget; one that has ended is queued again."""
+    """Add trials, time or a larger space to a study; one that has ended is queued again."""
     with open_client() as client:
+        given = parse_changes(changes or [])
+        for field in given.keys() - {"space"}:
+            reason = "only the space can be set here"
+            raise Problem(f"--set {field}: {reason}; clone the study to change more", exit_code=2)
         with refused_options():
-            study = client.extend(name, trials=trials, seconds=seconds)
+            study = client.extend(name, trials=trials, seconds=seconds, space=given.get("space"))
         _follow_or_tell(client, study, follow)
 
 

@@ -13,7 +13,9 @@ never):
   lock; so no reader meets a higher id before a lower one.  Its parameters, seeds and sampler come
   with it.
 * A trial is written as finished together with its value, its results (user attributes) and its last
-  intermediate values, in one transaction, and is left alone from then on.
+  intermediate values, in one transaction, and is left alone from then on, unless the space grows.
+* Where the space has grown, the parameters of all trials are written anew: Optuna takes for one
+  parameter only what has the same distribution in all trials.
 * Step e of its intermediate values is the mean of the objective metric at epoch e, over those runs
   that reported it.  It is written once every run of the trial has passed e: reported e or a later
   epoch, or ended.  So a run that stopped early counts up to its last epoch, and at the end each
@@ -45,9 +47,14 @@ from ridgeline.service.projection.outdated import (
     undescribed_studies,
 )
 from ridgeline.service.projection.study import delete_copy, delete_rows, forget_copy, write_study
-from ridgeline.service.projection.trials import write_trials
+from ridgeline.service.projection.trials import rewrite_params, write_trials
 from ridgeline.service.projection.versions import TABLES, examine_tables
-from ridgeline.service.store.studies import SPEC_TEXT, parsed_spec
+from ridgeline.service.store.studies import (
+    PAST_SPACES_TEXT,
+    SPEC_TEXT,
+    parsed_spaces,
+    parsed_spec,
+)
 from ridgeline.service.store.tables import studies
 
 __all__ = [
@@ -67,7 +74,11 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_COLUMNS = [column for column in studies.c if column.name != "spec"]
+_COLUMNS = [
+    SPEC_TEXT,
+    PAST_SPACES_TEXT,
+    *(column for column in studies.c if column.name not in ("spec", "past_spaces")),
+]
 
 
 def prepare(url: str) -> None:
@@ -141,6 +152,9 @@ def _write(connection: Connection, study: Any) -> None:
         check_study(study, spec)
     copy_id = write_study(connection, study, spec, above_revision=above_revision)
     describe(connection, study, spec, copy_id)
+    for past in parsed_spaces(study.past_spaces):
+        if past.until > above_revision:
+            rewrite_params(connection, study.id, spec, past.space)
     write_trials(connection, study.id, copy_id, spec, above_revision=above_revision)
     connection.execute(
         update(studies)
@@ -196,9 +210,7 @@ def compare(connection: Connection, study_id: int) -> list[str]:
 def _with_copy(connection: Connection, study_id: int) -> Any:
     """Our row of a study with the id of its copy as `copy_id`, None where that is gone."""
     return connection.execute(
-        select(
-            *_COLUMNS, SPEC_TEXT, STUDIES.c.study_id.label("copy_id"), *STUDY_COLUMNS, MARK_COLUMN
-        )
+        select(*_COLUMNS, STUDIES.c.study_id.label("copy_id"), *STUDY_COLUMNS, MARK_COLUMN)
         .outerjoin(
             STUDIES,
             # SQLite gives the id of a deleted study to the next one.

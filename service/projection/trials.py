@@ -8,9 +8,10 @@ from typing import Any
 
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Connection, Row, func, insert, or_, select
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select
 
 from ridgeline.search.optuna_space import distributions, to_optuna
+from ridgeline.search.space import Space
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import OPEN_TRIAL
 from ridgeline.service.projection.attributes import origin_attributes, result_attributes
@@ -175,6 +176,23 @@ def param_rows(
                 "param_value": by_name[name].to_internal_repr(value),
                 "distribution_json": as_json[name],
             }
+
+
+def rewrite_params(connection: Connection, study_id: int, spec: StudySpec, past: Space) -> None:
+    """Give all trials that have a copy the distributions that were others in an earlier space."""
+    before = distributions(past)
+    changed = {name for name, its in distributions(spec.space).items() if its != before.get(name)}
+    for chunk in changed_trials(connection, study_id, 0):
+        copy_ids = {t.id: t.optuna_trial_id for t in chunk if t.optuna_trial_id is not None}
+        copied = [trial for trial in chunk if trial.id in copy_ids]
+        rows = param_rows(copy_ids, copied, spec)
+        connection.execute(
+            delete(PARAMS).where(
+                one_of(connection, PARAMS.c.trial_id, [*copy_ids.values()]),
+                PARAMS.c.param_name.in_(changed),
+            )
+        )
+        insert_rows(connection, PARAMS, [row for row in rows if row["param_name"] in changed])
 
 
 def trial_attribute_rows(

@@ -29,7 +29,7 @@ class Histories:
         """
         with self._lock:
             revision, history = self._known.get(study.id) or (-1, None)
-            if history is None or revision > study.revision:
+            if history is None or revision > study.revision or history.space != spec.space:
                 revision, history = -1, History(spec.space)
             if revision < study.revision:
                 changed = trials.changed_since(study.id, revision, limit=None)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ridgeline.search.comparison import ComparisonSpec
-from ridgeline.search.space import Config
-from ridgeline.search.spec import StudySpec
+from ridgeline.search.space import Config, Space
+from ridgeline.search.spec import StudySpec, parse_spec
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, ToldTo, TrialState
 from ridgeline.service.protocol import CheckpointInfo
 
@@ -117,14 +117,27 @@ class WorkerRow:
     lease_expires_at: float
 
 
+@dataclass(frozen=True)
+class PastSpace:
+    """The space that trials were chosen from which were created before the revision `until`."""
+
+    until: int
+    space: Space
+
+
 @dataclass(kw_only=True)
 class StudyRow:
-    """A study; changed only while its row is locked, and written back with the transaction."""
+    """A study; changed only while its row is locked, and written back with the transaction.
+
+    Attributes:
+        past_spaces: those it has had before, the oldest first.
+    """
 
     id: int
     name: str
     owner: str | None
     spec: StudySpec
+    past_spaces: tuple[PastSpace, ...]
     state: StudyState
     reason: str | None
     stopping: bool
@@ -147,6 +160,14 @@ class StudyRow:
     created_at: float
     started_at: float | None
     finished_at: float | None
+
+    def spec_at(self, revision: int) -> StudySpec:
+        """The spec with the space that trials created at `revision` were chosen from."""
+        for past in self.past_spaces:
+            if revision < past.until:
+                space = past.space.model_dump(mode="json")
+                return parse_spec({**self.spec.model_dump(mode="json"), "space": space})
+        return self.spec
 
 
 @dataclass(frozen=True, kw_only=True)

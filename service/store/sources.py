@@ -71,7 +71,7 @@ class SourceHistories:
             return ()
         with self._lock:
             known = self._known.get(study_id)
-            if known is None:
+            if known is None or any(history.space != spec.space for history in known):
                 known = found.histories(study_id, spec.space)
             self._known.put(study_id, known)
             return known

@@ -7,6 +7,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -38,7 +39,7 @@ from ridgeline.service.lifecycle import (
 )
 from ridgeline.service.store.bulk import one_of
 from ridgeline.service.store.ids import next_id
-from ridgeline.service.store.rows import StudyRow
+from ridgeline.service.store.rows import PastSpace, StudyRow
 from ridgeline.service.store.tables import (
     deleted_studies,
     reports,
@@ -51,10 +52,16 @@ from ridgeline.service.store.tables import (
 SPEC_TEXT = cast(studies.c.spec, Text).label("spec")
 """The spec as it is stored, for `parsed_spec`."""
 
+PAST_SPACES_TEXT = cast(studies.c.past_spaces, Text).label("past_spaces")
+"""The same of earlier spaces, for `parsed_spaces`."""
+
 _COLUMNS = [
     SPEC_TEXT,
-    *(column for column in studies.c if column.name != "spec"),
+    PAST_SPACES_TEXT,
+    *(column for column in studies.c if column.name not in ("spec", "past_spaces")),
 ]
+
+_PAST_SPACES = TypeAdapter(tuple[PastSpace, ...])
 
 
 class Load(NamedTuple):
@@ -162,6 +169,8 @@ class Studies:
                 continue
             if "spec" in values:
                 values["spec"] = row.spec.model_dump(mode="json")
+            if "past_spaces" in values:
+                values["past_spaces"] = _PAST_SPACES.dump_python(row.past_spaces, mode="json")
             written = self._connection.execute(
                 update(studies)
                 .where(studies.c.id == study_id, studies.c.revision == before["revision"])
@@ -370,6 +379,12 @@ def parsed_spec(text: str) -> StudySpec:
     return StudySpec.model_validate_json(text)
 
 
+@lru_cache(maxsize=1_024)
+def parsed_spaces(text: str) -> tuple[PastSpace, ...]:
+    """The earlier spaces of a study from their text in the database, which changes as the spec."""
+    return _PAST_SPACES.validate_json(text)
+
+
 def _is_open() -> ColumnElement[bool]:
     return _is_in(OPEN_STUDY)
 
@@ -400,4 +415,10 @@ def _is_in(states: Collection[StudyState]) -> ColumnElement[bool]:
 
 
 def _study(row: Mapping[Any, Any]) -> StudyRow:
-    return StudyRow(**{**row, "state": StudyState(row["state"]), "spec": parsed_spec(row["spec"])})
+    values = {
+        **row,
+        "state": StudyState(row["state"]),
+        "spec": parsed_spec(row["spec"]),
+        "past_spaces": parsed_spaces(row["past_spaces"]),
+    }
+    return StudyRow(**values)

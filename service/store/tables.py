@@ -56,6 +56,13 @@ studies = Table(
     Column("name", String(128), nullable=False, unique=True),
     Column("owner", String(32), comment="id of the token that created it"),
     Column("spec", JSON, nullable=False),
+    Column(
+        "past_spaces",
+        JSON,
+        nullable=False,
+        server_default="[]",
+        comment="each of the trials created before a revision",
+    ),
     Column("state", String(16), nullable=False),
     Column("reason", Text, comment="why it failed"),
     Column("stopping", Boolean, nullable=False, comment="no new trials; running ones finish"),

@@ -332,12 +332,27 @@ def test_a_study_is_extended(ridgeline: Ridgeline, client: Client) -> None:
     refused = ridgeline("extend", "x")
     assert (refused.exit_code, refused.stderr) == (
         2,
-        "ridgeline: --trials: is missing; give trials, seconds or both\n",
+        "ridgeline: --trials: is missing; give trials, seconds or space\n",
     )
     refused = ridgeline("extend", "x", "--trials", "100000")
     assert refused.stderr.startswith("ridgeline: --trials: the budget would come to 100")
     refused = ridgeline("extend", "x", "--seconds", "0")
     assert (refused.exit_code, refused.stderr.startswith("ridgeline: --seconds: ")) == (2, True)
+
+
+def test_a_space_is_extended(ridgeline: Ridgeline, client: Client) -> None:
+    client.create_study(EXTERNAL)
+    refused = ridgeline("extend", "x", "--set", "budget.trials=9")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        "ridgeline: --set budget: only the space can be set here; clone the study to change more\n",
+    )
+    refused = ridgeline("extend", "x", "--set", "space.depth.values=[1]")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("ridgeline: --set space.depth.")
+    grown = ridgeline("extend", "x", "--trials", "1", "--set", "space.depth.high=64")
+    assert grown.stdout.splitlines()[0].endswith("5 trials.")
+    assert client.study("x").spec.space["depth"].num_values == 64
 
 
 def test_failures_are_tried_again(ridgeline: Ridgeline, client: Client) -> None:

@@ -18,7 +18,7 @@ from ridgeline.service.errors import Conflict, InvalidInput, LimitExceeded, NotF
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.protocol import RunOrder
 from ridgeline.service.reports.comparison_findings import gather_comparison
-from ridgeline.service.resources import ExtendRequest, RetryRequest, Study
+from ridgeline.service.resources import ExtendRequest, ExtendStudyRequest, RetryRequest, Study
 from ridgeline.service.store.session import DatabaseClock, Store
 from tests.parallel import in_parallel
 from tests.service.factory import FakeWorker, cut_off_after, ended, post, spec, study_of, value_of
@@ -505,7 +505,7 @@ def test_what_no_arm_can_be_extended_by_names_the_arms(store: Store) -> None:
         ("trials", f"{cells.format(6)} more (arm wide)"),
     ]
     with (
-        pytest.raises(InvalidInput, match=r"give trials, seconds or both$"),
+        pytest.raises(InvalidInput, match=r"give trials or seconds$"),
         store.transaction() as tx,
     ):
         comparisons.extend(tx, "c", ExtendRequest(), max_open=100)
@@ -519,7 +519,7 @@ def test_no_arm_has_another_budget_than_the_others(store: Store) -> None:
         pytest.raises(Conflict, match="extend that as a whole"),
         store.transaction() as tx,
     ):
-        extending.extend_alone(tx, "c-search.none", ExtendRequest(trials=1), max_open=100)
+        extending.extend_alone(tx, "c-search.none", ExtendStudyRequest(trials=1), max_open=100)
 
 
 def test_what_one_arm_retries_is_no_budget_of_others(store: Store) -> None:

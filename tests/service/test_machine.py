@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from ridgeline.service import checkpoints, extending, projection, studies, workers
+from ridgeline.search.ranges import FloatParameter
+from ridgeline.service import checkpoints, extending, projection, sampling, studies, workers
 from ridgeline.service.artifacts.base import Content
 from ridgeline.service.artifacts.folder import FolderArtifacts
 from ridgeline.service.checkpoints import Holder
@@ -224,9 +225,9 @@ class Service(RuleBasedStateMachine):
                 assert studies.find(tx, name).state not in OPEN_STUDY
 
     @precondition(lambda self: self.names)
-    @rule(data=st.data(), num_trials=st.sampled_from([0, 1, 2]))
-    def go_on(self, data: st.DataObject, num_trials: int) -> None:
-        """Extend a study, or try its failures again."""
+    @rule(data=st.data(), num_trials=st.sampled_from([0, 1, 2]), grows=st.booleans())
+    def go_on(self, data: st.DataObject, num_trials: int, grows: bool) -> None:
+        """Extend a study, its space maybe too, or try its failures again."""
         name = data.draw(st.sampled_from(self.names))
         try:
             with self.store.transaction() as tx:
@@ -234,7 +235,11 @@ class Service(RuleBasedStateMachine):
                     extending.retry(tx, name, RetryRequest(), max_open=1_000)
                 else:
                     request = ExtendRequest(trials=num_trials)
-                    extending.extend(tx, name, request, max_open=1_000)
+                    rate = studies.find(tx, name).spec.space["learning_rate"]
+                    assert isinstance(rate, FloatParameter)
+                    can_grow = grows and rate.high < 1
+                    space = {"learning_rate": {"high": 2 * rate.high}} if can_grow else {}
+                    extending.extend(tx, name, request, space=space, max_open=1_000)
         except Conflict:
             with self.store.reading() as tx:
                 study = studies.find(tx, name)
@@ -331,6 +336,11 @@ class Service(RuleBasedStateMachine):
                 if study.state is StudyState.COMPLETED and not study.stopping:
                     assert study.next_number == num_planned(study, study.spec)
                     assert next_repeats(tx.trials, study.id, study.spec) == []
+                assert projection.compare(tx.connection, study.id) == []
+                for trial in tx.trials.page(study.id):
+                    if trial.seen_revision is not None:
+                        again = sampling.rederive(tx, study.id, trial.number)
+                        assert again.config == trial.config
         self.the_books_balance()
         while checkpoints.sweep(self.store, self.artifacts):
             pass

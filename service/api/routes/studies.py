@@ -25,7 +25,7 @@ from ridgeline.service.errors import Conflict
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.resources import (
     CloneRequest,
-    ExtendRequest,
+    ExtendStudyRequest,
     RetryRequest,
     Study,
     Winner,
@@ -134,21 +134,25 @@ def _check_is_there(tx: Transaction, answer: Mapping[str, Any]) -> None:
     response_model=Study,
     responses=problems(404, 409, 429, body=True),
     openapi_extra=takes(
-        ExtendRequest, ten_more_trials=examples.EXTEND, for_ten_more_minutes=examples.EXTEND_TIME
+        ExtendStudyRequest,
+        ten_more_trials=examples.EXTEND,
+        for_ten_more_minutes=examples.EXTEND_TIME,
+        ten_more_trials_of_a_larger_space=examples.EXTEND_SPACE,
     ),
 )
 def extend_study(
     caller: Writer,
     api: Api,
     study: StudyPath,
-    body: Annotated[ExtendRequest, Depends(body_of(ExtendRequest))],
+    body: Annotated[ExtendStudyRequest, Depends(body_of(ExtendStudyRequest))],
     once: Idempotent,
 ) -> Response:
-    """Add to the budget of trials, of time, or of both.
+    """Add to the budget of trials, of time, or of both, and to the space.
 
-    A study that has ended is queued again, one that is stopping goes on.  The time of a study that
-    has ended runs from now on.  Repeating it extends the study again, unless both calls have the
-    same `Idempotency-Key`.
+    Of `space`, a range may become wider and a list of values longer; what is chosen from then on is
+    chosen from all of it, and the trials there are count as before.  A study that has ended is
+    queued again, one that is stopping goes on.  The time of a study that has ended runs from now
+    on.  Repeating it extends the study again, unless both calls have the same `Idempotency-Key`.
     """
     max_open = api.settings.max_open_studies
     return once.perform(
