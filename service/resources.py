@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from ridgeline.search.fields import ParameterName, Real, Whole
 from ridgeline.search.measures import Measures
 from ridgeline.search.objective import MAX_SECONDS, MAX_TRIALS
-from ridgeline.search.space import MAX_PARAMETERS, Config
+from ridgeline.search.space import MAX_PARAMETERS, Config, Space
 from ridgeline.search.spec import StudyName, StudySpec
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, TrialState
 from ridgeline.service.protocol import DatasetInfo, DeviceInfo, Label, Note
@@ -104,6 +104,13 @@ class SourceStudy(_Resource):
     fingerprint: str = Field(description="SHA-256 of what was taken over")
 
 
+class PastSpace(_Resource):
+    """A space that a study had before it grew."""
+
+    until: int = Field(description="trials created before this revision were chosen from it")
+    space: Space
+
+
 class Study(_Resource):
     """A study and how far it has come."""
 
@@ -113,6 +120,9 @@ class Study(_Resource):
     stopping: bool = Field(description="no new trials; the running ones finish")
     archived: bool = Field(False, description="lists leave it out, unless asked for")
     spec: StudySpec
+    past_spaces: tuple[PastSpace, ...] = Field(
+        (), description="what its space was before `:extend` made it larger, the oldest first"
+    )
     num_trials: int = Field(
         description="trials it will have in the end; those of racing and fresh seeds are counted "
         "once they are there"

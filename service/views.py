@@ -47,6 +47,9 @@ def study(tx: Transaction, row: StudyRow) -> resources.Study:
         stopping=row.stopping,
         archived=row.archived,
         spec=spec,
+        past_spaces=tuple(
+            resources.PastSpace(until=past.until, space=past.space) for past in row.past_spaces
+        ),
         num_trials=row.next_number if row.finished_at is not None else num_planned(row, spec),
         trials=resources.TrialCounts(**{state.lower(): count for state, count in counts.items()}),
         sources=sources_of(tx, row),

@@ -130,16 +130,26 @@ def curves(
     return plot.svg
 
 
-def value_map(x: Axis, y: Axis, fifths: Sequence[Sequence[tuple[Value, Value]]]) -> Element:
+def value_map(
+    x: Axis,
+    y: Axis,
+    fifths: Sequence[Sequence[tuple[Value, Value]]],
+    ridge: Sequence[tuple[Value, Value]] = (),
+) -> Element:
     """Trials by two parameters.
 
     Args:
         fifths: (x, y) of the trials of each fifth, best first.
+        ridge: (x, y) of points of the line along which good trials lie.
     """
-    plot = frame(x, y, _legend_of_fifths(a_dot))
+    legend = _legend_of_fifths(a_dot)
+    if ridge:
+        legend.append(("ridge", a_line("ridge")))
+    plot = frame(x, y, legend)
     for look, points in zip(_looks(), fifths, strict=True):  # the smaller on the larger ones
         dots(plot.svg, _at(plot, points), f"rim {look}")
         dots(plot.svg, _at(plot, points), look)
+    line(plot.svg, _at(plot, ridge), "ridge")
     return plot.svg
 
 

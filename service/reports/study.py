@@ -293,6 +293,8 @@ def _repeat(found: Findings) -> Iterator[Block]:
         else "Which trials the sampler makes depends on which have ended before; with "
         "`reproducible: true` they are the same"
     )
+    if study.past_spaces:
+        same = "Its space has grown while it was searched, and what came of that is not repeated"
     yield Text(f"Save the spec below as {study.name}.yaml and post it under another name. {same}.")
     yield Code(
         f"ridgeline run {study.name}.yaml --name {again} --follow\n"

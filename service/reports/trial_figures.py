@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ridgeline.search.importance import importances
+from ridgeline.search.means import INTERVAL
 from ridgeline.search.ranges import Value
-from ridgeline.search.space import ValuesParameter
+from ridgeline.search.ridges import Ridge, ridge
+from ridgeline.search.space import Parameter, ValuesParameter
 from ridgeline.search.spec import StudySpec
 from ridgeline.service.measures_in_words import percent
 from ridgeline.service.reports import figures
@@ -33,6 +35,7 @@ _MOST_POINTS = 2_000
 _MOST_MARKS = 1_000
 _MOST_LINES = 300
 _NUM_ROWS = 20
+_NUM_STEPS = 40
 
 _RATE = "learning_rate"
 _BESIDE_RATE = ("batch_size", "l1", "l2", "weight_decay")
@@ -203,6 +206,7 @@ def _map(found: Findings, across: str, up: str) -> Figure | None:
     if not drawn:
         return None
     best = drawn[0]
+    line = ridge(spec.space, [trial.config for trial in ranked], across, up)
     left_out = len(found.ranked) - len(ranked)
     metric = user_text(spec.objective.metric)
     ranges = [
@@ -212,15 +216,20 @@ def _map(found: Findings, across: str, up: str) -> Figure | None:
     ]
     return Figure(
         f"{metric} by {across} and {up}",
-        figures.value_map(x, y, points),
+        figures.value_map(x, y, points, _ridge_points(line, spec.space[up])),
         f"{count(len(drawn), 'complete trial')}. The best one, trial {best.number}, has {across} "
         f"{value_text(best.config[across])} and {up} {value_text(best.config[up])}. The best fifth "
-        f"has {across} {_spread(spec, across, parts[0])} and {up} {_spread(spec, up, parts[0])}.",
+        f"has {across} {_spread(spec, across, parts[0])} and {up} {_spread(spec, up, parts[0])}."
+        + _ridge_words(line, across, up),
         " ".join(
             filter(
                 None,
                 [
                     "The better a trial, the larger its mark.",
+                    f"The ridge has the best {across} for each {up}, by a quadratic fit to the "
+                    "better part of the trials."
+                    if line
+                    else "",
                     f"{metric} of each fifth: {', '.join(ranges)}.",
                     _thinned_note(len(ranked), len(drawn), "complete trial"),
                     f"{count(left_out, 'complete trial')} without one of the two is left out."
@@ -245,6 +254,30 @@ def _map(found: Findings, across: str, up: str) -> Figure | None:
             ],
             frozenset(range(4)),
         ),
+    )
+
+
+def _ridge_points(line: Ridge | None, up: Parameter) -> list[tuple[Value, Value]]:
+    """Points of the line; of a list of values those that are listed."""
+    if line is None:
+        return []
+    low, high = line.span
+    if isinstance(up, ValuesParameter):
+        values = [value for value in up.values if low <= float(value) <= high]
+    else:
+        # So many that the line is drawn right where an axis begins with an exact 0.
+        values = [low * (high / low) ** (step / _NUM_STEPS) for step in range(_NUM_STEPS + 1)]
+        values = [min(max(value, low), high) for value in values]
+    return [(line.across_at(float(value)), value) for value in values]
+
+
+def _ridge_words(line: Ridge | None, across: str, up: str) -> str:
+    if line is None:
+        return ""
+    least, factor, most = (number(2.0**slope) for slope in (line.low, line.slope, line.high))
+    return (
+        f" Good trials lie along a ridge: with {up} doubled, the best {across} is {factor} times "
+        f"as high ({INTERVAL}: {least} to {most} times; slope {number(line.slope)} on log scales)."
     )
 
 

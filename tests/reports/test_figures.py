@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ridgeline.search.space import Space
 from ridgeline.service.reports import figures
-from ridgeline.service.reports.axes import number_axis, span_of
+from ridgeline.service.reports.axes import number_axis, parameter_axis, span_of
 
 
 def test_a_pair_whose_names_are_long_has_a_line_for_each() -> None:
@@ -15,3 +16,22 @@ def test_a_pair_whose_names_are_long_has_a_line_for_each() -> None:
     assert level[f"{one} −"] < level[other] < level["l1 − l2"]
     height = float(svg.get("viewBox", "").split()[-1])
     assert max(level.values()) < height
+
+
+def test_a_map_has_the_line_of_good_trials() -> None:
+    space = Space.model_validate(
+        {
+            "rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
+            "size": {"type": "values", "values": [16, 32, 64]},
+        }
+    )
+    x, y = (parameter_axis(name, space[name]) for name in ("rate", "size"))
+    fifths = [[(1e-3, 16)], [(1e-2, 32)], [], [], []]
+    without = figures.value_map(x, y, fifths)
+    assert not [line for line in without.iter("polyline") if line.get("class") == "ridge"]
+    assert "ridge" not in [text.text for text in without.iter("text")]
+    svg = figures.value_map(x, y, fifths, [(1e-3, 16), (2e-3, 32), (4e-3, 64)])
+    *_, drawn = (line for line in svg.iter("polyline") if line.get("class") == "ridge")
+    points = [[*map(float, point.split(","))] for point in drawn.get("points", "").split()]
+    assert [*points] == sorted(points, key=lambda point: (point[0], -point[1]))
+    assert len(points) == 3

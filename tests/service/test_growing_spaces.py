@@ -97,6 +97,8 @@ def test_trials_are_from_the_space_of_their_time(
                 again = sampling.rederive(tx, row.id, trial.number)
                 assert again.config == trial.config, trial.number
         assert projection.compare(tx.connection, row.id) == []
+        shown = studies.get(tx, "s").past_spaces
+        assert [past.space["rate"].problem(0.1) is None for past in shown] == [False, True]
     told = explaining.explain(store, "s", 5)
     assert told.is_derived_again
 
