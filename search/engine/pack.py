@@ -43,6 +43,11 @@ from ridgeline.search.engine.spec import StepSpec
 from ridgeline.search.engine.step import Terms
 from ridgeline.search.engine.threads import computing
 
+_ROWS_JUDGED_BY = 25
+"""Of native steps, whose library follows from the model alone: packs of two libraries cannot train
+side by side, and a search has lanes of many batch sizes.  So few rows, since oneDNN makes a kernel
+for each number of slots, and gains no more than a tenth on models of 128 units."""
+
 
 @dataclass(frozen=True)
 class SlotState:
@@ -121,7 +126,9 @@ class Pack:
         }
         self.metrics = tuple(name for name in epoch_metrics(loss) if name not in lacking)
         self._memory = PackMemory(spec, width, data)
-        flops = width * spec.model.step_flops(spec.num_rows(width))
+        self._native = None if kernels is None else spec.native()
+        num_rows = width * spec.num_rows(width) if self._native is None else _ROWS_JUDGED_BY
+        flops = spec.model.step_flops(num_rows)
         device, dtype = data.device, data.dtype
         self._products = products(flops, device, dtype)
         self.with_onednn = (
@@ -131,7 +138,6 @@ class Pack:
         self._can_narrow: bool | None = None
         """None until the first tick tries it."""
         self._kernels = kernels
-        self._native = None if kernels is None else spec.native()
         self._num_computed = width if self._native is None else 0
         self._steps: Callable[[Terms, int], None]
         evaluation: BindEvaluation | None = None

@@ -16,7 +16,7 @@ Form = Literal["eager", "native", "compiled"]
 
 Denormals = Literal["flushed", "kept"]
 
-NUMERICS = 4
+NUMERICS = 5
 """The version of this engine's arithmetic, by which older checkpoints are told from newer ones.
 
 Raise it with every change after which a run of any form may end with other bits than before: other

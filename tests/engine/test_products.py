@@ -7,13 +7,14 @@ import itertools
 import pytest
 import torch
 
-from ridgeline.search.engine import processor
+from ridgeline.search.engine import Mlp, Pack, processor
 from ridgeline.search.engine import products as module
+from ridgeline.search.engine.native import Kernels
 from ridgeline.search.engine.products import (
     multiplies_with_onednn,
     products,
 )
-from tests.engine.sets import CPU
+from tests.engine.sets import CPU, config, samples, step_spec
 
 MANY = 1e9
 
@@ -77,3 +78,16 @@ def test_mkl_keeps_the_processors_it_is_made_for(
 ) -> None:
     monkeypatch.setattr(processor, "maker", lambda: maker)
     assert not module._has_wider_onednn.__wrapped__()
+
+
+def test_native_packs_of_a_model_are_for_one_library(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of two could not train side by side, and a search has many batch sizes."""
+    monkeypatch.setattr(module, "_has_wider_onednn", lambda: True)
+    for hidden, expected in ((64, False), (512, True)):
+        model = Mlp(784, (hidden,), 4)
+        data = samples(model, num_train=40, dtype=torch.float32)
+        specs = [step_spec(config(batch_size=size), model, data) for size in (1, 16, 40)]
+        packs = [Pack(s, data, width=width, kernels=kernels) for s in specs for width in (1, 32)]
+        assert {pack.with_onednn for pack in packs} == {expected}
