@@ -23,6 +23,9 @@ from ridgeline.service.resources import ExtendRequest, ExtendStudyRequest, Retry
 from ridgeline.service.store.rows import PastSpace, StudyRow
 from ridgeline.service.store.session import Transaction
 
+MAX_PAST_SPACES = 50
+"""How often a space may grow: all that a study has had are read with it."""
+
 
 def extend_alone(
     tx: Transaction, name: str, request: ExtendStudyRequest, *, max_open: int
@@ -34,6 +37,8 @@ def extend_alone(
         NotFound, InvalidInput, LimitExceeded: as of `extend`.
     """
     way_on = ", whose arms have the same budget; extend that as a whole"
+    if request.space is not None:
+        way_on = ", whose arms are compared as they were asked for; post another comparison"
     studies.check_stands_alone(tx, studies.find(tx, name), way_on)
     return extend(tx, name, request, space=request.space, max_open=max_open)
 
@@ -75,6 +80,8 @@ def extend(
     seconds_left = _seconds_left(tx, study) + (request.seconds or 0.0)
     study.spec = _changed(spec, budget=budget, space=grown)
     _check_grown(spec.space, study.spec.space)
+    if not budget and study.spec.space == spec.space:
+        raise InvalidInput([("space", "is what is searched already; give what is to grow")])
     if study.next_number >= num_planned(study, study.spec):
         raise InvalidInput([("trials", "is missing: every trial of the budget has been created")])
     if spec.budget.seconds is not None and seconds_left <= 0:
@@ -181,6 +188,8 @@ def _grown(study: StudyRow, changes: Mapping[str, Mapping[str, Any]]) -> dict[st
     if changes and study.spec.sampler.name == "grid":
         reason = "cannot grow: it would number the cells of the grid anew; clone the study"
         raise InvalidInput([("space", reason)])
+    if changes and len(study.past_spaces) >= MAX_PAST_SPACES:
+        raise Conflict(f"{study.name} has grown {MAX_PAST_SPACES} times; clone it to go on")
     if changes and study.spec.reproducible and study.state in OPEN_STUDY:
         raise Conflict(f"{study.name} is reproducible: its space can grow once it has ended")
     unknown = [name for name in changes if name not in study.spec.space]

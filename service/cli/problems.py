@@ -96,11 +96,15 @@ def refused_options() -> Iterator[None]:
     except ApiError as exc:
         if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY or not exc.problems:
             raise
-        lines = [
-            f"--{'set ' * field.startswith('space')}{field}: {reason}"
-            for field, reason in exc.problems
-        ]
+        lines = [f"{_option_of(field)}: {reason}" for field, reason in exc.problems]
         raise Problem(*lines, exit_code=2) from exc
+
+
+def _option_of(field: str) -> str:
+    """The option that a field is from; a part of a spec is as people know it."""
+    if field.split(".")[0] == "space":
+        return f"--set {field}"
+    return field if "." in field else f"--{field}"
 
 
 @contextmanager

@@ -152,9 +152,9 @@ def _write(connection: Connection, study: Any) -> None:
         check_study(study, spec)
     copy_id = write_study(connection, study, spec, above_revision=above_revision)
     describe(connection, study, spec, copy_id)
-    for past in parsed_spaces(study.past_spaces):
-        if past.until > above_revision:
-            rewrite_params(connection, study.id, spec, past.space)
+    if study.copy_id is not None:
+        past = [p.space for p in parsed_spaces(study.past_spaces) if p.until > above_revision]
+        rewrite_params(connection, study.id, spec, past)
     write_trials(connection, study.id, copy_id, spec, above_revision=above_revision)
     connection.execute(
         update(studies)

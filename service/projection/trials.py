@@ -178,10 +178,15 @@ def param_rows(
             }
 
 
-def rewrite_params(connection: Connection, study_id: int, spec: StudySpec, past: Space) -> None:
-    """Give all trials that have a copy the distributions that were others in an earlier space."""
-    before = distributions(past)
-    changed = {name for name, its in distributions(spec.space).items() if its != before.get(name)}
+def rewrite_params(
+    connection: Connection, study_id: int, spec: StudySpec, past: Sequence[Space]
+) -> None:
+    """Give all trials that have a copy the distributions that were others in earlier spaces."""
+    now = distributions(spec.space)
+    before = [distributions(space) for space in past]
+    changed = {name for name, its in now.items() if any(its != b.get(name) for b in before)}
+    if not changed:
+        return
     for chunk in changed_trials(connection, study_id, 0):
         copy_ids = {t.id: t.optuna_trial_id for t in chunk if t.optuna_trial_id is not None}
         copied = [trial for trial in chunk if trial.id in copy_ids]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ridgeline.search.comparison import ComparisonSpec
 from ridgeline.search.space import Config, Space
-from ridgeline.search.spec import StudySpec, parse_spec
+from ridgeline.search.spec import StudySpec
 from ridgeline.service.lifecycle import FailReason, RunState, StudyState, ToldTo, TrialState
 from ridgeline.service.protocol import CheckpointInfo
 
@@ -166,7 +166,10 @@ class StudyRow:
         for past in self.past_spaces:
             if revision < past.until:
                 space = past.space.model_dump(mode="json")
-                return parse_spec({**self.spec.model_dump(mode="json"), "space": space})
+                # As stored specs are read: also where its task has gone since.
+                return StudySpec.model_validate(
+                    {**self.spec.model_dump(mode="json"), "space": space}
+                )
         return self.spec
 
 

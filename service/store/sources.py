@@ -63,17 +63,17 @@ class SourceHistories:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: Recent[tuple[History, ...]] = Recent()
+        self._known: Recent[tuple[Space, tuple[History, ...]]] = Recent()
 
     def of(self, study_id: int, spec: StudySpec, found: Sources) -> tuple[History, ...]:
         """The sources of a study; nobody may change them."""
         if not spec.warm_start:
             return ()
         with self._lock:
-            known = self._known.get(study_id)
-            if known is None or any(history.space != spec.space for history in known):
+            space, known = self._known.get(study_id) or (None, ())
+            if space != spec.space:  # of the same parameters those of a source have no `when`
                 known = found.histories(study_id, spec.space)
-            self._known.put(study_id, known)
+            self._known.put(study_id, (spec.space, known))
             return known
 
 

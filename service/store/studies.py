@@ -379,7 +379,7 @@ def parsed_spec(text: str) -> StudySpec:
     return StudySpec.model_validate_json(text)
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=64)
 def parsed_spaces(text: str) -> tuple[PastSpace, ...]:
     """The earlier spaces of a study from their text in the database, which changes as the spec."""
     return _PAST_SPACES.validate_json(text)

@@ -7,7 +7,10 @@ from typing import Any
 import optuna
 import pytest
 from optuna.storages import RDBStorage
+from sqlalchemy import text
 
+from ridgeline.search.history import History
+from ridgeline.search.space import Space
 from ridgeline.service import (
     explaining,
     extending,
@@ -23,7 +26,9 @@ from ridgeline.service.ledger import Ledger
 from ridgeline.service.lifecycle import StudyState
 from ridgeline.service.resources import ExtendStudyRequest, Study, Trial
 from ridgeline.service.store.session import Store
+from ridgeline.service.store.sources import Sources
 from tests.service.factory import FakeWorker, external, post, spec, study_of
+from tests.service.test_comparisons import create
 
 SPACE: dict[str, Any] = {
     "rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True},
@@ -155,6 +160,10 @@ def test_the_same_space_once_more_changes_nothing(store: Store) -> None:
     post(store, external(space=SPACE, budget={"trials": 8}))
     extend(store, trials=1, space=GROWN)
     extend(store, trials=1, space=GROWN)
+    for space in (GROWN, dict[str, Any](rate={})):
+        with pytest.raises(InvalidInput, match="searched already") as caught:
+            extend(store, space=space)
+        assert refused(caught) == ["space"]
     with store.reading() as tx:
         (past,) = studies.find(tx, "s").past_spaces
     assert past.space["rate"].problem(2e-2) is not None
@@ -222,3 +231,60 @@ def test_a_larger_space_alone_does_not_help_a_study_without_trials(store: Store)
     with pytest.raises(InvalidInput, match="every trial of the budget") as caught:
         extend(store, space=GROWN)
     assert refused(caught) == ["trials"]
+
+
+def test_a_space_grows_so_often_and_no_oftener(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extending, "MAX_PAST_SPACES", 2)
+    post(store, external())
+    for high in (2, 3):
+        extend(store, space={"x": {"high": high}})
+    with pytest.raises(Conflict, match="grown 2 times"):
+        extend(store, space={"x": {"high": 4}})
+    assert extend(store, trials=1).num_trials == 5
+
+
+def test_an_arm_does_not_grow(store: Store) -> None:
+    create(store)
+    with pytest.raises(Conflict, match="post another comparison"):
+        extend(store, "c-search.none", space={"learning_rate": {"high": 1.0}})
+
+
+def test_a_trial_of_a_task_that_has_gone_is_explained_all_the_same(store: Store) -> None:
+    post(store, external(space=SPACE, budget={"trials": 4}))
+    train(store, 4)
+    extend(store, trials=1, space=GROWN)
+    with store.transaction() as tx:
+        gone = text("UPDATE rl_studies SET spec = replace(CAST(spec AS text), :old, :new)")
+        if tx.connection.dialect.name == "postgresql":
+            gone = text(
+                "UPDATE rl_studies SET spec = CAST(replace(CAST(spec AS text), :old, :new) AS json)"
+            )
+        tx.connection.execute(gone, {"old": '"name": "external"', "new": '"name": "gone"'})
+    with store.reading() as tx:
+        assert studies.find(tx, "s").spec.task.name == "gone"
+    assert explaining.explain(store, "s", 1).is_derived_again
+
+
+def test_sources_are_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    post(store, external("old", budget={"trials": 2}))
+    for trial in trials.suggest(store, "old", SuggestRequest(count=2)).trials:
+        end = CompleteRequest.model_validate({"attempt": trial.attempt, "value": 0.5})
+        with store.transaction() as tx:
+            reporting.complete(tx, "old", trial.number, end, max_charges=1)
+    more = {"x": {"type": "float", "low": 0, "high": 1}, **SPACE}
+    post(store, external(space=more, sampler={"name": "gp"}, warm_start=["old"]))
+    read = Sources.histories
+    calls: list[int] = []
+
+    def counting(self: Sources, study_id: int, space: Space) -> tuple[History, ...]:
+        calls.append(study_id)
+        return read(self, study_id, space)
+
+    monkeypatch.setattr(Sources, "histories", counting)
+    train(store, 3)
+    assert len(calls) == 1
+    extend(store, space=GROWN)
+    train(store, 1)
+    assert len(calls) == 2
