@@ -80,6 +80,8 @@ def extend(
     seconds_left = _seconds_left(tx, study) + (request.seconds or 0.0)
     study.spec = _changed(spec, budget=budget, space=grown)
     _check_grown(spec.space, study.spec.space)
+    if study.spec.space != spec.space and len(study.past_spaces) >= MAX_PAST_SPACES:
+        raise Conflict(f"{name} has grown {MAX_PAST_SPACES} times; clone it to go on")
     if not budget and study.spec.space == spec.space:
         raise InvalidInput([("space", "is what is searched already; give what is to grow")])
     if study.next_number >= num_planned(study, study.spec):
@@ -188,8 +190,6 @@ def _grown(study: StudyRow, changes: Mapping[str, Mapping[str, Any]]) -> dict[st
     if changes and study.spec.sampler.name == "grid":
         reason = "cannot grow: it would number the cells of the grid anew; clone the study"
         raise InvalidInput([("space", reason)])
-    if changes and len(study.past_spaces) >= MAX_PAST_SPACES:
-        raise Conflict(f"{study.name} has grown {MAX_PAST_SPACES} times; clone it to go on")
     if changes and study.spec.reproducible and study.state in OPEN_STUDY:
         raise Conflict(f"{study.name} is reproducible: its space can grow once it has ended")
     unknown = [name for name in changes if name not in study.spec.space]

@@ -102,9 +102,9 @@ def refused_options() -> Iterator[None]:
 
 def _option_of(field: str) -> str:
     """The option that a field is from; a part of a spec is as people know it."""
-    if field.split(".")[0] == "space":
-        return f"--set {field}"
-    return field if "." in field else f"--{field}"
+    if field in ("trials", "seconds"):
+        return f"--{field}"
+    return f"--set {field}" if field.split(".")[0] == "space" else field or "the request"
 
 
 @contextmanager

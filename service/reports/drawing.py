@@ -104,9 +104,13 @@ class Frame:
 
     def at(self, x: Value, y: Value) -> Point:
         """Where a point lies in the picture."""
+        return self.at_places(self.x.place(x), self.y.place(y))
+
+    def at_places(self, x: float, y: float) -> Point:
+        """The same for its places on both axes."""
         return (
-            LEFT + self.x.place(x) * (WIDTH - LEFT - RIGHT),
-            self.bottom - self.y.place(y) * (self.bottom - self.top),
+            LEFT + x * (WIDTH - LEFT - RIGHT),
+            self.bottom - y * (self.bottom - self.top),
         )
 
 

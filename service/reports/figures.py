@@ -134,13 +134,13 @@ def value_map(
     x: Axis,
     y: Axis,
     fifths: Sequence[Sequence[tuple[Value, Value]]],
-    ridge: Sequence[tuple[Value, Value]] = (),
+    ridge: Sequence[tuple[float, float]] = (),
 ) -> Element:
     """Trials by two parameters.
 
     Args:
         fifths: (x, y) of the trials of each fifth, best first.
-        ridge: (x, y) of points of the line along which good trials lie.
+        ridge: places on both axes of points of the line along which good trials lie.
     """
     legend = _legend_of_fifths(a_dot)
     if ridge:
@@ -149,7 +149,7 @@ def value_map(
     for look, points in zip(_looks(), fifths, strict=True):  # the smaller on the larger ones
         dots(plot.svg, _at(plot, points), f"rim {look}")
         dots(plot.svg, _at(plot, points), look)
-    line(plot.svg, _at(plot, ridge), "ridge")
+    line(plot.svg, [plot.at_places(*places) for places in ridge], "ridge")
     return plot.svg
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+
+import numpy as np
 
 from ridgeline.search.importance import importances
 from ridgeline.search.means import INTERVAL
@@ -206,7 +209,8 @@ def _map(found: Findings, across: str, up: str) -> Figure | None:
     if not drawn:
         return None
     best = drawn[0]
-    line = ridge(spec.space, [trial.config for trial in ranked], across, up)
+    known = [(trial.config, trial.value or 0.0) for trial in ranked]
+    line = ridge(spec.space, known, across, up)
     left_out = len(found.ranked) - len(ranked)
     metric = user_text(spec.objective.metric)
     ranges = [
@@ -216,7 +220,7 @@ def _map(found: Findings, across: str, up: str) -> Figure | None:
     ]
     return Figure(
         f"{metric} by {across} and {up}",
-        figures.value_map(x, y, points, _ridge_points(line, spec.space[up])),
+        figures.value_map(x, y, points, _ridge_places(line, spec.space[across], spec.space[up])),
         f"{count(len(drawn), 'complete trial')}. The best one, trial {best.number}, has {across} "
         f"{value_text(best.config[across])} and {up} {value_text(best.config[up])}. The best fifth "
         f"has {across} {_spread(spec, across, parts[0])} and {up} {_spread(spec, up, parts[0])}."
@@ -257,27 +261,38 @@ def _map(found: Findings, across: str, up: str) -> Figure | None:
     )
 
 
-def _ridge_points(line: Ridge | None, up: Parameter) -> list[tuple[Value, Value]]:
-    """Points of the line; of a list of values those that are listed."""
+def _ridge_places(line: Ridge | None, x: Parameter, y: Parameter) -> list[tuple[float, float]]:
+    """Places of points of the line on both axes, so many that it is drawn right on any scale."""
     if line is None:
         return []
     low, high = line.span
-    if isinstance(up, ValuesParameter):
-        values = [value for value in up.values if low <= float(value) <= high]
-    else:
-        # So many that the line is drawn right where an axis begins with an exact 0.
-        values = [low * (high / low) ** (step / _NUM_STEPS) for step in range(_NUM_STEPS + 1)]
-        values = [min(max(value, low), high) for value in values]
-    return [(line.across_at(float(value)), value) for value in values]
+    shares = [step / _NUM_STEPS for step in range(_NUM_STEPS + 1)]
+    ups = [low ** (1 - share) * high**share for share in shares]
+    return [(_place(x, line.across_at(up)), _place(y, up)) for up in ups]
+
+
+def _place(parameter: Parameter, number_: float) -> float:
+    """Where a number lies on an axis; of listed values also between two of them."""
+    if not isinstance(parameter, ValuesParameter):
+        return parameter.encode(min(max(number_, parameter.low), parameter.top))
+    listed_ = [value for value in parameter.values if float(value) > 0]
+    logs = [math.log(float(value)) for value in listed_]
+    return float(np.interp(math.log(number_), logs, [parameter.encode(one) for one in listed_]))
 
 
 def _ridge_words(line: Ridge | None, across: str, up: str) -> str:
     if line is None:
         return ""
     least, factor, most = (number(2.0**slope) for slope in (line.low, line.slope, line.high))
+    if line.low <= 0 <= line.high:
+        return (
+            f" Whether the best {across} depends on {up} cannot be told: with {up} doubled it is "
+            f"{least} to {most} times as large ({INTERVAL})."
+        )
+    low, high = (number(end) for end in line.span)
     return (
         f" Good trials lie along a ridge: with {up} doubled, the best {across} is {factor} times "
-        f"as high ({INTERVAL}: {least} to {most} times; slope {number(line.slope)} on log scales)."
+        f"as large ({INTERVAL}: {least} to {most} times), for {up} from {low} to {high}."
     )
 
 

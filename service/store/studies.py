@@ -236,8 +236,8 @@ class Studies:
         states: Collection[StudyState],
         archived: bool = False,
     ) -> list[int]:
-        """How long the specs of the studies of `page` are as text."""
-        sizes = select(func.length(SPEC_TEXT))
+        """How long the specs of the studies of `page` are as text, their past spaces with them."""
+        sizes = select(func.length(SPEC_TEXT) + func.length(PAST_SPACES_TEXT))
         query = _of_page(sizes, limit, below_id, states, archived=archived)
         return [int(size) for size in self._connection.execute(query).scalars()]
 

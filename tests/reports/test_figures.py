@@ -30,7 +30,7 @@ def test_a_map_has_the_line_of_good_trials() -> None:
     without = figures.value_map(x, y, fifths)
     assert not [line for line in without.iter("polyline") if line.get("class") == "ridge"]
     assert "ridge" not in [text.text for text in without.iter("text")]
-    svg = figures.value_map(x, y, fifths, [(1e-3, 16), (2e-3, 32), (4e-3, 64)])
+    svg = figures.value_map(x, y, fifths, [(0.2, 0.1), (0.4, 0.5), (0.6, 0.9)])
     *_, drawn = (line for line in svg.iter("polyline") if line.get("class") == "ridge")
     points = [[*map(float, point.split(","))] for point in drawn.get("points", "").split()]
     assert [*points] == sorted(points, key=lambda point: (point[0], -point[1]))

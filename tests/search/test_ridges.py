@@ -45,9 +45,8 @@ def along(slope: float, up: str, noise: float = 0.0, seed: int = 0) -> Value:
 
 
 def found(configs: list[Config], value: Value, up: str) -> Ridge | None:
-    values = [value(config) for config in configs]
-    order = np.argsort(values, kind="stable")
-    return ridge(SPACE, [configs[i] for i in order], "rate", up)
+    known = [(config, value(config)) for config in configs]
+    return ridge(SPACE, sorted(known, key=lambda one: one[1]), "rate", up)
 
 
 @pytest.mark.parametrize("up", ["size", "l2"])
@@ -66,7 +65,7 @@ def test_the_slope_is_found(slope: float, up: str) -> None:
 def test_a_line_ends_where_trials_do() -> None:
     line = found(drawn(300), along(0.5, "size"), "size")
     assert line is not None
-    assert line.span == (16, 256)
+    assert line.span == pytest.approx((16, 256))
 
 
 def test_the_interval_has_the_slope_as_often_as_it_says() -> None:
@@ -101,7 +100,61 @@ def test_where_nothing_is_told() -> None:
     rng = np.random.default_rng(1)
     assert found(drawn(200), lambda _: rng.random(), "size") is None, "chance"
     assert found(drawn(200), lambda config: float(config["rate"]), "size") is None, "at an end"
-    assert ridge(SPACE, drawn(100), "rate", "dropout") is None, "no log scale"
-    assert ridge(SPACE, drawn(100), "rate", "kind") is None
-    assert ridge(SPACE, [{"rate": 0.1}] * 50, "rate", "size") is None
-    assert ridge(SPACE, [{"rate": 0.1, "size": 16}] * 50, "rate", "size") is None
+    for up in ("dropout", "kind"):
+        assert ridge(SPACE, [(config, slope(config)) for config in drawn(100)], "rate", up) is None
+    alike: list[Config] = [{"rate": 0.1}, {"rate": 0.1, "size": 16}]
+    for config in alike:
+        assert ridge(SPACE, [(config, 1.0)] * 50, "rate", "size") is None
+
+
+def test_trials_that_leave_the_slope_open_tell_none() -> None:
+    sizes = [16, 32, 64, 128, 256]
+    diagonal: list[Config] = [
+        {"rate": 1e-4 * size, "size": size, "dropout": 0.1 * n} for size in sizes for n in range(8)
+    ]
+    assert found(diagonal, along(0.5, "size", 0.1), "size") is None
+    lonely: list[Config] = [{**config, "size": 32} for config in drawn(30)]
+    for few in (1, 2):
+        apart = [{**config, "size": 64} for config in lonely[:few]] + lonely[few:]
+        assert found(apart, along(1.0, "size", 0.1), "size") is None
+
+
+def test_values_that_tie_have_no_order() -> None:
+    """In a grid the number of a trial is its cell, which orders those that tie."""
+    rates = np.geomspace(1e-4, 1.0, 9)
+    grid: list[Config] = [
+        {"size": size, "l2": l2, "rate": float(rate), "dropout": 0.1, "kind": "a"}
+        for size in (16, 32, 64, 128, 256)
+        for l2 in np.geomspace(1e-6, 1e-1, 5).tolist()
+        for rate in rates
+    ]
+
+    def value(config: Config) -> float:
+        rate = float(config["rate"])
+        return 0.0 if 2e-3 < rate < 0.2 else abs(math.log(rate / 0.01))
+
+    for cells in (grid, grid[::-1]):
+        for up in ("size", "l2"):
+            line = found(cells, value, up)
+            assert line is None or line.low <= 0 <= line.high
+
+
+def test_a_line_that_is_short_or_little_known_is_none() -> None:
+    narrow = Space.model_validate(
+        {"rate": SPACE["rate"].model_dump(), "size": {"type": "values", "values": [100, 101, 102]}}
+    )
+    rng = np.random.default_rng(0)
+    configs = [narrow.decode({"rate": rng.random(), "size": rng.random()}) for _ in range(100)]
+    known = sorted(((c, abs(math.log(float(c["rate"]) / 0.01))) for c in configs), key=_value)
+    assert ridge(narrow, known, "rate", "size") is None
+
+
+def test_a_history_of_any_length_takes_a_moment() -> None:
+    """Of many trials some are fitted to, spread over the ranks."""
+    line = found(drawn(20_000), along(0.5, "size", 0.3), "size")
+    assert line is not None
+    assert line.low <= 0.5 <= line.high
+
+
+def _value(known: tuple[Config, float]) -> float:
+    return known[1]
