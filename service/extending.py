@@ -80,9 +80,10 @@ def extend(
     seconds_left = _seconds_left(tx, study) + (request.seconds or 0.0)
     study.spec = _changed(spec, budget=budget, space=grown)
     _check_grown(spec.space, study.spec.space)
-    if study.spec.space != spec.space and len(study.past_spaces) >= MAX_PAST_SPACES:
+    grows = study.spec.space != spec.space
+    if grows and len(study.past_spaces) >= MAX_PAST_SPACES:
         raise Conflict(f"{name} has grown {MAX_PAST_SPACES} times; clone it to go on")
-    if not budget and study.spec.space == spec.space:
+    if not budget and not grows:
         raise InvalidInput([("space", "is what is searched already; give what is to grow")])
     if study.next_number >= num_planned(study, study.spec):
         raise InvalidInput([("trials", "is missing: every trial of the budget has been created")])
@@ -94,7 +95,7 @@ def extend(
         elif request.seconds is not None:
             ledger.extend_deadline(request.seconds)
     _go_on(tx, ledger, max_open=max_open)
-    if study.spec.space != spec.space:
+    if grows:
         past = PastSpace(study.state_revision, spec.space)
         study.past_spaces = (*study.past_spaces, past)
     return views.study(tx, study)

@@ -49,12 +49,7 @@ from ridgeline.service.projection.outdated import (
 from ridgeline.service.projection.study import delete_copy, delete_rows, forget_copy, write_study
 from ridgeline.service.projection.trials import rewrite_params, write_trials
 from ridgeline.service.projection.versions import TABLES, examine_tables
-from ridgeline.service.store.studies import (
-    PAST_SPACES_TEXT,
-    SPEC_TEXT,
-    parsed_spaces,
-    parsed_spec,
-)
+from ridgeline.service.store.studies import COLUMNS, parsed_spaces, parsed_spec
 from ridgeline.service.store.tables import studies
 
 __all__ = [
@@ -73,12 +68,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-_COLUMNS = [
-    SPEC_TEXT,
-    PAST_SPACES_TEXT,
-    *(column for column in studies.c if column.name not in ("spec", "past_spaces")),
-]
 
 
 def prepare(url: str) -> None:
@@ -210,7 +199,7 @@ def compare(connection: Connection, study_id: int) -> list[str]:
 def _with_copy(connection: Connection, study_id: int) -> Any:
     """Our row of a study with the id of its copy as `copy_id`, None where that is gone."""
     return connection.execute(
-        select(*_COLUMNS, STUDIES.c.study_id.label("copy_id"), *STUDY_COLUMNS, MARK_COLUMN)
+        select(*COLUMNS, STUDIES.c.study_id.label("copy_id"), *STUDY_COLUMNS, MARK_COLUMN)
         .outerjoin(
             STUDIES,
             # SQLite gives the id of a deleted study to the next one.

@@ -55,11 +55,12 @@ SPEC_TEXT = cast(studies.c.spec, Text).label("spec")
 PAST_SPACES_TEXT = cast(studies.c.past_spaces, Text).label("past_spaces")
 """The same of earlier spaces, for `parsed_spaces`."""
 
-_COLUMNS = [
+COLUMNS = [
     SPEC_TEXT,
     PAST_SPACES_TEXT,
     *(column for column in studies.c if column.name not in ("spec", "past_spaces")),
 ]
+"""Those of a study's row, what is parsed as its text."""
 
 _PAST_SPACES = TypeAdapter(tuple[PastSpace, ...])
 
@@ -109,7 +110,7 @@ class Studies:
 
     def find(self, name: str) -> StudyRow | None:
         row = (
-            self._connection.execute(select(*_COLUMNS).where(studies.c.name == name))
+            self._connection.execute(select(*COLUMNS).where(studies.c.name == name))
             .mappings()
             .first()
         )
@@ -118,7 +119,7 @@ class Studies:
     def get(self, study_id: int) -> StudyRow | None:
         """A study that was found before; None where it has been deleted since."""
         row = (
-            self._connection.execute(select(*_COLUMNS).where(studies.c.id == study_id))
+            self._connection.execute(select(*COLUMNS).where(studies.c.id == study_id))
             .mappings()
             .first()
         )
@@ -126,7 +127,7 @@ class Studies:
 
     def of_ids(self, study_ids: Sequence[int]) -> dict[int, StudyRow]:
         """Studies by id; those locked by this transaction as it has changed them."""
-        query = select(*_COLUMNS).where(one_of(self._connection, studies.c.id, study_ids))
+        query = select(*COLUMNS).where(one_of(self._connection, studies.c.id, study_ids))
         found = {row["id"]: _study(row) for row in self._connection.execute(query).mappings()}
         return found | {i: self._locked[i][0] for i in study_ids if i in self._locked}
 
@@ -149,7 +150,7 @@ class Studies:
             NotFound: the study was deleted since it was found.
         """
         if study_id not in self._locked:
-            query = select(*_COLUMNS).where(studies.c.id == study_id).with_for_update()
+            query = select(*COLUMNS).where(studies.c.id == study_id).with_for_update()
             began = monotonic()
             found = self._connection.execute(query).mappings().first()
             if self._connection.dialect.name == "postgresql":  # SQLite locks no rows
@@ -225,7 +226,7 @@ class Studies:
 
         Archived ones only where asked for.
         """
-        query = _of_page(select(*_COLUMNS), limit, below_id, states, archived=archived)
+        query = _of_page(select(*COLUMNS), limit, below_id, states, archived=archived)
         return [_study(row) for row in self._connection.execute(query).mappings()]
 
     def spec_sizes(
@@ -256,7 +257,7 @@ class Studies:
     def servable(self) -> list[StudyRow]:
         """Studies that may hand out runs, highest priority first."""
         query = (
-            select(*_COLUMNS)
+            select(*COLUMNS)
             .where(_is_in(SERVABLE_STUDY))
             .order_by(studies.c.priority.desc(), studies.c.id)
         )
